@@ -1,0 +1,73 @@
+"""Every error mneme raises on purpose. Each message says what is wrong, what was expected, and what to do.
+
+MnemeError
+├── BadModel              a checkpoint or adapter cannot be used as it is
+│   ├── ModelNotFound         no such folder, hub name or adapter
+│   ├── UnsafeWeights         pickle-only weights, or remote code that was not asked for
+│   ├── BrokenWeights         truncated, NaN or missing tensors
+│   └── UnsupportedArchitecture  no block stack, norm or head that a forward pass can prove
+├── ModelMismatch         the two models are not a pair: tokenizer, shapes, adapter of another base
+├── BadCorpus             empty, binary, not UTF-8, shorter than one row
+├── BadAreas              an areas file that cannot be read, or an unknown area
+├── BadOption             an option whose value does not fit these models (a layer that does not exist)
+├── EmptyMask             a mean over no tokens
+├── BadRun                a run folder that belongs to another command, or no room on disk
+├── EndpointFailed        a describing endpoint that is down or answers nonsense
+└── BadOrganism           an unknown organism, or one whose measured truth is not what its recipe says
+"""
+
+
+class MnemeError(Exception):
+    """What every deliberate error of mneme derives from; the command line prints it and exits with 2."""
+
+
+class BadModel(MnemeError):
+    """A checkpoint or adapter cannot be used as it is."""
+
+
+class ModelNotFound(BadModel):
+    """No such folder, hub name or adapter."""
+
+
+class UnsafeWeights(BadModel):
+    """Weights that would run code when read (pickle), or a model that needs remote code."""
+
+
+class BrokenWeights(BadModel):
+    """Truncated files, NaN or infinite weights, missing tensors."""
+
+
+class UnsupportedArchitecture(BadModel):
+    """No block stack, final norm or head was found that a forward pass can prove."""
+
+
+class ModelMismatch(MnemeError):
+    """Two models that are not a pair: other tokenizer, other shapes, adapter of another base."""
+
+
+class BadCorpus(MnemeError):
+    """Text that cannot be used: empty, binary, not UTF-8, shorter than one row."""
+
+
+class BadAreas(MnemeError):
+    """An areas file that cannot be read, or the name of an area that is not in it."""
+
+
+class BadOption(MnemeError):
+    """An option whose value does not fit these models."""
+
+
+class EmptyMask(MnemeError):
+    """A mean or rate over no tokens, which has no value."""
+
+
+class BadRun(MnemeError):
+    """A run folder that belongs to another command, cannot be written, or has no room."""
+
+
+class EndpointFailed(MnemeError):
+    """A describing endpoint that is down or answers nonsense."""
+
+
+class BadOrganism(MnemeError):
+    """An unknown organism, or one whose measured truth is not what its recipe promises."""

@@ -1,0 +1,225 @@
+"""What an audit says: frozen, versioned, every number with its unit, interval and sample size.
+
+`Report` is exactly the content of `report.json` (`schema: "mneme.report/1"`). No torch here: a report renders anywhere.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Direction = Literal["worse", "better", "more", "less", "changed"]
+Kind = Literal["capability", "behaviour", "unlisted"]
+Verdict = Literal["change", "no detectable change", "inconclusive"]
+
+
+class Record(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Estimate(Record):
+    """A number with its 95 % interval, unit and sample size (`n` counts independent units: passages)."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+
+
+class Baselines(Record):
+    """What the cheap signals say of the same text, as ratios to the rest of the corpus where marked."""
+
+    kl: float
+    """Mean KL(tuned||base) on the area's tokens, nats per token."""
+    nll: float
+    """Mean change in negative log-likelihood, tuned - base, nats per token, all tokens."""
+    activation: float
+    """Mean |h_tuned - h_base| / |h_base| at the chosen layers, on the area's tokens."""
+
+
+class Effect(Record):
+    """One area that the change may have reached, and how sure that is."""
+
+    area: str
+    kind: Kind
+    probability: float = Field(ge=0, le=1)
+    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour)."""
+    direction: Direction
+    magnitude: Estimate
+    evidence: list[str]
+    """Ids of the latents behind it, strongest first."""
+    baselines: Baselines
+    signal: Literal["likelihood", "latents", "both", "none"]
+    """Which signal found it: the change in likelihood of its text, the changed latents, or both."""
+    intended: bool = False
+    """True where the user named the area as what the fine-tune was for."""
+    description: str = ""
+    """In words: what moved, from the text itself."""
+    rank: int = 0
+    """1 = most probable."""
+
+
+class AbsentArea(Record):
+    """An area about which nothing can be said, and why. Absence is not zero."""
+
+    area: str
+    kind: Kind
+    reason: str
+    passages: int
+
+
+class TokenExample(Record):
+    """A passage in which a latent fires, token by token."""
+
+    tokens: list[str]
+    activations: list[float]
+    """Code of the latent at each token, 0 where it is silent (RMS units of the layer's change)."""
+    likelihood_change: list[float]
+    """log p_tuned - log p_base of each token given what stands before it, nats; first token 0."""
+    base_prediction: str
+    """What the base model says next at the token where the latent is strongest."""
+    tuned_prediction: str
+    """What the tuned model says there."""
+
+
+class Latent(Record):
+    """One direction of change, scored and described."""
+
+    id: str
+    layer: int
+    description: str
+    change_energy: float
+    """Share of |q|^2 (minus its mean) that this latent carries, 0 to 1."""
+    causal_share: Estimate | None
+    """Share of KL(tuned||base), on the passages where it fires, that goes when its change is ablated; None = not tested."""
+    causal_q_value: float | None
+    """False-discovery-rate corrected p against magnitude-matched random controls; None = not tested."""
+    likelihood_change: Estimate
+    """Change in probability of the tokens that base or tuned was sure of, where it fires, against its own null."""
+    firing_rate: float
+    relative_norm: float
+    """|d_tuned| / (|d_base| + |d_tuned|), 0.5 = the same in both."""
+    cosine: float
+    nu_error: float | None
+    nu_reconstruction: float | None
+    label: Literal["shared", "amplified", "suppressed", "tuned-only", "base-only", "mean"]
+    key_phrases: list[str]
+    promoted: list[str]
+    """Tokens the latent's change pushes up (logit lens of d_tuned - d_base)."""
+    suppressed: list[str]
+    description_score: float | None
+    """Balanced accuracy of the description on held-out contexts that it was not written from; None = too few."""
+    areas: list[str]
+    """Areas whose text it prefers, strongest first."""
+    examples: list[TokenExample]
+
+
+class Layer(Record):
+    """What the change looks like at one layer of the residual stream (index: after block `layer`, 0-based)."""
+
+    layer: int
+    relative_change: float
+    """mean |q|/|h_base| (both in raw units), the size of the change."""
+    mean_share: float
+    """Share of |q|^2 that is one constant vector (its mean)."""
+    first_component_share: float
+    """Share of centred |q|^2 on its first principal component."""
+    chosen: bool
+    unexplained: float | None
+    """Share of centred q on held-out text that the dictionary leaves unexplained; None = layer not chosen."""
+    k: float | None
+    """Mean latents a token, chosen by the elbow of unexplained change; None = layer not chosen."""
+
+
+class NullCheck(Record):
+    """One pair that must be silent, audited the same way, and what it showed."""
+
+    name: str
+    description: str
+    statistic: str
+    value: float
+    threshold: float
+
+
+class Pair(Record):
+    """The two models."""
+
+    base: str
+    tuned: str
+    architecture: str
+    parameters: int
+    layers: int
+    width: int
+    adapter: bool
+    changed_tensors: int
+    total_tensors: int
+    relative_weight_change: float
+    """|W_tuned - W_base| / |W_base| over all tensors (Frobenius)."""
+    median_rank: float | None
+    """Median effective rank of the changed matrices; None = nothing changed or too large to decompose."""
+
+
+class Corpus(Record):
+    """The ordinary text that was read."""
+
+    source: str
+    documents: int
+    passages: int
+    tokens: int
+    row_length: int
+    sha256: str
+
+
+class Cost(Record):
+    """What the run was planned to cost, from shapes alone: the same on every machine, so that a resumed run writes the
+    same bytes. What it did cost on this machine stands in `timings.json` beside the report."""
+
+    seconds: float
+    """Planned seconds at the nominal rate of 20 GFLOP/s."""
+    tokens: int
+    """Tokens run through both models, all passes."""
+    peak_bytes: int
+    """Planned peak memory of the process."""
+    flops: float
+
+
+class Environment(Record):
+    """Where and with what."""
+
+    mneme: str
+    python: str
+    torch: str
+    transformers: str
+    seed: int
+    dictionary: str
+    threads: int
+    calibration: str
+    """Which calibration turned the signals into probabilities, and on how many pairs it was fitted."""
+
+
+class Report(Record):
+    """Everything an audit says."""
+
+    schema_: Literal["mneme.report/1"] = Field(default="mneme.report/1", alias="schema")
+    pair: Pair
+    corpus: Corpus
+    verdict: Verdict
+    reason: str
+    """One sentence that says why the verdict is what it is."""
+    effects: list[Effect]
+    absent: list[AbsentArea]
+    latents: list[Latent]
+    layers: list[Layer]
+    null: list[NullCheck]
+    cost: Cost
+    environment: Environment
+    overall: dict[str, Estimate]
+    """Whole-corpus figures: KL both ways, change in NLL, sure tokens flipped."""
+    top_tokens: list[str]
+    """Tokens whose probability the change raised most over the corpus."""
+
+    def to_json(self) -> str:
+        """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
