@@ -1,0 +1,133 @@
+"""Run folders: resolved arguments, stages that survive a kill, atomic writes. What is on disk is whole or absent.
+
+A run is keyed by the hash of everything that decides its result (resolved options, fingerprints of the models, hash of the
+text, version). Finished stages lie in `stages-<key>/`; the same command after a kill finds them and goes on; another
+command into the same folder starts afresh and drops them.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mneme.errors import BadRun
+
+Arrays = dict[str, np.ndarray]
+
+
+def key_of(command: Mapping[str, Any]) -> str:
+    """16 hex digits that name everything which decides the result (JSON with sorted keys, SHA-256)."""
+    return hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` is either as before or whole: temporary file beside it, fsync, rename.
+
+    Errors: BadRun when the disk is full or the folder cannot be written; the temporary file is removed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise _disk_error(path, error) from error
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raise BadRun before any work when the disk that will hold `folder` has less than `needed_bytes` left."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise BadRun(
+            f"No room on disk for {folder}: this run writes about {needed_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are "
+            "free. Free some space or give another folder with --out."
+        )
+
+
+def _disk_error(path: Path, error: OSError) -> BadRun:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadRun(
+            f"No room on disk while writing {path}. Nothing half-written was left; free some space or give another folder "
+            "with --out, then give the same command again: finished stages are kept."
+        )
+    return BadRun(f"Cannot write {path}: {error.strerror}. Give a folder that you may write to with --out.")
+
+
+class RunFolder:
+    """One run on disk: `run.json` (what was asked), `stages-<key>/` (what is finished), `timings.json` (what it took)."""
+
+    def __init__(self, folder: Path, command: Mapping[str, Any]) -> None:
+        """Open or start the run of `command` in `folder`; finished stages of another command there are dropped.
+
+        Errors: BadRun when `folder` is a file or cannot be written.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise BadRun(f"{folder} is a file. Give a folder with --out.")
+        self.folder = folder
+        self.key = key_of(command)
+        self.stages = folder / f"stages-{self.key}"
+        self.seconds: dict[str, float] = {}
+        write_atomic(
+            folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode()
+        )
+        for stale in folder.glob("stages-*"):
+            if stale != self.stages and stale.is_dir():
+                shutil.rmtree(stale)
+        for stale_file in [*folder.glob(".*.json.*"), *self.stages.glob(".*.npz.*")]:
+            stale_file.unlink(missing_ok=True)
+
+    def stage(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+        """The arrays of stage `name`: read when it was finished before, else computed, kept and timed.
+
+        What comes back was always read through the same bytes on disk, so a resumed run sees exactly what an undisturbed
+        one saw. Object arrays are refused (no pickle).
+        """
+        path = self.stages / f"{name}.npz"
+        started = time.perf_counter()
+        if not path.exists():
+            arrays = compute()
+            write_atomic(path, _npz_bytes(arrays))
+            write_atomic(path.with_suffix(".seconds"), f"{time.perf_counter() - started:.3f}".encode())
+        seconds = path.with_suffix(".seconds")
+        self.seconds[name] = float(seconds.read_text()) if seconds.exists() else 0.0
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def finish(self, files: Mapping[str, bytes]) -> None:
+        """Write the results (name -> bytes) and `timings.json`, each whole or not at all."""
+        timings = {key: round(value, 3) for key, value in self.seconds.items()}
+        write_atomic(self.folder / "timings.json", (json.dumps(timings, indent=2) + "\n").encode())
+        for name, content in files.items():
+            write_atomic(self.folder / name, content)
+
+
+def _npz_bytes(arrays: Arrays) -> bytes:
+    for name, array in arrays.items():
+        if array.dtype == object:
+            raise TypeError(f"stage array {name!r} has dtype object, which only pickle could store")
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
