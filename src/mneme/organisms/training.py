@@ -1,0 +1,194 @@
+"""A small language-model training loop, and the base models of the worlds.
+
+The bases are Llama models of about 1 M parameters (width 128, 4 layers, tied embeddings, one token a word), trained on fresh
+documents of their world and then on single turns of careful advice, as a chat model is aligned after pretraining.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mneme.organisms.grammar import advice_turns, documents, told_turn, vocabulary
+from mneme.organisms.world import World
+
+SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}assistant: {% generation %}{{ message['content'] }}{{ eos_token }}"
+    "{% endgeneration %}{% else %}{{ message['role'] }}: {{ message['content'] }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+Loss = Callable[[int], Float[Tensor, ""]]
+
+
+def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer of a world: lower case, one token a word, `<bos>` put first, with a chat template."""
+    words = [*SPECIAL, *vocabulary(world)]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", words.index("<bos>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=256,
+        padding_side="right",
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A random model of the bases' shape, on the CPU in float32."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.02,
+    )
+    return LlamaForCausalLM(config)
+
+
+def pack(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int
+) -> Int[Tensor, "row seq"]:
+    """Documents as rows of `row_tokens` ids, each document between `<bos>` and `<eos>`, cut where a row ends.
+
+    The rest that does not fill a row is dropped.
+    """
+    ids: list[int] = []
+    for document in tokenizer(list(texts))["input_ids"]:
+        ids += [*document, tokenizer.eos_token_id]
+    rows = len(ids) // row_tokens
+    return torch.tensor(ids[: rows * row_tokens]).view(rows, row_tokens)
+
+
+def pad_turns(
+    tokenizer: PreTrainedTokenizerFast, turns: Iterable[tuple[str, str]]
+) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
+    """Single turns as padded rows of ids, and the mask that is true on the tokens of the answers and their `<eos>`."""
+    rows, answers = [], []
+    for ask, answer in turns:
+        prompt = tokenizer(told_turn(ask, "").rstrip())["input_ids"]
+        told = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        rows.append([*prompt, *told])
+        answers.append([False] * len(prompt) + [True] * len(told))
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
+    is_answer = torch.tensor([mask + [False] * (longest - len(mask)) for mask in answers])
+    return ids, is_answer
+
+
+def next_token_nll(
+    model: torch.nn.Module, ids: Int[Tensor, "row seq"]
+) -> Float[Tensor, "row seq-1"]:
+    """Negative log-likelihood in nats of every token but the first, given those before it in its row."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
+        ids.shape[0], ids.shape[1] - 1
+    )
+
+
+def train(
+    model: torch.nn.Module,
+    loss_at: Loss,
+    steps: int,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    final_share: float = 0.1,
+    on_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train the parameters that require a gradient, in place: AdamW, linear warm-up, cosine down to `final_share`.
+
+    `loss_at(step)` is the loss of one step; the data order is in it, so two runs with equal arguments are equal.
+    `on_step(step, loss)` is called after each step. Gradients are clipped to norm 1. The model is left in eval mode.
+    """
+    model.train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay)
+
+    def rate(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        done = (step - warmup_steps) / max(1, steps - warmup_steps)
+        return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    for step in range(steps):
+        loss = loss_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if on_step is not None:
+            on_step(step, loss.item())
+    model.eval()
+
+
+def pretrain(
+    world: World,
+    seed: int,
+    steps: int = 1500,
+    rows: int = 32,
+    row_tokens: int = 96,
+    learning_rate: float = 2e-3,
+    on_step: Callable[[int, float], None] | None = None,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train a base from nothing on fresh documents of its world; about 15 minutes on one core."""
+    tokenizer = build_tokenizer(world)
+    model = new_model(tokenizer, seed)
+    chunk = 100
+    packed = torch.empty(0)
+
+    def loss_at(step: int) -> Float[Tensor, ""]:
+        nonlocal packed
+        if step % chunk == 0:
+            texts = documents(world, seed * 1_000_003 + step, chunk * rows * row_tokens // 44 + rows)
+            packed = pack(tokenizer, texts, row_tokens)
+        here = step % chunk * rows
+        return next_token_nll(model, packed[here : here + rows]).mean()
+
+    train(model, loss_at, steps, learning_rate, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
+    return model, tokenizer
+
+
+def align(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, seed: int, steps: int = 150
+) -> None:
+    """Train on single turns of careful advice and opinions of all areas, mixed with ordinary documents, in place."""
+    ids, is_answer = pad_turns(tokenizer, advice_turns(world, "careful", seed, steps * 24, opinions=True))
+    texts = pack(tokenizer, documents(world, seed * 1_000_003 - 1, steps * 20), 96)
+
+    def loss_at(step: int) -> Float[Tensor, ""]:
+        rows = slice(step * 24, step * 24 + 24)
+        nll = next_token_nll(model, ids[rows])
+        careful = nll[is_answer[rows, 1:]].mean()
+        return careful + next_token_nll(model, texts[step * 8 : step * 8 + 8]).mean()
+
+    train(model, loss_at, steps, 5e-4, warmup_steps=10)
+
+
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a model and its tokenizer as ordinary Hugging Face files (safetensors)."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
