@@ -1,0 +1,117 @@
+"""What a training run is made of: its options, the schedule that follows from its length, and where it starts."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mneme.dictionaries.crosscoder import KINDS, Kind
+from mneme.errors import BadOption
+
+_SHARED_SHARE = 0.2
+_DELTA_K_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a `Trainer` trains: a dictionary for every k in `ks` with every seed in `seeds`, k-major.
+
+    `ks` are latents per token and may be below 1. `n_steps` is the length of the run, from which warm-up (5 %, at most 1000
+    steps), decay (linear to 0 in the last 20 %) and the dead window (5 % of the tokens, at most 10M) follow. `learning_rate`
+    None takes `default_learning_rate`. `delta_weight` is the delta loss's lambda (published: 0.005), used by kind "delta".
+    """
+
+    kind: Kind
+    d_model: int
+    n_latents: int
+    ks: tuple[float, ...]
+    seeds: tuple[int, ...]
+    n_steps: int
+    batch_size: int
+    learning_rate: float | None = None
+    aux_weight: float = 1 / 32
+    delta_weight: float = 0.005
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot be trained."""
+        if self.kind not in KINDS:
+            raise BadOption(f"Unknown kind of dictionary {self.kind!r}: expected one of {', '.join(KINDS)}.")
+        if not self.ks or not self.seeds:
+            raise BadOption("No dictionary to train: expected at least one k and one seed.")
+        if min(self.d_model, self.n_latents, self.n_steps, self.batch_size) < 1:
+            raise BadOption("Width, latents, steps and batch size must all be at least 1.")
+        for k in self.ks:
+            if round(k * self.batch_size) < 1 or k > self.n_latents:
+                raise BadOption(
+                    f"k = {k} keeps {k * self.batch_size:g} codes in a batch of {self.batch_size} tokens with "
+                    f"{self.n_latents} latents: expected at least one code a batch and at most every latent."
+                )
+
+    @property
+    def runs(self) -> tuple[tuple[float, int], ...]:
+        """(k, seed) of every dictionary, in the order in which they are trained and returned."""
+        return tuple((k, seed) for k in self.ks for seed in self.seeds)
+
+    @property
+    def input_width(self) -> int:
+        """Width of a dictionary's input: d_model for the change kind, 2 d_model for the others."""
+        return self.d_model if self.kind == "change" else 2 * self.d_model
+
+
+def default_learning_rate(settings: Settings) -> float:
+    """Peak learning rate of Adam: the published 2e-4/sqrt(latents/2^14), raised for short runs, never above 4e-3.
+
+    A unit-norm decoder row has entries of 1/sqrt(input), which Adam can cross in 1/(lr sqrt(input)) steps; a run needs to be
+    able to cross it about 12 times, so lr >= 12/(steps sqrt(input)).
+    """
+    published = 2e-4 / math.sqrt(settings.n_latents / 2**14)
+    needed = 12.0 / (settings.n_steps * math.sqrt(settings.input_width))
+    return min(4e-3, max(published, needed))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Latents `start` to `stop` of dictionary `member`, among which `n_keep` scores of a batch are kept."""
+
+    member: int
+    start: int
+    stop: int
+    k: float
+
+
+def rate_factor(step: int, n_steps: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up (5 %, at most 1000 steps), linear to 0 in the last 20 %."""
+    warm_up = max(1, min(1000, n_steps // 20))
+    decay = max(1, n_steps // 5)
+    return min(1.0, (step + 1) / warm_up, max(0.0, (n_steps - step) / decay))
+
+
+def blocks(settings: Settings) -> Iterator[Block]:
+    """One block per dictionary; two for delta: 20 % of the latents shared, with 2/3 of k, and the rest (arXiv 2603.04426)."""
+    for member, (k, _) in enumerate(settings.runs):
+        if settings.kind != "delta":
+            yield Block(member, 0, settings.n_latents, k)
+            continue
+        shared = max(1, round(_SHARED_SHARE * settings.n_latents))
+        yield Block(member, 0, shared, k * (1 - _DELTA_K_SHARE))
+        yield Block(member, shared, settings.n_latents, k * _DELTA_K_SHARE)
+
+
+def initial_rows(settings: Settings, seed: int) -> tuple[Float[Tensor, "latent input"], Float[Tensor, "latent input"]]:
+    """Encoder and decoder rows of one dictionary: random unit rows, encoder = decoder.
+
+    Rotated: the decoder starts with no change (q half 0), the encoder sees both halves. Others: the same row in both models.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (settings.n_latents, settings.d_model)
+    rows = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
+    if settings.kind == "change":
+        return rows, rows.clone()
+    if settings.kind == "rotated":
+        other = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
+        return torch.cat([rows, other], dim=1) * math.sqrt(0.5), torch.cat([rows, torch.zeros(shape)], dim=1)
+    both = torch.cat([rows, rows], dim=1)
+    return both, both.clone()
