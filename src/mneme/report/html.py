@@ -1,0 +1,113 @@
+"""The page: one self-contained HTML file, no network, readable without script except for the token examples.
+
+Safety: autoescape is on for everything that comes from a report; the style and the script are files of this package, allowed by
+their SHA-256 in a Content-Security-Policy whose default is 'none'; examples are data, set with `textContent` only.
+"""
+
+import base64
+import hashlib
+import os
+import tempfile
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from mneme.errors import BadRun
+from mneme.report import figures, wording
+from mneme.report.examples import Trim, examples_json
+from mneme.results import Latent, Report
+
+LARGEST_PAGE = 5_000_000
+"""Bytes that a page stays under."""
+
+TRIMS = (Trim(10, 128, 600), Trim(10, 40, 500), Trim(5, 40, 500), Trim(3, 40, 400), Trim(2, 32, 300), Trim(1, 24, 200))
+"""Tried in this order until the page is small enough."""
+
+
+def _package_file(name: str) -> str:
+    return resources.files("mneme.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=DictLoader({name: _package_file(name) for name in ("page.html.j2", "parts.html.j2")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["w"] = wording
+    return environment.get_template("page.html.j2")
+
+
+def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
+    """Evidence of the effects first, in their order, then the rest by change energy; cut at the limit of the trim."""
+    cited = {name: place for place, name in enumerate(n for e in wording.by_probability(report) for n in e.evidence)}
+    ranked = sorted(report.latents, key=lambda x: (cited.get(x.id, len(cited)), -x.change_energy))
+    return ranked[: trim.latents]
+
+
+def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimmed: bool) -> str:
+    style, script = _package_file("style.css"), _package_file("page.js")
+    effects = wording.by_probability(report)
+    limits = figures.axis_limits(effects)
+    latents = _shown_latents(report, trim)
+    return _template().render(
+        report=report,
+        effects=effects,
+        bars={e.area: figures.interval_bar(e, limits[e.magnitude.unit]) for e in effects},
+        latents=latents,
+        by_id={latent.id: latent for latent in latents},
+        layers_chart=figures.layers_chart(report.layers),
+        timings=timings or {},
+        trim_note=trim.told() if trimmed else "",
+        style=Markup(style),
+        script=Markup(script),
+        csp=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'",
+        data=Markup(examples_json(latents, trim)),
+    )
+
+
+def render_html(report: Report, timings: dict[str, float] | None = None) -> str:
+    """The whole page. `timings`: measured seconds by stage, shown beside the planned cost; None where they are not known.
+
+    Above 5 MB examples are trimmed by the rule of `TRIMS`, and the page says so; `report.json` stays whole.
+    """
+    untrimmed = Trim(10**9, 10**9, 10**9)
+    page = _render(report, timings, untrimmed, trimmed=False)
+    for trim in TRIMS:
+        if len(page.encode()) < LARGEST_PAGE:
+            break
+        page = _render(report, timings, trim, trimmed=True)
+    return page
+
+
+def write_html(report: Report, path: str | Path, timings: dict[str, float] | None = None) -> Path:
+    """Writes the page to `path` atomically: a reader sees the old file or the whole new one.
+
+    Raises BadRun where the folder cannot be written.
+    """
+    target = Path(path)
+    page = render_html(report, timings)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
+    except OSError as error:
+        raise BadRun(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written with --out.") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise BadRun(f"Cannot write {target}: {error.strerror}. Free some room or choose another folder with --out.") from error
+    return target

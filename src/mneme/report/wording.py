@@ -1,0 +1,184 @@
+"""The words and number formats that the page and the terminal table share, so that both say the same thing.
+
+Units: an estimate whose unit is accuracy, rate, share or probability holds fractions and is shown in points (x 100); a unit that
+starts with "point" already holds points; everything else (nats per token) is shown as it is, with its unit.
+"""
+
+import math
+import shlex
+from typing import Literal
+
+from mneme.results import Direction, Effect, Estimate, Report
+
+REPORTED = 0.5
+"""An effect counts in the verdict sentence from this probability on: more likely than not."""
+
+MINUS = "\N{MINUS SIGN}"
+Outcome = Literal["side-effects", "contained", "silent", "inconclusive"]
+FRACTIONS = ("accuracy", "rate", "share", "probability", "fraction")
+GOT: dict[Direction, str] = {
+    "worse": "got worse",
+    "better": "got better",
+    "more": "became more frequent",
+    "less": "became less frequent",
+    "changed": "changed",
+}
+FOUND_BY = {
+    "likelihood": "likelihood of its text",
+    "latents": "changed latents",
+    "both": "likelihood and latents",
+    "none": "no signal",
+}
+TAGS: dict[Outcome, str] = {
+    "side-effects": "Side effects found",
+    "contained": "No side effect found",
+    "silent": "No detectable change",
+    "inconclusive": "Inconclusive",
+}
+
+
+def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
+    """`value` with a true minus sign and about `digits` significant digits, never in scientific notation above 1e-4."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 10**6 or abs(value) < 1e-4:
+        text = f"{value:.{max(digits - 1, 0)}e}".replace("e-0", "e-").replace("e+0", "e")
+    else:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{decimals}f}"
+    return ("+" if signed and value > 0 else "") + text.replace("-", MINUS)
+
+
+def probability(value: float) -> str:
+    """A probability with two decimals that never pretends to certainty: '>0.99', '<0.01'; exactly 0 stays '0'."""
+    if value == 0:
+        return "0"
+    if value > 0.99:
+        return ">0.99"
+    return "<0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def percent(value: float) -> str:
+    """A fraction in percent with two significant digits: 0.0042 -> '0.42 %'."""
+    scaled = 100 * value
+    return f"{number(round(scaled) if abs(scaled) >= 10 else scaled)} %"
+
+
+def factor(unit: str) -> float:
+    """What an estimate of this unit is multiplied by before it is shown."""
+    return 100.0 if any(word in unit.lower() for word in FRACTIONS) and "point" not in unit.lower() else 1.0
+
+
+def unit_name(unit: str) -> str:
+    """The unit as it is shown: fractions are shown in points."""
+    return "points" if factor(unit) != 1.0 or unit.lower().startswith("point") else unit
+
+
+def _shown(value: float, unit: str, *, signed: bool) -> str:
+    scaled = value * factor(unit)
+    if unit_name(unit) == "points":
+        rounded = round(scaled) if abs(scaled) >= 10 else round(scaled, 1)
+        return ("+" if signed and rounded > 0 else "") + f"{rounded:g}".replace("-", MINUS)
+    return number(scaled, signed=signed)
+
+
+def magnitude(estimate: Estimate, *, signed: bool = True) -> str:
+    """'−46 points', '+0.31 nats per token'."""
+    return f"{_shown(estimate.value, estimate.unit, signed=signed)} {unit_name(estimate.unit)}".strip()
+
+
+def interval(estimate: Estimate, *, signed: bool = True) -> str:
+    """'[−52, −40]', in the unit of `magnitude`."""
+    low, high = (_shown(bound, estimate.unit, signed=signed) for bound in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def share_interval(estimate: Estimate) -> str:
+    """A share with its interval in percent: '34 % [28, 40]'."""
+    low, high = (number(round(100 * bound)) for bound in (estimate.low, estimate.high))
+    return f"{number(round(100 * estimate.value))} % [{low}, {high}]"
+
+
+def seconds(value: float) -> str:
+    """'8.4 s', '2 min 40 s', '3 h 05 min'."""
+    if value < 60:
+        return f"{number(value)} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(value: float) -> str:
+    """Bytes for people, powers of 1000: '3.1 GB'."""
+    power = 0
+    while value >= 1000 and power < 4:
+        value, power = value / 1000, power + 1
+    return f"{number(value)} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def listed(names: list[str], limit: int = 3) -> str:
+    """'a', 'a and b', 'a, b and c', 'a, b, c and 4 more'."""
+    shown = names[:limit]
+    if len(names) > limit:
+        shown.append(f"{len(names) - limit} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
+
+
+def side_effects(report: Report) -> list[Effect]:
+    """Effects outside the named purpose that are more likely than not, most probable first."""
+    return [e for e in by_probability(report) if not e.intended and e.probability >= REPORTED]
+
+
+def by_probability(report: Report) -> list[Effect]:
+    """Effects, most probable first; equal ones in the order of the report."""
+    return sorted(report.effects, key=lambda effect: -effect.probability)
+
+
+def outcome(report: Report) -> Outcome:
+    """What the reader must decide on, in one of four words."""
+    if report.verdict == "no detectable change":
+        return "silent"
+    if report.verdict == "inconclusive":
+        return "inconclusive"
+    return "side-effects" if side_effects(report) else "contained"
+
+
+def _change(effect: Effect) -> str:
+    name = effect.area if effect.kind != "unlisted" else f"unlisted text ({effect.area})"
+    return f"{name} {GOT[effect.direction]} ({magnitude(effect.magnitude)})"
+
+
+def headline(report: Report) -> str:
+    """The verdict as one plain sentence: what moved outside the purpose, which way and how far."""
+    kind = outcome(report)
+    found = side_effects(report)
+    purpose = [e.area for e in by_probability(report) if e.intended]
+    if kind == "silent":
+        return "The two models show no difference that this audit can detect."
+    if kind == "inconclusive":
+        return "The models differ, but the evidence does not say where."
+    if kind == "contained":
+        if purpose:
+            return f"The change stays within its purpose, {listed(purpose)}."
+        return "The models differ, but no area is more likely affected than not."
+    beyond = f"Beyond its purpose ({listed(purpose)}), " if purpose else ""
+    sentence = f"{beyond}{listed([_change(e) for e in found])}."
+    return sentence[0].upper() + sentence[1:]
+
+
+def purpose_note(report: Report) -> str:
+    """How intended and unintended effects were told apart."""
+    purpose = [e.area for e in report.effects if e.intended]
+    if purpose:
+        return f"Named as the purpose of the fine-tune: {listed(purpose, 6)}."
+    return "No area was named as the purpose of the fine-tune, so every effect counts as a side effect."
+
+
+def command(report: Report) -> str:
+    """The command that makes this report again, quoted for a shell."""
+    words = ["mneme", "audit", report.pair.base, report.pair.tuned, "--corpus", report.corpus.source]
+    words += ["--dictionary", report.environment.dictionary, "--seed", str(report.environment.seed)]
+    for area in (e.area for e in report.effects if e.intended):
+        words += ["--intended", area]
+    return shlex.join(words)
