@@ -1,0 +1,61 @@
+# Two words do everything: `make audit` (sets up, audits the built-in pair into runs/demo) and `make test` (sets up, tests).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+STAMP := $(VENV)/.setup-done
+# torch comes first, at the version that constraints.txt pins. PyPI's build for Linux may bring CUDA; for a build
+# without it: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup audit test test-all lint types imports check docs fix clean
+
+help:
+	@echo "make audit     set up, audit the built-in pair into runs/demo"
+	@echo "make test      set up, run the tests"
+	@echo "make test-all  the same with the slow ones"
+	@echo "make check     lint, types and imports;  make fix formats;  make docs rewrites docs/cli.md"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mneme needs Python 3.11 or newer; $(PYTHON) is older. Try: make setup PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "No virtual environment could be made. On Debian: apt-get install python3-venv" >&2; exit 2; }
+	$(VENV)/bin/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+audit: setup
+	$(VENV)/bin/mneme audit --out runs/demo
+
+# One thread: the tests' models are so small that a second one only waits.
+test: setup
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+test-all: setup
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m ""
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: setup
+	$(VENV)/bin/mypy
+
+imports: setup
+	$(VENV)/bin/lint-imports
+
+check: lint types imports
+
+docs: setup
+	$(VENV)/bin/python docs/make_cli.py
+
+fix: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
