@@ -1,0 +1,104 @@
+"""Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from mneme.activations.corpus import Rows
+from mneme.diff.screen import Screened, screen_rows
+from mneme.models.pair import ModelPair
+from mneme.predict.effects import TokenTable, content_mask
+from mneme.results import Estimate
+from mneme.runs import Arrays, RunFolder
+from mneme.stats import ratio_of_sums
+
+_ROWS_A_PIECE_TOKENS = 32_768
+
+
+class Screening(NamedTuple):
+    """The screen of the whole text, with the table that effects are read from."""
+
+    screened: Screened
+    table: TokenTable
+
+
+def batch_rows_for(row_length: int, vocab_size: int) -> int:
+    """How many rows run together: about 4,096 tokens, fewer where the logits of that many would pass 256 MB."""
+    tokens = min(4096, (1 << 26) // max(vocab_size, 1))
+    return max(1, tokens // row_length)
+
+
+def screen_corpus(pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None]) -> Screening:
+    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was."""
+    seq = rows.ids.shape[1]
+    step = max(1, _ROWS_A_PIECE_TOKENS // seq)
+    batch = batch_rows_for(seq, pair.vocab_size)
+    pieces = []
+    for index, start in enumerate(range(0, len(rows.ids), step)):
+        ids = rows.ids[start : start + step]
+        stored = run.stage(f"screen-{index:04d}", lambda ids=ids: _pack(screen_rows(pair, ids, batch_rows=batch)))  # type: ignore[misc]
+        pieces.append(stored)
+        advance(ids.numel())
+    joined = {
+        name: np.sum([piece[name] for piece in pieces], axis=0)
+        if name == "mean_gain"
+        else np.concatenate([piece[name] for piece in pieces])
+        for name in Screened._fields
+    }
+    screened = Screened(**joined)
+    return Screening(screened, table_of(screened, rows))
+
+
+def _pack(screened: Screened) -> Arrays:
+    """Stored compactly: |q|/|h| in half precision, choices in 32 bits."""
+    arrays = dict(screened._asdict())
+    arrays["relative_change"] = arrays["relative_change"].astype(np.float16)
+    for name in ("choice_base", "choice_tuned"):
+        arrays[name] = arrays[name].astype(np.int32)
+    return arrays
+
+
+def table_of(screened: Screened, rows: Rows) -> TokenTable:
+    """The flat table of predicted tokens: row by row, positions 1 to the end."""
+    token = rows.ids[:, 1:].numpy().reshape(-1)
+    passage = rows.passage[:, 1:].numpy().reshape(-1)
+    return TokenTable(
+        passage=passage,
+        token=token,
+        logp_base=screened.logp_base.reshape(-1).astype(np.float64),
+        logp_tuned=screened.logp_tuned.reshape(-1).astype(np.float64),
+        content=content_mask(token, passage),
+        n_passages=len(rows.passages),
+    )
+
+
+def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
+    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, probability and choices of known tokens."""
+    table, screened = screening.table, screening.screened
+    known = table.known().astype(np.float64)
+    ones = table.per_passage(np.ones(len(table.token)))
+
+    def mean(values: Float[ndarray, " token"], unit: str) -> Estimate:
+        return ratio_of_sums(table.per_passage(values), ones, unit, seed=seed)
+
+    figures = {
+        "kl_tuned_to_base": mean(screened.kl_tuned_to_base.reshape(-1).astype(np.float64), "nats per token"),
+        "kl_base_to_tuned": mean(screened.kl_base_to_tuned.reshape(-1).astype(np.float64), "nats per token"),
+        "nll_change": mean(table.logp_base - table.logp_tuned, "nats per token"),
+    }
+    if known.any():
+        gap = (np.exp(table.logp_tuned) - np.exp(table.logp_base)) * known
+        flips = (screened.right_base.reshape(-1) & ~screened.right_tuned.reshape(-1)) * known
+        below = table.per_passage(known)
+        figures["known_token_change"] = ratio_of_sums(table.per_passage(gap), below, "probability of known tokens", seed=seed)
+        figures["known_tokens_flipped"] = ratio_of_sums(table.per_passage(flips), below, "share of known tokens", seed=seed)
+    return figures
+
+
+def top_gaining_tokens(screened: Screened, decode: Callable[[int], str], limit: int = 12) -> list[str]:
+    """Tokens whose probability the change raised most over the whole text, strongest first; none where nothing rose."""
+    order: Int[ndarray, " vocab"] = np.argsort(-screened.mean_gain, kind="stable")[:limit]
+    return [decode(int(index)) for index in order if screened.mean_gain[index] > 0]

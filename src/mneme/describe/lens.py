@@ -1,0 +1,23 @@
+"""Logit lens of a direction (nostalgebraist 2020): which tokens does it push up or down when the head reads it directly.
+
+The final norm's scale depends on the whole residual stream; its gain does not, so the direction is multiplied by the gain
+and read by the unembedding. Only the order of tokens is used, not the size of the logits.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mneme.models.architecture import Parts
+
+
+def promoted_tokens(parts: Parts, direction: Float[Tensor, " d_model"], *, limit: int = 6) -> tuple[list[int], list[int]]:
+    """Token ids that `direction` (raw units of the residual stream) raises most and lowers most, strongest first."""
+    with torch.no_grad():
+        gain = getattr(parts.norm, "weight", None)
+        read = direction if gain is None else direction * gain.to(direction.dtype)
+        weight = parts.head.weight.to(direction.dtype)
+        scores = weight @ read.to(weight.device)
+        up = torch.topk(scores, min(limit, len(scores))).indices.tolist()
+        down = torch.topk(-scores, min(limit, len(scores))).indices.tolist()
+    return up, down

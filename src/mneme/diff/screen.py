@@ -1,0 +1,115 @@
+"""The screen: one pass of both models over the text, no training. Free signals, and the baseline of everything later.
+
+Per predicted token, in float32: log-likelihood under both models, whether each model's first choice is right, KL both ways;
+per layer |q|/|h_base|; over the vocabulary, which tokens gained probability. KL and the change in likelihood over all tokens
+mislead (a benign narrow adapter that no longer expects other questions has the KL of a damaged model), so what counts for
+knowledge is read at tokens which either model was sure of: see `mneme.predict.effects`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mneme.models.hooks import read, replace
+from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, token_log_probs
+from mneme.models.pair import ModelPair
+
+
+class Screened(NamedTuple):
+    """What one pass over `row` rows of `seq` tokens saw. Predictions: position i says token i + 1, so `seq - 1` of them."""
+
+    logp_base: Float[ndarray, "row prediction"]
+    """log p_base(next token), nats."""
+    logp_tuned: Float[ndarray, "row prediction"]
+    right_base: Bool[ndarray, "row prediction"]
+    """The base model's first choice is the next token."""
+    right_tuned: Bool[ndarray, "row prediction"]
+    choice_base: Int[ndarray, "row prediction"]
+    """First choice of each model (token id)."""
+    choice_tuned: Int[ndarray, "row prediction"]
+    kl_tuned_to_base: Float[ndarray, "row prediction"]
+    """KL(tuned || base), nats."""
+    kl_base_to_tuned: Float[ndarray, "row prediction"]
+    relative_change: Float[ndarray, "row seq layer"]
+    """|h_tuned - h_base| / |h_base| after every block."""
+    mean_gain: Float[ndarray, " vocab"]
+    """Sum over predictions of p_tuned(v) - p_base(v)."""
+
+
+def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> Screened:
+    """Run both models once over `ids` in batches of `batch_rows` rows.
+
+    Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
+    forward passes and O(vocab) memory beyond one batch of logits for each model.
+    """
+    parts: list[list[ndarray]] = [[] for _ in range(9)]
+    gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
+    layers = list(range(pair.n_layers))
+    for start in range(0, len(ids), batch_rows):
+        batch = ids[start : start + batch_rows]
+        base_logits, base_states = _forward(pair, "base", batch, layers)
+        tuned_logits, tuned_states = _forward(pair, "tuned", batch, layers)
+        target = batch[:, 1:]
+        base_choice, tuned_choice = base_logits.argmax(-1), tuned_logits.argmax(-1)
+        relative = torch.stack(
+            [(tuned_states[i] - base_states[i]).norm(dim=-1) / base_states[i].norm(dim=-1).clamp_min(1e-12) for i in layers],
+            dim=-1,
+        )
+        columns = (
+            token_log_probs(base_logits, target),
+            token_log_probs(tuned_logits, target),
+            base_choice == target,
+            tuned_choice == target,
+            base_choice,
+            tuned_choice,
+            kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits),
+            kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits),
+            relative,
+        )
+        for store, column in zip(parts, columns, strict=True):
+            store.append(column.cpu().numpy())
+        difference = tuned_logits.softmax(-1) - base_logits.softmax(-1)
+        gain += difference.sum(dim=(0, 1)).double().cpu()
+    return Screened(*(np.concatenate(store) for store in parts), gain.numpy())
+
+
+def _forward(pair: ModelPair, which: str, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+    """Logits of every position that predicts (float32) and the residual stream after each of `layers` (float32)."""
+    with torch.no_grad(), pair.using(which) as parts, read(parts, layers) as states:
+        logits = parts.model(input_ids=batch.to(parts.device), use_cache=False).logits
+        return logits[:, :-1].float(), {layer: state.float() for layer, state in states.items()}
+
+
+def patched_kl_share(pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[int]) -> dict[int, float]:
+    """For each layer, the share of KL(tuned || base) that goes when the tuned model's residual stream after that block is
+    replaced by the base model's (activation patching): how much of the change has happened by then.
+
+    0 where the models do not differ. Cost: len(layers) + 2 forward passes over `ids`.
+    """
+    base_logits, base_states = _forward(pair, "base", ids, layers)
+    tuned_logits, _ = _forward(pair, "tuned", ids, [])
+    whole = float(kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
+    if whole <= 0.0:
+        return dict.fromkeys(layers, 0.0)
+    shares = {}
+    for layer in layers:
+        state = base_states[layer]
+        with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h, s=state: s.to(h.dtype)):
+            patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
+        rest = float(kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
+        shares[layer] = 1.0 - rest / whole
+    return shares
+
+
+def choose_layers(shares: dict[int, float], *, enough: float = 0.5) -> list[int]:
+    """The earliest layer by which at least `enough` of the change in output has happened (`patched_kl_share`): late enough
+    to hold the change, early enough to hold it in the model's own features rather than in next-token logits. Where no layer
+    reaches it, the layer with the largest share; the last block is taken only when nothing before it reaches `enough`."""
+    for layer in sorted(shares):
+        if shares[layer] >= enough:
+            return [layer]
+    return [max(shares, key=lambda layer: shares[layer])]

@@ -1,0 +1,78 @@
+"""From a measured change in the likelihood of an area's text to P(material change).
+
+P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2) (positive-part
+James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair (midpoint, slope) for
+knowledge (probability of known tokens) and one for manner (nats per passage), fitted by penalised maximum likelihood on
+organisms whose truth was measured, in worlds other than the one it ships to be judged on; see `benchmarks/calibrate.py`, which
+writes `calibration.json`.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from mneme.results import Estimate
+from mneme.stats import standard_error
+
+
+class Curve(NamedTuple):
+    """One fitted curve."""
+
+    midpoint: float
+    """Shrunk effect at which P = 1/2, in the unit of the effect."""
+    slope: float
+
+
+class Calibration(NamedTuple):
+    """Both curves and what they were fitted on."""
+
+    knowledge: Curve
+    manner: Curve
+    fitted_on: str
+
+
+def shipped_calibration() -> Calibration:
+    """The calibration in the package."""
+    content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
+    return Calibration(Curve(**content["knowledge"]), Curve(**content["manner"]), content["fitted_on"])
+
+
+def shrunk_size(estimate: Estimate) -> float:
+    """|effect| after positive-part James-Stein shrinkage by its own standard error; 0 where the noise is as large."""
+    size = abs(estimate.value)
+    if size == 0.0:
+        return 0.0
+    return size * max(0.0, 1.0 - (standard_error(estimate) / size) ** 2)
+
+
+def probability(estimate: Estimate, curve: Curve) -> float:
+    """P(material change) of one effect; exactly 0 for an effect of exactly 0."""
+    size = shrunk_size(estimate)
+    if size == 0.0:
+        return 0.0
+    return 1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope)
+
+
+def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], *, prior_midpoint: float) -> Curve:
+    """Penalised maximum likelihood of the curve (logistic regression on ln size, by grid).
+
+    `sizes`: shrunk sizes; cells of size 0 are taken as a thousandth of `prior_midpoint`. The penalty is a normal prior with
+    standard deviation 1 on ln(midpoint / prior_midpoint) and on ln(slope / 3): cases that a line separates perfectly, which
+    have no finite maximum, then get a finite slope.
+    """
+    x = np.log(np.maximum(sizes, prior_midpoint * 1e-3) / prior_midpoint)
+    y = material.astype(np.float64)
+    best, best_loss = Curve(prior_midpoint, 3.0), math.inf
+    for shift in np.linspace(-2.0, 2.0, 161):
+        for log_slope in np.linspace(-1.5, 1.5, 61):
+            slope = 3.0 * math.exp(log_slope)
+            z = slope * (x - shift)
+            loss = float(np.logaddexp(0.0, z).sum() - (y * z).sum()) + 0.5 * (shift**2 + log_slope**2)
+            if loss < best_loss:
+                best, best_loss = Curve(prior_midpoint * math.exp(shift), slope), loss
+    return best
