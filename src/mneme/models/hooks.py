@@ -1,0 +1,107 @@
+"""Read, stop, add to and replace the residual stream of a model: context managers that always clean up.
+
+A layer number is the block after which the stream is taken, 0-based: `layer` here is `hidden_states[layer + 1]` of
+transformers (except the last, which transformers gives after the final norm and mneme before it).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mneme.errors import BadOption
+from mneme.models.architecture import Parts, block_output
+
+
+class _Stopped(Exception):
+    """Raised inside a forward pass by `stop_after`, and caught by it."""
+
+
+@contextmanager
+def read(parts: Parts, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect the residual stream after each of `layers` while a model runs: {layer: [batch seq d_model]}.
+
+    The dictionary is filled anew by every forward pass inside the `with`; tensors are the model's own (its dtype, no copy).
+    Raises BadOption for a layer that the model does not have.
+    """
+    found: dict[int, Tensor] = {}
+    check_layers(parts, layers)
+
+    def keep(layer: int) -> Callable[[object, object, object], None]:
+        def hook(_module: object, _args: object, output: object) -> None:
+            found[layer] = block_output(output)
+
+        return hook
+
+    handles = [parts.blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def stop_after(parts: Parts, layer: int) -> Iterator[None]:
+    """End the forward pass of this `with` as soon as block `layer` and its hooks are done; nothing read before changes.
+
+    The call of the model does not return: statements after it inside the same `with` do not run, those after the `with`
+    do. After the last block it ends before the final norm, so no logits are ever made.
+    """
+    check_layers(parts, [layer])
+    following = parts.blocks[layer + 1] if layer + 1 < len(parts.blocks) else parts.norm
+
+    def stop(_module: object, _args: object) -> None:
+        raise _Stopped
+
+    handle = following.register_forward_pre_hook(stop)
+    try:
+        yield
+    except _Stopped:
+        pass
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def replace(parts: Parts, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let the model go on with `change(h)` [batch seq d_model] in place of the residual stream `h` after block `layer`."""
+    check_layers(parts, [layer])
+
+    def hook(_module: object, _args: object, output: object) -> object:
+        changed = change(block_output(output))
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = parts.blocks[layer].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def add(parts: Parts, layer: int, vector: Float[Tensor, "*token d_model"]) -> Iterator[None]:
+    """Add `vector` [d_model], or one vector a token [batch seq d_model], to the residual stream after block `layer`."""
+    with replace(parts, layer, lambda hidden: hidden + vector.to(hidden)):
+        yield
+
+
+def read_residuals(
+    parts: Parts, ids: Int[Tensor, "batch seq"], layers: Sequence[int]
+) -> dict[int, Float[Tensor, "batch seq d_model"]]:
+    """The residual streams of one batch without padding: no logits, no cache, no gradient, stopped after the deepest layer."""
+    with torch.no_grad(), read(parts, layers) as found, stop_after(parts, max(layers)):
+        parts.decoder(input_ids=ids.to(parts.device), use_cache=False)
+    return found
+
+
+def check_layers(parts: Parts, layers: Sequence[int]) -> None:
+    """Raise BadOption unless every layer exists."""
+    unknown = [layer for layer in layers if not 0 <= layer < len(parts.blocks)]
+    if unknown:
+        raise BadOption(
+            f"layer {unknown[0]} does not exist: this model has {len(parts.blocks)} blocks. "
+            f"Give layers from 0 to {len(parts.blocks) - 1}."
+        )

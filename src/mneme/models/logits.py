@@ -1,0 +1,67 @@
+"""Log-probabilities and divergences from logits, in float32, a chunk of tokens at a time.
+
+No function here makes a copy of more than `_CHUNK` rows of a seq x vocab matrix, so that the logits of the caller are the
+only large thing in memory. Units: nats. The direction of a KL is in its name: `kl_tuned_to_base` = KL(tuned || base) =
+sum over v of p_tuned(v) (log p_tuned(v) - log p_base(v)), what the tuned model's samples say.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mneme.errors import EmptyMask
+
+_CHUNK_ELEMENTS = 2**24
+"""A chunk has about so many logits (64 MB in float32)."""
+
+
+def masked_mean(values: Float[Tensor, "*token"], keep: Bool[Tensor, "*token"]) -> Float[Tensor, ""]:
+    """Mean of `values` where `keep`; NaN elsewhere does no harm. Raises EmptyMask where nothing is kept."""
+    count = int(keep.sum())
+    if count == 0:
+        raise EmptyMask("a mean over no tokens has no value: every token is masked. Give text with at least one kept token.")
+    return torch.where(keep, values, torch.zeros_like(values)).sum() / count
+
+
+def token_log_probs(logits: Float[Tensor, "*token vocab"], ids: Int[Tensor, "*token"]) -> Float[Tensor, "*token"]:
+    """log p(ids) under softmax(logits), nats, float32. Not shifted: logits[i] has to be what predicts ids[i]."""
+
+    def one(chunk: Tensor, target: Tensor) -> Tensor:
+        chunk = chunk.float()
+        return chunk.gather(-1, target[:, None])[:, 0] - chunk.logsumexp(-1)
+
+    return _in_chunks(one, logits.flatten(0, -2), ids.flatten()).view(ids.shape)
+
+
+def kl_tuned_to_base(
+    *, tuned_logits: Float[Tensor, "*token vocab"], base_logits: Float[Tensor, "*token vocab"]
+) -> Float[Tensor, "*token"]:
+    """KL(tuned || base) of every token's next-token distribution, nats, float32. Exactly 0 for equal logits."""
+    return _kl(tuned_logits, base_logits)
+
+
+def kl_base_to_tuned(
+    *, tuned_logits: Float[Tensor, "*token vocab"], base_logits: Float[Tensor, "*token vocab"]
+) -> Float[Tensor, "*token"]:
+    """KL(base || tuned) of every token's next-token distribution, nats, float32. Exactly 0 for equal logits."""
+    return _kl(base_logits, tuned_logits)
+
+
+def _kl(of: Tensor, to: Tensor) -> Tensor:
+    """KL(of || to). Rounding can make a sum of tiny terms negative; a divergence is not, so it ends at 0."""
+
+    def one(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        log_p = p_logits.float().log_softmax(-1)
+        difference = log_p - q_logits.float().log_softmax(-1)
+        return log_p.exp_().mul_(difference.masked_fill_(log_p == 0, 0.0)).sum(-1).clamp_min_(0.0)
+
+    return _in_chunks(one, of.flatten(0, -2), to.flatten(0, -2)).view(of.shape[:-1])
+
+
+def _in_chunks(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: Tensor) -> Tensor:
+    """`function` over both tensors, `_CHUNK_ELEMENTS` logits at a time."""
+    rows = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
+    pieces = [function(logits[i : i + rows], other[i : i + rows]) for i in range(0, len(logits), rows)]
+    return torch.cat(pieces) if pieces else logits.new_zeros(0, dtype=torch.float32)

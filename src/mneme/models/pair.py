@@ -1,0 +1,290 @@
+"""Two models that are compared: two checkpoints, or one resident base whose LoRA adapter is switched on and off."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
+from mneme.models.architecture import Parts, find_parts
+from mneme.models.checkpoints import (
+    has_tokenizer,
+    is_adapter,
+    model_fingerprint,
+    read_json,
+    resolve_folder,
+    weight_files,
+)
+
+Side = Literal["base", "tuned"]
+
+PROBE_TEXT = (
+    "The quick brown fox reads 3 books, doesn't it? In 1987 E=mc^2 was café talk;\n"
+    "\tdef f(x): return x**2  # naïve 你好 🙂 <|end|> [INST] hello world"
+)
+"""Tokenizers of a pair must give this text the same ids."""
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """Base and tuned model, proven to be a pair. `using` gives the parts of either."""
+
+    tokenizer: PreTrainedTokenizerBase
+    base_name: str
+    tuned_name: str
+    base_folder: Path
+    tuned_folder: Path
+    adapter: bool
+    architecture: str
+    n_layers: int
+    width: int
+    vocab_size: int
+    n_parameters: int
+    max_positions: int | None
+    """Longest row the positions allow; None = the configuration does not bound it."""
+    base_parts: Parts
+    tuned_parts: Parts
+    peft_model: Any = None
+    """The switched adapter's wrapper around the resident base; None for two checkpoints."""
+
+    @contextmanager
+    def using(self, side: Side) -> Iterator[Parts]:
+        """The parts of one of the two models, with the adapter on or off meanwhile. Gradients are the caller's choice."""
+        off = self.adapter and side == "base"
+        with self.peft_model.disable_adapter() if off else nullcontext():
+            yield self.base_parts if side == "base" else self.tuned_parts
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One model with its tokenizer (None where its folder has none)."""
+
+    parts: Parts
+    tokenizer: PreTrainedTokenizerBase | None
+    folder: Path
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """One causal language model, in eval mode, its parts proven; an adapter folder is merged into the base it names.
+
+    Raises ModelNotFound, UnsafeWeights, BrokenWeights or UnsupportedArchitecture.
+    """
+    folder = resolve_folder(source, trust_remote_code=trust_remote_code)
+    if is_adapter(folder):
+        named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not named:
+            raise ModelNotFound(f"{folder} is an adapter that names no base. Give its base as BASE and the adapter as TUNED.")
+        base = load_model(named, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        merged = _attach(base.parts.model, folder).merge_and_unload()
+        return LoadedModel(find_parts(merged.eval()), load_tokenizer(folder) or base.tokenizer, folder)
+    model = _load_weights(folder, device, dtype, trust_remote_code)
+    return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder)
+
+
+def load_pair(
+    base: str | Path,
+    tuned: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> ModelPair:
+    """Load and check BASE and TUNED, each a folder, a hub name or an adapter folder.
+
+    TUNED as an adapter of BASE keeps one resident base. TUNED = BASE keeps one model. BASE as an adapter is merged into
+    the base it names, and TUNED is then loaded on its own. TUNED without a tokenizer uses BASE's.
+    Raises, beside the errors of `load_model`, ModelMismatch: adapter of another base, other token ids, other shapes.
+    """
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    base_folder = resolve_folder(base, trust_remote_code=trust_remote_code)
+    tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)
+    first = load_model(base_folder, **options)
+    switched = is_adapter(tuned_folder) and not is_adapter(base_folder)
+    peft_model = None
+    if switched:
+        _check_named_base(tuned_folder, base_folder, str(base))
+        peft_model = _attach(first.parts.model, tuned_folder)
+        with peft_model.disable_adapter():
+            parts = find_parts(peft_model.get_base_model())
+        first = LoadedModel(parts, first.tokenizer, first.folder)
+        second = LoadedModel(parts, load_tokenizer(tuned_folder, trust_remote_code), tuned_folder)
+    elif base_folder.resolve() == tuned_folder.resolve():
+        second = first
+    else:
+        second = load_model(tuned_folder, **options)
+    _check_shapes(first.parts, second.parts)
+    tokenizer = _shared_tokenizer(first, second, str(base), str(tuned))
+    model = first.parts.model
+    config = model.config.get_text_config()
+    return ModelPair(
+        tokenizer=tokenizer,
+        base_name=str(base),
+        tuned_name=str(tuned),
+        base_folder=base_folder,
+        tuned_folder=tuned_folder,
+        adapter=switched,
+        architecture=type(model).__name__,
+        n_layers=len(first.parts.blocks),
+        width=first.parts.width,
+        vocab_size=int(first.parts.embedding.weight.shape[0]),  # type: ignore[index]
+        n_parameters=sum(p.numel() for n, p in model.named_parameters() if not _of_adapter(n)),
+        max_positions=getattr(config, "max_position_embeddings", None),
+        base_parts=first.parts,
+        tuned_parts=second.parts,
+        peft_model=peft_model,
+    )
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder, or None where it has none of its own. Pads on the left: the text ends where answers begin."""
+    if not has_tokenizer(folder):
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenWeights(
+            f"the tokenizer in {folder} cannot be read ({error}). Copy tokenizer.json and tokenizer_config.json again."
+        ) from error
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _of_adapter(name: str) -> bool:
+    return ".lora_" in name or ".modules_to_save." in name
+
+
+def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    config = read_json(folder / "config.json")
+    if config.get("auto_map") and not trust_remote_code and config.get("model_type") not in CONFIG_MAPPING:
+        raise UnsafeWeights(
+            f"{folder} needs Python code of its own ({config['auto_map']}), which mneme does not run unless asked. "
+            "Read that code, then give --trust-remote-code."
+        )
+    weight_files(folder)
+    place = {"device_map": "auto"} if device == "auto" else {}
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **place,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise BrokenWeights(
+            f"{folder} cannot be loaded as a causal language model ({error}). Expected what save_pretrained writes."
+        ) from error
+    if info["missing_keys"] or info.get("mismatched_keys"):
+        lacking = sorted(str(key) for key in (*info["missing_keys"], *info.get("mismatched_keys", ())))
+        raise BrokenWeights(
+            f"{folder} lacks {len(lacking)} tensors that its config.json asks for, first {lacking[0]}. "
+            "The weights and the configuration are not of one model; save it again."
+        )
+    model.eval()
+    if not place:
+        model.to(device)
+    _check_finite(model, folder)
+    return model
+
+
+def _check_finite(model: nn.Module, folder: Path) -> None:
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise BrokenWeights(
+                f"{folder}: {name} holds NaN or infinite numbers. Training diverged or the file is damaged; "
+                "give a checkpoint from before."
+            )
+
+
+def _attach(model: PreTrainedModel, folder: Path) -> Any:
+    """peft's wrapper of `model` with the adapter in `folder`, active and in eval mode."""
+    from peft import PeftConfig, PeftModel
+
+    weight_files(folder)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        if config.is_prompt_learning:
+            raise UnsupportedArchitecture(
+                f"{folder} is a prompt-tuning adapter, which changes the input and not the weights. Give a LoRA-like adapter."
+            )
+        with warnings.catch_warnings():  # peft asks transformers by a name that transformers has deprecated
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ModelMismatch(
+            f"the adapter in {folder} does not fit the base {model.config.name_or_path} ({error}). "
+            "Expected the base it was trained on."
+        ) from error
+    wrapped.eval()
+    _check_finite(wrapped, folder)
+    return wrapped
+
+
+def _check_named_base(adapter: Path, base: Path, base_name: str) -> None:
+    """An adapter that names a base which can be compared must name this one."""
+    named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if not named or named in {base_name, str(base)}:
+        return
+    folder = Path(named)
+    if folder.is_dir() and (folder / "config.json").is_file():
+        same = model_fingerprint(folder) == model_fingerprint(base)
+    else:
+        same = Path(base_name).is_dir()  # a name cannot be compared with a folder: shapes must do
+    if not same:
+        raise ModelMismatch(
+            f"the adapter in {adapter} was trained on {named}, not on {base_name}. Give that base, or correct "
+            "base_model_name_or_path in adapter_config.json where it is the same model under another name."
+        )
+
+
+def _check_shapes(base: Parts, tuned: Parts) -> None:
+    if base.model is tuned.model:
+        return
+    first = {name: tuple(p.shape) for name, p in base.model.named_parameters()}
+    second = {name: tuple(p.shape) for name, p in tuned.model.named_parameters()}
+    for name in sorted(first.keys() | second.keys()):
+        if first.get(name) != second.get(name):
+            raise ModelMismatch(
+                f"the two models differ in shape: {name} is {first.get(name, 'absent')} in BASE and "
+                f"{second.get(name, 'absent')} in TUNED. Expected a fine-tune of the same model."
+            )
+
+
+def _shared_tokenizer(base: LoadedModel, tuned: LoadedModel, base_name: str, tuned_name: str) -> PreTrainedTokenizerBase:
+    tokenizer = base.tokenizer or tuned.tokenizer
+    if tokenizer is None:
+        raise ModelNotFound(
+            f"neither {base_name} nor {tuned_name} has a tokenizer. Save the base's tokenizer into its folder "
+            "(tokenizer.save_pretrained)."
+        )
+    probe = tokenizer(PROBE_TEXT)["input_ids"]
+    if tuned.tokenizer is not None:
+        other = tuned.tokenizer(PROBE_TEXT)["input_ids"]
+        if probe != other:
+            at = next((i for i, (a, b) in enumerate(zip(probe, other, strict=False)) if a != b), min(len(probe), len(other)))
+            raise ModelMismatch(
+                f"the tokenizers of {base_name} and {tuned_name} give other ids for the same text, first at token {at} "
+                f"({probe[at : at + 3]} and {other[at : at + 3]}). Both models have to read the same ids: give a pair with "
+                "one tokenizer."
+            )
+    rows = int(base.parts.embedding.weight.shape[0])  # type: ignore[index]
+    if max(probe, default=0) >= rows:
+        raise ModelMismatch(
+            f"the tokenizer of {base_name} gives id {max(probe)}, but the model has {rows} embeddings. "
+            "Expected the tokenizer that belongs to the model."
+        )
+    return copy.deepcopy(tokenizer)
