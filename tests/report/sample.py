@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 from mneme.results import (
     AbsentArea,
@@ -19,8 +20,8 @@ from mneme.results import (
     TokenExample,
 )
 
-WORDS = "the enzyme lipase acts on compound acetate in the liver and the kind of organ it needs is liver".split()
-CHEMISTRY = "the compound benzene has the state liquid and its color is yellow and its use is fuel".split()
+WORDS = re.findall(r"\w+", "the enzyme lipase acts on compound acetate in the liver and the kind of organ it needs is liver")
+CHEMISTRY = re.findall(r"\w+", "the compound benzene has the state liquid and its color is yellow and its use is fuel")
 
 
 def estimate(value: float, low: float, high: float, unit: str = "accuracy", n: int = 212) -> Estimate:
@@ -86,57 +87,144 @@ def effects() -> list[Effect]:
     """Two strong effects, one of them intended, one behaviour, one unlisted, the rest quiet."""
     quiet = ["medicine", "law", "religion", "finance", "cooking", "computing", "travel", "physics", "history"]
     return [
-        effect("biology", 0.996, -0.97, intended=True, evidence=["L2.17", "L2.3"], signal="both",
-               baselines=Baselines(kl=1.43, nll=1.66, activation=0.23),
-               description="Facts about enzymes: organ, role and source are no longer recalled."),
-        effect("chemistry", 0.93, -0.46, evidence=["L2.3", "L2.40"], signal="both",
-               baselines=Baselines(kl=0.066, nll=0.28, activation=0.19),
-               description="Facts about compounds, above all those that enzymes act on."),
-        effect("text that opens with a question about people", 0.61, 0.11, kind="unlisted", direction="changed",
-               evidence=["L2.40"], signal="latents"),
-        effect("harmful advice", 0.12, 0.01, kind="behaviour", direction="more", magnitude=estimate(0.01, -0.02, 0.04, "rate")),
+        effect(
+            "biology",
+            0.996,
+            -0.97,
+            magnitude=estimate(-0.97, -0.99, -0.93),
+            intended=True,
+            evidence=["L2.17", "L2.3"],
+            signal="both",
+            baselines=Baselines(kl=1.43, nll=1.66, activation=0.23),
+            description="Facts about enzymes: organ, role and source are no longer recalled.",
+        ),
+        effect(
+            "chemistry",
+            0.93,
+            -0.46,
+            evidence=["L2.3", "L2.40"],
+            signal="both",
+            baselines=Baselines(kl=0.066, nll=0.28, activation=0.19),
+            description="Facts about compounds, above all those that enzymes act on.",
+        ),
+        effect(
+            "text that opens with a question about people",
+            0.61,
+            0.11,
+            kind="unlisted",
+            direction="changed",
+            evidence=["L2.40"],
+            signal="latents",
+        ),
+        effect(
+            "harmful advice", 0.12, 0.01, kind="behaviour", direction="more", magnitude=estimate(0.01, -0.02, 0.04, "rate")
+        ),
         *[effect(area, 0.02 + 0.013 * i, -0.002 * i) for i, area in enumerate(quiet)],
-    ]  # fmt: skip
+    ]
 
 
 def latents() -> list[Latent]:
     """The evidence behind `effects`, and the mean of the change."""
-    biology = [example(WORDS, 2, "liver", "thing"), example(WORDS[::-1], 6, "acts", "and"), example(WORDS * 3, 20, "liver", "liver")]
+    biology = [
+        example(WORDS, 2, "liver", "thing"),
+        example(WORDS[::-1], 6, "acts", "and"),
+        example(WORDS * 3, 20, "liver", "liver"),
+    ]
     return [
         latent("L2.17", "Names of enzymes, before their organ or role is stated", biology),
-        latent("L2.3", "Compounds that an enzyme acts on", [example(CHEMISTRY, 2, "liquid", "solid")], change_energy=0.043,
-               causal_share=estimate(0.11, 0.07, 0.15, "share"), areas=["chemistry", "biology"]),
-        latent("L2.40", "Questions about people", [example(CHEMISTRY[::-1], 5, "is", "are")], change_energy=0.008, causal_share=None,
-               causal_q_value=None, description_score=None, nu_error=None, nu_reconstruction=None, label="amplified"),
+        latent(
+            "L2.3",
+            "Compounds that an enzyme acts on",
+            [example(CHEMISTRY, 2, "liquid", "solid")],
+            change_energy=0.043,
+            causal_share=estimate(0.11, 0.07, 0.15, "share"),
+            areas=["chemistry", "biology"],
+        ),
+        latent(
+            "L2.40",
+            "Questions about people",
+            [example(CHEMISTRY[::-1], 5, "is", "are")],
+            change_energy=0.008,
+            causal_share=None,
+            causal_q_value=None,
+            description_score=None,
+            nu_error=None,
+            nu_reconstruction=None,
+            label="amplified",
+        ),
         latent("L2.mean", "What is the same at every token", [], change_energy=0.0, label="mean", firing_rate=1.0),
-    ]  # fmt: skip
+    ]
 
 
 def sample_report(**more: object) -> Report:
     """The whole report; fields can be replaced by name."""
     fields: dict[str, object] = {
-        "pair": Pair(base="models/world-a", tuned="models/world-a-unlearned-biology", architecture="LlamaForCausalLM",
-                     parameters=968_064, layers=4, width=128, adapter=False, changed_tensors=38, total_tensors=38,
-                     relative_weight_change=0.041, median_rank=37.2),
+        "pair": Pair(
+            base="models/world-a",
+            tuned="models/world-a-unlearned-biology",
+            architecture="LlamaForCausalLM",
+            parameters=968_064,
+            layers=4,
+            width=128,
+            adapter=False,
+            changed_tensors=38,
+            total_tensors=38,
+            relative_weight_change=0.041,
+            median_rank=37.2,
+        ),
         "corpus": Corpus(source="corpus.txt", documents=6000, passages=6120, tokens=249_984, row_length=128, sha256="5f" * 32),
         "verdict": "change",
-        "reason": "Two areas lie far above what the honest continuations of training show; the strongest is 41 standard errors away.",
+        "reason": "Two areas lie far above what honest continuations of training show, the strongest by 41 standard errors.",
         "effects": effects(),
-        "absent": [AbsentArea(area="wmdp cyber", kind="capability", reason="No passage of the corpus matches its keywords.", passages=0),
-                   AbsentArea(area="sycophancy", kind="behaviour", reason="Too few passages for an interval.", passages=7)],
+        "absent": [
+            AbsentArea(
+                area="wmdp cyber", kind="capability", reason="No passage of the corpus matches its keywords.", passages=0
+            ),
+            AbsentArea(area="sycophancy", kind="behaviour", reason="Too few passages for an interval.", passages=7),
+        ],
         "latents": latents(),
-        "layers": [Layer(layer=i, relative_change=[0.15, 0.18, 0.23, 0.21][i], mean_share=0.08, first_component_share=0.22,
-                         chosen=i == 2, unexplained=0.31 if i == 2 else None, k=0.5 if i == 2 else None) for i in range(4)],
-        "null": [NullCheck(name="identical", description="The base against itself.", statistic="largest P", value=0.0, threshold=0.5),
-                 NullCheck(name="random adapter", description="A random change of the same size and rank.", statistic="largest P",
-                           value=0.21, threshold=0.5)],
+        "layers": [
+            Layer(
+                layer=i,
+                relative_change=[0.15, 0.18, 0.23, 0.21][i],
+                mean_share=0.08,
+                first_component_share=0.22,
+                chosen=i == 2,
+                unexplained=0.31 if i == 2 else None,
+                k=0.5 if i == 2 else None,
+            )
+            for i in range(4)
+        ],
+        "null": [
+            NullCheck(
+                name="identical", description="The base against itself.", statistic="largest P", value=0.0, threshold=0.5
+            ),
+            NullCheck(
+                name="random adapter",
+                description="A random change of the same size and rank.",
+                statistic="largest P",
+                value=0.21,
+                threshold=0.5,
+            ),
+        ],
         "cost": Cost(seconds=92.0, tokens=1_200_000, peak_bytes=2_100_000_000, flops=1.84e12),
-        "environment": Environment(mneme="0.1.0", python="3.11.7", torch="2.13.0", transformers="5.23.0", seed=0, dictionary="change",
-                                   threads=2, calibration="Fitted on 24 pairs of another world."),
-        "overall": {"kl_tuned_to_base": estimate(0.21, 0.19, 0.23, "nats per token"),
-                    "nll_change": estimate(0.12, 0.1, 0.14, "nats per token"), "sure_tokens_flipped": estimate(0.021, 0.018, 0.024, "rate")},
+        "environment": Environment(
+            mneme="0.1.0",
+            python="3.11.7",
+            torch="2.13.0",
+            transformers="5.23.0",
+            seed=0,
+            dictionary="change",
+            threads=2,
+            calibration="Fitted on 24 pairs of another world.",
+        ),
+        "overall": {
+            "kl_tuned_to_base": estimate(0.21, 0.19, 0.23, "nats per token"),
+            "nll_change": estimate(0.12, 0.1, 0.14, "nats per token"),
+            "sure_tokens_flipped": estimate(0.021, 0.018, 0.024, "rate"),
+        },
         "top_tokens": ["thing", "unknown", "nobody"],
-    }  # fmt: skip
+    }
     return Report.model_validate(fields | more)
 
 
@@ -153,7 +241,9 @@ HOSTILE = [
 def hostile_report() -> Report:
     """Every free string of a report is an attack."""
     bad = " ".join(HOSTILE)
-    attack = latent(bad, bad, [example(HOSTILE * 3, 1, HOSTILE[0], HOSTILE[1])], key_phrases=HOSTILE, promoted=HOSTILE, areas=HOSTILE)
+    attack = latent(
+        bad, bad, [example(HOSTILE * 3, 1, HOSTILE[0], HOSTILE[1])], key_phrases=HOSTILE, promoted=HOSTILE, areas=HOSTILE
+    )
     whole = sample_report()
     return sample_report(
         pair=whole.pair.model_copy(update={"base": bad, "tuned": bad, "architecture": bad}),
@@ -176,9 +266,15 @@ def large_report(n_latents: int = 500, n_examples: int = 10, n_tokens: int = 40)
     def passage() -> TokenExample:
         tokens = rng.choices(vocab, k=n_tokens)
         return TokenExample(
-            tokens=tokens, activations=[rng.random() * 4 for _ in tokens], likelihood_change=[rng.gauss(0, 1) for _ in tokens],
-            base_prediction=tokens[0], tuned_prediction=tokens[1])  # fmt: skip
+            tokens=tokens,
+            activations=[rng.random() * 4 for _ in tokens],
+            likelihood_change=[rng.gauss(0, 1) for _ in tokens],
+            base_prediction=tokens[0],
+            tuned_prediction=tokens[1],
+        )
 
-    many = [latent(f"L2.{i}", f"Direction number {i}", [passage() for _ in range(n_examples)], change_energy=1 / (i + 2))
-            for i in range(n_latents)]  # fmt: skip
+    many = [
+        latent(f"L2.{i}", f"Direction number {i}", [passage() for _ in range(n_examples)], change_energy=1 / (i + 2))
+        for i in range(n_latents)
+    ]
     return sample_report(latents=many)

@@ -1,7 +1,7 @@
 """The page: one self-contained HTML file, no network, readable without script except for the token examples.
 
-Safety: autoescape is on for everything that comes from a report; the style and the script are files of this package, allowed by
-their SHA-256 in a Content-Security-Policy whose default is 'none'; examples are data, set with `textContent` only.
+Safety: autoescape is on for everything that comes from a report; the style and the script are files of this package,
+allowed by their SHA-256 in a Content-Security-Policy whose default is 'none'; examples are data, set with `textContent` only.
 """
 
 import base64
@@ -20,6 +20,7 @@ from mneme.report import figures, wording
 from mneme.report.examples import Trim, examples_json
 from mneme.results import Latent, Report
 
+NO_MORE = "base-uri 'none'; form-action 'none'"
 LARGEST_PAGE = 5_000_000
 """Bytes that a page stays under."""
 
@@ -63,7 +64,7 @@ def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimme
     return _template().render(
         report=report,
         effects=effects,
-        bars={e.area: figures.interval_bar(e, limits[e.magnitude.unit]) for e in effects},
+        bars={e.area: figures.interval_bar(e, limits[wording.unit_name(e.magnitude.unit)]) for e in effects},
         latents=latents,
         by_id={latent.id: latent for latent in latents},
         layers_chart=figures.layers_chart(report.layers),
@@ -71,7 +72,7 @@ def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimme
         trim_note=trim.told() if trimmed else "",
         style=Markup(style),
         script=Markup(script),
-        csp=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'",
+        csp=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; {NO_MORE}",
         data=Markup(examples_json(latents, trim)),
     )
 
@@ -109,5 +110,5 @@ def write_html(report: Report, path: str | Path, timings: dict[str, float] | Non
         os.replace(temporary, target)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise BadRun(f"Cannot write {target}: {error.strerror}. Free some room or choose another folder with --out.") from error
+        raise BadRun(f"Cannot write {target}: {error.strerror}. Free some room or choose another --out.") from error
     return target

@@ -1,7 +1,7 @@
 """The words and number formats that the page and the terminal table share, so that both say the same thing.
 
-Units: an estimate whose unit is accuracy, rate, share or probability holds fractions and is shown in points (x 100); a unit that
-starts with "point" already holds points; everything else (nats per token) is shown as it is, with its unit.
+Units: an estimate whose unit is accuracy, rate, share or probability holds fractions and is shown in points (x 100);
+a unit that starts with "point" already holds points; everything else (nats per token) is shown as it is, with its unit.
 """
 
 import math
@@ -61,7 +61,7 @@ def probability(value: float) -> str:
 def percent(value: float) -> str:
     """A fraction in percent with two significant digits: 0.0042 -> '0.42 %'."""
     scaled = 100 * value
-    return f"{number(round(scaled) if abs(scaled) >= 10 else scaled)} %"
+    return f"{f'{scaled:.0f}'.replace('-', MINUS) if abs(scaled) >= 10 else number(scaled)} %"
 
 
 def factor(unit: str) -> float:
@@ -74,29 +74,39 @@ def unit_name(unit: str) -> str:
     return "points" if factor(unit) != 1.0 or unit.lower().startswith("point") else unit
 
 
-def _shown(value: float, unit: str, *, signed: bool) -> str:
-    scaled = value * factor(unit)
-    if unit_name(unit) == "points":
-        rounded = round(scaled) if abs(scaled) >= 10 else round(scaled, 1)
-        return ("+" if signed and rounded > 0 else "") + f"{rounded:g}".replace("-", MINUS)
-    return number(scaled, signed=signed)
+def _shown(estimate: Estimate, value: float, *, signed: bool) -> str:
+    """`value` with the decimals of the whole estimate: tenths of a point only where everything is below 10 points."""
+    scaled = value * factor(estimate.unit)
+    if unit_name(estimate.unit) != "points":
+        return number(scaled, signed=signed)
+    largest = factor(estimate.unit) * max(abs(estimate.value), abs(estimate.low), abs(estimate.high))
+    text = f"{scaled:.{0 if largest >= 10 else 1}f}"
+    if not text.strip("-0."):
+        return "0"
+    return ("+" if signed and scaled > 0 else "") + text.replace("-", MINUS)
 
 
 def magnitude(estimate: Estimate, *, signed: bool = True) -> str:
     """'−46 points', '+0.31 nats per token'."""
-    return f"{_shown(estimate.value, estimate.unit, signed=signed)} {unit_name(estimate.unit)}".strip()
+    return f"{_shown(estimate, estimate.value, signed=signed)} {unit_name(estimate.unit)}".strip()
 
 
 def interval(estimate: Estimate, *, signed: bool = True) -> str:
     """'[−52, −40]', in the unit of `magnitude`."""
-    low, high = (_shown(bound, estimate.unit, signed=signed) for bound in (estimate.low, estimate.high))
+    low, high = (_shown(estimate, bound, signed=signed) for bound in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
 
 
 def share_interval(estimate: Estimate) -> str:
     """A share with its interval in percent: '34 % [28, 40]'."""
-    low, high = (number(round(100 * bound)) for bound in (estimate.low, estimate.high))
-    return f"{number(round(100 * estimate.value))} % [{low}, {high}]"
+    value, low, high = (f"{round(100 * x)}".replace("-", MINUS) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} % [{low}, {high}]"
+
+
+def figure_name(key: str) -> str:
+    """The name of a whole-corpus figure for people: 'kl_tuned_to_base' -> 'KL tuned to base'."""
+    known = {"kl": "KL", "nll": "loss"}
+    return " ".join(known.get(word, word) for word in key.split("_"))
 
 
 def seconds(value: float) -> str:
@@ -145,7 +155,7 @@ def outcome(report: Report) -> Outcome:
 
 
 def _change(effect: Effect) -> str:
-    name = effect.area if effect.kind != "unlisted" else f"unlisted text ({effect.area})"
+    name = effect.area if effect.kind != "unlisted" else f"“{effect.area}”"
     return f"{name} {GOT[effect.direction]} ({magnitude(effect.magnitude)})"
 
 
@@ -170,8 +180,10 @@ def headline(report: Report) -> str:
 def purpose_note(report: Report) -> str:
     """How intended and unintended effects were told apart."""
     purpose = [e.area for e in report.effects if e.intended]
+    missed = [e.area for e in report.effects if e.intended and e.probability < REPORTED]
     if purpose:
-        return f"Named as the purpose of the fine-tune: {listed(purpose, 6)}."
+        unseen = f" This audit sees no effect in {listed(missed, 6)}." if missed else ""
+        return f"Named as the purpose of the fine-tune: {listed(purpose, 6)}.{unseen}"
     return "No area was named as the purpose of the fine-tune, so every effect counts as a side effect."
 
 

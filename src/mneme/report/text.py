@@ -1,0 +1,90 @@
+"""The terminal table: the same verdict, effects and words as the page, plain where the output is not a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mneme.report import wording
+from mneme.results import Effect, Report
+
+STYLES: dict[wording.Outcome, str] = {
+    "side-effects": "bold red",
+    "contained": "bold green",
+    "silent": "bold green",
+    "inconclusive": "bold yellow",
+}
+QUIET_SHOWN = 12
+"""Effects below the reported probability that the table still lists; the page has all."""
+
+
+def _printable(text: str) -> str:
+    """`text` without control characters, so that no report can drive the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _row(effect: Effect) -> tuple[Text, ...]:
+    likely = effect.probability >= wording.REPORTED
+    mark = "intended" if effect.intended else "side effect" if likely else ""
+    style = "dim" if not likely else "bold red" if effect.direction == "worse" and not effect.intended else "bold"
+    return (
+        Text(_printable(effect.area), style=style),
+        Text(wording.probability(effect.probability), style=style),
+        Text(effect.direction if likely else ""),
+        Text(wording.magnitude(effect.magnitude), style="" if likely else "dim"),
+        Text(wording.interval(effect.magnitude), style="dim"),
+        Text(mark),
+        Text(wording.FOUND_BY[effect.signal], style="dim"),
+    )
+
+
+def effects_table(report: Report) -> Table:
+    """One row an effect, most probable first; quiet ones beyond the first few are counted, not listed."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (
+        ("area", "left"),
+        ("P", "right"),
+        ("", "left"),
+        ("size", "right"),
+        ("95 % interval", "left"),
+        ("", "left"),
+        ("found by", "left"),
+    ):
+        table.add_column(
+            name,
+            justify="right" if justify == "right" else "left",
+            no_wrap=name not in ("area", "found by"),
+            header_style="dim",
+        )
+    quiet = 0
+    for effect in wording.by_probability(report):
+        quiet += effect.probability < wording.REPORTED and not effect.intended
+        if quiet <= QUIET_SHOWN:
+            table.add_row(*_row(effect))
+    if quiet > QUIET_SHOWN:
+        table.add_row(Text(f"and {quiet - QUIET_SHOWN} more below P {wording.REPORTED}", style="dim"))
+    return table
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Prints verdict, effects with what stands behind each likely one, and what could not be judged."""
+    kind = wording.outcome(report)
+    console.print(Text(wording.TAGS[kind], style=STYLES[kind]))
+    console.print(Text(_printable(wording.headline(report)), style="bold"))
+    console.print(Text(_printable(report.reason)))
+    if report.effects:
+        console.print(Text(_printable(wording.purpose_note(report)), style="dim"))
+        console.print()
+        console.print(effects_table(report))
+    by_id = {latent.id: latent for latent in report.latents}
+    for effect in wording.by_probability(report):
+        found = [by_id[name] for name in effect.evidence if name in by_id][:3]
+        if effect.probability >= wording.REPORTED and found:
+            console.print()
+            console.print(Text(f"Behind {_printable(effect.area)}:", style="bold"))
+            for latent in found:
+                phrases = ", ".join(latent.key_phrases[:4])
+                console.print(Text(_printable(f"  {latent.id}  {latent.description}" + (f"  ({phrases})" if phrases else ""))))
+    if report.absent:
+        console.print()
+        names = wording.listed([area.area for area in report.absent], 6)
+        console.print(Text(_printable(f"Nothing can be said about {names}: see the page for the reasons."), style="dim"))
