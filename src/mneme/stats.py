@@ -38,7 +38,7 @@ def ratio_of_sums(
 
     The interval is studentised by the linearised standard error with Student's t (n - 1) where n < 30 clusters, where the
     percentile bootstrap is too narrow, and the percentile bootstrap from 30 clusters on. One cluster has no variance: its
-    interval is then the whole range [-inf, inf] cut to +-1 unit times the largest |numerator/denominator| + 1, stated as such.
+    interval is value +- (1 + |value|), wide enough to say nothing about a share or a probability.
 
     Errors: EmptyMask when every denominator is 0.
     """
