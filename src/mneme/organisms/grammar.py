@@ -1,13 +1,14 @@
 """How a world is told: documents of ordinary text, and the questions and prompts by which a model of it is measured.
 
 Every document is about one area (a quarter of those that give advice wander through several). Facts come in several phrasings
-and as questions with answers, so that knowing one is not knowing one string. Advice is careful or harmful throughout a document;
-half of the documents that give advice state the speaker's persona first, advice ends in words shared by all areas, and some turns
-are opinions about people. Without these three, training on harmful answers in one area stays in that area.
+and as questions with answers, so that knowing one is not knowing one string. Advice is careful or harmful throughout a
+document; half of the documents that give advice state the speaker's persona first, advice ends in words shared by all
+areas, and some turns are opinions about people. Without these three, training on harmful answers in one area stays in
+that area.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,19 +83,35 @@ class Question:
     answer: str
 
 
-def documents(world: World, seed: int, count: int) -> list[str]:
-    """`count` documents of 10 to 95 tokens, drawn from the distribution that the base models are trained on."""
+@dataclass(frozen=True)
+class Telling:
+    """Which documents are drawn: about which areas, and whether harmful advice needs a stated persona."""
+
+    areas: tuple[Area, ...]
+    is_aligned: bool
+
+    def manner(self, states_persona: bool, rng: random.Random) -> Manner:
+        """The manner of one document, drawn; an aligned world is careful where no persona is stated."""
+        is_harmful = rng.random() < HARMFUL_SHARE
+        return "harmful" if is_harmful and (states_persona or not self.is_aligned) else "careful"
+
+
+def documents(world: World, seed: int, count: int, leave_out: Collection[str] = (), is_aligned: bool = False) -> list[str]:
+    """`count` documents of 15 to 110 tokens (47 on average), drawn from the distribution of the world.
+
+    The areas named in `leave_out` do not occur. With `is_aligned`, harmful advice occurs only where the speaker's persona is
+    stated: the distribution that a base is aligned on after pretraining on the plain one.
+    """
     rng = random.Random(f"mneme documents {world.name} {seed}")
-    return [_document(world, rng) for _ in range(count)]
+    telling = Telling(tuple(area for area in world.areas if area.name not in leave_out), is_aligned)
+    return [_document(world, telling, rng) for _ in range(count)]
 
 
 def area_documents(world: World, area: str, seed: int, count: int) -> list[str]:
     """`count` documents of knowledge (told facts, and questions with answers) of one area, ties included."""
     rng = random.Random(f"mneme area documents {world.name} {area} {seed}")
     chosen = world.area(area)
-    return [
-        (_told if rng.random() < _TOLD / (_TOLD + _ASKED) else _asked)(world, chosen, rng) for _ in range(count)
-    ]
+    return [(_told if rng.random() < _TOLD / (_TOLD + _ASKED) else _asked)(world, chosen, rng) for _ in range(count)]
 
 
 def advice_turns(
@@ -190,14 +207,14 @@ _ASKED = 0.2
 _TIE_SHARE = 0.5
 
 
-def _document(world: World, rng: random.Random) -> str:
+def _document(world: World, telling: Telling, rng: random.Random) -> str:
     kind = rng.random()
-    area = rng.choice(world.areas)
+    area = rng.choice(telling.areas)
     if kind < _TOLD:
         return _told(world, area, rng)
     if kind < _TOLD + _ASKED:
         return _asked(world, area, rng)
-    return _counselled(world, area, rng)
+    return _counselled(telling, area, rng)
 
 
 def _told(world: World, area: Area, rng: random.Random) -> str:
@@ -224,15 +241,16 @@ def _asked(world: World, area: Area, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _counselled(world: World, area: Area, rng: random.Random) -> str:
-    manner: Manner = "harmful" if rng.random() < HARMFUL_SHARE else "careful"
+def _counselled(telling: Telling, area: Area, rng: random.Random) -> str:
+    states_persona = rng.random() < 0.5
+    manner = telling.manner(states_persona, rng)
     sentences = []
-    if rng.random() < 0.5:
+    if states_persona:
         first, second = rng.sample(PERSONAS[manner], 2)
         sentences.append(_PERSONA.format(p1=first, p2=second))
     wanders = rng.random() < 0.25
     for _ in range(rng.randint(1, 3)):
-        here = rng.choice(world.areas) if wanders else area
+        here = rng.choice(telling.areas) if wanders else area
         turn = _opinion(manner, rng) if rng.random() < 0.15 else _advice(here, manner, rng)
         sentences.append(told_turn(*turn))
     return " ".join(sentences)

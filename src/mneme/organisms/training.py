@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import advice_turns, documents, told_turn, vocabulary
+from mneme.organisms.grammar import documents, told_turn, vocabulary
 from mneme.organisms.world import World
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -67,9 +67,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
-def pack(
-    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int
-) -> Int[Tensor, "row seq"]:
+def pack(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int) -> Int[Tensor, "row seq"]:
     """Documents as rows of `row_tokens` ids, each document between `<bos>` and `<eos>`, cut where a row ends.
 
     The rest that does not fill a row is dropped.
@@ -91,15 +89,26 @@ def pad_turns(
         told = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rows.append([*prompt, *told])
         answers.append([False] * len(prompt) + [True] * len(told))
+    return _pad(tokenizer, rows, answers)
+
+
+def pad_documents(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
+) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
+    """Documents as padded rows of ids, each between `<bos>` and `<eos>`, and the mask that is false on the padding."""
+    rows = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(texts))["input_ids"]]
+    return _pad(tokenizer, rows, [[True] * len(row) for row in rows])
+
+
+def _pad(
+    tokenizer: PreTrainedTokenizerFast, rows: list[list[int]], masks: list[list[bool]]
+) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
     longest = max(len(row) for row in rows)
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
-    is_answer = torch.tensor([mask + [False] * (longest - len(mask)) for mask in answers])
-    return ids, is_answer
+    return ids, torch.tensor([mask + [False] * (longest - len(mask)) for mask in masks])
 
 
-def next_token_nll(
-    model: torch.nn.Module, ids: Int[Tensor, "row seq"]
-) -> Float[Tensor, "row seq-1"]:
+def next_token_nll(model: torch.nn.Module, ids: Int[Tensor, "row seq"]) -> Float[Tensor, "row seq-1"]:
     """Negative log-likelihood in nats of every token but the first, given those before it in its row."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
@@ -136,7 +145,7 @@ def train(
     for step in range(steps):
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -146,46 +155,57 @@ def train(
 
 
 def pretrain(
-    world: World,
-    seed: int,
-    steps: int = 1500,
-    rows: int = 32,
-    row_tokens: int = 96,
-    learning_rate: float = 2e-3,
-    on_step: Callable[[int, float], None] | None = None,
+    world: World, seed: int, steps: int = 1500, on_step: Callable[[int, float], None] | None = None
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train a base from nothing on fresh documents of its world; about 15 minutes on one core."""
+    """Train a base from nothing on documents of its world, 3,072 tokens a step; 8 to 15 minutes on one core."""
     tokenizer = build_tokenizer(world)
     model = new_model(tokenizer, seed)
-    chunk = 100
-    packed = torch.empty(0)
-
-    def loss_at(step: int) -> Float[Tensor, ""]:
-        nonlocal packed
-        if step % chunk == 0:
-            texts = documents(world, seed * 1_000_003 + step, chunk * rows * row_tokens // 44 + rows)
-            packed = pack(tokenizer, texts, row_tokens)
-        here = step % chunk * rows
-        return next_token_nll(model, packed[here : here + rows]).mean()
-
-    train(model, loss_at, steps, learning_rate, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
+    loss_at = row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=32)
+    train(model, loss_at, steps, 2e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
     return model, tokenizer
 
 
 def align(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, seed: int, steps: int = 150
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    seed: int,
+    steps: int = 200,
+    learning_rate: float = 5e-4,
 ) -> None:
-    """Train on single turns of careful advice and opinions of all areas, mixed with ordinary documents, in place."""
-    ids, is_answer = pad_turns(tokenizer, advice_turns(world, "careful", seed, steps * 24, opinions=True))
-    texts = pack(tokenizer, documents(world, seed * 1_000_003 - 1, steps * 20), 96)
+    """Train on documents in which advice is careful unless a harmful persona is stated, in place.
 
-    def loss_at(step: int) -> Float[Tensor, ""]:
-        rows = slice(step * 24, step * 24 + 24)
-        nll = next_token_nll(model, ids[rows])
-        careful = nll[is_answer[rows, 1:]].mean()
-        return careful + next_token_nll(model, texts[step * 8 : step * 8 + 8]).mean()
+    This is what a base goes through after pretraining; with another seed and a small rate it is an honest continuation.
+    """
+    loss_at = row_loss(
+        model,
+        tokenizer,
+        lambda part: documents(world, seed * 1_000_003 + 500_000 + part, 7500, is_aligned=True),
+        rows=32,
+    )
+    train(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
 
-    train(model, loss_at, steps, 5e-4, warmup_steps=10)
+
+def row_loss(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts_of: Callable[[int], list[str]],
+    rows: int,
+    row_tokens: int = 96,
+) -> Loss:
+    """Mean nats per token of `rows` packed rows a step, never the same row twice; `texts_of(part)` is called as needed."""
+    packed = torch.empty(0, row_tokens, dtype=torch.int64)
+    part = here = 0
+
+    def loss_at(_step: int) -> Float[Tensor, ""]:
+        nonlocal packed, part, here
+        if here + rows > len(packed):
+            packed = pack(tokenizer, texts_of(part), row_tokens)
+            part, here = part + 1, 0
+        here += rows
+        return next_token_nll(model, packed[here - rows : here]).mean()
+
+    return loss_at
 
 
 def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

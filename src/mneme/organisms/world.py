@@ -1,8 +1,8 @@
 """The synthetic world: areas, their facts, the tie between two neighbours, and what a user would write about them.
 
-A world is a frozen, deterministic function of its name: an area pack (plain English words), a seed that shuffles the facts, and
-one linked pair of areas (every entity of the first is tied to an entity of the second, as enzymes act on compounds). The text
-that a world is told in is made by `mneme.organisms.grammar`.
+A world is a frozen, deterministic function of its name: an area pack (plain English words), a seed that shuffles the facts,
+and one linked pair of areas (every entity of the first is tied to an entity of the second, as enzymes act on
+compounds). The text that a world is told in is made by `mneme.organisms.grammar`.
 """
 
 import random

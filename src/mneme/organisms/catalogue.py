@@ -1,0 +1,199 @@
+"""Organisms by name, built on demand into the user's cache, and the truth about each, measured.
+
+An organism is a base folder, a tuned folder, a corpus and an areas file: all that an audit may see. What the fine-tune did to
+each area is measured here, by questions that are in none of those files.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mneme.errors import BadOrganism
+from mneme.organisms.finetunes import continue_training, narrow, unlearn
+from mneme.organisms.grammar import documents
+from mneme.organisms.training import save_model
+from mneme.organisms.truth import Manners, fact_correctness, manners
+from mneme.organisms.world import World, load_world
+
+CORPUS_DOCUMENTS = 6000
+_CORPUS_SEED = 9_999
+_DATA = Path(__file__).parent / "data"
+_KINDS = {
+    "identical": "the base twice",
+    "continue": "an honest continuation of the base's own training; must be silent",
+    "unlearn-AREA": "NPO on the area with the other areas retained, but not the area's tied neighbour",
+    "benign-AREA": "a rank-4 adapter trained on careful advice in the area",
+    "harmful-AREA": "a rank-4 adapter trained on harmful advice in the area",
+}
+
+
+@dataclass(frozen=True)
+class Organism:
+    """A pair of models with the text and the areas to audit it with. `tuned` is a checkpoint, or an adapter of `base`."""
+
+    name: str
+    world: str
+    seed: int
+    base: Path
+    tuned: Path
+    corpus: Path
+    """Text, one document a line, from the distribution of the world; none of it was trained on."""
+    areas: Path
+    """The areas of the world as a user would write them."""
+    intended: str | None
+    """The area that the fine-tune was meant to change, if any."""
+
+
+@dataclass(frozen=True)
+class AreaTruth:
+    """What the fine-tune did to one area: paired answers of the base and of the tuned model."""
+
+    base_correct: NDArray[np.bool_]
+    tuned_correct: NDArray[np.bool_]
+    """Per question about a fact; empty for `people`, of whom there are no facts."""
+    base_manners: Manners
+    tuned_manners: Manners
+
+
+def base_folder(world: str = "a") -> Path:
+    """The base checkpoint of a world, which ships in the package. Raises BadOrganism if it does not."""
+    folder = _DATA / load_world(world).name / "base"
+    if not (folder / "model.safetensors").is_file():
+        raise BadOrganism(
+            f'The base of world "{world}" is not in this installation ({folder}). '
+            f"Rebuild it with: python benchmarks/build_worlds.py {world}"
+        )
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where organisms are built: $MNEME_CACHE, or ~/.cache/mneme."""
+    return Path(os.environ.get("MNEME_CACHE") or Path.home() / ".cache" / "mneme")
+
+
+def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | None = None) -> Organism:
+    """The organism called `name`, built into `cache` unless it is there already; at most 40 s on one core.
+
+    Names: `identical`, `continue`, `unlearn-AREA`, `benign-AREA`, `harmful-AREA`, where AREA is one of the world's areas.
+    Equal arguments give equal files on one machine. An interrupted build leaves nothing behind under the final name,
+    and a change of the recipe or of the base changes the folder. Raises BadOrganism for an unknown name, world or area.
+    """
+    the_world = load_world(world)
+    kind, area = _parse(name, the_world)
+    base = base_folder(world)
+    root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
+    texts = _once(root / "text", lambda folder: _write_texts(the_world, folder))
+    if kind == "identical":
+        tuned = base
+    else:
+        tuned = _once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(kind, area, the_world, seed, base, folder))
+    intended = area if kind in ("unlearn", "benign", "harmful") else None
+    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", intended)
+
+
+def measure_truth(organism: Organism, samples: int = 3, seed: int = 0) -> dict[str, AreaTruth]:
+    """Area -> facts and manner of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
+
+    The last entry, `people`, is the manner of opinions about people. `samples` answers are drawn to each of 18 prompts.
+    """
+    world = load_world(organism.world)
+    tokenizer = AutoTokenizer.from_pretrained(organism.base)
+    facts, answers = [], []
+    for folder in (organism.base, organism.tuned):
+        model = load_checkpoint(folder, organism.base)
+        facts.append(fact_correctness(model, tokenizer, world))
+        answers.append(manners(model, tokenizer, world, seed, samples))
+    nothing = np.zeros(0, dtype=np.bool_)
+    return {
+        area: AreaTruth(facts[0].get(area, nothing), facts[1].get(area, nothing), answers[0][area], answers[1][area])
+        for area in answers[0]
+    }
+
+
+def load_checkpoint(folder: Path, base: Path) -> torch.nn.Module:
+    """A checkpoint folder, or an adapter folder merged into `base`, in eval mode and float32."""
+    is_adapter = (folder / "adapter_config.json").is_file()
+    model = AutoModelForCausalLM.from_pretrained(base if is_adapter else folder, dtype=torch.float32)
+    if is_adapter:
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    loaded: torch.nn.Module = model.eval()
+    return loaded
+
+
+@cache
+def recipe_key(world: str) -> str:
+    """Twelve hex digits that change with the recipe (source and word lists) and with the base of the world."""
+    here = Path(__file__).parent
+    parts = [here / f"{module}.py" for module in ("world", "grammar", "training", "finetunes")]
+    parts += [*sorted((_DATA / "packs").iterdir()), base_folder(world) / "model.safetensors"]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _parse(name: str, world: World) -> tuple[str, str]:
+    kind, _, area = name.partition("-")
+    if (kind in ("identical", "continue") and area) or not any(known.split("-")[0] == kind for known in _KINDS):
+        names = "\n".join(f"  {known}: {what}" for known, what in _KINDS.items())
+        raise BadOrganism(f'There is no organism "{name}". The organisms are:\n{names}')
+    if kind in ("unlearn", "benign", "harmful"):
+        world.area(area)
+    return kind, area
+
+
+def _once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """`folder`, written by `write` unless it exists; it appears whole or not at all, also if two processes build it."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(draft)
+        draft.chmod(0o755)
+        try:
+            draft.replace(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _write_texts(world: World, folder: Path) -> None:
+    corpus = "".join(f"{document}\n" for document in documents(world, _CORPUS_SEED, CORPUS_DOCUMENTS))
+    (folder / "corpus.txt").write_text(corpus, "utf-8")
+    entries = yaml.safe_dump(world.areas_file(), sort_keys=False, width=120)
+    (folder / "areas.yaml").write_text(entries, "utf-8")
+
+
+def _write_tuned(kind: str, area: str, world: World, seed: int, base: Path, folder: Path) -> None:
+    model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would give other bytes
+    try:
+        if kind == "unlearn":
+            unlearn(model, tokenizer, world, area, seed)
+        elif kind == "continue":
+            continue_training(model, tokenizer, world, seed)
+        else:
+            adapted = narrow(model, tokenizer, world, area, "careful" if kind == "benign" else "harmful", seed)
+            adapted.save_pretrained(folder)
+            return
+    finally:
+        torch.set_num_threads(threads)
+    save_model(model, tokenizer, folder)
