@@ -22,6 +22,8 @@ import numpy as np
 from mneme.errors import BadRun
 
 Arrays = dict[str, np.ndarray]
+_TEMPORARY = ".mneme-"
+"""How the names of files begin that are not whole yet; what a kill leaves of them is removed at the next start."""
 
 
 def key_of(command: Mapping[str, Any]) -> str:
@@ -36,7 +38,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_TEMPORARY}{path.name}.")
     except OSError as error:
         raise _disk_error(path, error) from error
     try:
@@ -96,8 +98,8 @@ class RunFolder:
         for stale in folder.glob("stages-*"):
             if stale != self.stages and stale.is_dir():
                 shutil.rmtree(stale)
-        for stale_file in [*folder.glob(".*.json.*"), *self.stages.glob(".*.npz.*")]:
-            stale_file.unlink(missing_ok=True)
+        for leftover in [*folder.glob(f"{_TEMPORARY}*"), *self.stages.glob(f"{_TEMPORARY}*")]:
+            leftover.unlink(missing_ok=True)
 
     def stage(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The arrays of stage `name`: read when it was finished before, else computed, kept and timed.
@@ -109,8 +111,10 @@ class RunFolder:
         started = time.perf_counter()
         if not path.exists():
             arrays = compute()
-            write_atomic(path, _npz_bytes(arrays))
+            content = _npz_bytes(arrays)
+            # The time first: the arrays are what says that the stage is finished.
             write_atomic(path.with_suffix(".seconds"), f"{time.perf_counter() - started:.3f}".encode())
+            write_atomic(path, content)
         seconds = path.with_suffix(".seconds")
         self.seconds[name] = float(seconds.read_text()) if seconds.exists() else 0.0
         with np.load(path, allow_pickle=False) as stored:
