@@ -92,9 +92,7 @@ class RunFolder:
         self.key = key_of(command)
         self.stages = folder / f"stages-{self.key}"
         self.seconds: dict[str, float] = {}
-        write_atomic(
-            folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode()
-        )
+        write_atomic(folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode())
         for stale in folder.glob("stages-*"):
             if stale != self.stages and stale.is_dir():
                 shutil.rmtree(stale)

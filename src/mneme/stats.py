@@ -17,9 +17,7 @@ from mneme.results import Estimate
 def bootstrap_weights(n_clusters: int, n_resamples: int, seed: int) -> Float[ndarray, "resample cluster"]:
     """Multinomial resampling weights: row r says how often each cluster is drawn in resample r (rows sum to `n_clusters`)."""
     if n_clusters < 1:
-        raise EmptyMask(
-            "Cannot resample 0 clusters: expected at least 1 passage with tokens to average over."
-        )
+        raise EmptyMask("Cannot resample 0 clusters: expected at least 1 passage with tokens to average over.")
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(n_clusters, np.full(n_clusters, 1.0 / n_clusters), size=n_resamples)
     return draws.astype(np.float64)
@@ -46,14 +44,10 @@ def ratio_of_sums(
     numerator, denominator = numerators[used], denominators[used]
     n = int(used.sum())
     if n == 0:
-        raise EmptyMask(
-            "A mean over no tokens has no value: expected at least one cluster with a positive weight."
-        )
+        raise EmptyMask("A mean over no tokens has no value: expected at least one cluster with a positive weight.")
     value = float(numerator.sum() / denominator.sum())
     if n == 1:
-        return Estimate(
-            value=value, low=value - 1.0 - abs(value), high=value + 1.0 + abs(value), unit=unit, n=1
-        )
+        return Estimate(value=value, low=value - 1.0 - abs(value), high=value + 1.0 + abs(value), unit=unit, n=1)
     if n < 30:
         residual = (numerator - value * denominator) / denominator.mean()
         error = math.sqrt(float((residual**2).sum()) / (n * (n - 1)))
@@ -96,9 +90,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
     """Regularised incomplete beta function I_x(a, b) (Lentz's continued fraction, Numerical Recipes 6.4)."""
     if x <= 0.0 or x >= 1.0:
         return float(x >= 1.0)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     if x > (a + 1) / (a + b + 2):
         return 1.0 - _incomplete_beta(b, a, 1.0 - x)
     tiny = 1e-300
@@ -133,10 +125,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
     if n == 0:
         return 1.0
     log_half = n * math.log(0.5)
-    tail = sum(
-        math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half)
-        for i in range(k + 1)
-    )
+    tail = sum(math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k + 1))
     return min(1.0, 2.0 * tail)
 
 
