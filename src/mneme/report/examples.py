@@ -59,12 +59,13 @@ def _packed(example: TokenExample, vocab: dict[str, int], window: int) -> dict[s
 
 
 def examples_json(latents: list[Latent], trim: Trim) -> str:
-    """JSON with `vocab` and, by latent id, examples {t: token numbers, a: activations as 0-99 of the peak `m`, l: change of
-    log-likelihood in 0.01 nats, b / u: predictions of base and tuned, w: 1 = words without blanks}.
+    """JSON with `vocab` and `latents`: for each of `latents`, in their order, a list of examples.
 
-    `<`, `>` and `&` are written as \\u escapes, so that no token can close the script element that holds it.
+    An example is {t: token numbers, a: activations as 0-99 of the peak `m`, l: change of log-likelihood in 0.01 nats,
+    b / u: predictions of base and tuned, w: 1 = words without blanks}. `<`, `>` and `&` are written as \\u escapes, so that
+    no token can close the script element that holds it.
     """
     vocab: dict[str, int] = {}
-    packed = {x.id: [_packed(e, vocab, trim.window) for e in x.examples[: trim.examples]] for x in latents[: trim.latents]}
+    packed = [[_packed(e, vocab, trim.window) for e in x.examples[: trim.examples]] for x in latents[: trim.latents]]
     text = json.dumps({"vocab": list(vocab), "latents": packed}, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

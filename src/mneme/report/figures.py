@@ -32,7 +32,7 @@ def interval_bar(effect: Effect, limit: float) -> Markup:
         '<svg class="bar {}" viewBox="0 0 {} {}" role="img" aria-label="{}">'
         '<line class="axis" x1="0" x2="{}" y1="{}" y2="{}"/><line class="zero" x1="{}" x2="{}" y1="2" y2="{}"/>'
         '<rect class="extent" x="{:.1f}" y="{}" width="{:.1f}" height="8" rx="1"/>'
-        '<line class="range" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/><circle cx="{:.1f}" cy="{}" r="4"/></svg>'
+        '<line class="range" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/><circle cx="{:.1f}" cy="{}" r="3.5"/></svg>'
     ).format(
         effect.direction,
         BAR_WIDTH,

@@ -56,38 +56,49 @@ def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
     return ranked[: trim.latents]
 
 
-def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimmed: bool) -> str:
+def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimmed: bool) -> str | None:
+    """The page, or None where it would be too large; the examples alone are asked first, because they are most of it."""
     style, script = _package_file("style.css"), _package_file("page.js")
     effects = wording.by_probability(report)
     limits = figures.axis_limits(effects)
     latents = _shown_latents(report, trim)
-    return _template().render(
+    data = examples_json(latents, trim)
+    if len(data) >= LARGEST_PAGE:
+        return None
+    page = _template().render(
         report=report,
         effects=effects,
         bars={e.area: figures.interval_bar(e, limits[wording.unit_name(e.magnitude.unit)]) for e in effects},
         latents=latents,
         by_id={latent.id: latent for latent in latents},
+        place={latent.id: number for number, latent in enumerate(latents)},
         layers_chart=figures.layers_chart(report.layers),
         timings=timings or {},
         trim_note=trim.told() if trimmed else "",
         style=Markup(style),
         script=Markup(script),
         csp=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; {NO_MORE}",
-        data=Markup(examples_json(latents, trim)),
+        data=Markup(data),
     )
+    return page if len(page.encode()) < LARGEST_PAGE else None
 
 
 def render_html(report: Report, timings: dict[str, float] | None = None) -> str:
     """The whole page. `timings`: measured seconds by stage, shown beside the planned cost; None where they are not known.
 
-    Above 5 MB examples are trimmed by the rule of `TRIMS`, and the page says so; `report.json` stays whole.
+    Above 5 MB examples are trimmed by the rule of `TRIMS`, and the page says so; `report.json` stays whole. Raises BadRun
+    where even that does not fit (names or descriptions of megabytes).
     """
-    untrimmed = Trim(10**9, 10**9, 10**9)
-    page = _render(report, timings, untrimmed, trimmed=False)
+    page = _render(report, timings, Trim(10**9, 10**9, 10**9), trimmed=False)
     for trim in TRIMS:
-        if len(page.encode()) < LARGEST_PAGE:
-            break
+        if page is not None:
+            return page
         page = _render(report, timings, trim, trimmed=True)
+    if page is None:
+        raise BadRun(
+            f"The page of this report is larger than {LARGEST_PAGE:,} bytes even without most of its examples. "
+            "Shorten the names and descriptions in the areas file; report.json is whole."
+        )
     return page
 
 

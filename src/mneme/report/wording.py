@@ -37,7 +37,7 @@ TAGS: dict[Outcome, str] = {
 }
 
 
-def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
+def number(value: float | int, digits: int = 2, *, signed: bool = False) -> str:
     """`value` with a true minus sign and about `digits` significant digits, never in scientific notation above 1e-4."""
     if value == 0:
         return "0"
@@ -49,7 +49,7 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     return ("+" if signed and value > 0 else "") + text.replace("-", MINUS)
 
 
-def probability(value: float) -> str:
+def probability(value: float | int) -> str:
     """A probability with two decimals that never pretends to certainty: '>0.99', '<0.01'; exactly 0 stays '0'."""
     if value == 0:
         return "0"
@@ -58,7 +58,7 @@ def probability(value: float) -> str:
     return "<0.01" if value < 0.01 else f"{value:.2f}"
 
 
-def percent(value: float) -> str:
+def percent(value: float | int) -> str:
     """A fraction in percent with two significant digits: 0.0042 -> '0.42 %'."""
     scaled = 100 * value
     return f"{f'{scaled:.0f}'.replace('-', MINUS) if abs(scaled) >= 10 else number(scaled)} %"
@@ -109,7 +109,7 @@ def figure_name(key: str) -> str:
     return " ".join(known.get(word, word) for word in key.split("_"))
 
 
-def seconds(value: float) -> str:
+def seconds(value: float | int) -> str:
     """'8.4 s', '2 min 40 s', '3 h 05 min'."""
     if value < 60:
         return f"{number(value)} s"
@@ -119,7 +119,7 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def size(value: float) -> str:
+def size(value: float | int) -> str:
     """Bytes for people, powers of 1000: '3.1 GB'."""
     power = 0
     while value >= 1000 and power < 4:
