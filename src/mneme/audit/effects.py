@@ -71,7 +71,12 @@ def area_effects(
 
 
 def _magnitude(
-    screening: Screening, words: Words, area: Area, member: Bool[ndarray, " passage"], found: Bool[ndarray, " passage"], seed: int
+    screening: Screening,
+    words: Words,
+    area: Area,
+    member: Bool[ndarray, " passage"],
+    found: Bool[ndarray, " passage"],
+    seed: int,
 ) -> Estimate | AbsentArea:
     count = int(member.sum())
     try:
@@ -101,9 +106,7 @@ def direction_of(magnitude: Estimate, kind: str) -> Direction:
     return "better" if magnitude.value > 0 else "worse"
 
 
-def baselines(
-    screening: Screening, member: Bool[ndarray, " passage"], relative_change: Float[ndarray, " token"]
-) -> Baselines:
+def baselines(screening: Screening, member: Bool[ndarray, " passage"], relative_change: Float[ndarray, " token"]) -> Baselines:
     """What the cheap signals say of the member passages: means over all their tokens."""
     table = screening.table
     inside = member[table.passage]

@@ -1,0 +1,55 @@
+"""Step 6 of the audit: the causal check of the chosen latents, as one stage."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mneme.audit.dictionary import LayerCodes, change_directions
+from mneme.audit.latents import Firings
+from mneme.diff.causal import check_latent
+from mneme.models.pair import ModelPair
+from mneme.runs import Arrays
+
+ROWS_A_LATENT = 8
+
+
+def causal_checks(
+    pair: ModelPair,
+    ids: Int[Tensor, "row seq"],
+    passage: Int[ndarray, "row seq"],
+    codes: LayerCodes,
+    firings: Firings,
+    latents: list[int],
+    *,
+    seed: int,
+    advance: Callable[[int], None],
+) -> Arrays:
+    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p."""
+    directions = change_directions(codes.dictionary)
+    out = np.zeros((len(latents), 6))
+    for number, latent in enumerate(latents):
+        rows, code = _strongest_rows(firings, latent, ids.shape[1])
+        others = directions[[other for other in latents if other != latent]] if len(latents) > 1 else directions[:0]
+        result = check_latent(
+            pair, ids[rows], passage[rows], codes.layer, torch.from_numpy(code).float(), directions[latent], others, seed=seed
+        )
+        share = result.share
+        out[number] = latent, share.value, share.low, share.high, share.n, result.p_value
+        advance(1)
+    return {"causal": out}
+
+
+def _strongest_rows(firings: Firings, latent: int, seq: int) -> tuple[Int[ndarray, " row"], Float[ndarray, "row seq"]]:
+    """The rows where the latent's squared code is largest (at most 8, ascending), and its code there."""
+    own = firings.latent == latent
+    energy = np.bincount(firings.row[own], weights=firings.value[own] ** 2)
+    best = np.argsort(-energy, kind="stable")[:ROWS_A_LATENT]
+    rows = np.sort(best[energy[best] > 0])
+    code = np.zeros((len(rows), seq))
+    inside = own & np.isin(firings.row, rows)
+    code[np.searchsorted(rows, firings.row[inside]), firings.place[inside]] = firings.value[inside]
+    return rows, code

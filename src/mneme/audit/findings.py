@@ -1,0 +1,176 @@
+"""Steps 5 to 9 of the audit: effects by area, the latents behind them, their ablation, and strong change that no area names."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from mneme.audit.ablation import causal_checks
+from mneme.audit.dictionary import LayerCodes
+from mneme.audit.effects import MATERIAL, AreaEffects, area_effects, baselines, direction_of
+from mneme.audit.job import Job, Track
+from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
+from mneme.audit.records import latent_id
+from mneme.audit.screening import Screening
+from mneme.errors import EmptyMask
+from mneme.predict.areas import Membership, Words, count_words, match_areas
+from mneme.predict.calibration import Calibration, probability, shipped_calibration
+from mneme.predict.effects import knowledge_change
+from mneme.results import Effect, Estimate
+from mneme.stats import benjamini_hochberg
+
+CAUSAL_RATE = 0.05
+"""False-discovery rate at which an ablation counts as causal."""
+
+
+class LayerFindings(NamedTuple):
+    """What was fitted at one layer: the chosen dictionary, and beside a change dictionary the rotated crosscoder for context."""
+
+    codes: LayerCodes
+    context: LayerCodes | None
+
+
+class JudgedLayer(NamedTuple):
+    """A layer with its latents judged, chosen and ablated."""
+
+    codes: LayerCodes
+    context: LayerCodes | None
+    firings: Firings
+    judged: LatentTable
+    chosen: list[int]
+    causal: dict[int, tuple[Estimate, float]]
+    """latent -> (share of KL that goes, q-value)."""
+
+
+class Findings(NamedTuple):
+    """Everything that the report is composed from."""
+
+    words: Words
+    membership: Membership
+    effects: AreaEffects
+    unlisted: list[Effect]
+    layers: list[JudgedLayer]
+    calibration: Calibration
+
+
+def find(job: Job, screening: Screening, layers: list[LayerFindings], track: Track) -> Findings:
+    """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated."""
+    words = count_words([passage.text for passage in job.rows.passages])
+    membership = match_areas(words, job.areas)
+    calibration = shipped_calibration()
+    chosen_layers = [layer.codes.layer for layer in layers]
+    relative = screening.screened.relative_change[:, 1:, chosen_layers].astype(np.float32).mean(axis=-1).reshape(-1)
+    effects = area_effects(screening, words, job.areas, membership, relative, calibration, seed=job.seed)
+    judged_layers = [_judge(job, screening, layer, effects, membership, track) for layer in layers]
+    effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
+    unlisted = [
+        effect for layer in judged_layers for effect in _unlisted(job, screening, layer, effects, relative, calibration)
+    ]
+    return Findings(words, membership, effects, unlisted, judged_layers, calibration)
+
+
+def _judge(
+    job: Job, screening: Screening, layer: LayerFindings, effects: AreaEffects, membership: Membership, track: Track
+) -> JudgedLayer:
+    codes = layer.codes
+    passage = job.rows.passage.numpy()
+    firings = firings_of(codes, screening.table, passage)
+    judged = judge_latents(firings, codes.dictionary.n_latents)
+    chosen = strongest(judged, codes.scores["change_energy"])
+    for effect in effects.effects:
+        if effect.probability >= MATERIAL / 2:
+            member = membership.member[_index(job, effect.area)]
+            chosen += [latent for latent in evidence_for(effect, firings, judged, member) if latent not in chosen]
+    chosen += [latent for latent in _candidates(judged, firings, effects.found) if latent not in chosen]
+    if not chosen:
+        return JudgedLayer(codes, layer.context, firings, judged, [], {})
+    advance = track(f"ablation L{codes.layer} (latents)", len(chosen))
+    table = job.run.stage(
+        f"causal-{codes.layer}",
+        lambda: causal_checks(job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.seed, advance=advance),
+    )["causal"]
+    q_values = benjamini_hochberg(table[:, 5])
+    causal = {}
+    for line, q_value in zip(table, q_values, strict=True):
+        share = Estimate(value=line[1], low=line[2], high=line[3], unit="share of KL(tuned||base)", n=int(line[4]))
+        causal[int(line[0])] = (share, float(q_value))
+    return JudgedLayer(codes, layer.context, firings, judged, chosen, causal)
+
+
+def _index(job: Job, name: str) -> int:
+    return [area.name for area in job.areas].index(name)
+
+
+def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membership: Membership) -> Effect:
+    """The effect with its latents and the word on which signal found it: latents count where one of them is causal."""
+    intended = effect.area.casefold() in {name.casefold() for name in job.intended}
+    if effect.probability < MATERIAL / 2:
+        return effect.model_copy(update={"intended": intended})
+    member = membership.member[_index(job, effect.area)]
+    evidence, causal = [], False
+    for layer in layers:
+        for latent in evidence_for(effect, layer.firings, layer.judged, member):
+            evidence.append(latent_id(layer.codes.layer, latent))
+            causal |= latent in layer.causal and layer.causal[latent][1] <= CAUSAL_RATE
+    likelihood = effect.probability >= MATERIAL
+    signal = ("both" if causal else "likelihood") if likelihood else ("latents" if causal else "none")
+    return effect.model_copy(update={"evidence": evidence, "signal": signal, "intended": intended})
+
+
+def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " passage"]) -> list[int]:
+    """Latents with a significant change of their own (q <= 0.01) whose text mostly lies outside the areas already found;
+    at most 8, strongest first."""
+    outside = energy_share(firings, ~found, len(judged.mass))
+    usable = (judged.q_value <= 0.01) & (outside >= 0.5)
+    order = np.argsort(-np.abs(judged.z) * usable, kind="stable")[:8]
+    return [int(latent) for latent in order if usable[latent]]
+
+
+def _unlisted(
+    job: Job,
+    screening: Screening,
+    layer: JudgedLayer,
+    effects: AreaEffects,
+    relative: Float[ndarray, " token"],
+    calibration: Calibration,
+) -> list[Effect]:
+    """Strong change that matches no area: latents with a causal change of their own, outside all areas found, on whose
+    passages known tokens changed materially. Latents on much the same passages (Jaccard > 0.3) make one effect."""
+    groups: list[tuple[list[int], Bool[ndarray, " passage"]]] = []
+    for latent in _candidates(layer.judged, layer.firings, effects.found):
+        if latent not in layer.causal or layer.causal[latent][1] > CAUSAL_RATE:
+            continue
+        own = layer.firings.latent == latent
+        member = np.zeros(screening.table.n_passages, dtype=bool)
+        member[layer.firings.passage[own]] = True
+        member &= ~effects.found
+        for latents, passages in groups:
+            if (passages & member).sum() > 0.3 * (passages | member).sum():
+                latents.append(latent)
+                passages |= member
+                break
+        else:
+            groups.append(([latent], member))
+    found = []
+    for latents, member in groups:
+        try:
+            magnitude = knowledge_change(screening.table, member, seed=job.seed)
+        except EmptyMask:
+            continue
+        chance = probability(magnitude, calibration.knowledge)
+        if chance < MATERIAL or magnitude.n < 5:
+            continue
+        found.append(
+            Effect(
+                area="unlisted: " + latent_id(layer.codes.layer, latents[0]),
+                kind="unlisted",
+                probability=round(chance, 4),
+                direction=direction_of(magnitude, "capability"),
+                magnitude=magnitude,
+                evidence=[latent_id(layer.codes.layer, latent) for latent in latents],
+                baselines=baselines(screening, member, relative),
+                signal="both",
+            )
+        )
+    return found

@@ -1,0 +1,31 @@
+"""What an audit was asked to do, once everything is checked."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.console import Console
+
+from mneme.activations.corpus import Documents, Rows
+from mneme.dictionaries.crosscoder import Kind
+from mneme.models.pair import ModelPair
+from mneme.predict.areas import Area
+from mneme.runs import RunFolder
+
+Track = Callable[[str, int | None], Callable[[int], None]]
+"""Starts a progress bar (name, total or None) and gives the function that moves it on."""
+
+
+class Job(NamedTuple):
+    """Everything an audit was asked to do, checked."""
+
+    pair: ModelPair
+    documents: Documents
+    rows: Rows
+    areas: tuple[Area, ...]
+    kind: Kind
+    layers: tuple[int, ...] | None
+    seed: int
+    describe: str
+    intended: tuple[str, ...]
+    run: RunFolder
+    console: Console

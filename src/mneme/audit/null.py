@@ -1,0 +1,80 @@
+"""Step 7 of the audit: pairs that must be silent, looked at the same way."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mneme.activations.corpus import Rows
+from mneme.audit.screening import batch_rows_for, table_of
+from mneme.diff.screen import screen_rows
+from mneme.models.pair import ModelPair
+from mneme.predict.effects import TokenTable, knowledge_change
+from mneme.runs import Arrays
+
+_TOKENS = 16_384
+_SHUFFLES = 200
+
+
+def shuffled_change(pair: ModelPair, seed: int) -> None:
+    """Overwrite the tuned model with base + the same change, its rows and columns shuffled, in place and for good.
+
+    Every tensor's change keeps its norm, rank and spectrum but loses all relation to what the model computes: a change of a
+    fine-tune's size that was trained on nothing. The pair cannot be used for anything else afterwards.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if pair.adapter:
+        with torch.no_grad():
+            for name, weight in pair.tuned_parts.model.named_parameters():
+                if ".lora_A." in name:
+                    weight.copy_(_permuted(weight, 1, generator))
+                elif ".lora_B." in name:
+                    weight.copy_(_permuted(weight, 0, generator))
+        return
+    base = dict(pair.base_parts.model.named_parameters())
+    with torch.no_grad():
+        for name, weight in pair.tuned_parts.model.named_parameters():
+            change = weight - base[name]
+            for axis in range(change.ndim):
+                change = _permuted(change, axis, generator)
+            weight.copy_(base[name] + change)
+
+
+def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(values.shape[axis], generator=generator)
+    return values.index_select(axis, order.to(values.device))
+
+
+def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int) -> Arrays:
+    """Mean change in probability of known tokens under `shuffled_change`, on at most 16k tokens. Destroys the pair's tuned
+    side. Arrays: `shuffled` = value, low, high, n."""
+    shuffled_change(pair, seed)
+    seq = rows.ids.shape[1]
+    n_rows = min(len(rows.ids), max(1, _TOKENS // seq))
+    pick = torch.linspace(0, len(rows.ids) - 1, n_rows).long()
+    part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
+    table = table_of(screen_rows(pair, part.ids, batch_rows=batch_rows_for(seq, pair.vocab_size)), part)
+    estimate = knowledge_change(table, np.ones(table.n_passages, dtype=bool), seed=seed)
+    return {"shuffled": np.array([estimate.value, estimate.low, estimate.high, estimate.n])}
+
+
+def random_areas(table: TokenTable, member: Bool[ndarray, "area passage"], *, seed: int) -> float:
+    """How far the most extreme of areas of the same sizes lies from the whole text when passages are dealt out at random: the
+    95th percentile over 200 deals, in probability of known tokens. What chance alone makes of an area."""
+    known = table.known()
+    gap = np.where(known, np.exp(table.logp_tuned) - np.exp(table.logp_base), 0.0)
+    above, below = table.per_passage(gap), table.per_passage(known.astype(np.float64))
+    sizes: Int[ndarray, " area"] = member.sum(axis=1)
+    sizes = sizes[sizes >= 5]
+    if below.sum() == 0 or len(sizes) == 0:
+        return 0.0
+    whole = above.sum() / below.sum()
+    generator = np.random.default_rng(seed)
+    extremes: Float[ndarray, " deal"] = np.zeros(_SHUFFLES)
+    for deal in range(_SHUFFLES):
+        order = generator.permutation(table.n_passages)
+        top, bottom = np.cumsum(above[order]), np.cumsum(below[order])
+        means = [top[size - 1] / bottom[size - 1] for size in sizes if bottom[size - 1] > 0]
+        extremes[deal] = max((abs(mean - whole) for mean in means), default=0.0)
+    return float(np.quantile(extremes, 0.95))

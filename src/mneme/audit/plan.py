@@ -1,0 +1,40 @@
+"""What an audit will cost, from shapes alone, said before it starts and kept in the report."""
+
+from typing import NamedTuple
+
+from mneme.audit.dictionary import SWEEP, dictionary_size
+from mneme.models.pair import ModelPair
+from mneme.results import Cost
+
+NOMINAL_FLOPS = 2e10
+"""Rate that planned seconds assume: 20 GFLOP/s, two ordinary cores; not this machine's, so that the plan is the same anywhere."""
+
+
+class Plan(NamedTuple):
+    """Planned work."""
+
+    cost: Cost
+    disk_bytes: int
+
+
+def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kind: str) -> Plan:
+    """2 FLOPs a parameter and token forward; the sweep's and the final dictionary's encoder product three times over (forward
+    and two sparse gradients); causal checks 7 passes of 8 rows for about 24 latents a layer."""
+    parameters, width = pair.n_parameters, pair.width
+    n_latents = dictionary_size(width, tokens // 2)
+    screen = 2 * tokens * 2 * parameters
+    harvest = 2 * tokens * 2 * parameters * n_layers
+    members = len(SWEEP) if kind == "change" else 0
+    learnt = 200 * 1024 * members + max(400 * 1024, tokens // 2)
+    inputs = width if kind == "change" else 2 * width
+    dictionaries = 3 * 2 * learnt * inputs * n_latents * n_layers
+    checks = 24 * 7 * 8 * row_length * 2 * parameters * n_layers
+    flops = float(screen + harvest + dictionaries + checks)
+    logits = 2 * 3 * min(4096 * pair.vocab_size, 1 << 26) * 4
+    models = parameters * 4 * (1 if pair.adapter else 2)
+    resident = min(tokens // 2 * width * 8, 1 << 30) * 2
+    peak = 450_000_000 + models + logits + resident + members * n_latents * inputs * 4 * 4
+    return Plan(
+        Cost(seconds=round(flops / NOMINAL_FLOPS, 1), tokens=tokens * 2 * (2 + n_layers), peak_bytes=int(peak), flops=flops),
+        disk_bytes=tokens * (60 + 2 * pair.n_layers) + 64_000_000,
+    )

@@ -1,0 +1,204 @@
+"""`mneme audit`: the ten steps in order, each a stage that survives a kill, composed into one report."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import mneme
+from mneme.activations.corpus import pack_rows, read_corpus
+from mneme.activations.harvest import harvest
+from mneme.audit.compose import compose, nothing_changed
+from mneme.audit.dictionary import Stream, fit_layer, layer_codes
+from mneme.audit.findings import Findings, LayerFindings, find
+from mneme.audit.job import Job, Track
+from mneme.audit.null import shuffled_null
+from mneme.audit.plan import plan_audit
+from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
+from mneme.dictionaries.crosscoder import KINDS, Kind
+from mneme.diff.screen import choose_layers, patched_kl_share
+from mneme.errors import BadAreas, BadCorpus, BadOption
+from mneme.models.checkpoints import model_fingerprint
+from mneme.models.pair import ModelPair, load_pair
+from mneme.models.weights import weight_changes
+from mneme.organisms.catalogue import build_organism
+from mneme.predict.areas import Area, default_areas, read_areas
+from mneme.results import Cost, Report
+from mneme.runs import Arrays, RunFolder, require_room
+
+DEFAULT_TOKENS = 131_072
+ROW_LENGTH = 256
+BUILT_IN = "unlearn-biology"
+
+
+def audit(
+    base: str | Path | None = None,
+    tuned: str | Path | None = None,
+    *,
+    corpus: str | Path | None = None,
+    areas: str | Path | None = None,
+    out: str | Path = "runs/audit",
+    dictionary: str = "change",
+    layers: Sequence[int] | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
+    describe: str = "offline",
+    intended: Sequence[str] = (),
+    threads: int | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    console: Console | None = None,
+) -> Report:
+    """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
+
+    `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`: txt,
+    jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the default list.
+    `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it stopped and writes the same
+    bytes of report.json. `tokens`: how much text is read at most. `intended`: areas the fine-tune was for.
+
+    Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
+    checked.
+    """
+    console = console or Console(stderr=True)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    if (base is None) != (tuned is None):
+        raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
+    if base is None or tuned is None:
+        console.print("No models named: auditing the built-in pair (biology unlearned). Building it on first use.")
+        organism = build_organism(BUILT_IN)
+        base, tuned = organism.base, organism.tuned
+        corpus, areas = corpus or organism.corpus, areas or organism.areas
+    if dictionary not in KINDS:
+        raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}.")
+    if corpus is None:
+        raise BadCorpus(
+            "No text to read: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
+        )
+    chosen_areas = read_areas(Path(areas)) if areas else default_areas()
+    _check_intended(intended, chosen_areas)
+    pair = load_pair(base, tuned, device=device, trust_remote_code=trust_remote_code)
+    documents = read_corpus(corpus, tokenizer=pair.tokenizer)
+    length = min(ROW_LENGTH, pair.max_positions or ROW_LENGTH)
+    rows = pack_rows(documents, pair.tokenizer, length, max_tokens=tokens or DEFAULT_TOKENS)
+    _check_layers(layers, pair)
+    plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), dictionary)
+    require_room(Path(out), plan.disk_bytes)
+    command: dict[str, Any] = {
+        "command": "audit",
+        "version": mneme.__version__,
+        "base": model_fingerprint(pair.base_folder),
+        "tuned": model_fingerprint(pair.tuned_folder),
+        "text": documents.sha256,
+        "areas": [area.model_dump() for area in chosen_areas],
+        "dictionary": dictionary,
+        "layers": list(layers) if layers is not None else None,
+        "tokens": int(rows.ids.numel()),
+        "row_length": length,
+        "seed": seed,
+        "describe": describe,
+        "intended": list(intended),
+    }
+    run = RunFolder(Path(out), command)
+    chosen = tuple(layers) if layers is not None else None
+    kind: Kind = dictionary  # type: ignore[assignment]
+    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, describe, tuple(intended), run, console)
+    console.print(
+        f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two ordinary "
+        f"cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."
+    )
+    report = _run(job, plan.cost)
+    run.finish({"report.json": report.to_json().encode()})
+    return report
+
+
+def _check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
+    names = {area.name.casefold() for area in areas}
+    for name in intended:
+        if name.casefold() not in names:
+            raise BadAreas(
+                f"--intended names {name!r}, which is no area here. Known areas: {', '.join(a.name for a in areas)}."
+            )
+
+
+def _check_layers(layers: Sequence[int] | None, pair: ModelPair) -> None:
+    for layer in layers or ():
+        if not 0 <= layer < pair.n_layers:
+            raise BadOption(
+                f"No layer {layer}: this model has {pair.n_layers} blocks, so layers go from 0 to {pair.n_layers - 1}."
+            )
+
+
+def _run(job: Job, cost: Cost) -> Report:
+    changes = weight_changes(job.pair)
+    if changes.changed == 0:
+        return nothing_changed(job, changes, cost)
+    with _progress(job.console) as track:
+        screening = screen_corpus(job.pair, job.rows, job.run, track("screen (tokens)", job.rows.ids.numel()))
+        shapes = _layer_shapes(job)
+        shares = dict(enumerate(shapes["shares"].tolist()))
+        layers = list(job.layers) if job.layers is not None else choose_layers(shares)
+        findings = _look(job, screening, layers, track)
+        null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed))
+    return compose(job, changes, screening, findings, null, shapes, cost)
+
+
+def _layer_shapes(job: Job) -> Arrays:
+    """On rows spread over the text, for every layer: the share of the change in output that has happened by it (`shares`), of
+    |q|^2 that is its mean (`mean`), and of centred |q|^2 that is one direction (`first`)."""
+    every = list(range(job.pair.n_layers))
+    n_rows = min(len(job.rows.ids), max(2, 4096 // job.rows.ids.shape[1]))
+    pick = torch.linspace(0, len(job.rows.ids) - 1, n_rows).long()
+
+    def compute() -> Arrays:
+        shares = patched_kl_share(job.pair, job.rows.ids[pick], every)
+        shapes = np.zeros((2, len(every)))
+        for found in harvest(job.pair, job.rows.ids[pick], every, batch_rows=n_rows):
+            for layer in every:
+                q = found.q[layer][:, 1:].flatten(0, 1).double()
+                mean, power = q.mean(0), float(q.square().sum(1).mean())
+                spread = torch.linalg.eigvalsh((q - mean).T @ (q - mean)) if power > 0 else torch.zeros(1)
+                shapes[0, layer] = float(mean.square().sum()) / power if power > 0 else 0.0
+                shapes[1, layer] = float(spread[-1] / spread.sum()) if float(spread.sum()) > 0 else 0.0
+        return {"shares": np.array([shares[layer] for layer in every]), "mean": shapes[0], "first": shapes[1]}
+
+    return job.run.stage("layers", compute)
+
+
+def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Findings:
+    """Steps 3 to 6 at every chosen layer."""
+    found: list[LayerFindings] = []
+    seq = job.rows.ids.shape[1]
+    batch = batch_rows_for(seq, job.pair.vocab_size)
+    for layer in layers:
+        sink = torch.from_numpy(screening.screened.sink[:, :, layer])
+        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed)
+        fitted = {}
+        for kind in dict.fromkeys([job.kind, *(["rotated"] if job.kind == "change" else [])]):
+            advance = track(f"dictionary {kind} L{layer} (tokens)", None)
+            arrays = job.run.stage(
+                f"dictionary-{kind}-{layer}", lambda s=stream, k=kind, a=advance: fit_layer(s, k, advance=a)
+            )  # type: ignore[misc]
+            fitted[kind] = layer_codes(layer, kind, arrays)
+        found.append(LayerFindings(fitted[job.kind], fitted.get("rotated") if job.kind == "change" else None))
+    return find(job, screening, found, track)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Track]:
+    """A bar for every piece of work; quiet where nobody looks on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+
+        def track(name: str, total: int | None) -> Callable[[int], None]:
+            task = progress.add_task(name, total=total)
+            if not console.is_terminal:
+                console.print(name)
+            return lambda amount: progress.update(task, advance=amount)
+
+        yield track
