@@ -178,7 +178,7 @@ def test_finish_writes_results_and_timings(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_bytes() == b"<p>"
 
 
-# In the order in which CHILD writes: run.json, first.seconds, first.npz, second.seconds, second.npz, timings.json, report.json.
+# In the order in which CHILD writes: run.json, first.seconds, first.npz, second.seconds, second.npz, timings, report.json.
 KILLS = {
     "first stage written, not renamed": ("os.replace", 3),
     "first stage renamed": ("os.replace_after", 3),
