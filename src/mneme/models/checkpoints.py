@@ -67,10 +67,18 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BrokenWeights(f"{path} is not JSON ({error}). Copy the folder again or save the model again.") from error
+        raise BrokenWeights(
+            f"{path} is not JSON ({one_line(error)}). Copy the folder again or save the model again."
+        ) from error
     if not isinstance(value, dict):
         raise BrokenWeights(f"{path} is not a JSON object. Copy the folder again or save the model again.")
     return value
+
+
+def one_line(error: BaseException) -> str:
+    """What another library said, short enough for a sentence."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 240 else words[:237] + "..."
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -100,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
                 opened.keys()
         except (SafetensorError, OSError) as error:
             raise BrokenWeights(
-                f"{file} cannot be read ({error}): {file.stat().st_size} bytes, probably a download or copy that was cut "
+                f"{file} cannot be read ({one_line(error)}): {file.stat().st_size} bytes, probably a download or copy that was cut "
                 "short. Fetch it again."
             ) from error
     return files

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
 from mneme.models.architecture import Parts, find_parts
@@ -18,6 +19,7 @@ from mneme.models.checkpoints import (
     has_tokenizer,
     is_adapter,
     model_fingerprint,
+    one_line,
     read_json,
     resolve_folder,
     weight_files,
@@ -29,7 +31,7 @@ PROBE_TEXT = (
     "The quick brown fox reads 3 books, doesn't it? In 1987 E=mc^2 was café talk;\n"
     "\tdef f(x): return x**2  # naïve 你好 🙂 <|end|> [INST] hello world"
 )
-"""Tokenizers of a pair must give this text the same ids."""
+"""Tokenizers of a pair must give this text, and text made of their own tokens, the same ids."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(
-            f"the tokenizer in {folder} cannot be read ({error}). Copy tokenizer.json and tokenizer_config.json again."
+            f"the tokenizer in {folder} cannot be read ({one_line(error)}). Copy tokenizer.json and tokenizer_config.json again."
         ) from error
     tokenizer.padding_side = "left"
     return tokenizer
@@ -176,22 +178,24 @@ def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_co
     weight_files(folder)
     place = {"device_map": "auto"} if device == "auto" else {}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **place,
-        )
+        with _quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they come back in `info`, by name
+                **place,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise BrokenWeights(
-            f"{folder} cannot be loaded as a causal language model ({error}). Expected what save_pretrained writes."
+            f"{folder} cannot be loaded as a causal language model ({one_line(error)}). Expected what save_pretrained writes."
         ) from error
-    if info["missing_keys"] or info.get("mismatched_keys"):
-        lacking = sorted(str(key) for key in (*info["missing_keys"], *info.get("mismatched_keys", ())))
+    lacking = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    if lacking:
         raise BrokenWeights(
-            f"{folder} lacks {len(lacking)} tensors that its config.json asks for, first {lacking[0]}. "
+            f"{folder} lacks {len(lacking)} tensors of the shapes that its config.json asks for, first {lacking[0]}. "
             "The weights and the configuration are not of one model; save it again."
         )
     model.eval()
@@ -199,6 +203,20 @@ def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_co
         model.to(device)
     _check_finite(model, folder)
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what matters in them is raised."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_finite(model: nn.Module, folder: Path) -> None:
@@ -223,10 +241,15 @@ def _attach(model: PreTrainedModel, folder: Path) -> Any:
             )
         with warnings.catch_warnings():  # peft asks transformers by a name that transformers has deprecated
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except UserWarning as warning:
+        raise BrokenWeights(
+            f"{folder} lacks tensors that its adapter_config.json asks for ({one_line(warning)}). Save or fetch the adapter again."
+        ) from warning
     except (ValueError, RuntimeError, KeyError) as error:
         raise ModelMismatch(
-            f"the adapter in {folder} does not fit the base {model.config.name_or_path} ({error}). "
+            f"the adapter in {folder} does not fit the base {model.config.name_or_path} ({one_line(error)}). "
             "Expected the base it was trained on."
         ) from error
     wrapped.eval()
@@ -271,9 +294,10 @@ def _shared_tokenizer(base: LoadedModel, tuned: LoadedModel, base_name: str, tun
             f"neither {base_name} nor {tuned_name} has a tokenizer. Save the base's tokenizer into its folder "
             "(tokenizer.save_pretrained)."
         )
-    probe = tokenizer(PROBE_TEXT)["input_ids"]
+    own = tokenizer.decode(range(0, len(tokenizer), max(1, len(tokenizer) // 500)))
+    probe = tokenizer(f"{PROBE_TEXT} {own}")["input_ids"]
     if tuned.tokenizer is not None:
-        other = tuned.tokenizer(PROBE_TEXT)["input_ids"]
+        other = tuned.tokenizer(f"{PROBE_TEXT} {own}")["input_ids"]
         if probe != other:
             at = next((i for i, (a, b) in enumerate(zip(probe, other, strict=False)) if a != b), min(len(probe), len(other)))
             raise ModelMismatch(
