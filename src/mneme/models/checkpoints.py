@@ -108,8 +108,8 @@ def weight_files(folder: Path) -> list[Path]:
                 opened.keys()
         except (SafetensorError, OSError) as error:
             raise BrokenWeights(
-                f"{file} cannot be read ({one_line(error)}): {file.stat().st_size} bytes, probably a download or copy that was cut "
-                "short. Fetch it again."
+                f"{file} cannot be read ({one_line(error)}): {file.stat().st_size} bytes, probably a download or "
+                "copy that was cut short. Fetch it again."
             ) from error
     return files
 

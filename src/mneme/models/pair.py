@@ -154,11 +154,14 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     """The tokenizer of a folder, or None where it has none of its own. Pads on the left: the text ends where answers begin."""
     if not has_tokenizer(folder):
         return None
+    if (folder / "tokenizer.json").is_file():
+        read_json(folder / "tokenizer.json")  # the tokenizers library raises a bare Exception for a truncated one
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(
-            f"the tokenizer in {folder} cannot be read ({one_line(error)}). Copy tokenizer.json and tokenizer_config.json again."
+            f"the tokenizer in {folder} cannot be read ({one_line(error)}). "
+            "Copy tokenizer.json and tokenizer_config.json again."
         ) from error
     tokenizer.padding_side = "left"
     return tokenizer
@@ -245,7 +248,8 @@ def _attach(model: PreTrainedModel, folder: Path) -> Any:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except UserWarning as warning:
         raise BrokenWeights(
-            f"{folder} lacks tensors that its adapter_config.json asks for ({one_line(warning)}). Save or fetch the adapter again."
+            f"{folder} lacks tensors that its adapter_config.json asks for ({one_line(warning)}). "
+            "Save or fetch the adapter again."
         ) from warning
     except (ValueError, RuntimeError, KeyError) as error:
         raise ModelMismatch(
