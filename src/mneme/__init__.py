@@ -1,3 +1,71 @@
-"""mneme: what a fine-tune did to a language model beyond its purpose."""
+"""mneme: what a fine-tune did to a language model beyond its purpose.
+
+The public face: everything a caller needs is a name of this module, loaded on first use (PEP 562), so that `import mneme`
+stays quick and without torch. Everything below is private. `import mneme.audit.…` binds the folder to the name `mneme.audit`;
+code that calls `mneme.audit(...)` has no reason to import it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mneme.audit.run import audit
+    from mneme.errors import MnemeError
+    from mneme.models.pair import ModelPair, load_pair
+    from mneme.organisms.catalogue import Organism, build_organism, measure_truth
+    from mneme.report.html import render_html, write_html
+    from mneme.report.reading import read_report
+    from mneme.report.text import print_report
+    from mneme.results import Effect, Estimate, Latent, Report
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Effect",
+    "Estimate",
+    "Latent",
+    "MnemeError",
+    "ModelPair",
+    "Organism",
+    "Report",
+    "audit",
+    "build_organism",
+    "load_pair",
+    "measure_truth",
+    "print_report",
+    "read_report",
+    "render_html",
+    "write_html",
+]
+
+_HOMES = {
+    "Effect": "results",
+    "Estimate": "results",
+    "Latent": "results",
+    "MnemeError": "errors",
+    "ModelPair": "models.pair",
+    "Organism": "organisms.catalogue",
+    "Report": "results",
+    "audit": "audit.run",
+    "build_organism": "organisms.catalogue",
+    "load_pair": "models.pair",
+    "measure_truth": "organisms.catalogue",
+    "print_report": "report.text",
+    "read_report": "report.reading",
+    "render_html": "report.html",
+    "write_html": "report.html",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name on first use and keeps it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mneme' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"mneme.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted([*__all__, "__version__"])

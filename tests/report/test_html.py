@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mneme import runs
 from mneme.errors import BadRun
 from mneme.report import html
 from mneme.report.examples import Trim, examples_json
@@ -131,8 +132,8 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(html.os, "replace", full)
-    with pytest.raises(BadRun, match=r"No space left on device. Free some room"):
+    monkeypatch.setattr(runs.os, "replace", full)
+    with pytest.raises(BadRun, match=r"No room on disk while writing .*report.html"):
         write_html(sample_report(), target)
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -140,5 +141,5 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadRun, match="Choose a folder that can be written"):
+    with pytest.raises(BadRun, match="Give a folder that you may write to"):
         write_html(sample_report(), tmp_path / "file" / "report.html")

@@ -6,8 +6,6 @@ allowed by their SHA-256 in a Content-Security-Policy whose default is 'none'; e
 
 import base64
 import hashlib
-import os
-import tempfile
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +17,7 @@ from mneme.errors import BadRun
 from mneme.report import figures, wording
 from mneme.report.examples import Trim, examples_json
 from mneme.results import Latent, Report
+from mneme.runs import write_atomic
 
 NO_MORE = "base-uri 'none'; form-action 'none'"
 LARGEST_PAGE = 5_000_000
@@ -108,18 +107,5 @@ def write_html(report: Report, path: str | Path, timings: dict[str, float] | Non
     Raises BadRun where the folder cannot be written.
     """
     target = Path(path)
-    page = render_html(report, timings)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
-    except OSError as error:
-        raise BadRun(f"Cannot write {target}: {error.strerror}. Choose a folder that can be written with --out.") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise BadRun(f"Cannot write {target}: {error.strerror}. Free some room or choose another --out.") from error
+    write_atomic(target, render_html(report, timings).encode())
     return target

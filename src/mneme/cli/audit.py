@@ -1,0 +1,138 @@
+"""`mneme audit`: predicts the side effects of a fine-tune, prints them, writes the page."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mneme.cli.stopping import stopped_with
+from mneme.errors import BadOption
+
+if TYPE_CHECKING:
+    from mneme.results import Report
+
+
+class Kind(StrEnum):
+    """The dictionaries that can be trained on the change."""
+
+    change = "change"
+    rotated = "rotated"
+    batchtopk = "batchtopk"
+    delta = "delta"
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """'2,3' -> [2, 3], each once, ascending; None stays None. Raises BadOption for anything else."""
+    if text is None:
+        return None
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise BadOption(
+            f"--layers {text!r} is no list of layers. Expected numbers with commas, for example --layers 2,3."
+        ) from None
+
+
+def unintended(report: "Report", threshold: float) -> list[str]:
+    """'area (P 0.93)' of every effect outside the named purpose whose probability reaches `threshold`."""
+    found = [e for e in report.effects if not e.intended and e.probability >= threshold]
+    return [f"{e.area} (P {e.probability:.2f})" for e in sorted(found, key=lambda e: -e.probability)]
+
+
+def audit(
+    base: Annotated[str | None, typer.Argument(help="The model before: a folder or a hub name.", show_default=False)] = None,
+    tuned: Annotated[
+        str | None, typer.Argument(help="The model after: a folder, a hub name or an adapter folder.", show_default=False)
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="Ordinary text: .txt, .jsonl, .parquet or a datasets name.", show_default=False
+        ),
+    ] = None,
+    areas: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML list of areas; without it, the list that ships.", show_default=False),
+    ] = None,
+    intended: Annotated[
+        list[str] | None, typer.Option(metavar="AREA", help="What the fine-tune was for; may be repeated.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.html and report.json go.")] = Path("runs/audit"),
+    fail_on: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=1, help="Exit with 1 when an unintended effect reaches P.", show_default=False),
+    ] = None,
+    dictionary: Annotated[
+        Kind, typer.Option(metavar="change|rotated|batchtopk|delta", help="What is learned on the change.")
+    ] = Kind.change,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Layers to read, from 0; without it, the screen chooses.", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Read at most this many tokens.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
+    describe: Annotated[
+        str,
+        typer.Option(metavar="offline|URL", help="How latents get their words: offline, or an OpenAI-compatible endpoint."),
+    ] = "offline",
+    json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; everything else goes to stderr.")] = False,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="A torch device: cpu, cuda, cuda:1, mps.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Threads of torch; without it, all cores.", show_default=False)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
+    ] = False,
+) -> None:
+    """Predict which areas a fine-tune reached beyond its purpose, from the two models and ordinary text alone.
+
+    Without models it audits the built-in pair. The same command after a kill goes on where it stopped.
+    """
+    chosen = parse_layers(layers)
+    with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
+        from rich.console import Console
+
+        from mneme.audit.run import audit as run_audit
+
+        report = run_audit(
+            base,
+            tuned,
+            corpus=corpus,
+            areas=areas,
+            out=out,
+            dictionary=dictionary.value,
+            layers=chosen,
+            tokens=tokens,
+            seed=seed,
+            describe=describe,
+            intended=intended or [],
+            threads=threads,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            console=Console(stderr=True),
+        )
+        show(report, out, json=json)
+    reached = unintended(report, fail_on) if fail_on is not None else []
+    if reached:
+        typer.echo(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
+        raise typer.Exit(1)
+
+
+def show(report: "Report", out: Path, *, json: bool) -> None:
+    """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
+    from rich.console import Console
+
+    from mneme.report.html import write_html
+    from mneme.report.reading import read_timings
+    from mneme.report.text import print_report
+
+    page = write_html(report, out / "report.html", read_timings(out))
+    if json:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        print_report(report, Console())
+        typer.echo()
+    typer.echo(f"Page: {page}", err=json)

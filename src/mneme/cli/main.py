@@ -1,0 +1,51 @@
+"""The program `mneme`: its commands, and how every failure ends.
+
+Exit codes: 0 done · 1 `--fail-on` was reached · 2 an input cannot be used, one sentence on stderr · 130 stopped by Ctrl-C.
+Nothing here imports torch; a command imports what it needs when it runs.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mneme import __version__
+from mneme.cli import audit, organism, report
+from mneme.errors import MnemeError
+
+app = typer.Typer(
+    name="mneme",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Tells what a fine-tune did to a language model beyond its purpose, from the two models and ordinary text.",
+)
+app.command("audit")(audit.audit)
+app.command("report")(report.report)
+app.command("organism")(organism.organism)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"mneme {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Tells what a fine-tune did to a language model beyond its purpose, from the two models and ordinary text."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the program; a deliberate error is one sentence on stderr and exit code 2, never a traceback."""
+    try:
+        app(arguments)
+    except MnemeError as error:
+        typer.echo(f"mneme: {error}", err=True)
+        sys.exit(2)

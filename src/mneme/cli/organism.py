@@ -1,0 +1,35 @@
+"""`mneme organism`: builds a pair of models whose side effects are known."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mneme.cli.stopping import stopped_with
+
+
+def organism(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="identical, continue, or unlearn-, benign- or harmful- with an area, such as unlearn-biology.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where it is built; without it, the user's cache.", show_default=False)
+    ] = None,
+    world: Annotated[str, typer.Option(metavar="NAME", help="The synthetic world it lives in.")] = "a",
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the fine-tune.")] = 0,
+) -> None:
+    """Build a pair of small models whose side effects were measured, with the text and areas to audit it."""
+    with stopped_with("Nothing half-built was kept; give the same command again."):
+        from mneme.organisms.catalogue import build_organism
+
+        built = build_organism(name, world=world, seed=seed, cache=out)
+    paths = {"base": built.base, "tuned": built.tuned, "corpus": built.corpus, "areas": built.areas}
+    for label, path in paths.items():
+        typer.echo(f"{label:7} {path}")
+    words = ["mneme", "audit", str(built.base), str(built.tuned), "--corpus", str(built.corpus), "--areas", str(built.areas)]
+    typer.echo(f"\nAudit it: {shlex.join(words)}")

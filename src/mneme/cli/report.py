@@ -1,0 +1,18 @@
+"""`mneme report`: makes the page of a finished run again, without torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mneme.cli.audit import show
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a report.json.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; everything else goes to stderr.")] = False,
+) -> None:
+    """Print a finished report and write its page again, from report.json alone."""
+    from mneme.report.reading import read_report
+
+    show(read_report(run), run if run.is_dir() else run.parent, json=json)

@@ -1,0 +1,288 @@
+"""The program as a shell sees it: exit codes, what goes to which stream, how quick help is, what the public face holds."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+import mneme
+from mneme import errors
+from mneme.cli.audit import parse_layers, unintended
+from mneme.cli.main import app, main
+from mneme.results import Report
+from tests.report.sample import effect, sample_report
+
+ROOT = Path(__file__).parents[2]
+runner = CliRunner()
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def in_place_of_the_audit(monkeypatch: pytest.MonkeyPatch, pretend: Callable[..., Report]) -> None:
+    """Makes `pretend` what the command line calls, without loading torch."""
+    module = ModuleType("mneme.audit.run")
+    module.audit = pretend  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mneme.audit.run", module)
+
+
+class Called(dict[str, object]):
+    """What the audit was called with."""
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Puts a hand-made report in place of the audit."""
+    seen = Called()
+
+    def pretend(base: str | None, tuned: str | None, **options: object) -> Report:
+        seen.update(base=base, tuned=tuned, **options)
+        return sample_report()
+
+    in_place_of_the_audit(monkeypatch, pretend)
+    return seen
+
+
+def test_help_is_quick_and_without_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['mneme', '--help']\nfrom mneme.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+    )
+    started = time.perf_counter()
+    done = python(code + "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+    assert "audit" in done.stdout
+    assert time.perf_counter() - started < 1.0
+
+
+def test_import_is_without_torch() -> None:
+    assert python("import sys, mneme; mneme.Report; mneme.write_html; sys.exit('torch' in sys.modules)").returncode == 0
+
+
+def test_public_names() -> None:
+    assert mneme.__all__ == [
+        "Effect",
+        "Estimate",
+        "Latent",
+        "MnemeError",
+        "ModelPair",
+        "Organism",
+        "Report",
+        "audit",
+        "build_organism",
+        "load_pair",
+        "measure_truth",
+        "print_report",
+        "read_report",
+        "render_html",
+        "write_html",
+    ]
+    assert set(mneme._HOMES) == set(mneme.__all__)
+
+
+def test_every_public_name_loads_and_can_be_called() -> None:
+    done = python("import mneme, mneme.cli.main\nfor name in mneme.__all__: assert callable(getattr(mneme, name)), name")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'adit'; it has Effect, .*audit"):
+        _ = mneme.adit  # type: ignore[attr-defined]
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{mneme.__version__}"' in text
+    assert runner.invoke(app, ["--version"]).output == f"mneme {mneme.__version__}\n"
+
+
+def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
+    line = (
+        "a b --corpus c.txt --areas d.yaml --intended biology --intended law --dictionary rotated --layers 3,2 --tokens 1000 "
+        "--seed 7 --describe http://x/v1 --device cuda --threads 1 --trust-remote-code"
+    )
+    done = runner.invoke(app, ["audit", *line.split(), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    console = called.pop("console")
+    assert console.stderr  # type: ignore[attr-defined]
+    assert called == {
+        "base": "a",
+        "tuned": "b",
+        "corpus": "c.txt",
+        "areas": Path("d.yaml"),
+        "out": tmp_path,
+        "dictionary": "rotated",
+        "layers": [2, 3],
+        "tokens": 1000,
+        "seed": 7,
+        "describe": "http://x/v1",
+        "intended": ["biology", "law"],
+        "threads": 1,
+        "device": "cuda",
+        "trust_remote_code": True,
+    }
+
+
+def test_audit_without_models_leaves_the_choice_to_the_audit(called: Called, tmp_path: Path) -> None:
+    done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
+    assert done.exit_code == 0
+    assert (called["base"], called["tuned"], called["corpus"]) == (None, None, None)
+    assert "Side effects found" in done.stdout
+    assert (tmp_path / "report.html").is_file()
+    assert f"Page: {tmp_path / 'report.html'}" in done.stdout
+
+
+def test_json_goes_to_stdout_alone(called: Called, tmp_path: Path) -> None:
+    done = runner.invoke(app, ["audit", "--json", "--out", str(tmp_path)])
+    assert done.stdout == sample_report().to_json()
+    assert json.loads(done.stdout)["schema"] == "mneme.report/1"
+    assert "Page:" in done.stderr
+
+
+@pytest.mark.parametrize(("threshold", "code"), [("0.9", 1), ("0.93", 1), ("0.95", 0), ("0", 1)])
+def test_fail_on_counts_only_unintended_effects(called: Called, tmp_path: Path, threshold: str, code: int) -> None:
+    done = runner.invoke(app, ["audit", "--fail-on", threshold, "--out", str(tmp_path)])
+    assert done.exit_code == code
+    if code:
+        assert "was reached by chemistry (P 0.93)" in done.stderr
+        assert "biology" not in done.stderr
+
+
+def test_unintended_effects_most_probable_first() -> None:
+    report = sample_report(effects=[effect("a", 0.6, 0), effect("b", 0.8, 0), effect("c", 0.9, 0, intended=True)])
+    assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fail-on", "1.5"],
+        ["--dictionary", "other"],
+        ["--tokens", "0"],
+        ["--tokens", "many"],
+        ["--no-such-option"],
+        ["a", "b", "c"],
+    ],
+)
+def test_a_bad_option_ends_with_2_before_any_work(called: Called, arguments: list[str]) -> None:
+    done = runner.invoke(app, ["audit", *arguments])
+    assert done.exit_code == 2
+    assert called == {}
+
+
+def test_layers() -> None:
+    assert parse_layers(None) is None
+    assert parse_layers("3, 2,3") == [2, 3]
+    with pytest.raises(errors.BadOption, match=r"--layers '2;3' is no list of layers. Expected numbers with commas"):
+        parse_layers("2;3")
+
+
+def test_a_deliberate_error_is_one_sentence_and_2(
+    called: Called, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> Report:
+        raise errors.ModelNotFound("No model at nowhere: expected a folder. Check the path.")
+
+    in_place_of_the_audit(monkeypatch, refuse)
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "nowhere", "x", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "mneme: No model at nowhere: expected a folder. Check the path.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_says_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> Report:
+        raise KeyboardInterrupt
+
+    in_place_of_the_audit(monkeypatch, interrupted)
+    done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
+    assert done.exit_code == 130
+    assert "The same command goes on where it stopped" in done.stderr
+
+
+def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, types\n"
+        "run = types.ModuleType('mneme.audit.run'); run.audit = lambda *a, **k: (print('in', flush=True), time.sleep(30))\n"
+        "sys.modules['mneme.audit.run'] = run\nsys.argv = ['mneme', 'audit', '--out', 'x']\n"
+        "from mneme.cli.main import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    os.kill(process.pid, signal.SIGINT)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "goes on where it stopped" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_report_renders_again_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(sample_report().to_json(), encoding="utf-8")
+    (tmp_path / "timings.json").write_text('{"screen": 8.1}')
+    done = python(
+        f"import sys; sys.argv = ['mneme', 'report', {str(tmp_path)!r}]\nfrom mneme.cli.main import main\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code, e.code\nassert 'torch' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "chemistry" in done.stdout
+    assert "8.1 s" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No report at .*report.json. Name a run folder"),
+        ("{", "is not a report of schema mneme.report/1: the file: Invalid JSON"),
+        ("{}", r"pair: Field required \(\d+ problem"),
+        ('{"schema": "mneme.report/9"}', "schema mneme.report/1"),
+        (b"\xff\xfe", "Expected the report.json that"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_told(tmp_path: Path, content: str | bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(errors.BadRun, match=words):
+        mneme.read_report(tmp_path)
+
+
+def test_a_report_survives_json_to_the_byte() -> None:
+    text = sample_report().to_json()
+    assert Report.model_validate_json(text).to_json() == text
+
+
+def test_organism_prints_its_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    catalogue = importlib.import_module("mneme.organisms.catalogue")
+    seen = Called()
+
+    def pretend(name: str, **options: object) -> object:
+        seen.update(name=name, **options)
+        paths = [tmp_path / part for part in ("base", "tuned", "corpus.txt", "areas.yaml")]
+        return catalogue.Organism(name, "a", 3, *paths, None)
+
+    monkeypatch.setattr(catalogue, "build_organism", pretend)
+    done = runner.invoke(app, ["organism", "continue", "--seed", "3", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert seen == {"name": "continue", "world": "a", "seed": 3, "cache": tmp_path}
+    assert f"base    {tmp_path / 'base'}" in done.stdout
+    assert f"mneme audit {tmp_path / 'base'} {tmp_path / 'tuned'}" in done.stdout
+
+
+def test_the_reference_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
