@@ -169,7 +169,7 @@ def _latents(job: Job, screening: Screening, findings: Findings) -> list[Latent]
 
 
 def _context(layer: JudgedLayer) -> Context | None:
-    """For every latent of the change dictionary, the scores of the context latent that fires with it most (cosine of codes)."""
+    """For every latent of the change dictionary, the scores of the context latent that fires most with it (cosine)."""
     if layer.context is None:
         return None
     nearest = nearest_context(layer.firings, layer.context, layer.codes.token, layer.codes.dictionary.n_latents)

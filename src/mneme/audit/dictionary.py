@@ -56,7 +56,7 @@ class Stream(NamedTuple):
 
 def held_out_rows(n_rows: int) -> Bool[ndarray, " row"]:
     """Every other row is held out (at least one where there are two), so that both halves hold every part of the text."""
-    return np.arange(n_rows) % 2 == 1
+    return np.asarray(np.arange(n_rows) % 2 == 1)
 
 
 def dictionary_size(width: int, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""Steps 5 to 9 of the audit: effects by area, the latents behind them, their ablation, and strong change that no area names."""
+"""Steps 5 to 9 of the audit: effects by area, the latents behind them, their ablation, and change that no area names."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ CAUSAL_RATE = 0.05
 
 
 class LayerFindings(NamedTuple):
-    """What was fitted at one layer: the chosen dictionary, and beside a change dictionary the rotated crosscoder for context."""
+    """What was fitted at one layer: the dictionary, and beside a change dictionary the rotated crosscoder for context."""
 
     codes: LayerCodes
     context: LayerCodes | None

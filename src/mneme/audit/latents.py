@@ -65,7 +65,7 @@ def firings_of(codes: LayerCodes, table: TokenTable, passage: Int[ndarray, "row 
 
     def window(values: Float[ndarray, "row seq"]) -> Float[ndarray, " code"]:
         total = np.cumsum(values, axis=1)
-        return total[row, stop] - total[row, place]
+        return np.asarray(total[row, stop] - total[row, place])
 
     return Firings(
         codes.latent, codes.value.astype(np.float64), row, place, passage[row, place], window(change), window(known)

@@ -7,7 +7,7 @@ from mneme.models.pair import ModelPair
 from mneme.results import Cost
 
 NOMINAL_FLOPS = 2e10
-"""Rate that planned seconds assume: 20 GFLOP/s, two ordinary cores; not this machine's, so that the plan is the same anywhere."""
+"""Rate that planned seconds assume: 20 GFLOP/s, two ordinary cores; the same plan on every machine."""
 
 
 class Plan(NamedTuple):

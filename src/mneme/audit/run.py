@@ -15,7 +15,7 @@ import mneme
 from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest
 from mneme.audit.compose import compose, nothing_changed
-from mneme.audit.dictionary import Stream, fit_layer, layer_codes
+from mneme.audit.dictionary import LayerCodes, Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
@@ -57,10 +57,12 @@ def audit(
 ) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
 
-    `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`: txt,
-    jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the default list.
-    `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it stopped and writes the same
-    bytes of report.json. `tokens`: how much text is read at most. `intended`: areas the fine-tune was for.
+    `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`:
+    txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
+    default list.
+    `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
+    stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
+    areas the fine-tune was for.
 
     Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
     checked.
@@ -74,7 +76,8 @@ def audit(
         organism = build_organism(BUILT_IN)
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
-    if dictionary not in KINDS:
+    kind = next((kind for kind in KINDS if kind == dictionary), None)
+    if kind is None:
         raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}.")
     if corpus is None:
         raise BadCorpus(
@@ -106,11 +109,10 @@ def audit(
     }
     run = RunFolder(Path(out), command)
     chosen = tuple(layers) if layers is not None else None
-    kind: Kind = dictionary  # type: ignore[assignment]
     job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, describe, tuple(intended), run, console)
     console.print(
-        f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two ordinary "
-        f"cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."
+        f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two "
+        f"ordinary cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."
     )
     report = _run(job, plan.cost)
     run.finish({"report.json": report.to_json().encode()})
@@ -175,18 +177,21 @@ def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Fi
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
+    special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
     for layer in layers:
-        sink = torch.from_numpy(screening.screened.sink[:, :, layer])
+        sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed)
-        fitted = {}
-        for kind in dict.fromkeys([job.kind, *(["rotated"] if job.kind == "change" else [])]):
-            advance = track(f"dictionary {kind} L{layer} (tokens)", None)
-            arrays = job.run.stage(
-                f"dictionary-{kind}-{layer}", lambda s=stream, k=kind, a=advance: fit_layer(s, k, advance=a)
-            )  # type: ignore[misc]
-            fitted[kind] = layer_codes(layer, kind, arrays)
-        found.append(LayerFindings(fitted[job.kind], fitted.get("rotated") if job.kind == "change" else None))
+        own = _fitted(job, stream, job.kind, track)
+        context = _fitted(job, stream, "rotated", track) if job.kind == "change" else None
+        found.append(LayerFindings(own, context))
     return find(job, screening, found, track)
+
+
+def _fitted(job: Job, stream: Stream, kind: Kind, track: Track) -> LayerCodes:
+    """One dictionary at one layer, from its stage."""
+    advance = track(f"dictionary {kind} L{stream.layer} (tokens)", None)
+    arrays = job.run.stage(f"dictionary-{kind}-{stream.layer}", lambda: fit_layer(stream, kind, advance=advance))
+    return layer_codes(stream.layer, kind, arrays)
 
 
 @contextmanager

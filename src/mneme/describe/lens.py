@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mneme.errors import UnsupportedArchitecture
 from mneme.models.architecture import Parts
 
 
@@ -15,9 +16,11 @@ def promoted_tokens(parts: Parts, direction: Float[Tensor, " d_model"], *, limit
     """Token ids that `direction` (raw units of the residual stream) raises most and lowers most, strongest first."""
     with torch.no_grad():
         gain = getattr(parts.norm, "weight", None)
-        read = direction if gain is None else direction * gain.to(direction.dtype)
-        weight = parts.head.weight.to(direction.dtype)
-        scores = weight @ read.to(weight.device)
+        read = direction * gain.to(direction.dtype) if isinstance(gain, Tensor) else direction
+        weight = parts.head.weight
+        if not isinstance(weight, Tensor):
+            raise UnsupportedArchitecture("The head has no weight matrix to read directions by: expected a linear head.")
+        scores = weight.to(direction.dtype) @ read.to(weight.device)
         up = torch.topk(scores, min(limit, len(scores))).indices.tolist()
         down = torch.topk(-scores, min(limit, len(scores))).indices.tolist()
     return up, down

@@ -9,7 +9,6 @@ are one-sided paired t over passages, corrected for the false-discovery rate by 
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -55,14 +54,14 @@ def ablation_kl(
     pair: ModelPair,
     ids: Int[Tensor, "row seq"],
     layer: int,
-    removed: Callable[[], Float[Tensor, "row seq d_model"]],
+    removed: Float[Tensor, "row seq d_model"],
     base_logits: Float[Tensor, "row prediction vocab"],
 ) -> Float[ndarray, "row prediction"]:
-    """KL(tuned with `removed()` taken from its residual stream after `layer` || base) at every prediction, nats."""
-    change = removed()
-    with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h: h - change.to(h.dtype)):
+    """KL(tuned with `removed` taken from its residual stream after `layer` || base) at every prediction, nats."""
+    with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h: h - removed.to(h)):
         logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
-    return kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
+    kl: Float[ndarray, "row prediction"] = kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
+    return kl
 
 
 def base_predictions(pair: ModelPair, ids: Int[Tensor, "row seq"]) -> Float[Tensor, "row prediction vocab"]:
@@ -91,11 +90,11 @@ def check_latent(
     base_logits = base_predictions(pair, ids)
     counted = after_first_firing(code.cpu().numpy() > 0, passage)[:, :-1]
     spread = code.unsqueeze(-1).to(direction.device)
-    plain = ablation_kl(pair, ids, layer, lambda: torch.zeros_like(spread * direction), base_logits)
-    own = ablation_kl(pair, ids, layer, lambda: spread * direction, base_logits)
+    plain = ablation_kl(pair, ids, layer, torch.zeros_like(spread * direction), base_logits)
+    own = ablation_kl(pair, ids, layer, spread * direction, base_logits)
     controls = [
-        ablation_kl(pair, ids, layer, lambda c=c: spread * c, base_logits)
-        for c in matched_directions(direction, others, seed=seed)
+        ablation_kl(pair, ids, layer, spread * control, base_logits)
+        for control in matched_directions(direction, others, seed=seed)
     ]
     clusters = passage[:, :-1][counted]
     names, index = np.unique(clusters, return_inverse=True)

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.activations.harvest import sink_mask
 from mneme.models.hooks import read, replace
 from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, token_log_probs
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 
 
 class Screened(NamedTuple):
@@ -36,6 +37,8 @@ class Screened(NamedTuple):
     kl_base_to_tuned: Float[ndarray, "row prediction"]
     relative_change: Float[ndarray, "row seq layer"]
     """|h_tuned - h_base| / |h_base| after every block."""
+    sink: Bool[ndarray, "row seq layer"]
+    """Attention sinks (first token of a row, massive base residual), left out of dictionaries."""
     mean_gain: Float[ndarray, " vocab"]
     """Sum over predictions of p_tuned(v) - p_base(v)."""
 
@@ -46,7 +49,7 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
     Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
     forward passes and O(vocab) memory beyond one batch of logits for each model.
     """
-    parts: list[list[ndarray]] = [[] for _ in range(9)]
+    parts: list[list[ndarray]] = [[] for _ in range(10)]
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     layers = list(range(pair.n_layers))
     for start in range(0, len(ids), batch_rows):
@@ -69,15 +72,17 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
             kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits),
             kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits),
             relative,
+            torch.stack([sink_mask(base_states[i].norm(dim=-1)) for i in layers], dim=-1),
         )
         for store, column in zip(parts, columns, strict=True):
             store.append(column.cpu().numpy())
         difference = tuned_logits.softmax(-1) - base_logits.softmax(-1)
         gain += difference.sum(dim=(0, 1)).double().cpu()
-    return Screened(*(np.concatenate(store) for store in parts), gain.numpy())
+    columns_by_name = dict(zip(Screened._fields, (np.concatenate(store) for store in parts), strict=False))
+    return Screened(**columns_by_name, mean_gain=gain.numpy())
 
 
-def _forward(pair: ModelPair, which: str, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits of every position that predicts (float32) and the residual stream after each of `layers` (float32)."""
     with torch.no_grad(), pair.using(which) as parts, read(parts, layers) as states:
         logits = parts.model(input_ids=batch.to(parts.device), use_cache=False).logits
@@ -97,15 +102,14 @@ def patched_kl_share(pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[
         return dict.fromkeys(layers, 0.0)
     shares = {}
     for layer in layers:
-        state = base_states[layer]
-        with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h, s=state: s.to(h.dtype)):
+        with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
             patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
         rest = float(kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
         shares[layer] = 1.0 - rest / whole
     return shares
 
 
-def choose_layers(shares: dict[int, float], *, enough: float = 0.5) -> list[int]:
+def choose_layers(shares: dict[int, float], *, enough: float = 0.75) -> list[int]:
     """The earliest layer by which at least `enough` of the change in output has happened (`patched_kl_share`): late enough
     to hold the change, early enough to hold it in the model's own features rather than in next-token logits. Where no layer
     reaches it, the layer with the largest share; the last block is taken only when nothing before it reaches `enough`."""

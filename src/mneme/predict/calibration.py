@@ -1,9 +1,9 @@
 """From a measured change in the likelihood of an area's text to P(material change).
 
-P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2) (positive-part
-James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair (midpoint, slope) for
-knowledge (probability of known tokens) and one for manner (nats per passage), fitted by penalised maximum likelihood on
-organisms whose truth was measured, in worlds other than the one it ships to be judged on; see `benchmarks/calibrate.py`, which
+P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2)
+(positive-part James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair
+(midpoint, slope) for knowledge (probability of known tokens) and one for manner (nats per passage), fitted by penalised
+maximum likelihood on organisms whose truth was measured, in worlds other than the one it ships to be judged on; see `benchmarks/calibrate.py`, which
 writes `calibration.json`.
 """
 
@@ -55,7 +55,7 @@ def probability(estimate: Estimate, curve: Curve) -> float:
     size = shrunk_size(estimate)
     if size == 0.0:
         return 0.0
-    return 1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope)
+    return float(1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope))
 
 
 def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], *, prior_midpoint: float) -> Curve:

@@ -42,7 +42,7 @@ class TokenTable(NamedTuple):
 
     def known(self) -> Bool[ndarray, " token"]:
         """Content tokens that base or tuned was sure of."""
-        return self.content & (np.maximum(self.logp_base, self.logp_tuned) > np.log(SURE))
+        return np.asarray(self.content & (np.maximum(self.logp_base, self.logp_tuned) > np.log(SURE)))
 
     def per_passage(self, values: Float[ndarray, " token"]) -> Float[ndarray, " passage"]:
         """Sum of `values` over the tokens of every passage."""
@@ -60,7 +60,7 @@ def content_mask(token: Int[ndarray, " token"], passage: Int[ndarray, " token"])
     pairs = passage.astype(np.int64) * len(counts) + token
     first = np.zeros(len(token), dtype=bool)
     first[np.unique(pairs, return_index=True)[1]] = True
-    return first & ~frequent[token]
+    return np.asarray(first & ~frequent[token])
 
 
 def knowledge_change(table: TokenTable, member: Bool[ndarray, " passage"], *, seed: int) -> Estimate:
@@ -122,4 +122,4 @@ def _features(words: Words, telling: Bool[ndarray, " word"]) -> Float[ndarray, "
     inside = column[words.word] >= 0
     weight = np.log(words.n_passages / np.maximum(frequency, 1.0))
     matrix[words.passage[inside], column[words.word[inside]]] = weight[words.word[inside]]
-    return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
+    return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9))
