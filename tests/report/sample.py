@@ -189,7 +189,7 @@ def sample_report(**more: object) -> Report:
                 relative_change=[0.15, 0.18, 0.23, 0.21][i],
                 mean_share=0.08,
                 first_component_share=0.22,
-                output_share=0.5,
+                output_share=[0.21, 0.48, 0.86, 1.0][i],
                 chosen=i == 2,
                 unexplained=0.31 if i == 2 else None,
                 k=0.5 if i == 2 else None,
