@@ -19,8 +19,8 @@ FRACTIONS = ("accuracy", "rate", "share", "probability", "fraction")
 GOT: dict[Direction, str] = {
     "worse": "got worse",
     "better": "got better",
-    "more": "became more frequent",
-    "less": "became less frequent",
+    "more": "became more likely",
+    "less": "became less likely",
     "changed": "changed",
 }
 FOUND_BY = {
@@ -66,12 +66,17 @@ def percent(value: float | int) -> str:
 
 def factor(unit: str) -> float:
     """What an estimate of this unit is multiplied by before it is shown."""
-    return 100.0 if any(word in unit.lower() for word in FRACTIONS) and "point" not in unit.lower() else 1.0
+    return 100.0 if set(unit.lower().split()) & set(FRACTIONS) and "point" not in unit.lower() else 1.0
 
 
 def unit_name(unit: str) -> str:
     """The unit as it is shown: fractions are shown in points."""
     return "points" if factor(unit) != 1.0 or unit.lower().startswith("point") else unit
+
+
+def measured_in(unit: str) -> str:
+    """What the points are points of: 'points of accuracy'; other units as they are."""
+    return f"points of {unit}" if factor(unit) != 1.0 else unit
 
 
 def _shown(estimate: Estimate, value: float, *, signed: bool) -> str:
@@ -156,7 +161,8 @@ def outcome(report: Report) -> Outcome:
 
 def _change(effect: Effect) -> str:
     name = effect.area if effect.kind != "unlisted" else f"“{effect.area}”"
-    return f"{name} {GOT[effect.direction]} ({magnitude(effect.magnitude)})"
+    points = unit_name(effect.magnitude.unit) == "points" and not magnitude(effect.magnitude).startswith("0 ")
+    return f"{name} {GOT[effect.direction]}" + (f" ({magnitude(effect.magnitude)})" if points else "")
 
 
 def headline(report: Report) -> str:
