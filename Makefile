@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 audit: setup
-	$(VENV)/bin/mneme audit --out runs/demo
+	HF_HUB_OFFLINE=1 $(VENV)/bin/mneme audit --out runs/demo
 
 # One thread: the tests' models are so small that a second one only waits.
 test: setup

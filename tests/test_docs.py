@@ -81,6 +81,17 @@ def test_make_targets_named_in_the_documentation_exist() -> None:
     assert named - targets == set()
 
 
+def test_the_two_commands_of_the_readme_and_ci() -> None:
+    """Both set up by themselves; CI ends with exactly the README's test command."""
+    readme, makefile, ci = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile", ".ci/run"))
+    first = re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE)
+    assert first[:2] == ["audit", "test"]
+    for target in ("audit", "test"):
+        assert re.search(rf"^{target}: setup$", makefile, re.MULTILINE)
+    assert "mneme audit --out runs/demo" in makefile
+    assert ci.splitlines()[-1] == "make test"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     links = LINK.findall(page.read_text(encoding="utf-8"))
