@@ -12,6 +12,7 @@ from mneme.errors import BadRun
 from mneme.report import html
 from mneme.report.examples import Trim, examples_json
 from mneme.report.html import LARGEST_PAGE, render_html, write_html
+from mneme.results import NullCheck
 from tests.report.sample import HOSTILE, example, hostile_report, large_report, latent, sample_report
 
 
@@ -64,6 +65,14 @@ def test_an_empty_report_renders(verdict: str) -> None:
     )
     assert "No area could be judged" in page
     assert "not checked against a null" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(-0.04, ">silent<"), (0.04, ">silent<"), (-0.3, "not silent"), (0.3, "not silent")]
+)
+def test_a_null_check_fails_in_either_direction(value: float, word: str) -> None:
+    check = NullCheck(name="n", description="d", statistic="s", value=value, threshold=0.05)
+    assert word in render_html(sample_report(null=[check]))
 
 
 def test_examples_keep_tokens_peak_and_likelihood() -> None:

@@ -9,9 +9,9 @@ from mneme.results import Report
 from tests.report.sample import effect, sample_report
 
 
-def printed(report: Report, *, terminal: bool = False) -> str:
+def printed(report: Report, *, terminal: bool = False, width: int = 120) -> str:
     stream = io.StringIO()
-    print_report(report, Console(file=stream, width=120, force_terminal=terminal))
+    print_report(report, Console(file=stream, width=width, force_terminal=terminal))
     return stream.getvalue()
 
 
@@ -41,3 +41,9 @@ def test_quiet_effects_are_counted_not_listed() -> None:
 
 def test_absent_areas_are_named() -> None:
     assert "Nothing can be said about wmdp cyber and sycophancy" in printed(sample_report())
+
+
+def test_a_narrow_terminal_leaves_out_the_signal() -> None:
+    text = printed(sample_report(), width=80)
+    assert "found by" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80

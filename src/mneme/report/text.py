@@ -1,5 +1,7 @@
 """The terminal table: the same verdict, effects and words as the page, plain where the output is not a terminal."""
 
+from typing import Literal
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,8 @@ STYLES: dict[wording.Outcome, str] = {
     "silent": "bold green",
     "inconclusive": "bold yellow",
 }
+WIDE = 100
+"""Columns of a terminal from which on the table also says which signal found an effect."""
 QUIET_SHOWN = 12
 """Effects below the reported probability that the table still lists; the page has all."""
 
@@ -37,29 +41,18 @@ def _row(effect: Effect) -> tuple[Text, ...]:
     )
 
 
-def effects_table(report: Report) -> Table:
+def effects_table(report: Report, *, with_signal: bool = True) -> Table:
     """One row an effect, most probable first; quiet ones beyond the first few are counted, not listed."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, justify in (
-        ("area", "left"),
-        ("P", "right"),
-        ("", "left"),
-        ("size", "right"),
-        ("95 % interval", "left"),
-        ("", "left"),
-        ("found by", "left"),
-    ):
-        table.add_column(
-            name,
-            justify="right" if justify == "right" else "left",
-            no_wrap=name not in ("area", "found by"),
-            header_style="dim",
-        )
+    names = ["area", "P", "", "size", "95 % interval", "", *(["found by"] if with_signal else [])]
+    for name in names:
+        justify: Literal["left", "right"] = "right" if name in ("P", "size") else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in ("area", "found by"), header_style="dim")
     quiet = 0
     for effect in wording.by_probability(report):
         quiet += effect.probability < wording.REPORTED and not effect.intended
         if quiet <= QUIET_SHOWN:
-            table.add_row(*_row(effect))
+            table.add_row(*_row(effect)[: len(table.columns)])
     if quiet > QUIET_SHOWN:
         table.add_row(Text(f"and {quiet - QUIET_SHOWN} more below P {wording.REPORTED}", style="dim"))
     return table
@@ -74,7 +67,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.effects:
         console.print(Text(_printable(wording.purpose_note(report)), style="dim"))
         console.print()
-        console.print(effects_table(report))
+        console.print(effects_table(report, with_signal=console.width >= WIDE))
     by_id = {latent.id: latent for latent in report.latents}
     for effect in wording.by_probability(report):
         found = [by_id[name] for name in effect.evidence if name in by_id][:3]
