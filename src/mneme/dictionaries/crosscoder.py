@@ -122,12 +122,8 @@ def decode_change(dictionary: Dictionary, codes: SparseCodes, n_tokens: int) -> 
 
 def constant_change(dictionary: Dictionary) -> Float[Tensor, " d_model"]:
     """The part of q, raw units, that the dictionary adds at every token (mean of q plus decoder bias): its "latent 0"."""
-    bias = dictionary.b_dec * dictionary.scale + dictionary.mean
-    if dictionary.kind == "change":
-        return bias
-    first, second = bias.reshape(2, -1).unbind(0)
-    change: Tensor = second if dictionary.kind == "rotated" else (second - first) * _ROOT_HALF
-    return change
+    base, tuned = pair_rows(dictionary, (dictionary.b_dec * dictionary.scale + dictionary.mean)[None])[0].unbind(0)
+    return (tuned - base) * _ROOT_HALF
 
 
 def decoders(dictionary: Dictionary) -> Float[Tensor, "latent model d_model"]:
@@ -136,10 +132,14 @@ def decoders(dictionary: Dictionary) -> Float[Tensor, "latent model d_model"]:
     code * (decoders[:, 1] - decoders[:, 0]) is the change of the residual stream, h_tuned - h_base = sqrt2 q, that a latent
     carries. A change dictionary says nothing of the shared part: its base decoder is minus its tuned one.
     """
-    raw = dictionary.w_dec * dictionary.scale
+    return pair_rows(dictionary, dictionary.w_dec * dictionary.scale)
+
+
+def pair_rows(dictionary: Dictionary, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row model d_model"]:
+    """Turns vectors in the raw coordinates of a dictionary's input into base and tuned ones; change: m is taken as 0."""
     if dictionary.kind == "change":
-        return torch.stack([-raw, raw], dim=1) * _ROOT_HALF
-    first, second = raw.reshape(dictionary.n_latents, 2, dictionary.d_model).unbind(1)
+        return torch.stack([-rows, rows], dim=1) * _ROOT_HALF
+    first, second = rows.reshape(rows.shape[0], 2, dictionary.d_model).unbind(1)
     if dictionary.kind == "rotated":
         return torch.stack([first - second, first + second], dim=1) * _ROOT_HALF
     return torch.stack([first, second], dim=1)

@@ -16,7 +16,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mneme.dictionaries.crosscoder import Dictionary, coordinates
-from mneme.dictionaries.settings import Block, Settings, blocks, default_learning_rate, initial_rows, rate_factor
+from mneme.dictionaries.settings import (
+    Block,
+    Settings,
+    blocks,
+    default_aux_weight,
+    default_learning_rate,
+    initial_rows,
+    rate_factor,
+)
 from mneme.dictionaries.topk import batch_topk, next_guess, row_dots, weighted_row_sums
 from mneme.errors import BadRun, EmptyMask
 
@@ -154,7 +162,8 @@ class Trainer:
 
     def _add_aux(self, x: Float[Tensor, "token input"], error: Float[Tensor, "member token input"]) -> None:
         """Adds the gradient of AuxK: per token, the best min(input/2, dead) dead latents reconstruct what is left."""
-        if self.settings.aux_weight == 0.0:
+        weight = default_aux_weight(self.settings.kind) if self.settings.aux_weight is None else self.settings.aux_weight
+        if weight == 0.0:
             return
         for member, dead in enumerate(self._dead()):
             index = dead.nonzero().squeeze(1) + member * self.settings.n_latents
@@ -169,7 +178,7 @@ class Trainer:
             spread = float((left - left.mean(0)).square().sum())
             if spread == 0.0:
                 continue
-            miss *= 2.0 * self.settings.aux_weight / spread
+            miss *= 2.0 * weight / spread
             of_code = (miss @ self._decoder[index].T) * (codes > 0)
             _grad(self._decoder)[index] += codes.T @ miss
             _grad(self._encoder)[index] += of_code.T @ x
@@ -221,7 +230,7 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self, m: Float[Tensor, "token d_model"], q: Float[Tensor, "token d_model"]) -> list[Dictionary]:
-        """The trained dictionaries in the order of `settings.runs`; thresholds make them fire k times on these held-out tokens.
+        """The trained dictionaries in the order of `settings.runs`; thresholds make them fire k times on held-out tokens.
 
         Error: EmptyMask when there are no held-out tokens.
         """
@@ -249,7 +258,7 @@ class Trainer:
         return best.topk(2, largest=False).values.mean()
 
     def _dictionary(self, member: int, thresholds: Float[Tensor, " block"], sizes: Float[Tensor, " latent"]) -> Dictionary:
-        """Folds the ranking size, and for delta the ratio of its two thresholds, into the weights: one threshold for all codes."""
+        """Folds the ranking size, and for delta the ratio of its two thresholds, into the weights: one threshold."""
         width, (k, seed) = self.settings.n_latents, self.settings.runs[member]
         part = slice(member * width, (member + 1) * width)
         fold = sizes[part].clamp_min(torch.finfo(torch.float32).tiny)

@@ -75,7 +75,7 @@ def latent_sums(
     m: Float[Tensor, "token d_model"],
     q: Float[Tensor, "token d_model"],
 ) -> LatentSums:
-    """Sums over one batch of tokens (raw m and q, and their codes from `encode`); cost: 6 codes * d_model multiply-adds."""
+    """Sums over one batch of tokens (raw m and q, their codes from `encode`); cost: 6 codes * d_model."""
     n_tokens, n_latents = q.shape[0], dictionary.n_latents
     directions = decoders(dictionary)
     tuned = directions[:, 1].contiguous()
@@ -157,7 +157,7 @@ def score_latents(dictionary: Dictionary, batches: Iterable[tuple[Tensor, Tensor
 def _centred_streams(
     dictionary: Dictionary, m: Float[Tensor, "token d_model"], q: Float[Tensor, "token d_model"]
 ) -> list[Float[Tensor, "token d_model"]]:
-    """h_base and h_tuned minus their training means; a change dictionary only knows the mean of q: half of it goes off each."""
+    """h_base and h_tuned minus their training means; a change dictionary only knows that of q: half of it goes off each."""
     mean = pair_rows(dictionary, dictionary.mean[None])[0]
     pair = coordinates("batchtopk", m, q)
     return [pair[:, : dictionary.d_model] - mean[0], pair[:, dictionary.d_model :] - mean[1]]
