@@ -19,7 +19,7 @@ def test_effects_come_most_probable_first_with_interval_and_signal() -> None:
     lines = printed(sample_report()).splitlines()
     rows = [line for line in lines if "points" in line and "[" in line]
     assert rows[0].split()[:4] == ["biology", ">0.99", "worse", "−97"]
-    assert " ".join(rows[1].split()) == "chemistry 0.93 worse −46 points [−52, −40] side effect likelihood and latents"
+    assert " ".join(rows[1].split()) == "chemistry 0.93 worse −46 points [−52, −40] side effect likelihood, latents"
 
 
 def test_plain_when_not_a_terminal() -> None:

@@ -91,3 +91,9 @@ def test_command_survives_a_shell() -> None:
     words = shlex.split(wording.command(report))
     assert words[:4] == ["mneme", "audit", report.pair.base, report.pair.tuned]
     assert words[-1] == "law & order; rm -rf /"
+
+
+def test_short_is_the_first_clause() -> None:
+    assert wording.short("text about law; fires on “the”") == "text about law"
+    assert wording.short("x" * 200) == "x" * 99 + "…"
+    assert wording.short("") == ""

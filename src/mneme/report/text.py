@@ -75,8 +75,10 @@ def print_report(report: Report, console: Console) -> None:
             console.print()
             console.print(Text(f"Behind {_printable(effect.area)}:", style="bold"))
             for latent in found:
-                phrases = ", ".join(latent.key_phrases[:4])
-                console.print(Text(_printable(f"  {latent.id}  {latent.description}" + (f"  ({phrases})" if phrases else ""))))
+                line = Text(_printable(f"  {latent.id}  {wording.short(latent.description)}"))
+                console.print(
+                    line, no_wrap=True, overflow="ellipsis" if console.is_terminal else "ignore", crop=console.is_terminal
+                )
     if report.absent:
         console.print()
         names = wording.listed([area.area for area in report.absent], 6)

@@ -24,9 +24,9 @@ GOT: dict[Direction, str] = {
     "changed": "changed",
 }
 FOUND_BY = {
-    "likelihood": "likelihood of its text",
-    "latents": "changed latents",
-    "both": "likelihood and latents",
+    "likelihood": "likelihood",
+    "latents": "latents",
+    "both": "likelihood, latents",
     "none": "no signal",
 }
 TAGS: dict[Outcome, str] = {
@@ -130,6 +130,12 @@ def size(value: float | int) -> str:
     while value >= 1000 and power < 4:
         value, power = value / 1000, power + 1
     return f"{number(value)} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def short(description: str, longest: int = 100) -> str:
+    """The first clause of a description, for lists; where it stands open the whole is shown."""
+    clause = description.split("; ")[0].strip()
+    return clause if len(clause) <= longest else clause[: longest - 1].rstrip() + "…"
 
 
 def listed(names: list[str], limit: int = 3) -> str:
