@@ -46,12 +46,12 @@ def compose(
     changes: WeightChanges,
     screening: Screening,
     findings: Findings,
+    latents: list[Latent],
     null: Arrays,
     shapes: Arrays,
     cost: Cost,
 ) -> Report:
-    """The report of two models that differ."""
-    latents = _latents(job, screening, findings)
+    """The report of two models that differ. Touches neither model: the null has overwritten one of them by now."""
     by_id = {latent.id: latent for latent in latents}
     effects = [_named(effect, by_id) for effect in ranked([*findings.effects.effects, *findings.unlisted])]
     verdict, reason = judge(effects, findings.effects.absent)
@@ -141,7 +141,8 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
     return effect.model_copy(update=update)
 
 
-def _latents(job: Job, screening: Screening, findings: Findings) -> list[Latent]:
+def record_latents(job: Job, screening: Screening, findings: Findings) -> list[Latent]:
+    """Every chosen latent in words and numbers. Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
     text = Text(ids, passage, job.pair.tokenizer, screening.screened)
     background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.seed)
@@ -212,6 +213,8 @@ def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) 
 
 
 def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> list[NullCheck]:
+    if null["shuffled"][3] == 0:
+        return []
     value = float(null["shuffled"][0])
     threshold = findings.calibration.knowledge.midpoint
     dealt = random_areas(screening.table, findings.membership.member, seed=job.seed)

@@ -48,13 +48,15 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
 def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int) -> Arrays:
     """Mean change in probability of known tokens under `shuffled_change`, on at most 16k tokens. Destroys the pair's tuned
-    side. Arrays: `shuffled` = value, low, high, n."""
+    side. Arrays: `shuffled` = value, low, high, n; n = 0 where neither model is sure of any token, so that there is no check."""
     shuffled_change(pair, seed)
     seq = rows.ids.shape[1]
     n_rows = min(len(rows.ids), max(1, _TOKENS // seq))
     pick = torch.linspace(0, len(rows.ids) - 1, n_rows).long()
     part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
     table = table_of(screen_rows(pair, part.ids, batch_rows=batch_rows_for(seq, pair.vocab_size)), part)
+    if not table.known().any():
+        return {"shuffled": np.zeros(4)}
     estimate = knowledge_change(table, np.ones(table.n_passages, dtype=bool), seed=seed)
     return {"shuffled": np.array([estimate.value, estimate.low, estimate.high, estimate.n])}
 

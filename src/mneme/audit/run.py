@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import mneme
 from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest
-from mneme.audit.compose import compose, nothing_changed
+from mneme.audit.compose import compose, nothing_changed, record_latents
 from mneme.audit.dictionary import LayerCodes, Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.job import Job, Track
@@ -146,8 +146,9 @@ def _run(job: Job, cost: Cost) -> Report:
         shares = dict(enumerate(shapes["shares"].tolist()))
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)
         findings = _look(job, screening, layers, track)
+        latents = record_latents(job, screening, findings)
         null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed))
-    return compose(job, changes, screening, findings, null, shapes, cost)
+    return compose(job, changes, screening, findings, latents, null, shapes, cost)
 
 
 def _layer_shapes(job: Job) -> Arrays:
