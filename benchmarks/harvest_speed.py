@@ -1,16 +1,15 @@
 """How much the harvest costs beyond the forward passes it cannot do without, and whether its memory depends on the text.
 
-Speed: tokens/s of `harvest` (both models, hooks, rotation into m and q) against the bare truncated forward passes of both models: the
-same blocks run one after another in a plain loop, nothing kept. Rounds alternate and the best of each counts, since other
-work on the machine only ever slows a round down. Memory: peak resident size of fresh processes that run corpus -> rows ->
-harvest -> shuffle buffer over 0.5 M and 2 M tokens.
+Speed: tokens/s of `harvest` (both models, hooks, rotation into m and q) against the bare truncated forward passes of both
+models: the same blocks run one after another in a plain loop, nothing kept. Both go over the same pieces of text in turn,
+several rounds; each piece counts with its best time, since other work on the machine only ever slows a piece down.
+Memory: peak resident size of fresh processes that run corpus -> rows -> harvest -> shuffle buffer over 0.5 M and 2 M tokens.
 
     python benchmarks/harvest_speed.py            # a minute or two on 2 cores
     python benchmarks/harvest_speed.py --threads 1
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest, shuffled
@@ -65,30 +65,37 @@ def bare_passes(pair: ModelPair, ids: torch.Tensor, layer: int, batch_rows: int)
 
 
 def speed(folder: Path, width: int, layers: int, layer: int, tokens: int, rounds: int) -> tuple[float, float]:
-    """Best tokens/s of (bare passes, harvest) over alternating rounds."""
+    """Tokens/s of (bare passes, harvest), from the best time of every piece of 16 rows over `rounds` rounds."""
     make_pair(folder, width, layers, tokens * 2)
     pair = load_pair(folder / "base", folder / "tuned")
-    ids = pack_rows(read_corpus(folder / "corpus.txt"), pair.tokenizer, ROW, tokens).ids
-    best = [float("inf"), float("inf")]
-    bare_passes(pair, ids[:32], layer, 16)
+    pieces = pack_rows(read_corpus(folder / "corpus.txt"), pair.tokenizer, ROW, tokens).ids.split(16)
+    best = [[float("inf")] * len(pieces), [float("inf")] * len(pieces)]
+    bare_passes(pair, pieces[0], layer, 16)
     for _ in range(rounds):
-        started = time.perf_counter()
-        bare_passes(pair, ids, layer, 16)
-        middle = time.perf_counter()
-        for _ in harvest(pair, ids, [layer], batch_rows=16):
-            pass
-        ended = time.perf_counter()
-        best = [min(best[0], middle - started), min(best[1], ended - middle)]
-    return ids.numel() / best[0], ids.numel() / best[1]
+        for i, piece in enumerate(pieces):
+            started = time.perf_counter()
+            bare_passes(pair, piece, layer, 16)
+            middle = time.perf_counter()
+            for _harvested in harvest(pair, piece, [layer], batch_rows=16):
+                pass
+            ended = time.perf_counter()
+            best[0][i] = min(best[0][i], middle - started)
+            best[1][i] = min(best[1][i], ended - middle)
+    n = sum(piece.numel() for piece in pieces)
+    return n / sum(best[0]), n / sum(best[1])
 
 
 def peak_of(folder: Path, tokens: int) -> None:
-    """Run the whole path over `tokens` tokens in this process and print its peak resident megabytes."""
+    """Run the whole path over `tokens` tokens in this process and print its peak resident megabytes.
+
+    From /proc, because the figure of getrusage is inherited from the process that started this one.
+    """
     pair = load_pair(folder / "base", folder / "tuned")
     rows = pack_rows(read_corpus(folder / "corpus.txt", max_documents=tokens // 50 + 10), pair.tokenizer, ROW, tokens)
     stream = harvest(pair, rows.ids, [0], batch_rows=64)
     seen = sum(len(b[0][1]) for b in shuffled(stream, buffer_tokens=65_536, batch_tokens=2048, seed=0))
-    print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text()
+    print(seen, int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def main() -> None:
@@ -98,12 +105,13 @@ def main() -> None:
     parser.add_argument("--peak-of", nargs=2, metavar=("FOLDER", "TOKENS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
     if arguments.peak_of:
         peak_of(Path(arguments.peak_of[0]), int(arguments.peak_of[1]))
         return
     print(f"torch {torch.__version__}, {arguments.threads} threads, rows of {ROW} tokens\n")
     print("width layers tapped   bare tok/s  harvest tok/s  ratio")
-    for width, layers, layer, tokens in ((128, 4, 2, 65_536), (256, 6, 3, 16_384), (512, 6, 3, 8_192)):
+    for width, layers, layer, tokens in ((128, 4, 2, 16_384), (256, 6, 3, 8_192), (512, 6, 3, 4_096)):
         with tempfile.TemporaryDirectory() as name:
             bare, ours = speed(Path(name), width, layers, layer, tokens, arguments.rounds)
         print(f"{width:5d} {layers:6d} {layer:6d} {bare:12,.0f} {ours:14,.0f} {ours / bare:6.2f}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -31,7 +32,7 @@ class Documents:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of one document: `start_token` is the place of its first token in the packed rows, read row by row."""
 
@@ -98,27 +99,29 @@ def pack_rows(
     """
     if row_length < 2 or (max_tokens is not None and max_tokens < row_length):
         raise BadOption(f"{max_tokens} tokens in rows of {row_length}: give at least one row of at least 2 tokens.")
-    ids: list[int] = []
-    owners: list[int] = []
+    ids: list[np.ndarray] = []  # arrays and not lists: a Python number takes 36 bytes
     passages: list[Passage] = []
+    n = 0
     for document, (tokens, text, offsets) in enumerate(_tokenised(documents.texts, tokenizer)):
         for start, end in _cuts(len(tokens)):
             piece = text[offsets[start][0] : offsets[end - 1][1]] if offsets else tokenizer.decode(tokens[start:end])
-            owners.extend([len(passages)] * (end - start))
-            passages.append(Passage(piece.strip(), document, len(ids) + start))
-        ids.extend(tokens)
-        if max_tokens is not None and len(ids) >= max_tokens:
+            passages.append(Passage(piece.strip(), document, n + start))
+        ids.append(np.array(tokens, dtype=np.int32))
+        n += len(tokens)
+        if max_tokens is not None and n >= max_tokens:
             break
-    n_rows = min(len(ids), max_tokens or len(ids)) // row_length
+    n_rows = min(n, max_tokens or n) // row_length
     if n_rows == 0:
         raise BadCorpus(
-            f"{documents.source} has {len(ids)} tokens in {len(documents.texts)} documents, less than one row of "
+            f"{documents.source} has {n} tokens in {len(documents.texts)} documents, less than one row of "
             f"{row_length}. Give more text, or a shorter row."
         )
     kept = n_rows * row_length
-    packed = torch.tensor(ids[:kept], dtype=torch.long).view(n_rows, row_length)
-    passage = torch.tensor(owners[:kept], dtype=torch.long).view(n_rows, row_length)
-    return Rows(packed, passage, tuple(passages[: owners[kept - 1] + 1]))
+    passages = [passage for passage in passages if passage.start_token < kept]
+    starts = np.array([passage.start_token for passage in passages] + [kept])
+    owners = np.repeat(np.arange(len(passages)), np.diff(starts))
+    packed = torch.from_numpy(np.concatenate(ids)[:kept].astype(np.int64)).view(n_rows, row_length)
+    return Rows(packed, torch.from_numpy(owners).view(n_rows, row_length), tuple(passages))
 
 
 def _cuts(length: int) -> Iterator[tuple[int, int]]:
