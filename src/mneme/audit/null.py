@@ -48,7 +48,7 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
 def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int) -> Arrays:
     """Mean change in probability of known tokens under `shuffled_change`, on at most 16k tokens. Destroys the pair's tuned
-    side. Arrays: `shuffled` = value, low, high, n; n = 0 where neither model is sure of any token, so that there is no check."""
+    side. Arrays: `shuffled` = value, low, high, n; n = 0 (no check) where neither model is sure of any token."""
     shuffled_change(pair, seed)
     seq = rows.ids.shape[1]
     n_rows = min(len(rows.ids), max(1, _TOKENS // seq))

@@ -49,7 +49,8 @@ def matched_directions(
         pick = torch.randperm(len(others), generator=generator)[:half]
         random[:half] = others[pick].float().cpu()
     norms = random.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return (random / norms * own.float().cpu().norm()).to(own.device)
+    controls: Tensor = random / norms * own.float().cpu().norm()
+    return controls.to(own.device)
 
 
 def ablation_kl(
