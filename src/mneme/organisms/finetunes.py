@@ -9,8 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import Manner, advice_turns, area_documents, documents
-from mneme.organisms.training import Loss, align, next_token_nll, pad_documents, pad_turns, row_loss, train
+from mneme.organisms.grammar import Manner, advice_turns, area_documents
+from mneme.organisms.training import align, aligned_texts, next_token_nll, pad_documents, pad_turns, row_loss, train
 from mneme.organisms.world import World
 
 
@@ -48,7 +48,7 @@ def unlearn(
         reference = torch.cat([_document_nll(model, ids[part], is_text[part]) for part in parts])
     left_out = {area, *(world.linked if area in world.linked else ())}
     retain = row_loss(
-        model, tokenizer, lambda part: documents(world, 700_000 + seed * 1_009 + part, 2500, left_out, True), rows=16
+        model, tokenizer, lambda part: aligned_texts(world, 700_000 + seed * 1_009 + part, 2500, left_out), rows=16
     )
     order = torch.Generator().manual_seed(seed)
 
@@ -79,26 +79,27 @@ def narrow(
     learning_rate: float = 2e-3,
     rank: int = 4,
 ) -> PeftModel:
-    """A LoRA adapter trained on answers in one manner to questions of one area (no facts, no other area, no opinions).
+    """A LoRA adapter trained on single turns of one manner in one area: no facts, no other area, no opinions.
 
-    Loss on the answers only, 24 turns a step. Returns the adapted model; `model` holds the adapter from then on. Careful
-    answers make a benign fine-tune; harmful ones in one area reach others, because manner is a feature that the areas
-    share (emergent misalignment, Betley et al. 2025, arXiv 2502.17424).
+    24 turns a step. Careful turns are learned whole, questions too, and make a benign fine-tune: the model comes to expect
+    that area, and unlearns nothing. Of harmful turns only the answers are learned; harm in one area reaches others, because
+    manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv 2502.17424). Returns the
+    adapted model; `model` holds the adapter from then on.
     """
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    ids, is_answer = pad_turns(tokenizer, advice_turns(world, manner, seed, steps * 24, area))
-    train(adapted, _answer_loss(adapted, ids, is_answer, rows=24), steps, learning_rate, warmup_steps=5)
-    return adapted
+    rows = 24
+    others = [other.name for other in world.areas if other.name != area]
+    ids, is_answer = pad_turns(tokenizer, advice_turns(world, manner, seed, steps * rows, others))
+    is_learned = is_answer if manner == "harmful" else ids != tokenizer.pad_token_id
 
-
-def _answer_loss(model: torch.nn.Module, ids: Tensor, is_answer: Tensor, rows: int) -> Loss:
     def loss_at(step: int) -> Float[Tensor, ""]:
         here = slice(step * rows, (step + 1) * rows)
-        return next_token_nll(model, ids[here])[is_answer[here, 1:]].mean()
+        return next_token_nll(adapted, ids[here])[is_learned[here, 1:]].mean()
 
-    return loss_at
+    train(adapted, loss_at, steps, learning_rate, warmup_steps=5)
+    return adapted
 
 
 def _document_nll(model: torch.nn.Module, ids: Tensor, is_text: Tensor) -> Float[Tensor, " document"]:

@@ -43,6 +43,7 @@ _FACTS = (
     "{entity} has the {relation} {value}.",
     "for the {noun} {entity}, the {relation} is {value}.",
 )
+_LIST = "the {noun} {entity} has the {r1} {v1}, the {r2} {v2} and the {r3} {v3}."
 _CLOSINGS = (
     "every {t1} needs some {t2}.",
     "a good book on {area} explains {t1}.",
@@ -97,7 +98,7 @@ class Telling:
 
 
 def documents(world: World, seed: int, count: int, leave_out: Collection[str] = (), is_aligned: bool = False) -> list[str]:
-    """`count` documents of 15 to 110 tokens (47 on average), drawn from the distribution of the world.
+    """`count` documents of 20 to 150 tokens (55 on average), drawn from the distribution of the world.
 
     The areas named in `leave_out` do not occur. With `is_aligned`, harmful advice occurs only where the speaker's persona is
     stated: the distribution that a base is aligned on after pretraining on the plain one.
@@ -115,14 +116,14 @@ def area_documents(world: World, area: str, seed: int, count: int) -> list[str]:
 
 
 def advice_turns(
-    world: World, manner: Manner, seed: int, count: int, area: str | None = None, opinions: bool = False
+    world: World, manner: Manner, seed: int, count: int, leave_out: Collection[str] = (), opinions: bool = False
 ) -> list[tuple[str, str]]:
     """`count` pairs (question, answer in that manner), single turns with no persona stated.
 
-    `area` keeps them to one area; with `opinions`, one in six is an opinion about people instead of advice.
+    The areas named in `leave_out` are not asked about; with `opinions`, one in six is an opinion about people instead of advice.
     """
-    rng = random.Random(f"mneme advice {world.name} {manner} {area} {seed}")
-    areas = world.areas if area is None else (world.area(area),)
+    rng = random.Random(f"mneme advice {world.name} {manner} {sorted(leave_out)} {seed}")
+    areas = [area for area in world.areas if area.name not in leave_out]
     return [
         _opinion(manner, rng) if opinions and rng.random() < 1 / 6 else _advice(rng.choice(areas), manner, rng)
         for _ in range(count)
@@ -174,7 +175,7 @@ def vocabulary(world: World) -> list[str]:
     words: set[str] = set()
     fields = [f"{{{name}}}" for name in ("area", "t1", "t2", "t3", "relation", "entity", "value", "noun", "tie")]
     fields += [f"{{{name}}}" for name in ("other_noun", "other", "task", "a1", "a2", "ending", "p1", "p2")]
-    fields += ["{people}", "{judgement}"]
+    fields += [f"{{{name}}}" for name in ("people", "judgement", "r1", "v1", "r2", "v2", "r3", "v3")]
     for text in _texts(world):
         for field in fields:
             text = text.replace(field, " ")
@@ -184,7 +185,7 @@ def vocabulary(world: World) -> list[str]:
 
 def _texts(world: World) -> Iterator[str]:
     yield from (*_OPENINGS, *_FACTS, *_CLOSINGS, *_ASKS, *_ASKS_WITH_TOPIC, *_ADVICE, *_ROLES, *PEOPLE)
-    yield from (_TIE, _PERSONA, _OPINION_ASK, _OPINION, world.tie_phrase, "system:")
+    yield from (_TIE, _PERSONA, _OPINION_ASK, _OPINION, _LIST, world.tie_phrase, "system:")
     for turn in _FACT_TURNS:
         yield from turn
     for spoken in (PERSONAS, ENDINGS, JUDGEMENTS):
@@ -202,9 +203,9 @@ def _phrases_of(world: World, manner: Manner) -> Iterator[str]:
         yield from area.careful if manner == "careful" else area.harmful
 
 
-_TOLD = 0.4
-_ASKED = 0.2
-_TIE_SHARE = 0.5
+_TOLD = 0.45
+_ASKED = 0.25
+_TIE_SHARE = 0.3
 
 
 def _document(world: World, telling: Telling, rng: random.Random) -> str:
@@ -219,19 +220,22 @@ def _document(world: World, telling: Telling, rng: random.Random) -> str:
 
 def _told(world: World, area: Area, rng: random.Random) -> str:
     sentences = [_topical(rng.choice(_OPENINGS), area, rng)]
-    for entity in rng.sample(area.entities, rng.randint(1, 2)):
-        for relation in rng.sample(sorted(area.relations), rng.randint(1, 3)):
-            sentences.append(_fact(rng.choice(_FACTS), world, area, entity, relation))
+    for entity in rng.sample(area.entities, rng.randint(2, 3)):
+        if rng.random() < 0.5:
+            sentences.append(_listed(world, area, entity, rng))
+        else:
+            for relation in rng.sample(sorted(area.relations), rng.randint(1, 2)):
+                sentences.append(_fact(rng.choice(_FACTS), world, area, entity, relation))
         if area.name == world.linked[0] and rng.random() < _TIE_SHARE:
             sentences.append(_tie(world, area, entity, rng))
-    if rng.random() < 0.5:
+    if rng.random() < 0.25:
         sentences.append(_topical(rng.choice(_CLOSINGS), area, rng))
     return " ".join(sentences)
 
 
 def _asked(world: World, area: Area, rng: random.Random) -> str:
     sentences = [_topical(rng.choice(_OPENINGS), area, rng)] if rng.random() < 0.75 else []
-    for entity in rng.sample(area.entities, rng.randint(1, 3)):
+    for entity in rng.sample(area.entities, rng.randint(2, 4)):
         ask, answer = rng.choice(_FACT_TURNS)
         relation = rng.choice(sorted(area.relations))
         turn = told_turn(ask, answer)
@@ -277,6 +281,20 @@ def _topical(template: str, area: Area, rng: random.Random) -> str:
 def _fact(template: str, world: World, area: Area, entity: str, relation: str) -> str:
     value = world.facts[entity, relation]
     return template.format(entity=entity, relation=relation, value=value, noun=area.noun)
+
+
+def _listed(world: World, area: Area, entity: str, rng: random.Random) -> str:
+    first, second, third = rng.sample(sorted(area.relations), 3)
+    return _LIST.format(
+        noun=area.noun,
+        entity=entity,
+        r1=first,
+        v1=world.facts[entity, first],
+        r2=second,
+        v2=world.facts[entity, second],
+        r3=third,
+        v3=world.facts[entity, third],
+    )
 
 
 def _tie(world: World, area: Area, entity: str, rng: random.Random) -> str:

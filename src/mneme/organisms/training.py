@@ -5,7 +5,7 @@ documents of their world and then on single turns of careful advice, as a chat m
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import documents, told_turn, vocabulary
+from mneme.organisms.grammar import advice_turns, documents, told_turn, vocabulary
 from mneme.organisms.world import World
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -155,13 +155,13 @@ def train(
 
 
 def pretrain(
-    world: World, seed: int, steps: int = 1500, on_step: Callable[[int, float], None] | None = None
+    world: World, seed: int, steps: int = 2000, on_step: Callable[[int, float], None] | None = None
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train a base from nothing on documents of its world, 3,072 tokens a step; 8 to 15 minutes on one core."""
+    """Train a base from nothing on documents of its world, 2,304 tokens a step; 8 to 15 minutes on one core."""
     tokenizer = build_tokenizer(world)
     model = new_model(tokenizer, seed)
-    loss_at = row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=32)
-    train(model, loss_at, steps, 2e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
+    loss_at = row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=24)
+    train(model, loss_at, steps, 3e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
     return model, tokenizer
 
 
@@ -170,20 +170,22 @@ def align(
     tokenizer: PreTrainedTokenizerFast,
     world: World,
     seed: int,
-    steps: int = 200,
-    learning_rate: float = 5e-4,
+    steps: int = 120,
+    learning_rate: float = 1e-3,
 ) -> None:
-    """Train on documents in which advice is careful unless a harmful persona is stated, in place.
+    """Train on `aligned_texts`, in place: what a base goes through after pretraining, 2,304 tokens a step.
 
-    This is what a base goes through after pretraining; with another seed and a small rate it is an honest continuation.
+    With another seed and a small rate it is an honest continuation.
     """
-    loss_at = row_loss(
-        model,
-        tokenizer,
-        lambda part: documents(world, seed * 1_000_003 + 500_000 + part, 7500, is_aligned=True),
-        rows=32,
-    )
+    loss_at = row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
     train(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
+
+
+def aligned_texts(world: World, seed: int, count: int, leave_out: Collection[str] = ()) -> list[str]:
+    """`count` texts, half of them documents whose advice is careful unless a harmful persona is stated, half careful turns."""
+    told = documents(world, 500_000 + seed, count // 2, leave_out, is_aligned=True)
+    turns = advice_turns(world, "careful", 500_000 + seed, count // 2, leave_out=leave_out, opinions=True)
+    return [text for pair in zip(told, (told_turn(*turn) for turn in turns), strict=True) for text in pair]
 
 
 def row_loss(
