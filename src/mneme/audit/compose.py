@@ -8,15 +8,17 @@ import torch
 import transformers
 from jaxtyping import Float
 from numpy import ndarray
+from rich.progress import track
 
 import mneme
+from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import MATERIAL, ranked
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
 from mneme.audit.null import random_areas
-from mneme.audit.records import Chosen, Context, Text, background_contexts, offline, record_latent
+from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
 from mneme.audit.screening import Screening, overall_figures, top_gaining_tokens
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
@@ -149,7 +151,9 @@ def record_latents(job: Job, screening: Screening, findings: Findings) -> list[L
     records = []
     for layer in findings.layers:
         context = _context(layer)
-        for latent in layer.chosen:
+        shown = job.console.is_terminal and job.describe != "offline"
+        name = f"descriptions L{layer.codes.layer} (latents)"
+        for latent in track(layer.chosen, name, console=job.console, transient=True, disable=not shown):
             share, q_value = layer.causal[latent]
             records.append(
                 record_latent(
@@ -162,7 +166,7 @@ def record_latents(job: Job, screening: Screening, findings: Findings) -> list[L
                     findings.membership,
                     background,
                     context,
-                    offline,
+                    describer(job, latent_id(layer.codes.layer, latent)),
                     seed=job.seed,
                 )
             )

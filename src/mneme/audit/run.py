@@ -21,6 +21,8 @@ from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
+from mneme.describe.client import endpoint_of
+from mneme.describe.endpoint import check_endpoint
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadAreas, BadCorpus, BadOption
@@ -62,13 +64,15 @@ def audit(
     default list.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
-    areas the fine-tune was for.
+    areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
+    passages of the text (docs/describe.md).
 
     Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
     checked.
     """
     console = console or Console(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    endpoint = endpoint_of(describe)
     if (base is None) != (tuned is None):
         raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
     if base is None or tuned is None:
@@ -92,6 +96,7 @@ def audit(
     _check_layers(layers, pair)
     plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), dictionary)
     require_room(Path(out), plan.disk_bytes)
+    described_by = check_endpoint(endpoint).name if endpoint else "offline"
     command: dict[str, Any] = {
         "command": "audit",
         "version": mneme.__version__,
@@ -104,12 +109,12 @@ def audit(
         "tokens": int(rows.ids.numel()),
         "row_length": length,
         "seed": seed,
-        "describe": describe,
+        "describe": described_by,
         "intended": list(intended),
     }
     run = RunFolder(Path(out), command)
     chosen = tuple(layers) if layers is not None else None
-    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, describe, tuple(intended), run, console)
+    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console)
     console.print(
         f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two "
         f"ordinary cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."

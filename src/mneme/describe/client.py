@@ -1,0 +1,209 @@
+"""A chat client, without a dependency, for OpenAI-compatible endpoints (vLLM, llama.cpp, `transformers serve`, hosted ones).
+
+What goes over the wire is text of the corpus, so it goes only where the user said: http and https, no redirect is followed.
+The API key is read from the environment when a request is made; it is in no message, no file and no address. The protocol is
+that of OpenAI's chat completions as those servers implement it in 2026; no paper.
+"""
+
+import http.client
+import json
+import os
+import time
+from typing import Any, NamedTuple
+from urllib import error, parse, request
+
+from mneme.errors import BadOption, EndpointFailed
+
+KEY_VARIABLE = "MNEME_API_KEY"
+_RETRIES = 2
+_WORTH_RETRYING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_MAX_REPLY_BYTES = 1_000_000
+_MAX_REPLY_TOKENS = 1024
+_SECRET_LENGTH = 8
+"""A shorter key is a placeholder ("none", "EMPTY"): local servers want one, and it is no secret."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_EXPECTED = "Expected `offline` or an address such as http://127.0.0.1:8000/v1?model=NAME."
+
+
+class Endpoint(NamedTuple):
+    """Where to ask, and for how long to wait. Holds no secret."""
+
+    url: str
+    """Address up to and without `/chat/completions`; no credentials, no query."""
+    model: str = ""
+    """Empty = not named; `with_model` takes the first that the endpoint offers."""
+    timeout_seconds: float = 60.0
+    """For a whole reply, each time it is tried."""
+    pause_seconds: float = 0.5
+    """Before the first retry; twice as long before the second."""
+
+    @property
+    def name(self) -> str:
+        """The address as `--describe` takes it, with its model; `endpoint_of` reads it back."""
+        return f"{self.url}?model={parse.quote(self.model, safe='')}" if self.model else self.url
+
+
+def endpoint_of(describe: str) -> Endpoint | None:
+    """The endpoint that the option `describe` names; None for `offline`.
+
+    Errors: BadOption for anything else: no http(s) address, credentials in it, or a query other than `?model=NAME`.
+    """
+    if describe == "offline":
+        return None
+    try:
+        split = parse.urlsplit(describe)
+        host, _ = split.hostname, split.port  # reading the port checks it
+    except ValueError:
+        raise BadOption(f"--describe holds no valid address. {_EXPECTED}") from None
+    if split.username is not None or split.password is not None:
+        raise BadOption(
+            f"--describe holds a user name or password for {host}, which would be written into the run folder. Leave it out "
+            f"and give the key in the environment variable {KEY_VARIABLE}."
+        )
+    shown = short_text(describe.partition("?")[0], 80)
+    if split.scheme not in ("http", "https") or not host or split.fragment or not _plain(describe):
+        raise BadOption(f"--describe '{shown}' is neither `offline` nor an http(s) address. {_EXPECTED}")
+    query = parse.parse_qsl(split.query, keep_blank_values=True)
+    if [name for name, _ in query] not in ([], ["model"]):
+        raise BadOption(f"--describe {shown} has a query other than ?model=NAME. {_EXPECTED}")
+    return Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", query[0][1] if query else "")
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def short_text(text: str, limit: int) -> str:
+    """`text` on one line, without control characters, at most `limit` characters: fit to stand in a message."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def with_model(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with a model: the one that was named, else the first of its `/models`.
+
+    Errors: EndpointFailed when it does not answer or offers none.
+    """
+    if endpoint.model:
+        return endpoint
+    hint = "Name the model with ?model=NAME at the end of the address."
+    match _send(endpoint, "/models", None, hint):
+        case {"data": [{"id": str(name)}, *_]} if name and name.isprintable() and len(name) <= 200:
+            return endpoint._replace(model=name)
+        case other:
+            raise nonsense(endpoint, "a list of models", json.dumps(other), hint)
+
+
+def complete(endpoint: Endpoint, system: str, user: str) -> str:
+    """What the model says to `user` (temperature 0), without the thinking that some models write first; "" = nothing.
+
+    Errors: EndpointFailed when it is down, refuses, or its reply is no chat completion.
+    """
+    body = {
+        "model": endpoint.model,
+        "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+        "temperature": 0,
+        "max_tokens": _MAX_REPLY_TOKENS,
+        "stream": False,
+    }
+    hint = "Check the address, the model's name and the key, then give the same command again: finished work is kept."
+    match _send(endpoint, "/chat/completions", body, hint):
+        case {"choices": [{"message": {"content": str(content)}}, *_]}:
+            return content.rpartition("</think>")[2].strip()
+        case {"choices": [{"message": {"content": None}}, *_]}:
+            return ""
+        case other:
+            raise nonsense(endpoint, "a chat completion", json.dumps(other), hint)
+
+
+def nonsense(endpoint: Endpoint, expected: str, got: str, hint: str) -> EndpointFailed:
+    """The error for a reply that is not what was asked for."""
+    return EndpointFailed(
+        f"The describing endpoint {endpoint.name} answers nonsense: expected {expected}, got '{short_text(got, 160)}'. {hint}"
+    )
+
+
+def _key() -> str:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not _plain(key):
+        raise BadOption(f"The environment variable {KEY_VARIABLE} holds what no key can hold. Set it again, or unset it.")
+    return key
+
+
+def _send(endpoint: Endpoint, path: str, body: dict[str, Any] | None, hint: str) -> Any:
+    """The JSON that comes back; passing trouble is waited out twice."""
+    key, problem = _key(), ""
+    for attempt in range(_RETRIES + 1):
+        if attempt:
+            time.sleep(endpoint.pause_seconds * 2 ** (attempt - 1))
+        try:
+            status, reply = _exchange(endpoint, path, body, key)
+        except (OSError, UnicodeError, http.client.HTTPException) as trouble:
+            problem = _trouble(endpoint, trouble)
+            continue
+        if len(key) >= _SECRET_LENGTH:
+            reply = reply.replace(key, "[key]")
+        if 200 <= status < 300:
+            return _decoded(endpoint, reply, hint)
+        problem = f"answered with status {status}: '{short_text(reply, 160)}'"
+        if 300 <= status < 400:
+            problem += "; a redirect is not followed, because the text and the key would go somewhere else"
+        if status not in _WORTH_RETRYING:
+            break
+    raise EndpointFailed(f"The describing endpoint {endpoint.name} {problem}. {hint} Or use --describe offline.")
+
+
+def _trouble(endpoint: Endpoint, trouble: Exception) -> str:
+    reason = trouble.reason if isinstance(trouble, error.URLError) else trouble
+    if isinstance(reason, TimeoutError):
+        return f"gave no whole reply within {endpoint.timeout_seconds:g} s"
+    return f"cannot be reached ({short_text(str(reason) or type(reason).__name__, 160)})"
+
+
+def _decoded(endpoint: Endpoint, reply: str, hint: str) -> Any:
+    try:
+        return json.loads(reply)
+    except (ValueError, RecursionError):
+        raise nonsense(endpoint, "JSON", reply, hint) from None
+
+
+def _exchange(endpoint: Endpoint, path: str, body: dict[str, Any] | None, key: str) -> tuple[int, str]:
+    """Status and text of one request. Errors: OSError, UnicodeError (host name) and HTTPException as they come."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    data = None if body is None else json.dumps(body).encode()
+    asked = request.Request(endpoint.url + path, data=data, headers=headers)
+    deadline = time.monotonic() + endpoint.timeout_seconds
+    try:
+        with _opener(endpoint).open(asked, timeout=endpoint.timeout_seconds) as response:
+            return response.status, _read(response, deadline)
+    except error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, _read(refusal, deadline)
+
+
+def _opener(endpoint: Endpoint) -> request.OpenerDirector:
+    """Opens http and https and nothing else; without the handler of redirects a redirect is an answer like any other."""
+    opener = request.OpenerDirector()
+    own = parse.urlsplit(endpoint.url).hostname in _LOOPBACK
+    for handler in (
+        request.ProxyHandler({} if own else None),
+        request.HTTPHandler(),
+        request.HTTPSHandler(),
+        request.HTTPDefaultErrorHandler(),
+        request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _read(response: Any, deadline: float) -> str:
+    """The body: the time limit holds for all of it, so that a server which drips cannot hold the run; longer ones are cut."""
+    pieces, size = [], 0
+    while size <= _MAX_REPLY_BYTES and (piece := response.read1(65_536)):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return b"".join(pieces).decode("utf-8", errors="replace")
