@@ -58,11 +58,14 @@ def test_help_is_quick_and_without_torch() -> None:
     code = (
         "import sys; sys.argv = ['mneme', '--help']\nfrom mneme.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
     )
-    started = time.perf_counter()
-    done = python(code + "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
-    assert done.returncode == 0, done.stderr
-    assert "audit" in done.stdout
-    assert time.perf_counter() - started < 1.0
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = python(code + "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert "audit" in done.stdout
+    assert min(seconds) < 1.0
 
 
 def test_import_is_without_torch() -> None:
@@ -90,8 +93,14 @@ def test_public_names() -> None:
     assert set(mneme._HOMES) == set(mneme.__all__)
 
 
-def test_every_public_name_loads_and_can_be_called() -> None:
-    done = python("import mneme, mneme.cli.main\nfor name in mneme.__all__: assert callable(getattr(mneme, name)), name")
+@pytest.mark.parametrize("name", mneme.__all__)
+def test_every_public_name_is_where_the_face_says(name: str) -> None:
+    # Not through `mneme.__getattr__`: that would bind `mneme.audit` to the function for all tests of this process.
+    assert callable(getattr(importlib.import_module(f"mneme.{mneme._HOMES[name]}"), name))
+
+
+def test_a_public_name_is_kept_after_first_use() -> None:
+    done = python("import mneme; assert mneme.Report is mneme.Report; assert 'Report' in vars(mneme)")
     assert done.returncode == 0, done.stderr
 
 
@@ -109,7 +118,7 @@ def test_version_is_that_of_the_distribution() -> None:
 def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
     line = (
         "a b --corpus c.txt --areas d.yaml --intended biology --intended law --dictionary rotated --layers 3,2 --tokens 1000 "
-        "--seed 7 --describe http://x/v1 --device cuda --threads 1 --trust-remote-code"
+        "--seed 7 --describe http://x/v1 --device meta --threads 1 --trust-remote-code"
     )
     done = runner.invoke(app, ["audit", *line.split(), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -128,7 +137,7 @@ def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
         "describe": "http://x/v1",
         "intended": ["biology", "law"],
         "threads": 1,
-        "device": "cuda",
+        "device": "meta",
         "trust_remote_code": True,
     }
 
@@ -185,6 +194,15 @@ def test_layers() -> None:
     assert parse_layers("3, 2,3") == [2, 3]
     with pytest.raises(errors.BadOption, match=r"--layers '2;3' is no list of layers. Expected numbers with commas"):
         parse_layers("2;3")
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(called: Called, device: str) -> None:
+    done = runner.invoke(app, ["audit", "--device", device])
+    assert isinstance(done.exception, errors.BadOption)
+    assert f"--device '{device}' cannot be used here" in str(done.exception)
+    assert "Use cpu, or a device that this torch has." in str(done.exception)
+    assert called == {}
 
 
 def test_a_deliberate_error_is_one_sentence_and_2(

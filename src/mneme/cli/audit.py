@@ -34,6 +34,21 @@ def parse_layers(text: str | None) -> list[int] | None:
         ) from None
 
 
+def require_device(name: str) -> None:
+    """Raises BadOption where torch cannot put a tensor on the device `name`; the CPU is not asked."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise BadOption(
+            f"--device {name!r} cannot be used here: {reason}. Use cpu, or a device that this torch has."
+        ) from error
+
+
 def unintended(report: "Report", threshold: float) -> list[str]:
     """'area (P 0.93)' of every effect outside the named purpose whose probability reaches `threshold`."""
     found = [e for e in report.effects if not e.intended and e.probability >= threshold]
@@ -97,6 +112,7 @@ def audit(
 
         from mneme.audit.run import audit as run_audit
 
+        require_device(device)
         report = run_audit(
             base,
             tuned,

@@ -17,7 +17,7 @@ STYLES: dict[wording.Outcome, str] = {
 }
 WIDE = 100
 """Columns of a terminal from which on the table also says which signal found an effect."""
-QUIET_SHOWN = 12
+QUIET_SHOWN = 20
 """Effects below the reported probability that the table still lists; the page has all."""
 
 
@@ -65,7 +65,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(_printable(wording.headline(report)), style="bold"))
     console.print(Text(_printable(report.reason)))
     if report.effects:
-        console.print(Text(_printable(wording.purpose_note(report)), style="dim"))
+        if kind != "silent":
+            console.print(Text(_printable(wording.purpose_note(report)), style="dim"))
         console.print()
         console.print(effects_table(report, with_signal=console.width >= WIDE))
     by_id = {latent.id: latent for latent in report.latents}
