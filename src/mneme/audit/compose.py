@@ -23,6 +23,7 @@ from mneme.audit.screening import Screening, overall_figures, top_gaining_tokens
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.calibration import shipped_calibration
+from mneme.predict.effects import KNOWLEDGE_UNIT, MANNER_UNIT
 from mneme.results import (
     AbsentArea,
     Baselines,
@@ -84,7 +85,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         if count == 0:
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason="no passage of the text matches it", passages=0))
             continue
-        unit = "probability of known tokens" if area.kind == "capability" else "nats per passage"
+        unit = KNOWLEDGE_UNIT if area.kind == "capability" else MANNER_UNIT
         effects.append(
             Effect(
                 area=area.name,
@@ -226,14 +227,14 @@ def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> l
         NullCheck(
             name="same size, no purpose",
             description="the change of every weight tensor with its rows and columns shuffled: same norm, rank and spectrum",
-            statistic="mean change in probability of known tokens, whole text",
+            statistic="change in accuracy on known tokens, whole text",
             value=value,
             threshold=threshold,
         ),
         NullCheck(
             name="areas at random",
             description="passages dealt out at random to areas of the same sizes, 200 times",
-            statistic="95th percentile of the most extreme area's distance from the whole text, probability of known tokens",
+            statistic="95th percentile of the most extreme area's distance from the whole text, accuracy on known tokens",
             value=dealt,
             threshold=threshold,
         ),

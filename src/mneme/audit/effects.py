@@ -10,7 +10,7 @@ from mneme.audit.screening import Screening
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words
 from mneme.predict.calibration import Calibration, probability
-from mneme.predict.effects import knowledge_change, manner_change
+from mneme.predict.effects import knowledge_change, manner_change, reference_passages
 from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate
 
 MATERIAL = 0.5
@@ -25,6 +25,8 @@ class AreaEffects(NamedTuple):
     absent: list[AbsentArea]
     found: Bool[ndarray, " passage"]
     """Passages of areas with P >= 0.5."""
+    reference: Bool[ndarray, " passage"]
+    """Passages of the areas that changed least (`reference_passages`)."""
 
 
 def area_effects(
@@ -42,12 +44,14 @@ def area_effects(
     effects: list[Effect] = []
     absent: list[AbsentArea] = []
     found = np.zeros(screening.table.n_passages, dtype=bool)
+    knowledge = np.array([area.kind == "capability" for area in areas])
+    reference = reference_passages(screening.table, membership.member[knowledge])
     for kind in ("capability", "behaviour"):
         for index, area in enumerate(areas):
             if area.kind != kind:
                 continue
             member = membership.member[index]
-            magnitude = _magnitude(screening, words, area, member, found, seed)
+            magnitude = _magnitude(screening, words, area, member, found, reference, seed)
             if isinstance(magnitude, AbsentArea):
                 absent.append(magnitude)
                 continue
@@ -67,7 +71,7 @@ def area_effects(
                     signal="likelihood" if chance >= MATERIAL else "none",
                 )
             )
-    return AreaEffects(effects, absent, found)
+    return AreaEffects(effects, absent, found, reference)
 
 
 def _magnitude(
@@ -76,6 +80,7 @@ def _magnitude(
     area: Area,
     member: Bool[ndarray, " passage"],
     found: Bool[ndarray, " passage"],
+    reference: Bool[ndarray, " passage"],
     seed: int,
 ) -> Estimate | AbsentArea:
     count = int(member.sum())
@@ -83,7 +88,7 @@ def _magnitude(
         if count < _FEW:
             raise EmptyMask(f"{count} passages of the text match it, at least {_FEW} are needed")
         if area.kind == "capability":
-            return knowledge_change(screening.table, member, seed=seed)
+            return knowledge_change(screening.table, member, reference, seed=seed)
         return manner_change(screening.table, words, member & ~found, telling_words(words, member), ~found, seed=seed)
     except EmptyMask as reason:
         return AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count)

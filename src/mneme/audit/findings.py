@@ -155,7 +155,7 @@ def _unlisted(
     found = []
     for latents, member in groups:
         try:
-            magnitude = knowledge_change(screening.table, member, seed=job.seed)
+            magnitude = knowledge_change(screening.table, member, effects.reference, seed=job.seed)
         except EmptyMask:
             continue
         chance = probability(magnitude, calibration.knowledge)

@@ -10,7 +10,7 @@ from numpy import ndarray
 from mneme.activations.corpus import Rows
 from mneme.diff.screen import Screened, screen_rows
 from mneme.models.pair import ModelPair
-from mneme.predict.effects import TokenTable, content_mask
+from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
 from mneme.results import Estimate
 from mneme.runs import Arrays, RunFolder
 from mneme.stats import ratio_of_sums
@@ -70,13 +70,15 @@ def table_of(screened: Screened, rows: Rows) -> TokenTable:
         token=token,
         logp_base=screened.logp_base.reshape(-1).astype(np.float64),
         logp_tuned=screened.logp_tuned.reshape(-1).astype(np.float64),
+        right_base=screened.right_base.reshape(-1),
+        right_tuned=screened.right_tuned.reshape(-1),
         content=content_mask(token, passage),
         n_passages=len(rows.passages),
     )
 
 
 def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
-    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, probability and choices of known tokens."""
+    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, accuracy on known tokens and how many flipped."""
     table, screened = screening.table, screening.screened
     known = table.known().astype(np.float64)
     ones = table.per_passage(np.ones(len(table.token)))
@@ -90,10 +92,10 @@ def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
         "nll_change": mean(table.logp_base - table.logp_tuned, "nats per token"),
     }
     if known.any():
-        gap = (np.exp(table.logp_tuned) - np.exp(table.logp_base)) * known
-        flips = (screened.right_base.reshape(-1) & ~screened.right_tuned.reshape(-1)) * known
+        gap = (table.right_tuned.astype(np.float64) - table.right_base) * known
+        flips = (table.right_base & ~table.right_tuned) * known
         below = table.per_passage(known)
-        figures["known_token_change"] = ratio_of_sums(table.per_passage(gap), below, "probability of known tokens", seed=seed)
+        figures["known_token_change"] = ratio_of_sums(table.per_passage(gap), below, KNOWLEDGE_UNIT, seed=seed)
         figures["known_tokens_flipped"] = ratio_of_sums(table.per_passage(flips), below, "share of known tokens", seed=seed)
     return figures
 

@@ -144,7 +144,8 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
        the passages with a keyword) and hold at least one name word or keyword.
     2. Twice: naive Bayes of seeds (then members) against the rest, each word's log-likelihood ratio clipped to +-3 nats.
     3. A passage is a member where its log-odds are positive and no other area of the same kind is ahead by more than 3 nats.
-    Fewer than 8 seeds: the seeds themselves are the members, nothing is grown from them.
+    Fewer than 8 seeds, or a behaviour: the seeds themselves are the members. Growing follows topic and format, and text of a
+    manner differs from its like in a few words only.
     """
     n_areas, n = len(areas), words.n_passages
     log_odds = np.full((n_areas, n), -np.inf)
@@ -154,7 +155,7 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
     for index, area in enumerate(areas):
         chosen = _seed_passages(words, frequency, area)
         seeds[index] = int(chosen.sum())
-        if seeds[index] < _SEEDS_AT_LEAST:
+        if seeds[index] < _SEEDS_AT_LEAST or area.kind == "behaviour":
             member[index] = chosen
             log_odds[index, chosen] = 0.0
             continue

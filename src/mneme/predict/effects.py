@@ -3,8 +3,9 @@
 *Knowledge* is read at the tokens that at least one of the two models was sure of and that say something: p(next token) > 1/2
 under base or tuned, a type outside the most frequent half of the corpus, not yet seen in its passage (a repeated word can be
 copied without being known). Taking the union of what either model was sure of makes the measure antisymmetric: selecting on
-the base alone would show a loss for any two models (regression to the mean). The effect is the mean of p_tuned - p_base of
-the true token there, in probability: 0.05 is 5 points of expected accuracy.
+the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy there
+(first choice = true token): -0.05 is 5 points lost. Taken off it is what happened to the same token types in the areas that
+changed least, because words of form ("about", "should") drift alike wherever they stand and are nobody's knowledge.
 
 *Manner* is a contrast of likelihoods: how much likelier (nats per passage) text of that manner became than its nearest
 neighbours that are alike in every other word.
@@ -23,6 +24,9 @@ from mneme.results import Estimate
 from mneme.stats import ratio_of_sums
 
 SURE = 0.5
+KNOWLEDGE_UNIT = "accuracy on known tokens"
+MANNER_UNIT = "nats per passage"
+_DRIFT_PRIOR = 5.0
 _NEIGHBOURS = 4
 _MAX_MEMBERS = 600
 _MAX_WORDS = 2000
@@ -36,6 +40,9 @@ class TokenTable(NamedTuple):
     token: Int[ndarray, " token"]
     logp_base: Float[ndarray, " token"]
     logp_tuned: Float[ndarray, " token"]
+    right_base: Bool[ndarray, " token"]
+    """The model's first choice is this token."""
+    right_tuned: Bool[ndarray, " token"]
     content: Bool[ndarray, " token"]
     """A type outside the most frequent half of the corpus, not yet seen in its passage (`content_mask`)."""
     n_passages: int
@@ -63,15 +70,49 @@ def content_mask(token: Int[ndarray, " token"], passage: Int[ndarray, " token"])
     return np.asarray(first & ~frequent[token])
 
 
-def knowledge_change(table: TokenTable, member: Bool[ndarray, " passage"], *, seed: int) -> Estimate:
-    """Mean change in probability of the true token over known tokens of the member passages (see the module's head).
+def knowledge_change(
+    table: TokenTable, member: Bool[ndarray, " passage"], reference: Bool[ndarray, " passage"], *, seed: int
+) -> Estimate:
+    """Change in accuracy on known tokens of the member passages, beyond what happened to the same token types in `reference`
+    passages that are no members (`type_drift`; see the module's head).
 
     Errors: EmptyMask when no member passage holds a known token.
     """
     known = table.known()
-    difference = np.where(known, np.exp(table.logp_tuned) - np.exp(table.logp_base), 0.0)
-    numerator, denominator = table.per_passage(difference), table.per_passage(known.astype(np.float64))
-    return ratio_of_sums(numerator[member], denominator[member], "probability of known tokens", seed=seed)
+    inside = member[table.passage]
+    change = table.right_tuned.astype(np.float64) - table.right_base
+    drift = type_drift(table.token, change, known & ~inside & reference[table.passage])
+    numerator = table.per_passage(np.where(known & inside, change - drift[table.token], 0.0))
+    denominator = table.per_passage((known & inside).astype(np.float64))
+    return ratio_of_sums(numerator[member], denominator[member], KNOWLEDGE_UNIT, seed=seed)
+
+
+def type_drift(
+    token: Int[ndarray, " token"], change: Float[ndarray, " token"], counted: Bool[ndarray, " token"]
+) -> Float[ndarray, " type"]:
+    """Mean `change` of every token type over the `counted` tokens, shrunk towards 0 as if 5 more had not changed.
+
+    A type that does not occur there has no drift and keeps its whole change.
+    """
+    size = int(token.max(initial=0)) + 1
+    total = np.bincount(token[counted], weights=change[counted], minlength=size)
+    count = np.bincount(token[counted], minlength=size)
+    return np.asarray(total / (count + _DRIFT_PRIOR))
+
+
+def reference_passages(table: TokenTable, member: Bool[ndarray, "area passage"]) -> Bool[ndarray, " passage"]:
+    """Passages that belong to none of the more changed half of the areas: those whose raw change in accuracy on known tokens
+    is, in size, above the median area's. Where a strong effect lies next to a weak one on shared words, pooling all other
+    text as the reference would take the weak effect away as drift. All passages where there are fewer than 3 areas."""
+    known = table.known()
+    change = np.where(known, table.right_tuned.astype(np.float64) - table.right_base, 0.0)
+    above, below = member @ table.per_passage(change), member @ table.per_passage(known.astype(np.float64))
+    used = below > 0
+    if used.sum() < 3:
+        return np.ones(table.n_passages, dtype=bool)
+    raw = np.abs(above / np.maximum(below, 1.0))
+    changed = used & (raw > np.median(raw[used]))
+    return np.asarray(~member[changed].any(axis=0))
 
 
 def manner_change(
@@ -97,7 +138,7 @@ def manner_change(
         inside = inside[np.linspace(0, len(inside) - 1, _MAX_MEMBERS).astype(int)]
     outside = np.flatnonzero(allowed & ~member)
     if len(inside) == 0 or len(outside) == 0:
-        return ratio_of_sums(np.zeros(1), np.zeros(1), "nats per passage", seed=seed)
+        return ratio_of_sums(np.zeros(1), np.zeros(1), MANNER_UNIT, seed=seed)
     features = _features(words, telling)
     contrast = np.empty(len(inside))
     nearest = min(_NEIGHBOURS, len(outside))
@@ -106,7 +147,7 @@ def manner_change(
         likeness = features[block] @ features[outside].T
         best = np.argpartition(-likeness, nearest - 1, axis=1)[:, :nearest]
         contrast[start : start + 128] = change[block] - change[outside[best]].mean(axis=1)
-    return ratio_of_sums(contrast, np.ones(len(contrast)), "nats per passage", seed=seed)
+    return ratio_of_sums(contrast, np.ones(len(contrast)), MANNER_UNIT, seed=seed)
 
 
 def _features(words: Words, telling: Bool[ndarray, " word"]) -> Float[ndarray, "passage feature"]:
