@@ -8,14 +8,13 @@ import torch
 import transformers
 from jaxtyping import Float
 from numpy import ndarray
-from rich.progress import track
 
 import mneme
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import MATERIAL, ranked
 from mneme.audit.findings import Findings, JudgedLayer
-from mneme.audit.job import Job
+from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings
 from mneme.audit.null import random_areas
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
@@ -144,7 +143,7 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
     return effect.model_copy(update=update)
 
 
-def record_latents(job: Job, screening: Screening, findings: Findings) -> list[Latent]:
+def record_latents(job: Job, screening: Screening, findings: Findings, track: Track) -> list[Latent]:
     """Every chosen latent in words and numbers. Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
     text = Text(ids, passage, job.pair.tokenizer, screening.screened)
@@ -152,9 +151,8 @@ def record_latents(job: Job, screening: Screening, findings: Findings) -> list[L
     records = []
     for layer in findings.layers:
         context = _context(layer)
-        shown = job.console.is_terminal and job.describe != "offline"
-        name = f"descriptions L{layer.codes.layer} (latents)"
-        for latent in track(layer.chosen, name, console=job.console, transient=True, disable=not shown):
+        advance = track(f"descriptions L{layer.codes.layer} (latents)", len(layer.chosen))
+        for latent in layer.chosen:
             share, q_value = layer.causal[latent]
             records.append(
                 record_latent(
@@ -171,6 +169,7 @@ def record_latents(job: Job, screening: Screening, findings: Findings) -> list[L
                     seed=job.seed,
                 )
             )
+            advance(1)
     return records
 
 

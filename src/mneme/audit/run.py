@@ -151,7 +151,7 @@ def _run(job: Job, cost: Cost) -> Report:
         shares = dict(enumerate(shapes["shares"].tolist()))
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)
         findings = _look(job, screening, layers, track)
-        latents = record_latents(job, screening, findings)
+        latents = record_latents(job, screening, findings, track)
         null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed))
     return compose(job, changes, screening, findings, latents, null, shapes, cost)
 
