@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from jaxtyping import Float
+from jaxtyping import Int
 from numpy import ndarray
 
 import mneme
@@ -182,7 +182,7 @@ def _context(layer: JudgedLayer) -> Context | None:
     return Context(scores["nu_error"][nearest], scores["nu_reconstruction"][nearest], scores["relative_norm"][nearest])
 
 
-def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) -> Float[ndarray, " latent"]:
+def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) -> Int[ndarray, " latent"]:
     """Index of the context latent with the highest cosine of codes with each latent (0 where none fires with it)."""
     norm = np.sqrt(np.bincount(context.latent, weights=context.value.astype(np.float64) ** 2)) + 1e-30
     start = np.searchsorted(context.token, token, side="left")

@@ -46,7 +46,7 @@ class Text(NamedTuple):
 
     def token(self, index: int) -> str:
         """One token as text."""
-        return str(self.tokenizer.decode([int(index)]))
+        return str(self.tokenizer.decode([index]))
 
 
 class Chosen(NamedTuple):
@@ -100,7 +100,7 @@ def record_latent(
     with pair.using("tuned") as parts:
         up, down = promoted_tokens(parts, direction.to(parts.device))
     promoted, suppressed = [text.token(i) for i in up], [text.token(i) for i in down]
-    fires_at = _most_common([text.token(text.ids[places[i]]) for i in range(len(own))])
+    fires_at = _most_common([text.token(int(text.ids[places[i]])) for i in range(len(own))])
     said = describe(
         [text.words(*places[i]) for i in shown],
         [text.words(*places[i]) for i in held_out],
@@ -189,11 +189,11 @@ def _example(text: Text, code: dict[tuple[int, int], float], row: int, place: in
     gain = [0.0 if at == 0 else float(screened.logp_tuned[row, at - 1] - screened.logp_base[row, at - 1]) for at in span]
     last = min(place, screened.choice_base.shape[1] - 1)
     return TokenExample(
-        tokens=[text.token(text.ids[row, at]) for at in span],
+        tokens=[text.token(int(text.ids[row, at])) for at in span],
         activations=[round(code.get((row, at), 0.0), 3) for at in span],
         likelihood_change=[round(value, 3) for value in gain],
-        base_prediction=text.token(screened.choice_base[row, last]),
-        tuned_prediction=text.token(screened.choice_tuned[row, last]),
+        base_prediction=text.token(int(screened.choice_base[row, last])),
+        tuned_prediction=text.token(int(screened.choice_tuned[row, last])),
     )
 
 

@@ -93,6 +93,11 @@ def audit(
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
     length = min(ROW_LENGTH, pair.max_positions or ROW_LENGTH)
     rows = pack_rows(documents, pair.tokenizer, length, max_tokens=tokens or DEFAULT_TOKENS)
+    if len(rows.ids) < 2:
+        raise BadCorpus(
+            f"{documents.source} gives one row of {length} tokens, expected at least two: one half of the rows trains, the "
+            "other judges. Give more text, or more --tokens."
+        )
     _check_layers(layers, pair)
     plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), dictionary)
     require_room(Path(out), plan.disk_bytes)
