@@ -28,9 +28,9 @@ class TinyPair:
     corpus: Path
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, split at white space; no special token is added to a text."""
-    words = ["<pad>", "<unk>", "<s>", "</s>", "user", "assistant", ":", ".", *WORDS]
+def word_tokenizer(size: int | None = None) -> PreTrainedTokenizerFast:
+    """One token a word, split at white space, `size` of them (default: all); no special token is added to a text."""
+    words = ["<pad>", "<unk>", "<s>", "</s>", "user", "assistant", ":", ".", *WORDS][:size]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

@@ -50,6 +50,20 @@ def test_jsonl_with_text_or_messages(tmp_path: Path) -> None:
     assert read_corpus(path, tokenizer=tokenizer).texts == ("ba", "<user>ba be<assistant>bi")
 
 
+def test_a_conversation_that_the_template_refuses(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    path = file(tmp_path, "a.jsonl", json.dumps({"messages": MESSAGES}))
+    with pytest.raises(
+        BadCorpus, match=r"line 1: the tokenizer's chat template refuses .*roles must alternate.*or give it as"
+    ):
+        read_corpus(path, tokenizer=tokenizer)
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    assert read_corpus(file(tmp_path, "a.jsonl", r'{"text": "ba \ud800 be"}')).texts == ("ba ? be",)
+
+
 def test_parquet_with_text_or_messages(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["ba", "be"], "id": [1, 2]}), tmp_path / "a.parquet")
     assert read_corpus(tmp_path / "a.parquet").texts == ("ba", "be")
@@ -66,10 +80,11 @@ def test_max_documents(tmp_path: Path) -> None:
     [
         ("a.txt", b"", r"is empty. Give ordinary text"),
         ("a.txt", b" \n \n", r"holds no text at all. Give ordinary text"),
-        ("a.txt", b"ab\0cd" * 100, r"is binary \(a zero byte at 2\), not text. Give a UTF-8 .txt"),
+        ("a.txt", b"ab\0cd" * 100, r"is binary \(a zero byte at 2\) or UTF-16. Give a UTF-8 .txt"),
         ("a.txt", "ba café be\n".encode("latin1"), r"not UTF-8: byte 0xe9 at offset 6. Convert it.*iconv"),
         ("a.jsonl", b'{"text": "ba"}\n{"text": \n', r"a.jsonl, line 2: not JSON .*one object with `text` or `messages`"),
         ("a.jsonl", b'{"text": "ba"}\n\n{"prompt": "x", "b": 1}', r"line 3: neither `text` .* but \['b', 'prompt'\]. Rename"),
+        ("a.jsonl", b"[" * 100_000, r"line 1: not JSON"),
         ("a.jsonl", b'["ba"]', r"line 1: neither `text` .* but list"),
         ("a.jsonl", b'{"text": null}', r"line 1: neither `text` \(a string\)"),
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', r"line 1: neither .*`messages` \(a list of role and content\)"),

@@ -152,6 +152,15 @@ def own_code(folder: Path) -> None:
     (folder / "modeling_own.py").write_text("raise SystemExit('this code must not run')")
 
 
+def own_tokenizer(folder: Path) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"tokenizer_class": "OwnTokenizer"}
+    config["auto_map"] = {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenization_own.py").write_text("raise SystemExit('this code must not run')")
+    edit_config(folder, model_type="mistral")
+
+
 DOWN = "model.layers.1.mlp.down_proj.weight"
 SPOIL: dict[str, Callable[[Path], object]] = {
     "truncated": lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-500]),
@@ -164,6 +173,7 @@ SPOIL: dict[str, Callable[[Path], object]] = {
     "cut tokenizer": lambda f: (f / "tokenizer.json").write_text((f / "tokenizer.json").read_text()[:-40]),
     "unknown type": lambda f: (f / "config.json").write_text('{"model_type": "nothing_known"}'),
     "remote code": own_code,
+    "remote tokenizer": own_tokenizer,
     "nan": lambda f: edit_weights(f, lambda t: t[DOWN][2].fill_(float("nan"))),
     "infinite": lambda f: edit_weights(f, lambda t: t[DOWN][2].fill_(float("inf"))),
     "missing tensor": lambda f: edit_weights(f, lambda t: t.pop(DOWN)),
@@ -184,6 +194,7 @@ SPOIL: dict[str, Callable[[Path], object]] = {
         ("cut tokenizer", BrokenWeights, r"tokenizer.json is not JSON.*Copy the folder again"),
         ("unknown type", BrokenWeights, r"cannot be loaded as a causal language model.*Expected what save_pretrained writes"),
         ("remote code", UnsafeWeights, r"needs Python code of its own.*--trust-remote-code"),
+        ("remote tokenizer", UnsafeWeights, r"tokenizer in .* needs Python code of its own.*--trust-remote-code"),
         ("nan", BrokenWeights, r"model.layers.1.mlp.down_proj.weight holds NaN or infinite.*give a checkpoint from before"),
         ("infinite", BrokenWeights, r"model.layers.1.mlp.down_proj.weight holds NaN or infinite"),
         ("missing tensor", BrokenWeights, r"lacks 1 tensors .*first model.layers.1.mlp"),

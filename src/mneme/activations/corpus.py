@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus, BadOption
 from mneme.models.chat import render_messages
+from mneme.models.checkpoints import one_line
 
 PASSAGE_TOKENS = 128
 """A passage, the unit of area matching and of the bootstrap, has at most so many tokens."""
@@ -74,7 +76,7 @@ def read_corpus(
     kept = []
     for text in texts:
         if text.strip():
-            kept.append(text.strip())
+            kept.append(text.strip().encode("utf-8", "replace").decode())  # JSON can escape half a character
         if max_documents is not None and len(kept) == max_documents:
             break
     if not kept:
@@ -169,7 +171,7 @@ def _decoded(path: Path) -> str:
     raw = path.read_bytes()
     if b"\0" in raw[:65536]:
         raise BadCorpus(
-            f"{path} is binary (a zero byte at {raw.index(0)}), not text. Give a UTF-8 .txt or .jsonl, or a .parquet file."
+            f"{path} is binary (a zero byte at {raw.index(0)}) or UTF-16. Give a UTF-8 .txt or .jsonl, or a .parquet file."
         )
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
@@ -186,9 +188,10 @@ def _of_jsonl(path: Path, text: str, tokenizer: PreTrainedTokenizerBase | None) 
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadCorpus(
-                f"{path}, line {number}: not JSON ({error.msg}). Each line has to be one object with `text` or `messages`."
+                f"{path}, line {number}: not JSON ({one_line(error)}). "
+                "Each line has to be one object with `text` or `messages`."
             ) from error
         yield _text_of(record, f"{path}, line {number}", tokenizer)
 
@@ -200,7 +203,9 @@ def _of_parquet(path: Path, tokenizer: PreTrainedTokenizerBase | None) -> Iterat
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        raise BadCorpus(f"{path} is not a readable parquet file ({error}). Write it again, or give .txt or .jsonl.") from error
+        raise BadCorpus(
+            f"{path} is not a readable parquet file ({one_line(error)}). Write it again, or give .txt or .jsonl."
+        ) from error
     names = [name for name in ("text", "messages") if name in file.schema_arrow.names]
     if not names:
         raise BadCorpus(f"{path} has the columns {file.schema_arrow.names}, but neither `text` nor `messages`. Rename one.")
@@ -223,7 +228,7 @@ def _of_dataset(name: str, tokenizer: PreTrainedTokenizerBase | None) -> Iterato
         rows = datasets.load_dataset(name, split="train", streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise BadCorpus(
-            f"{name} is neither a file here nor a dataset that can be reached with a train split ({error}). "
+            f"{name} is neither a file here nor a dataset that can be reached with a train split ({one_line(error)}). "
             "Give a .txt, .jsonl or .parquet file, or check the name and the network."
         ) from error
     for number, record in enumerate(rows, 1):
@@ -238,7 +243,13 @@ def _text_of(record: Any, where: str, tokenizer: PreTrainedTokenizerBase | None)
         if isinstance(messages, list) and all(
             isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
         ):
-            return render_messages(messages, tokenizer)
+            try:
+                return render_messages(messages, tokenizer)
+            except TemplateError as error:
+                raise BadCorpus(
+                    f"{where}: the tokenizer's chat template refuses this conversation ({one_line(error)}). "
+                    "Change the order of its roles, or give it as `text`."
+                ) from error
     keys = sorted(record) if isinstance(record, dict) else type(record).__name__
     raise BadCorpus(
         f"{where}: neither `text` (a string) nor `messages` (a list of role and content), but {keys}. "

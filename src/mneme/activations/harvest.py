@@ -71,8 +71,8 @@ def rotate(
     base: Float[Tensor, "*token d_model"], tuned: Float[Tensor, "*token d_model"]
 ) -> tuple[Float[Tensor, "*token d_model"], Float[Tensor, "*token d_model"]]:
     """(m, q) in float32 on the CPU."""
-    base, tuned = base.float().cpu(), tuned.float().cpu()
-    return (tuned + base).mul_(_ROOT_HALF), (tuned - base).mul_(_ROOT_HALF)
+    base, tuned = base.float(), tuned.to(base.device, torch.float32)
+    return (tuned + base).mul_(_ROOT_HALF).cpu(), (tuned - base).mul_(_ROOT_HALF).cpu()
 
 
 def base_norms(m: Float[Tensor, "*token d_model"], q: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token"]:

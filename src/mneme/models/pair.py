@@ -114,6 +114,7 @@ def load_pair(
     base_folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)
     first = load_model(base_folder, **options)
+    n_parameters = sum(p.numel() for p in first.parts.model.parameters())
     switched = is_adapter(tuned_folder) and not is_adapter(base_folder)
     peft_model = None
     if switched:
@@ -142,7 +143,7 @@ def load_pair(
         n_layers=len(first.parts.blocks),
         width=first.parts.width,
         vocab_size=int(first.parts.embedding.weight.shape[0]),  # type: ignore[index]
-        n_parameters=sum(p.numel() for n, p in model.named_parameters() if not _of_adapter(n)),
+        n_parameters=n_parameters,
         max_positions=getattr(config, "max_position_embeddings", None),
         base_parts=first.parts,
         tuned_parts=second.parts,
@@ -159,16 +160,18 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = folder / "tokenizer_config.json"
+        if not trust_remote_code and settings.is_file() and read_json(settings).get("auto_map"):
+            raise UnsafeWeights(
+                f"the tokenizer in {folder} needs Python code of its own, which mneme does not run unless asked. "
+                "Read that code, then give --trust-remote-code."
+            ) from error
         raise BrokenWeights(
             f"the tokenizer in {folder} cannot be read ({one_line(error)}). "
             "Copy tokenizer.json and tokenizer_config.json again."
         ) from error
     tokenizer.padding_side = "left"
     return tokenizer
-
-
-def _of_adapter(name: str) -> bool:
-    return ".lora_" in name or ".modules_to_save." in name
 
 
 def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
@@ -242,8 +245,9 @@ def _attach(model: PreTrainedModel, folder: Path) -> Any:
             raise UnsupportedArchitecture(
                 f"{folder} is a prompt-tuning adapter, which changes the input and not the weights. Give a LoRA-like adapter."
             )
-        with warnings.catch_warnings():  # peft asks transformers by a name that transformers has deprecated
+        with warnings.catch_warnings():  # the first two are peft's own affairs, the third is a broken adapter
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=r"The following \w+_pattern keys", category=RuntimeWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except UserWarning as warning:

@@ -109,44 +109,48 @@ def _singular(delta: Float[Tensor, "*shape"], rank_limit: int) -> Tensor | None:
     return singular
 
 
+_Change = tuple[float, Tensor | None]
+
+
 def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
     """Of a model whose adapter is switched: what the active adapter adds to each of the base's own tensors."""
     model = pair.peft_model.get_base_model()
     active = pair.peft_model.active_adapter
-    changed: dict[str, tuple[float, Tensor | None]] = {}
-    for name, module in model.named_modules():
-        if hasattr(module, "modules_to_save") and active in module.modules_to_save:
+    prefix = pair.peft_model.base_model.prefix  # how the names of peft's own parameters begin
+    changed: dict[int, _Change] = {}  # by identity of the base's parameter, whatever peft has named it
+    for module in model.modules():
+        if active in getattr(module, "modules_to_save", {}):
             copies = dict(module.modules_to_save[active].named_parameters())
             for key, original in module.original_module.named_parameters():
                 _, _, norm, singular = _dense(key, original, copies[key], rank_limit)
-                changed[f"{name}.original_module.{key}"] = norm, singular
+                changed[id(original)] = norm, singular
         elif hasattr(module, "get_base_layer") and hasattr(module, "merge"):
-            changed[f"{name}.base_layer.weight"] = _layer_delta(module, active, rank_limit)
+            changed |= _layer_deltas(module, active, rank_limit)
     for name, base in model.named_parameters():
-        if name in changed or not _added(name):
-            norm, singular = changed.get(name, (0.0, None))
-            yield name.replace(".base_layer.", ".").replace(".original_module.", "."), base, norm, singular
+        of_adapter = any(part.startswith((prefix, "modules_to_save")) for part in name.split("."))
+        if id(base) in changed or not of_adapter:
+            norm, singular = changed.get(id(base), (0.0, None))
+            yield name.replace(".base_layer", "").replace(".original_module", ""), base, norm, singular
 
 
-def _added(name: str) -> bool:
-    """True for the parameters that peft itself put into the model."""
-    return any(
-        part.startswith(("lora_", "modules_to_save", "ada", "hada_", "lokr_", "ia3_", "vera_")) for part in name.split(".")
-    )
-
-
-def _layer_delta(layer: Any, active: str, rank_limit: int) -> tuple[float, Tensor | None]:
+def _layer_deltas(layer: Any, active: str, rank_limit: int) -> dict[int, _Change]:
+    base = layer.get_base_layer()
     plain = active in getattr(layer, "lora_A", {}) and not getattr(layer, "use_dora", {}).get(active, False)
-    if plain and isinstance(layer.get_base_layer(), nn.Linear) and type(layer.lora_A[active]) is nn.Linear:
+    if plain and isinstance(base, nn.Linear) and type(layer.lora_A[active]) is nn.Linear:
         down = layer.lora_A[active].weight.detach().double()
         up = layer.lora_B[active].weight.detach().double() * layer.scaling[active]
         core = torch.linalg.qr(up).R @ torch.linalg.qr(down.T).R.T
         singular = torch.linalg.svdvals(core)
-        return float(singular.norm()), singular
-    weight = layer.get_base_layer().weight
-    before = weight.detach().clone()
+        return {id(base.weight): (float(singular.norm()), singular)}
+    own = dict(base.named_parameters(recurse=False))
+    before = {key: weight.detach().clone() for key, weight in own.items()}
     layer.merge(adapter_names=[active])
-    _, _, norm, singular = _dense("", before, layer.get_base_layer().weight, rank_limit)
+    found: dict[int, _Change] = {}
+    for key, weight in own.items():
+        _, _, norm, singular = _dense(key, before[key], getattr(base, key), rank_limit)
+        if norm > 0:
+            found[id(weight)] = norm, singular
     layer.unmerge()
-    weight.data.copy_(before)  # unmerging subtracts, which leaves rounding behind
-    return norm, singular
+    for key in own:
+        getattr(base, key).data.copy_(before[key])  # unmerging subtracts, which leaves rounding behind
+    return found
