@@ -217,7 +217,7 @@ def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) 
 
 
 def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> list[NullCheck]:
-    if null["shuffled"][3] == 0:
+    if null["shuffled"][1] == 0:
         return []
     value = float(null["shuffled"][0])
     threshold = findings.calibration.knowledge.midpoint

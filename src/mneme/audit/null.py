@@ -48,18 +48,16 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
 def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int) -> Arrays:
     """Change in accuracy on known tokens under `shuffled_change`, on at most 16k tokens. Destroys the pair's tuned
-    side. Arrays: `shuffled` = value, low, high, n; n = 0 (no check) where neither model is sure of any token."""
+    side. Arrays: `shuffled` = value and number of known tokens; 0 of them (no check) where neither model is sure of any."""
     shuffled_change(pair, seed)
     seq = rows.ids.shape[1]
     n_rows = min(len(rows.ids), max(1, _TOKENS // seq))
     pick = torch.linspace(0, len(rows.ids) - 1, n_rows).long()
     part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
     table = table_of(screen_rows(pair, part.ids, batch_rows=batch_rows_for(seq, pair.vocab_size)), part)
-    if not table.known().any():
-        return {"shuffled": np.zeros(4)}
     known = table.known()
     change = table.right_tuned.astype(np.float64) - table.right_base
-    return {"shuffled": np.array([change[known].mean() if known.any() else 0.0])}
+    return {"shuffled": np.array([change[known].mean() if known.any() else 0.0, known.sum()])}
 
 
 def random_areas(table: TokenTable, member: Bool[ndarray, "area passage"], *, seed: int) -> float:
