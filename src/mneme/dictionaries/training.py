@@ -25,7 +25,7 @@ from mneme.dictionaries.settings import (
     initial_rows,
     rate_factor,
 )
-from mneme.dictionaries.topk import batch_topk, next_guess, row_dots, weighted_row_sums
+from mneme.dictionaries.topk import batch_topk, group_order, next_guess, row_dots, weighted_row_sums
 from mneme.errors import BadRun, EmptyMask
 
 _MAX_DEAD_WINDOW = 10_000_000
@@ -65,7 +65,7 @@ class Trainer:
         parameters = [self._encoder, self._decoder, self._encoder_bias, self._decoder_bias]
         self._rate = settings.learning_rate or default_learning_rate(settings)
         self._adam = torch.optim.Adam(parameters, lr=self._rate, fused=True)
-        self._scores: Tensor | None = None
+        self._memory = self._encoder.new_empty(0)
 
     def step(self, m: Float[Tensor, "token d_model"], q: Float[Tensor, "token d_model"]) -> Float[Tensor, " member"]:
         """One optimiser step on a batch; returns each dictionary's mean squared error (1.0 = nothing explained) before it."""
@@ -101,23 +101,26 @@ class Trainer:
 
     def _select(self, x: Float[Tensor, "token input"]) -> _Codes:
         n_tokens, width = x.shape[0], self.settings.n_latents
-        ranked = self.settings.kind in ("batchtopk", "delta")
         sizes = self._scale_of_codes()
         found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for i, block in enumerate(self._blocks):
             part = slice(block.member * width + block.start, block.member * width + block.stop)
-            scores = torch.addmm(self._encoder_bias[part], x, self._encoder[part].T)
-            if ranked:
-                scores *= sizes[part]
+            products = torch.matmul(x, self._encoder[part].T, out=self._room(n_tokens, block.stop - block.start))
             n_keep = max(1, round(block.k * n_tokens))
-            chosen = batch_topk(scores, n_keep, guess=next_guess(float(self._floors[i])))
+            guess = next_guess(float(self._floors[i]))
+            chosen = batch_topk(products, self._encoder_bias[part], sizes[part], n_keep, guess=guess)
             self._floors[i] = chosen.floor
-            token = chosen.flat_index // (block.stop - block.start)
-            latent = chosen.flat_index % (block.stop - block.start) + part.start
-            value = scores.reshape(-1)[chosen.flat_index]
-            found.append((token + i * n_tokens, token, latent, value / sizes[latent] if ranked else value))
-        row, token, latent, value = (torch.cat(column) for column in zip(*found, strict=True))
+            token = chosen.flat_index // products.shape[1]
+            latent = chosen.flat_index - token * products.shape[1] + part.start
+            found.append((token + i * n_tokens, token, latent, chosen.code))
+        row, token, latent, value = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         return _Codes(row, token, latent, value)
+
+    def _room(self, n_tokens: int, n_latents: int) -> Float[Tensor, "token latent"]:
+        """Memory for one block's products, kept between steps: fresh pages cost as much as the scan."""
+        if self._memory.numel() < n_tokens * n_latents:
+            self._memory = self._encoder.new_empty(n_tokens * n_latents)
+        return self._memory[: n_tokens * n_latents].view(n_tokens, n_latents)
 
     def _row_gradients(
         self,
@@ -148,7 +151,8 @@ class Trainer:
     ) -> None:
         n_latents = self._encoder.shape[0]
         of_code = row_dots(rows, self._decoder, codes.row, codes.latent)
-        latent, order = codes.latent.sort(stable=True)
+        order = group_order(codes.latent, n_latents)
+        latent = codes.latent[order]
         self._decoder.grad = weighted_row_sums(rows, codes.row[order], latent, codes.value[order], n_latents)
         self._encoder.grad = weighted_row_sums(x, codes.token[order], latent, of_code[order], n_latents)
         bias = torch.zeros_like(self._encoder_bias)
@@ -249,10 +253,12 @@ class Trainer:
         best = x.new_zeros(0)
         for start in range(0, x.shape[0], 4096):
             rows = x[start : start + 4096]
-            scores = torch.addmm(self._encoder_bias[part], rows, self._encoder[part].T) * sizes[part]
-            best = torch.cat([best, scores[scores > 0]])
-            if best.numel() > n_keep + 1:
-                best = best.topk(n_keep + 1, sorted=False).values
+            products = torch.matmul(rows, self._encoder[part].T, out=self._room(rows.shape[0], block.stop - block.start))
+            floor = float(best.min()) if best.numel() > n_keep else None
+            chosen = batch_topk(products, self._encoder_bias[part], sizes[part], n_keep + 1, guess=floor)
+            latent = chosen.flat_index % products.shape[1] + part.start
+            best = torch.cat([best, chosen.code * sizes[latent]])
+            best = best.topk(min(n_keep + 1, best.numel()), sorted=False).values
         if best.numel() <= n_keep:
             return x.new_zeros(())
         return best.topk(2, largest=False).values.mean()
