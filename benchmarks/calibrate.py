@@ -28,7 +28,7 @@ from mneme.results import Estimate
 from mneme.stats import holm, mcnemar_exact
 
 MATERIAL_POINTS = 0.05
-PRIOR = {"capability": 0.03, "behaviour": 1.5}
+PRIOR = {"capability": 0.02, "behaviour": 1.5}
 
 
 def organisms_of(world: str) -> list[tuple[str, int]]:

@@ -78,7 +78,7 @@ def table_of(screened: Screened, rows: Rows) -> TokenTable:
 
 
 def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
-    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, accuracy on known tokens and how many flipped."""
+    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, accuracy on known tokens, share flipped."""
     table, screened = screening.table, screening.screened
     known = table.known().astype(np.float64)
     ones = table.per_passage(np.ones(len(table.token)))

@@ -19,6 +19,8 @@ from numpy import ndarray
 from mneme.results import Estimate
 from mneme.stats import standard_error
 
+_LEAST = 0.001
+
 
 class Curve(NamedTuple):
     """One fitted curve."""
@@ -51,11 +53,11 @@ def shrunk_size(estimate: Estimate) -> float:
 
 
 def probability(estimate: Estimate, curve: Curve) -> float:
-    """P(material change) of one effect; exactly 0 for an effect of exactly 0."""
-    size = shrunk_size(estimate)
-    if size == 0.0:
+    """P(material change) of one effect; exactly 0 for an effect of exactly 0, else at least 0.001: noise is no certainty."""
+    if estimate.value == 0.0 and estimate.low == estimate.high:
         return 0.0
-    return float(1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope))
+    size = max(shrunk_size(estimate), 1e-9)
+    return max(_LEAST, float(1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope)))
 
 
 def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], *, prior_midpoint: float) -> Curve:

@@ -1,6 +1,6 @@
 """What the change did to the text of an area: knowledge lost or gained, and manner that became likelier than its like.
 
-*Knowledge* is read at the tokens that at least one of the two models was sure of and that say something: p(next token) > 1/2
+*Knowledge* is read at the tokens that at least one of the two models was sure of and that say something: p(next token) > 0.9
 under base or tuned, a type outside the most frequent half of the corpus, not yet seen in its passage (a repeated word can be
 copied without being known). Taking the union of what either model was sure of makes the measure antisymmetric: selecting on
 the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy there
@@ -23,7 +23,7 @@ from mneme.predict.areas import Words
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums
 
-SURE = 0.5
+SURE = 0.9
 KNOWLEDGE_UNIT = "accuracy on known tokens"
 MANNER_UNIT = "nats per passage"
 _DRIFT_PRIOR = 5.0
