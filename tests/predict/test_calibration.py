@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mneme.predict.calibration import Curve, fit_curve, probability, shipped_calibration, shrunk_size
 from mneme.results import Estimate
+from tests import laws
 
 CURVE = Curve(midpoint=0.03, slope=3.0)
 sizes = st.floats(1e-6, 1.0)
@@ -21,14 +22,15 @@ def estimate(value: float, error: float) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half, unit="probability", n=40)
 
 
-def test_zero_gives_exactly_zero() -> None:
-    assert probability(estimate(0.0, 0.0), CURVE) == 0.0
-    assert probability(estimate(0.0, 0.3), CURVE) == 0.0
+def test_identity_zero_gives_exactly_zero() -> None:
+    laws.identity(probability(estimate(0.0, 0.0), CURVE))
+    laws.identity(shrunk_size(estimate(0.0, 0.3)))
 
 
-def test_noise_as_large_as_the_effect_gives_exactly_zero() -> None:
-    assert probability(estimate(0.1, 0.2), CURVE) == 0.0
+def test_noise_as_large_as_the_effect_leaves_nothing_of_it() -> None:
+    """Though not nothing at all: noise is no certainty."""
     assert shrunk_size(estimate(-0.1, 0.2)) == 0.0
+    assert probability(estimate(0.1, 0.2), CURVE) == probability(estimate(0.0, 0.3), CURVE) == 0.001
 
 
 def test_half_at_the_midpoint_and_by_hand() -> None:

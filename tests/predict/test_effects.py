@@ -7,22 +7,34 @@ import pytest
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, count_words
-from mneme.predict.effects import TokenTable, content_mask, knowledge_change, manner_change
+from mneme.predict.effects import (
+    SURE,
+    TokenTable,
+    content_mask,
+    knowledge_change,
+    manner_change,
+    reference_passages,
+    type_drift,
+)
 from tests import laws
 
 PASSAGES, LENGTH = 60, 12
+KNOWN = (1 + SURE) / 2
 MEMBER = np.arange(PASSAGES) % 3 == 0
 
 
-def table(p_base: np.ndarray, p_tuned: np.ndarray, content: np.ndarray | None = None) -> TokenTable:
-    """A table of 60 passages of 12 tokens with these probabilities of the true tokens."""
+def table(p_base: np.ndarray, p_tuned: np.ndarray) -> TokenTable:
+    """A table of 60 passages of 12 tokens, each of its own type, with these probabilities of the true tokens; above 1/2 the
+    token is the model's first choice, else it is not."""
     size = PASSAGES * LENGTH
     return TokenTable(
         passage=np.repeat(np.arange(PASSAGES), LENGTH),
         token=np.arange(size),
         logp_base=np.log(p_base),
         logp_tuned=np.log(p_tuned),
-        content=np.ones(size, dtype=bool) if content is None else content,
+        right_base=p_base > 0.5,
+        right_tuned=p_tuned > 0.5,
+        content=np.ones(size, dtype=bool),
         n_passages=PASSAGES,
     )
 
@@ -32,7 +44,9 @@ def random_probabilities(seed: int) -> np.ndarray:
 
 
 def swapped(one: TokenTable) -> TokenTable:
-    return one._replace(logp_base=one.logp_tuned, logp_tuned=one.logp_base)
+    return one._replace(
+        logp_base=one.logp_tuned, logp_tuned=one.logp_base, right_base=one.right_tuned, right_tuned=one.right_base
+    )
 
 
 def of_members() -> np.ndarray:
@@ -57,9 +71,8 @@ def test_content_mask_counts_a_type_once_in_every_passage() -> None:
 
 def test_known_is_what_either_model_was_sure_of() -> None:
     one = table(np.full(PASSAGES * LENGTH, 0.4), np.full(PASSAGES * LENGTH, 0.4))
-    one.logp_base[0] = math.log(0.6)
-    one.logp_tuned[1] = math.log(0.6)
-    one.logp_base[2] = math.log(0.5)
+    one.logp_base[0] = one.logp_tuned[1] = math.log(SURE + 0.01)
+    one.logp_base[2] = math.log(SURE - 0.01)
     assert np.flatnonzero(one.known()).tolist() == [0, 1]
     assert np.array_equal(one.known(), swapped(one).known())
     assert not one._replace(content=np.zeros_like(one.content)).known().any()
@@ -67,70 +80,111 @@ def test_known_is_what_either_model_was_sure_of() -> None:
 
 # --- knowledge ------------------------------------------------------------------------------------------------------------
 
+EVERYWHERE = np.ones(PASSAGES, dtype=bool)
+
 
 def test_knowledge_identity() -> None:
     p = random_probabilities(0)
-    estimate = knowledge_change(table(p, p), MEMBER, seed=0)
+    estimate = knowledge_change(table(p, p), MEMBER, EVERYWHERE, seed=0)
     laws.identity([estimate.value, estimate.low, estimate.high])
-    assert estimate.unit == "probability of known tokens"
+    assert estimate.unit == "accuracy on known tokens"
 
 
 @pytest.mark.parametrize("members", [20, 50])
 def test_knowledge_antisymmetry(members: int) -> None:
-    """Below 30 passages the interval is Student's, above it is the bootstrap's; both turn over."""
+    """Below 30 passages the interval is Student's, above it is the bootstrap's; both turn over. Types repeat, so that there
+    is drift to take away."""
     one = table(random_probabilities(0), random_probabilities(1))
+    one = one._replace(token=one.token % 17)
     member = np.arange(PASSAGES) < members
-    there, back = knowledge_change(one, member, seed=0), knowledge_change(swapped(one), member, seed=0)
+    there = knowledge_change(one, member, EVERYWHERE, seed=0)
+    back = knowledge_change(swapped(one), member, EVERYWHERE, seed=0)
+    assert there.value != 0
     laws.antisymmetry(there.value, back.value)
     laws.antisymmetry([there.low, there.high], [back.high, back.low], tolerance=1e-12)
 
 
 def test_knowledge_of_models_that_differ_by_chance_is_no_loss() -> None:
     """Selecting what the base alone was sure of would show a loss here: regression to the mean."""
-    estimate = knowledge_change(table(random_probabilities(2), random_probabilities(3)), MEMBER, seed=0)
+    estimate = knowledge_change(table(random_probabilities(2), random_probabilities(3)), MEMBER, EVERYWHERE, seed=0)
     assert estimate.low < 0 < estimate.high
 
 
 def test_knowledge_planted() -> None:
-    """Known tokens of the members go from 0.9 to 0.6; nothing else changes, and what is not known does not count."""
+    """The true token's log-probability is lowered by hand at every third known token of the members; nothing else changes
+    that is known."""
     known = np.arange(PASSAGES * LENGTH) % 4 == 0
-    p = np.where(known, 0.9, 0.2)
-    lowered = np.where(known & of_members(), 0.6, np.where(of_members(), 0.1, p))
-    one = table(p, lowered)
-    inside, outside = knowledge_change(one, MEMBER, seed=0), knowledge_change(one, ~MEMBER, seed=0)
-    laws.planted([inside.value, inside.low, inside.high], [-0.3, -0.3, -0.3], within=1e-12)
+    p = np.where(known, KNOWN, 0.2)
+    lost = (np.arange(PASSAGES * LENGTH) % 12 == 0) & of_members()
+    one = table(p, np.where(lost, 0.1, np.where(of_members() & ~known, 0.01, p)))
+    inside = knowledge_change(one, MEMBER, EVERYWHERE, seed=0)
+    outside = knowledge_change(one, ~MEMBER, EVERYWHERE, seed=0)
+    laws.planted([inside.value, inside.low, inside.high], [-1 / 3, -1 / 3, -1 / 3], within=1e-12)
     assert inside.n == 20
     laws.identity([outside.value, outside.low, outside.high])
 
 
 def test_knowledge_interval_holds_a_planted_mean() -> None:
-    """Losses of 0 to 0.4 over the passages, 0.2 on average."""
-    p = np.full(PASSAGES * LENGTH, 0.9)
-    loss = np.repeat(np.linspace(0.0, 0.4, PASSAGES), LENGTH)
-    estimate = knowledge_change(table(p, p - loss), np.ones(PASSAGES, dtype=bool), seed=0)
-    laws.planted(estimate.value, -0.2, within=1e-12)
-    assert -0.27 < estimate.low < -0.2 < estimate.high < -0.13
+    """Passage i has lost i mod 5 of its 12 known tokens: 2 of 12 on average."""
+    place, passage = np.arange(PASSAGES * LENGTH) % LENGTH, np.arange(PASSAGES * LENGTH) // LENGTH
+    p = np.full(PASSAGES * LENGTH, KNOWN)
+    estimate = knowledge_change(table(p, np.where(place < passage % 5, 0.1, p)), EVERYWHERE, EVERYWHERE, seed=0)
+    laws.planted(estimate.value, -1 / 6, within=1e-12)
+    assert -0.21 < estimate.low < -1 / 6 < estimate.high < -0.13
 
 
 def test_knowledge_order_of_passages_does_not_matter() -> None:
     one = table(random_probabilities(0), random_probabilities(1))
+    one = one._replace(token=one.token % 17)
     order = np.random.default_rng(0).permutation(PASSAGES)
     rows = np.concatenate([np.arange(p * LENGTH, (p + 1) * LENGTH) for p in order])
-    mixed = one._replace(logp_base=one.logp_base[rows], logp_tuned=one.logp_tuned[rows])
+    columns = ("token", "logp_base", "logp_tuned", "right_base", "right_tuned", "content")
+    mixed = one._replace(**{name: getattr(one, name)[rows] for name in columns})
     laws.padding(
-        knowledge_change(mixed, MEMBER[order], seed=0).value, knowledge_change(one, MEMBER, seed=0).value, tolerance=1e-12
+        knowledge_change(mixed, MEMBER[order], EVERYWHERE, seed=0).value,
+        knowledge_change(one, MEMBER, EVERYWHERE, seed=0).value,
+        tolerance=1e-12,
     )
+
+
+def test_drift_of_a_type_is_taken_off() -> None:
+    """All passages say the same 12 types, and all lose type 0: what remains of 1/12 is the shrinkage, 5 in 45."""
+    p = np.full(PASSAGES * LENGTH, KNOWN)
+    first = np.arange(PASSAGES * LENGTH) % LENGTH == 0
+    one = table(p, np.where(first, 0.1, p))._replace(token=np.arange(PASSAGES * LENGTH) % LENGTH)
+    drifted = knowledge_change(one, MEMBER, EVERYWHERE, seed=0)
+    laws.planted(drifted.value, -(5 / 45) / LENGTH, within=1e-12)
+    own = knowledge_change(one, MEMBER, MEMBER, seed=0)
+    laws.planted(own.value, -1 / LENGTH, within=1e-12)
+
+
+def test_type_drift_by_hand() -> None:
+    token, change = np.array([0, 0, 2, 2, 2, 3]), np.array([1.0, 1.0, -1.0, -1.0, 5.0, 1.0])
+    counted = np.array([True, True, True, True, False, False])
+    assert type_drift(token, change, counted).tolist() == [2 / 7, 0.0, -2 / 7, 0.0]
+
+
+def test_reference_is_the_less_changed_half_of_the_areas() -> None:
+    """Four areas lose 0, 1/12, 3/12 and 6/12 of their tokens; passages of no area are always a reference."""
+    area = np.arange(PASSAGES) % 5
+    member = area[None, :] == np.arange(4)[:, None]
+    lost = np.array([0, 1, 3, 6, 12])[area]
+    place, passage = np.arange(PASSAGES * LENGTH) % LENGTH, np.arange(PASSAGES * LENGTH) // LENGTH
+    p = np.full(PASSAGES * LENGTH, KNOWN)
+    one = table(p, np.where(place < lost[passage], 0.1, p))
+    assert np.array_equal(reference_passages(one, member), (area < 2) | (area == 4))
+    assert reference_passages(one, member[2:]).all()
 
 
 def test_knowledge_needs_a_known_token() -> None:
     p = np.full(PASSAGES * LENGTH, 0.3)
     with pytest.raises(EmptyMask, match="over no tokens has no value"):
-        knowledge_change(table(p, p), MEMBER, seed=0)
+        knowledge_change(table(p, p), MEMBER, EVERYWHERE, seed=0)
 
 
 def test_knowledge_determinism() -> None:
     one = table(random_probabilities(0), random_probabilities(1))
-    laws.determinism(lambda: knowledge_change(one, np.ones(PASSAGES, dtype=bool), seed=3))
+    laws.determinism(lambda: knowledge_change(one, EVERYWHERE, EVERYWHERE, seed=3))
 
 
 # --- manner ---------------------------------------------------------------------------------------------------------------
@@ -154,9 +208,6 @@ def by_passage(change: np.ndarray) -> TokenTable:
     """A table whose passages became likelier by `change` nats each."""
     logp = np.full(PASSAGES * LENGTH, -3.0)
     return table(np.exp(logp), np.exp(logp + np.repeat(change / LENGTH, LENGTH)))
-
-
-EVERYWHERE = np.ones(PASSAGES, dtype=bool)
 
 
 def test_manner_planted() -> None:
