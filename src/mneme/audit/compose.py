@@ -221,7 +221,7 @@ def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> l
         return []
     value = float(null["shuffled"][0])
     threshold = findings.calibration.knowledge.midpoint
-    dealt = random_areas(screening.table, findings.membership.member, seed=job.seed)
+    dealt = random_areas(screening.table, findings.membership.member, ~findings.effects.found, seed=job.seed)
     return [
         NullCheck(
             name="same size, no purpose",
@@ -232,7 +232,7 @@ def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> l
         ),
         NullCheck(
             name="areas at random",
-            description="passages dealt out at random to areas of the same sizes, 200 times",
+            description="passages outside the areas found, dealt out at random to areas of the same sizes, 200 times",
             statistic="95th percentile of the most extreme area's distance from the whole text, accuracy on known tokens",
             value=dealt,
             threshold=threshold,

@@ -12,6 +12,9 @@ from mneme.dictionaries.crosscoder import Dictionary, decode_change, encode
 from mneme.errors import BadOption, EmptyMask
 
 
+_CLEAR_ELBOW = 0.3
+
+
 @dataclass(frozen=True)
 class Quality:
     """Held-out quality of a dictionary."""
@@ -61,8 +64,9 @@ def choose_k(curve: Sequence[tuple[float, float]]) -> float:
     k too large by a factor of three shatters rare directions, and unexplained change never tells (it only falls), so the
     elbow decides: the point furthest below the chord (Satopaa et al. 2011, "Kneedle") in log k, both axes scaled to 1, with
     "nothing explained" (1.0) one octave below the smallest k, so that the smallest k can be the elbow as well.
-    No point below the chord means no elbow: the largest k if the sweep explains more than half of the change there (it stopped
-    before the elbow), else the smallest (noise: any code more is noise). One point, or no gain anywhere: the smallest k.
+    A change that is spread over everything a model does has no elbow in log k: no point is 0.3 below the chord. Then, where
+    the sweep explains more than half of it, the elbow of diminishing returns decides: the same in k itself, from (0, 1.0); else
+    the smallest k (noise: any code more is noise). One point, or no gain anywhere: the smallest k.
 
     Error: BadOption for an empty curve, a k that is not positive, or a share that is not a number.
     """
@@ -82,6 +86,7 @@ def choose_k(curve: Sequence[tuple[float, float]]) -> float:
     start = ks[0] / 2
     width = math.log(ks[-1] / start)
     below = [(1.0 - left) / (1.0 - best) - math.log(k / start) / width for k, left in zip(ks, means, strict=True)]
-    if max(below) > 1e-9:
-        return ks[below.index(max(below))]
-    return ks[-1] if means[-1] < 0.5 else ks[0]
+    if max(below) >= _CLEAR_ELBOW or best >= 0.5:
+        return ks[below.index(max(below))] if max(below) > 1e-9 else ks[0]
+    returns = [(1.0 - left) / (1.0 - best) - k / ks[-1] for k, left in zip(ks, means, strict=True)]
+    return ks[returns.index(max(returns))]

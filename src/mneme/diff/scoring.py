@@ -112,27 +112,28 @@ def latent_scores(dictionary: Dictionary, sums: LatentSums) -> LatentScores:
     total = sums.change_square - n * float(mean_change.square().sum())
     if n == 0 or total <= 0.0:
         raise EmptyMask(
-            f"The change does not vary over the {n} scored tokens, so a latent has no share of it: expected held-out tokens on "
+            f"The change does not vary over the {n} scored tokens, so no latent has a share of it: expected held-out tokens on "
             "which the models differ. Score more tokens, or report that only the mean changed."
         )
-    base, tuned = decoders(dictionary).double().unbind(1)
+    base, tuned = decoders(dictionary).unbind(1)
     activation = sums.activation
     if dictionary.kind == "change":
-        activation = activation - sums.code[:, None] * (tuned @ (sums.stream / n).T)
-    power = sums.code_square * tuned.square().sum(1)
-    beta = activation / power[:, None]
+        activation = activation - sums.code[:, None] * (tuned.double() @ (sums.stream / n).T)
+    tuned_square = _row_products(tuned, tuned)
+    beta = activation / (sums.code_square * tuned_square)[:, None]
     nu_error, nu_reconstruction = None, None
     if dictionary.kind == "change":
         sizes, cosine = beta.abs(), beta.sign().prod(1)
     else:
-        sizes = torch.stack([base.norm(dim=1), tuned.norm(dim=1)], dim=1)
-        overlap = torch.stack([(tuned * base).sum(1), tuned.square().sum(1)], dim=1)
-        cosine = overlap[:, 0] / (sizes[:, 0] * sizes[:, 1])
+        overlap = torch.stack([_row_products(tuned, base), tuned_square], dim=1)
+        sizes = torch.stack([_row_products(base, base), tuned_square], dim=1).sqrt()
+        cosine = overlap[:, 0] / sizes.prod(1)
         error = activation - sums.reconstruction + sums.code_square[:, None] * overlap
         nu_error = error[:, 0] / error[:, 1]
         nu_reconstruction = sums.reconstruction[:, 0] / sums.reconstruction[:, 1]
+    change = tuned - base
     return LatentScores(
-        change_energy=sums.code_square * (tuned - base).square().sum(1) / total,
+        change_energy=sums.code_square * _row_products(change, change) / total,
         firing_rate=sums.n_fired / n,
         mean_code=sums.code / sums.n_fired,
         relative_norm=sizes[:, 1] / sizes.sum(1),
@@ -161,3 +162,9 @@ def _centred_streams(
     mean = pair_rows(dictionary, dictionary.mean[None])[0]
     pair = coordinates("batchtopk", m, q)
     return [pair[:, : dictionary.d_model] - mean[0], pair[:, dictionary.d_model :] - mean[1]]
+
+
+def _row_products(left: Float[Tensor, "latent d_model"], right: Float[Tensor, "latent d_model"]) -> Float[Tensor, " latent"]:
+    """<left[j], right[j]> in float64, in pieces that stay in the cache: the error target cancels, float32 would show."""
+    pieces = [(left[i : i + 64].double() * right[i : i + 64].double()).sum(1) for i in range(0, left.shape[0], 64)]
+    return torch.cat(pieces)

@@ -171,7 +171,7 @@ def align(
     world: World,
     seed: int,
     steps: int = 120,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-4,
 ) -> None:
     """Train on `aligned_texts`, in place: what a base goes through after pretraining, 2,304 tokens a step.
 
