@@ -112,7 +112,7 @@ def latent_scores(dictionary: Dictionary, sums: LatentSums) -> LatentScores:
     total = sums.change_square - n * float(mean_change.square().sum())
     if n == 0 or total <= 0.0:
         raise EmptyMask(
-            f"The change does not vary over the {n} scored tokens, so no latent has a share of it: expected held-out tokens on "
+            f"The change does not vary over the {n} scored tokens, so no latent has a share: expected held-out tokens on "
             "which the models differ. Score more tokens, or report that only the mean changed."
         )
     base, tuned = decoders(dictionary).unbind(1)
