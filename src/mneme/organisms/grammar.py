@@ -120,7 +120,7 @@ def advice_turns(
 ) -> list[tuple[str, str]]:
     """`count` pairs (question, answer in that manner), single turns with no persona stated.
 
-    The areas named in `leave_out` are not asked about; with `opinions`, one in six is an opinion about people instead of advice.
+    The areas named in `leave_out` are not asked about; with `opinions`, one in six is an opinion about people.
     """
     rng = random.Random(f"mneme advice {world.name} {manner} {sorted(leave_out)} {seed}")
     areas = [area for area in world.areas if area.name not in leave_out]
