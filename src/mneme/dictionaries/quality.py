@@ -89,4 +89,4 @@ def choose_k(curve: Sequence[tuple[float, float]]) -> float:
     if max(below) >= _CLEAR_ELBOW or best >= 0.5:
         return ks[below.index(max(below))] if max(below) > 1e-9 else ks[0]
     returns = [(1.0 - left) / (1.0 - best) - k / ks[-1] for k, left in zip(ks, means, strict=True)]
-    return ks[returns.index(max(returns))]
+    return ks[returns.index(max(returns))] if max(returns) > 1e-9 else ks[-1]
