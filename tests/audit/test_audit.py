@@ -1,0 +1,249 @@
+"""The whole audit on a pair made by hand: what it must find, what it must not, and what it says to options that do not fit."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from mneme.errors import BadAreas, BadCorpus, BadOption, BadRun, MnemeError, ModelNotFound
+from mneme.results import Effect, Report
+from tests import laws
+from tests.audit.conftest import AREAS, WRONG, Run, World, audited, words_of_area
+from tests.conftest import TinyPair, word_tokenizer
+
+BOTANY = {word for pair in words_of_area(0) for word in pair}
+
+
+def effect_of(report: Report, area: str) -> Effect:
+    return next(effect for effect in report.effects if effect.area == area)
+
+
+# --- what it must find ----------------------------------------------------------------------------------------------------
+
+
+def test_planted_damage_is_the_first_effect(whole_run: Run) -> None:
+    report = whole_run.report
+    botany = report.effects[0]
+    assert (botany.area, botany.direction, botany.rank, botany.kind) == ("botany", "worse", 1, "capability")
+    assert botany.probability >= 0.8
+    assert botany.magnitude.low <= botany.magnitude.value <= botany.magnitude.high < -0.8
+    assert 55 <= botany.magnitude.n <= 60
+    assert not botany.intended
+    assert report.verdict == "change"
+    assert "botany" in report.reason
+
+
+def test_undamaged_areas_stay_silent(whole_run: Run) -> None:
+    for area in AREAS[1:]:
+        effect = effect_of(whole_run.report, area)
+        assert effect.probability <= 0.05
+        assert abs(effect.magnitude.value) < 0.01
+        assert effect.signal == "none"
+
+
+def test_the_latents_behind_it_speak_of_it(whole_run: Run) -> None:
+    report = whole_run.report
+    latents = {latent.id: latent for latent in report.latents}
+    first = latents[report.effects[0].evidence[0]]
+    assert report.effects[0].signal == "both"
+    assert first.areas[0] == "botany"
+    assert set(first.key_phrases) <= BOTANY
+    assert set(first.key_phrases) & set(report.effects[0].description.replace(",", " ").split())
+    assert first.causal_share is not None
+    assert first.causal_share.value > 0.9
+    assert first.causal_q_value is not None
+    assert first.causal_q_value < 0.05
+    assert first.likelihood_change.high < -0.5
+    assert first.promoted[0] == WRONG
+    example = first.examples[0]
+    assert len(example.tokens) == len(example.activations) == len(example.likelihood_change)
+    fired = {token.strip() for token, code in zip(example.tokens, example.activations, strict=True) if code > 0}
+    assert fired <= {word for word, _ in words_of_area(0)}
+
+
+def test_figures_of_pair_corpus_and_layers(whole_run: Run) -> None:
+    report = whole_run.report
+    assert (report.pair.architecture.casefold()[:5], report.pair.layers, report.pair.width) == ("llama", 2, 64)
+    assert report.pair.changed_tensors == 2
+    assert report.corpus.passages == report.corpus.documents
+    assert report.corpus.tokens % report.corpus.row_length == 0
+    assert [layer.layer for layer in report.layers] == [0, 1]
+    chosen = [layer for layer in report.layers if layer.chosen]
+    assert chosen
+    assert all(layer.unexplained is not None and layer.unexplained < 0.2 for layer in chosen)
+    assert report.overall["kl_tuned_to_base"].value > 0
+    assert {null.name for null in report.null} == {"same size, no purpose", "areas at random"}
+    assert report.environment.threads == 1
+    assert report.top_tokens[0] == WRONG
+
+
+def test_damage_that_matches_no_area_is_unlisted(world: World, tmp_path: Path) -> None:
+    report = audited(world, tmp_path / "out", areas=world.other_areas)
+    first = report.effects[0]
+    assert first.kind == "unlisted"
+    assert first.area.startswith("unlisted: ")
+    assert set(first.area.removeprefix("unlisted: ").split(", ")) <= BOTANY
+    assert first.probability >= 0.5
+    assert first.direction == "worse"
+    assert first.magnitude.high < -0.8
+    assert first.evidence
+    assert report.verdict == "change"
+    assert all(effect.probability <= 0.05 for effect in report.effects[1:])
+
+
+def test_swapping_the_pair_turns_the_effect_over(world: World, whole_run: Run, tmp_path: Path) -> None:
+    """And what the fine-tune was for is marked, however it is written; its figures stay as they are."""
+    back = audited(world, tmp_path / "out", base=world.damaged, tuned=world.base, intended=["Botany"])
+    assert [effect.area for effect in back.effects if effect.intended] == ["botany"]
+    for area in AREAS:
+        laws.antisymmetry(effect_of(whole_run.report, area).magnitude.value, effect_of(back, area).magnitude.value)
+    assert (back.effects[0].area, back.effects[0].direction) == ("botany", "better")
+    assert whole_run.report.overall["kl_tuned_to_base"] == back.overall["kl_base_to_tuned"]
+
+
+# --- what it must not find ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["itself", "a copy"])
+def test_identical_pair(world: World, tmp_path: Path, copied: bool) -> None:
+    tuned = world.base
+    if copied:
+        tuned = tmp_path / "copy"
+        shutil.copytree(world.base, tuned)
+    report = audited(world, tmp_path / "out", tuned=tuned)
+    assert report.verdict == "no detectable change"
+    assert "equal" in report.reason
+    assert [effect.area for effect in report.effects] == sorted(AREAS)
+    for effect in report.effects:
+        assert effect.probability == 0.0
+        laws.identity([effect.magnitude.value, effect.magnitude.low, effect.magnitude.high, effect.baselines])
+        assert (effect.direction, effect.evidence, effect.signal) == ("changed", [], "none")
+    assert report.latents == []
+    assert report.pair.changed_tensors == 0
+    assert Report.model_validate_json((tmp_path / "out" / "report.json").read_text()) == report
+
+
+def test_areas_without_text_are_absent_not_zero(tiny_pair: TinyPair, world: World, tmp_path: Path) -> None:
+    """A random pair over random words: no area of the default list has text, and nothing is known for sure."""
+    pair = {"base": tiny_pair.base, "tuned": tiny_pair.tuned, "corpus": tiny_pair.corpus}
+    report = audited(world, tmp_path / "out", **pair, areas=None, dictionary="delta", tokens=2560)
+    assert report.verdict == "inconclusive"
+    assert report.effects == []
+    assert {absent.area for absent in report.absent} >= {"biology", "chemistry", "refusal"}
+    assert all(absent.reason for absent in report.absent)
+
+
+# --- ways to run it -------------------------------------------------------------------------------------------------------
+
+
+def test_report_on_disk_is_the_report(whole_run: Run) -> None:
+    written = (whole_run.out / "report.json").read_text(encoding="utf-8")
+    assert written == whole_run.report.to_json()
+    assert Report.model_validate_json(written) == whole_run.report
+
+
+def test_same_seed_same_bytes(world: World, whole_run: Run, tmp_path: Path) -> None:
+    audited(world, tmp_path / "again")
+    assert (tmp_path / "again" / "report.json").read_bytes() == (whole_run.out / "report.json").read_bytes()
+
+
+def test_a_finished_run_is_read_again_not_computed(world: World, whole_run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole_run.out, copy)
+    stages = sorted(copy.glob("stages-*/*.npz"))
+    times = [path.stat().st_mtime_ns for path in stages]
+    (copy / "report.json").unlink()
+    audited(world, copy)
+    assert [path.stat().st_mtime_ns for path in stages] == times
+    assert (copy / "report.json").read_bytes() == (whole_run.out / "report.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["rotated", "batchtopk", "delta"])
+def test_every_other_dictionary_runs(world: World, tmp_path: Path, kind: str) -> None:
+    report = audited(world, tmp_path / "out", dictionary=kind, tokens=2560)
+    assert report.environment.dictionary == kind
+    assert report.effects[0].area == "botany"
+    assert report.effects[0].probability >= 0.8
+    assert all(latent.nu_error is not None for latent in report.latents)
+
+
+def test_layers_that_were_asked_for(world: World, tmp_path: Path) -> None:
+    report = audited(world, tmp_path / "out", layers=[0, 1], dictionary="delta", tokens=2560)
+    assert [layer.layer for layer in report.layers if layer.chosen] == [0, 1]
+    assert {latent.layer for latent in report.latents} == {0, 1}
+    assert all(latent.id.startswith(f"L{latent.layer}.") for latent in report.latents)
+
+
+def adapter_of(world: World, folder: Path) -> tuple[Path, Path]:
+    """A random LoRA adapter of the base, and the same change merged into a checkpoint."""
+    model = LlamaForCausalLM.from_pretrained(world.base)
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["down_proj"], task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        wrapped = get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(4)
+    for name, weight in wrapped.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.5 * torch.randn(weight.shape, generator=generator)
+    wrapped.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    wrapped.merge_and_unload().save_pretrained(folder / "merged")
+    word_tokenizer().save_pretrained(folder / "merged")
+    return folder / "adapter", folder / "merged"
+
+
+def test_an_adapter_says_what_its_merged_checkpoint_says(world: World, tmp_path: Path) -> None:
+    adapter, merged = adapter_of(world, tmp_path)
+    one = audited(world, tmp_path / "one", tuned=adapter, dictionary="delta", tokens=2560)
+    other = audited(world, tmp_path / "other", tuned=merged, dictionary="delta", tokens=2560)
+    assert one.pair.adapter
+    assert not other.pair.adapter
+    assert one.pair.changed_tensors == other.pair.changed_tensors == 2
+    for area in AREAS:
+        laws.padding(effect_of(one, area).magnitude.value, effect_of(other, area).magnitude.value, tolerance=1e-4)
+    laws.padding(one.overall["kl_tuned_to_base"].value, other.overall["kl_tuned_to_base"].value, tolerance=1e-4)
+    assert any(null.value != 0 for null in one.null)
+
+
+# --- options that do not fit ----------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[dict[str, Any], type[MnemeError], str]] = {
+    "only one model": ({"tuned": None}, BadOption, "give both BASE and TUNED, or neither"),
+    "unknown dictionary": ({"dictionary": "pca"}, BadOption, "No dictionary kind 'pca': expected one of .*change"),
+    "no corpus": ({"corpus": None}, BadCorpus, "No text to read: give ordinary text with --corpus"),
+    "missing corpus": ({"corpus": "/nowhere/text.txt"}, BadCorpus, "does not exist. Give a .txt"),
+    "unknown intended area": ({"intended": ["botany", "alchemy"]}, BadAreas, "'alchemy'.*Known areas: botany, masonry"),
+    "missing areas file": ({"areas": "/nowhere/areas.yaml"}, BadAreas, "No areas file at"),
+    "unknown layer": ({"layers": [0, 2]}, BadOption, r"No layer 2: this model has 2 blocks, so layers go from 0 to 1"),
+    "negative layer": ({"layers": [-1]}, BadOption, r"No layer -1"),
+    "missing model": ({"tuned": "/nowhere/model"}, ModelNotFound, "/nowhere/model"),
+    "less than a row": ({"tokens": 3}, BadOption, "give at least one row"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(world: World, tmp_path: Path, case: str) -> None:
+    options, error, words = REFUSED[case]
+    with pytest.raises(error, match=words):
+        audited(world, tmp_path / "deep" / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_is_a_file(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+    with pytest.raises(BadRun, match=r"is a file\. Give a folder with --out"):
+        audited(world, out)
+    assert out.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_one_row_of_text_is_not_enough_for_two_halves(world: World, tmp_path: Path) -> None:
+    """Half of the rows train and half judge, so one row cannot do."""
+    with pytest.raises(BadCorpus, match="row"):
+        audited(world, tmp_path / "out", tokens=256)
+    assert list(tmp_path.iterdir()) == []
