@@ -111,10 +111,11 @@ def record_latent(
     )
     column = {name: float(values[chosen.latent]) for name, values in codes.scores.items()}
     nu_error, nu_reconstruction, norm = _scaling(column, context, chosen.latent)
+    preferred = _preferred(firings, chosen.latent, areas, membership)
     return Latent(
         id=latent_id(codes.layer, chosen.latent),
         layer=codes.layer,
-        description=said.text,
+        description=(f"in text of {' and '.join(preferred)}: " if preferred else "") + said.text,
         change_energy=column["change_energy"],
         causal_share=chosen.causal,
         causal_q_value=chosen.causal_q,
@@ -129,7 +130,7 @@ def record_latent(
         promoted=promoted,
         suppressed=suppressed,
         description_score=said.score,
-        areas=_preferred(firings, chosen.latent, areas, membership),
+        areas=preferred,
         examples=_examples(text, firings, own[np.concatenate([shown, held_out])[:_EXAMPLES]], chosen.latent),
     )
 

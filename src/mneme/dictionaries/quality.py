@@ -11,7 +11,6 @@ from torch import Tensor
 from mneme.dictionaries.crosscoder import Dictionary, decode_change, encode
 from mneme.errors import BadOption, EmptyMask
 
-
 _CLEAR_ELBOW = 0.3
 
 

@@ -303,9 +303,9 @@ def _shared_tokenizer(base: LoadedModel, tuned: LoadedModel, base_name: str, tun
             "(tokenizer.save_pretrained)."
         )
     own = tokenizer.decode(range(0, len(tokenizer), max(1, len(tokenizer) // 500)))
-    probe = tokenizer(f"{PROBE_TEXT} {own}")["input_ids"]
+    probe = tokenizer(f"{PROBE_TEXT} {own}", verbose=False)["input_ids"]
     if tuned.tokenizer is not None:
-        other = tuned.tokenizer(f"{PROBE_TEXT} {own}")["input_ids"]
+        other = tuned.tokenizer(f"{PROBE_TEXT} {own}", verbose=False)["input_ids"]
         if probe != other:
             at = next((i for i, (a, b) in enumerate(zip(probe, other, strict=False)) if a != b), min(len(probe), len(other)))
             raise ModelMismatch(

@@ -66,7 +66,7 @@ def continue_training(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, seed: int, steps: int = 40
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
-    align(model, tokenizer, world, 1_000 + seed, steps, learning_rate=1e-4)
+    align(model, tokenizer, world, 1_000 + seed, steps, learning_rate=5e-5)
 
 
 def narrow(
