@@ -76,7 +76,7 @@ def read_corpus(
     kept = []
     for text in texts:
         if text.strip():
-            kept.append(text.strip().encode("utf-8", "replace").decode())  # JSON can escape half a character
+            kept.append(_whole_characters(text.strip()))
         if max_documents is not None and len(kept) == max_documents:
             break
     if not kept:
@@ -152,6 +152,15 @@ def _mend(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         mended.append((last, last) if a == b == 0 and i else (a, b))
         last = mended[-1][1]
     return mended
+
+
+def _whole_characters(text: str) -> str:
+    """The same string, or "?" for each half of a character that JSON can escape and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _of_file(path: Path, tokenizer: PreTrainedTokenizerBase | None) -> Iterable[str]:
