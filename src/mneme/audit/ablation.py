@@ -11,6 +11,7 @@ from torch import Tensor
 from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import Firings
 from mneme.diff.causal import check_latent
+from mneme.errors import EmptyMask
 from mneme.models.pair import ModelPair
 from mneme.runs import Arrays
 
@@ -28,19 +29,30 @@ def causal_checks(
     seed: int,
     advance: Callable[[int], None],
 ) -> Arrays:
-    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p."""
+    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p; latents on whose
+    rows the two models say the same have none: there is nothing to take away."""
     directions = change_directions(codes.dictionary)
-    out = np.zeros((len(latents), 6))
-    for number, latent in enumerate(latents):
+    table = []
+    for latent in latents:
         rows, code = _strongest_rows(firings, latent, ids.shape[1])
         others = directions[[other for other in latents if other != latent]] if len(latents) > 1 else directions[:0]
-        result = check_latent(
-            pair, ids[rows], passage[rows], codes.layer, torch.from_numpy(code).float(), directions[latent], others, seed=seed
-        )
-        share = result.share
-        out[number] = latent, share.value, share.low, share.high, share.n, result.p_value
         advance(1)
-    return {"causal": out}
+        try:
+            result = check_latent(
+                pair,
+                ids[rows],
+                passage[rows],
+                codes.layer,
+                torch.from_numpy(code).float(),
+                directions[latent],
+                others,
+                seed=seed,
+            )
+        except EmptyMask:
+            continue
+        share = result.share
+        table.append((latent, share.value, share.low, share.high, share.n, result.p_value))
+    return {"causal": np.array(table, dtype=np.float64).reshape(-1, 6)}
 
 
 def _strongest_rows(firings: Firings, latent: int, seq: int) -> tuple[Int[ndarray, " row"], Float[ndarray, "row seq"]]:

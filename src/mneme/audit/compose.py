@@ -153,7 +153,7 @@ def record_latents(job: Job, screening: Screening, findings: Findings, track: Tr
         context = _context(layer)
         advance = track(f"descriptions L{layer.codes.layer} (latents)", len(layer.chosen))
         for latent in layer.chosen:
-            share, q_value = layer.causal[latent]
+            share, q_value = layer.causal.get(latent, (None, None))
             records.append(
                 record_latent(
                     job.pair,
