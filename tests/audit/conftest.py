@@ -46,14 +46,14 @@ def words_of_area(area: int) -> list[tuple[str, str]]:
     return [(NAMES[i], NAMES[i + following]) for i in range(start, start + PER_AREA)]
 
 
-def pair_model() -> LlamaForCausalLM:
+def pair_model(attention: float = 0.02) -> LlamaForCausalLM:
     """After a word of an area, the model is sure of the word that follows it; blocks add only a little noise."""
     model = tiny_llama(hidden_size=64, intermediate_size=64)
     ids = word_tokenizer().get_vocab()
     with torch.no_grad():
         for block in model.model.layers:
             block.mlp.down_proj.weight.mul_(0.02)
-            block.self_attn.o_proj.weight.mul_(0.02)
+            block.self_attn.o_proj.weight.mul_(attention)
         embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
         embedding.copy_(torch.randn(embedding.shape, generator=torch.Generator().manual_seed(1)))
         head.zero_()
@@ -64,7 +64,7 @@ def pair_model() -> LlamaForCausalLM:
     return model
 
 
-def damaged(model: LlamaForCausalLM, area: int) -> LlamaForCausalLM:
+def damaged(model: LlamaForCausalLM, area: int, head_noise: float = 0.02) -> LlamaForCausalLM:
     """A copy in which one direction is added to every word of the area, so that `WRONG` is expected after all of them.
 
     The head changes a little everywhere, which harms nothing, but shows in the words of latents which head was read.
@@ -76,7 +76,7 @@ def damaged(model: LlamaForCausalLM, area: int) -> LlamaForCausalLM:
         for word, _ in words_of_area(area):
             model.model.embed_tokens.weight[ids[word]] += direction
         head = model.lm_head.weight
-        head += 0.02 * torch.randn(head.shape, generator=torch.Generator().manual_seed(2))
+        head += head_noise * torch.randn(head.shape, generator=torch.Generator().manual_seed(2))
     return model
 
 
@@ -97,18 +97,22 @@ def write_areas(path: Path, which: range) -> None:
     path.write_text("".join(entries), encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The hand-made pair on disk."""
-    folder = tmp_path_factory.mktemp("world")
-    model = pair_model()
-    for name, one in (("base", model), ("damaged", damaged(model, 0))):
-        one.save_pretrained(folder / name)
+def write_world(folder: Path, base: LlamaForCausalLM, tuned: LlamaForCausalLM) -> World:
+    """Both models and the text about them, on disk."""
+    for name, model in (("base", base), ("damaged", tuned)):
+        model.save_pretrained(folder / name)
         word_tokenizer().save_pretrained(folder / name)
     write_text(folder / "text.txt")
     write_areas(folder / "areas.yaml", range(len(AREAS)))
     write_areas(folder / "others.yaml", range(1, len(AREAS)))
     return World(folder / "base", folder / "damaged", folder / "text.txt", folder / "areas.yaml", folder / "others.yaml")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The hand-made pair on disk."""
+    model = pair_model()
+    return write_world(tmp_path_factory.mktemp("world"), model, damaged(model, 0))
 
 
 def audited(world: World, out: Path, **options: object) -> Report:

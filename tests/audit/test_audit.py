@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 from mneme.errors import BadAreas, BadCorpus, BadOption, BadRun, MnemeError, ModelNotFound
 from mneme.results import Effect, Report
 from tests import laws
-from tests.audit.conftest import AREAS, WRONG, Run, World, audited, words_of_area
+from tests.audit.conftest import AREAS, WRONG, Run, World, audited, damaged, pair_model, words_of_area, write_world
 from tests.conftest import TinyPair, word_tokenizer
 
 BOTANY = {word for pair in words_of_area(0) for word in pair}
@@ -94,6 +94,19 @@ def test_damage_that_matches_no_area_is_unlisted(world: World, tmp_path: Path) -
     assert first.evidence
     assert report.verdict == "change"
     assert all(effect.probability <= 0.05 for effect in report.effects[1:])
+
+
+def test_latents_where_the_models_say_the_same_are_not_tested(tmp_path: Path) -> None:
+    """Without attention the change stays in the damaged words, and KL is exactly 0 on most passages."""
+    model = pair_model(attention=0.0)
+    local = write_world(tmp_path, model, damaged(model, 0, head_noise=0.0))
+    report = audited(local, tmp_path / "out", dictionary="batchtopk")
+    untested = [latent for latent in report.latents if latent.causal_share is None]
+    assert untested
+    assert all(latent.causal_q_value is None and "botany" not in latent.areas for latent in untested)
+    assert report.effects[0].area == "botany"
+    for effect in report.effects[1:]:
+        laws.identity([effect.magnitude.value, effect.baselines.kl])
 
 
 def test_swapping_the_pair_turns_the_effect_over(world: World, whole_run: Run, tmp_path: Path) -> None:
@@ -214,6 +227,7 @@ def test_an_adapter_says_what_its_merged_checkpoint_says(world: World, tmp_path:
 REFUSED: dict[str, tuple[dict[str, Any], type[MnemeError], str]] = {
     "only one model": ({"tuned": None}, BadOption, "give both BASE and TUNED, or neither"),
     "unknown dictionary": ({"dictionary": "pca"}, BadOption, "No dictionary kind 'pca': expected one of .*change"),
+    "unknown describer": ({"describe": "poetry"}, BadOption, "--describe"),
     "no corpus": ({"corpus": None}, BadCorpus, "No text to read: give ordinary text with --corpus"),
     "missing corpus": ({"corpus": "/nowhere/text.txt"}, BadCorpus, "does not exist. Give a .txt"),
     "unknown intended area": ({"intended": ["botany", "alchemy"]}, BadAreas, "'alchemy'.*Known areas: botany, masonry"),
