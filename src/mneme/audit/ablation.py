@@ -29,8 +29,8 @@ def causal_checks(
     seed: int,
     advance: Callable[[int], None],
 ) -> Arrays:
-    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p; latents on
-    whose rows the two models say the same have none: there is nothing to take away."""
+    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p; latents
+    on whose rows the two models say the same have none: there is nothing to take away."""
     directions = change_directions(codes.dictionary)
     table = []
     for latent in latents:
