@@ -59,7 +59,7 @@ def find(job: Job, screening: Screening, layers: list[LayerFindings], track: Tra
     words = count_words([passage.text for passage in job.rows.passages])
     membership = match_areas(words, job.areas)
     calibration = shipped_calibration()
-    chosen_layers = [layer.codes.layer for layer in layers]
+    chosen_layers = [layer.codes.layer for layer in layers] or list(range(job.pair.n_layers))
     relative = screening.screened.relative_change[:, 1:, chosen_layers].astype(np.float32).mean(axis=-1).reshape(-1)
     effects = area_effects(screening, words, job.areas, membership, relative, calibration, seed=job.seed)
     judged_layers = [_judge(job, screening, layer, effects, membership, track) for layer in layers]

@@ -25,7 +25,7 @@ from mneme.describe.client import endpoint_of
 from mneme.describe.endpoint import check_endpoint
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
-from mneme.errors import BadAreas, BadCorpus, BadOption
+from mneme.errors import BadAreas, BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import ModelPair, load_pair
 from mneme.models.weights import weight_changes
@@ -192,8 +192,13 @@ def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Fi
     for layer in layers:
         sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed)
-        own = _fitted(job, stream, job.kind, track)
-        context = _fitted(job, stream, "rotated", track) if job.kind == "change" else None
+        try:
+            own = _fitted(job, stream, job.kind, track)
+            context = _fitted(job, stream, "rotated", track) if job.kind == "change" else None
+        except EmptyMask:
+            # A change of the head alone, or of one constant vector: the effects are read without latents.
+            job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
+            continue
         found.append(LayerFindings(own, context))
     return find(job, screening, found, track)
 
