@@ -1,5 +1,6 @@
 """The whole audit on a pair made by hand: what it must find, what it must not, and what it says to options that do not fit."""
 
+import copy
 import shutil
 import warnings
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_latents_where_the_models_say_the_same_are_not_tested(tmp_path: Path) ->
     assert report.effects[0].area == "botany"
     for effect in report.effects[1:]:
         laws.identity([effect.magnitude.value, effect.baselines.kl])
+
+
+def test_a_change_of_the_head_alone_is_found_without_latents(tmp_path: Path) -> None:
+    """The residual streams are equal, so there is nothing to train a dictionary on; the damage is real all the same."""
+    model = pair_model()
+    tuned = copy.deepcopy(model)
+    followers = word_tokenizer().convert_tokens_to_ids([word for _, word in words_of_area(0)])
+    tuned.lm_head.weight.data[followers] *= -1
+    report = audited(write_world(tmp_path, model, tuned), tmp_path / "out")
+    first = report.effects[0]
+    assert (first.area, first.direction, first.signal, first.evidence) == ("botany", "worse", "likelihood", [])
+    assert first.probability >= 0.8
+    assert report.latents == []
+    assert not any(layer.chosen for layer in report.layers)
 
 
 def test_swapping_the_pair_turns_the_effect_over(world: World, whole_run: Run, tmp_path: Path) -> None:
