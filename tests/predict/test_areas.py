@@ -256,12 +256,13 @@ def test_a_keyword_of_most_passages_singles_nothing_out() -> None:
     assert not found.member.any()
 
 
-def test_knowledge_and_manner_do_not_compete() -> None:
-    """The same words as an area of each kind: both keep their members. Twice the same kind would have to share them too."""
+def test_manner_is_not_grown_and_does_not_compete_with_knowledge() -> None:
+    """The same words as an area of each kind: knowledge grows to its topic, manner stays with the passages that show it."""
     passages, truth = planted_text(600, 6, ("zinc",))
     keywords = planted_areas("zinc")[0].keywords
     areas = (Area(name="zinc", keywords=keywords), Area(name="zinc manner", keywords=keywords, kind="behaviour"))
     found = match_areas(count_words(passages), areas)
     is_zinc = np.array([name == "zinc" for name in truth])
-    assert found.member[0][is_zinc].mean() > 0.98
-    assert found.member[1][is_zinc].mean() > 0.98
+    assert found.member[0][is_zinc].mean() > 0.9
+    assert found.member[1].sum() == found.seeds[1] == found.seeds[0]
+    assert found.member[1][is_zinc].sum() == found.seeds[1]
