@@ -28,7 +28,7 @@ from mneme.results import Estimate
 from mneme.stats import holm, mcnemar_exact
 
 MATERIAL_POINTS = 0.05
-PRIOR = {"capability": 0.02, "behaviour": 1.5}
+PRIOR = {"knowledge": 0.02, "manner_more": 1.5, "manner_less": 6.0}
 
 
 def organisms_of(world: str) -> list[tuple[str, int]]:
@@ -113,9 +113,18 @@ def collect(worlds: list[str], tokens: int, cache: Path) -> list[dict[str, objec
     return lines
 
 
+def of_curve(lines: list[dict], name: str) -> list[dict]:
+    """The cells that one curve is for: areas of knowledge, manners that became likelier, manners that became less likely."""
+    if name == "knowledge":
+        return [line for line in lines if line["kind"] == "capability"]
+    return [line for line in lines if line["kind"] == "behaviour" and (line["effect"]["value"] > 0) == (name == "manner_more")]
+
+
 def fit(lines: list[dict[str, object]], kind: str) -> Curve:
-    """The curve of one kind."""
-    own = [line for line in lines if line["kind"] == kind]
+    """The curve of one kind; the prior alone where there is no cell."""
+    own = of_curve(lines, kind)
+    if not own:
+        return Curve(PRIOR[kind], 3.0)
     sizes = np.array([shrunk_size(Estimate.model_validate(line["effect"])) for line in own])
     material = np.array([bool(line["material"]) for line in own])
     return fit_curve(sizes, material, prior_midpoint=PRIOR[kind])
@@ -124,7 +133,9 @@ def fit(lines: list[dict[str, object]], kind: str) -> Curve:
 def judge(lines: list[dict[str, object]], curves: dict[str, Curve]) -> None:
     """Accuracy, Brier score and the errors of the curves on cells."""
     for kind, curve in curves.items():
-        own = [line for line in lines if line["kind"] == kind]
+        own = of_curve(lines, kind)
+        if not own:
+            continue
         chance = np.array([probability(Estimate.model_validate(line["effect"]), curve) for line in own])
         material = np.array([bool(line["material"]) for line in own])
         print(
@@ -158,8 +169,7 @@ def main() -> None:
     if options.out:
         pairs = len({(line["world"], line["pair"], line["seed"]) for line in lines})
         content = {
-            "knowledge": curves["capability"]._asdict(),
-            "manner": curves["behaviour"]._asdict(),
+            **{name: curve._asdict() for name, curve in curves.items()},
             "fitted_on": f"{pairs} pairs, {len(lines)} areas, worlds {' and '.join(options.worlds)}",
         }
         options.out.write_text(json.dumps(content, indent=2) + "\n")

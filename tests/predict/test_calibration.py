@@ -97,7 +97,7 @@ def test_fit_curve_is_pulled_up_by_cells_that_are_never_material() -> None:
 
 def test_shipped_calibration() -> None:
     calibration = shipped_calibration()
-    for curve in (calibration.knowledge, calibration.manner):
+    for curve in (calibration.knowledge, calibration.manner_more, calibration.manner_less):
         assert curve.midpoint > 0
         assert curve.slope > 0
     assert calibration.fitted_on

@@ -55,8 +55,7 @@ def area_effects(
             if isinstance(magnitude, AbsentArea):
                 absent.append(magnitude)
                 continue
-            curve = calibration.knowledge if kind == "capability" else calibration.manner
-            chance = probability(magnitude, curve)
+            chance = probability(magnitude, calibration.curve_of(kind, magnitude.value))
             if kind == "capability" and chance >= MATERIAL:
                 found = found | member
             effects.append(

@@ -2,8 +2,8 @@
 
 P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2)
 (positive-part James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair
-(midpoint, slope) for knowledge (accuracy on known tokens) and one for manner (nats per passage), fitted by penalised
-maximum likelihood on organisms whose truth was measured, in worlds other than the one it ships to be judged on; see
+(midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of manner (nats per passage), fitted by
+penalised maximum likelihood on organisms whose truth was measured, in worlds other than the one it ships to be judged on; see
 `benchmarks/calibrate.py`, which writes `calibration.json`.
 """
 
@@ -31,17 +31,27 @@ class Curve(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Both curves and what they were fitted on."""
+    """The three curves and what they were fitted on."""
 
     knowledge: Curve
-    manner: Curve
+    manner_more: Curve
+    """For text of a manner that became likelier than its like."""
+    manner_less: Curve
+    """For text that became less likely: mostly immaterial, because a manner that a model hardly shows cannot become rarer."""
     fitted_on: str
+
+    def curve_of(self, kind: str, value: float) -> Curve:
+        """The curve for an effect of this kind and sign."""
+        if kind != "behaviour":
+            return self.knowledge
+        return self.manner_more if value > 0 else self.manner_less
 
 
 def shipped_calibration() -> Calibration:
     """The calibration in the package."""
     content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
-    return Calibration(Curve(**content["knowledge"]), Curve(**content["manner"]), content["fitted_on"])
+    curves = {name: Curve(**content[name]) for name in ("knowledge", "manner_more", "manner_less")}
+    return Calibration(**curves, fitted_on=content["fitted_on"])
 
 
 def shrunk_size(estimate: Estimate) -> float:
