@@ -60,7 +60,7 @@ class Words(NamedTuple):
         word = self.word if among is None else self.word[among[self.passage]]
         return np.bincount(word, minlength=len(self.vocabulary)).astype(np.float64)
 
-    def count(self, weight: Float[ndarray, " word"] | Bool[ndarray, " word"]) -> Float[ndarray, " passage"]:
+    def total(self, weight: Float[ndarray, " word"] | Bool[ndarray, " word"]) -> Float[ndarray, " passage"]:
         """Sum of `weight` over the distinct words of every passage: how many of them, for a mask."""
         return np.bincount(self.passage, weights=weight[self.word].astype(np.float64), minlength=self.n_passages)
 
@@ -164,7 +164,7 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
     seeds = np.zeros(n_areas, dtype=np.int64)
     for index, area in enumerate(areas):
         keyword = _telling_keywords(words, _keywords(words, area))
-        hits = words.count(keyword)
+        hits = words.total(keyword)
         needed = min(_SEED_KEYWORDS, int(keyword.sum()))
         chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
         seeds[index] = int(chosen.sum())
@@ -202,7 +202,7 @@ def _telling_keywords(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[nda
         return telling
     frequency = words.frequency()
     for index in np.flatnonzero(keyword & (frequency >= 20)):
-        hits = words.count(telling | (np.arange(len(keyword)) == index))
+        hits = words.total(telling | (np.arange(len(keyword)) == index))
         here = np.zeros(words.n_passages, dtype=bool)
         here[words.passage[words.word == index]] = True
         company, elsewhere = float((hits[here] >= 2).mean()), float((hits[~here] >= 1).mean())
@@ -275,4 +275,4 @@ def naive_bayes_log_odds(
     ratio = np.where(inside + outside < 3, 0.0, np.clip(ratio, -_CLIP, _CLIP))
     if without is not None:
         ratio = np.where(without, 0.0, ratio)
-    return words.count(ratio) + math.log((n_chosen + 0.5) / (n - n_chosen + 0.5))
+    return words.total(ratio) + math.log((n_chosen + 0.5) / (n - n_chosen + 0.5))
