@@ -152,6 +152,7 @@ def test_stem(word: str, expected: str) -> None:
 def test_words_of_leaves_function_words_and_signs_out() -> None:
     assert words_of("The enzymes of LIVER, and 37 kinases: don't!") == ["enzyme", "liver", "kinase", "don't"]
     assert words_of("it is 3.14 -- _x_") == ["x"]
+    assert words_of("I can’t help") == words_of("I can't help") == ["i", "can't", "help"]
 
 
 def test_count_words_counts_presence_of_words_and_pairs() -> None:
@@ -213,15 +214,59 @@ def planted_areas(*topics: str) -> tuple[Area, ...]:
 
 
 def test_membership_grows_from_a_sixth_of_the_words() -> None:
-    """Keywords alone reach about half of a topic's passages (1 - C(25,4)/C(30,4) = 54 %); membership finds nearly all."""
+    """Two keywords stand in 12 % of a topic's passages (4 draws, 5 of 30); membership has to find nearly all."""
     passages, truth = planted_text(1500, 0, ("zinc", "opera"))
     words = count_words(passages)
     found = match_areas(words, planted_areas("zinc", "opera"))
     for row, topic in enumerate(("zinc", "opera")):
         is_topic = np.array([name == topic for name in truth])
-        assert found.seeds[row] < 0.62 * is_topic.sum()
-        assert found.member[row][is_topic].mean() > 0.98
-        assert found.member[row][~is_topic].mean() < 0.01
+        assert found.seeds[row] < 0.2 * is_topic.sum()
+        assert found.member[row][is_topic].mean() > 0.95
+        assert found.member[row][~is_topic].mean() < 0.02
+
+
+def test_stray_keywords_make_no_members() -> None:
+    """Every keyword of an area that the text never treats stands alone in 2 % of the passages, at random: nothing is grown."""
+    passages, _ = planted_text(1500, 7, ("zinc",))
+    generator = np.random.default_rng(8)
+    area = planted_areas("sailing")[0]
+    passages = [text + "".join(f" {word}" for word in area.keywords if generator.random() < 0.02) for text in passages]
+    found = match_areas(count_words(passages), (area,))
+    assert found.member[0].mean() < 0.01
+
+
+def test_growth_stops_where_a_topic_ends_and_its_genre_begins() -> None:
+    """A topic lives inside a genre of a third of the text, 12 genre words a passage: it must not become the genre."""
+    generator = np.random.default_rng(9)
+    passages, truth = planted_text(1500, 9, ("zinc",))
+    is_zinc = np.array([name == "zinc" for name in truth])
+    told = is_zinc | (generator.random(1500) < 0.2)
+    genre = [f"genre{letter}" for letter in "abcdefghijklmnopqrst"]
+    passages = [
+        text + " " + " ".join(generator.choice(genre, 12, replace=False)) if tells else text
+        for text, tells in zip(passages, told, strict=True)
+    ]
+    found = match_areas(count_words(passages), planted_areas("zinc"))
+    assert found.member[0][is_zinc].mean() > 0.8
+    assert found.member[0][told & ~is_zinc].mean() < 0.15
+    assert found.member[0][~told].mean() < 0.02
+
+
+def test_a_keyword_that_means_something_else_here_is_not_followed() -> None:
+    """`zincworda` also stands in every passage of another topic, as "import" does in programs; the others stay with theirs."""
+    passages, truth = planted_text(1500, 10, ("zinc",))
+    passages = [f"{text} zincworda" if name == "other1" else text for text, name in zip(passages, truth, strict=True)]
+    found = match_areas(count_words(passages), planted_areas("zinc"))
+    is_zinc = np.array([name == "zinc" for name in truth])
+    assert found.member[0][is_zinc].mean() > 0.8
+    assert found.member[0][[name == "other1" for name in truth]].mean() < 0.05
+
+
+def test_area_without_keywords_takes_the_words_of_its_description() -> None:
+    passages, truth = planted_text(1500, 11, ("zinc",))
+    area = Area(name="metal", description="On zincworda, zincwordb and zincwordc, with zincwordd and zincworde.")
+    found = match_areas(count_words(passages), (area,))
+    assert found.member[0][[name == "zinc" for name in truth]].mean() > 0.9
 
 
 def test_membership_does_not_depend_on_the_order_of_passages() -> None:
@@ -244,10 +289,17 @@ def test_area_that_the_text_never_touches_has_no_members() -> None:
 def test_few_seeds_stay_what_they_are() -> None:
     """Seven passages are too few to learn an area's words from: they are its members, and nothing is grown."""
     passages, _ = planted_text(300, 4, ("zinc",))
-    passages[:7] = ["harpsichord " + text for text in passages[:7]]
-    found = match_areas(count_words(passages), (Area(name="music", keywords=("harpsichord",)),))
+    passages[:7] = ["harpsichord sonata " + text for text in passages[:7]]
+    found = match_areas(count_words(passages), (Area(name="music", keywords=("harpsichord", "sonata")),))
     assert found.seeds[0] == 7
     assert np.flatnonzero(found.member[0]).tolist() == list(range(7))
+
+
+def test_the_only_keyword_of_an_area_is_enough_where_it_stands() -> None:
+    passages, _ = planted_text(300, 4, ("zinc",))
+    passages[:20] = ["harpsichord " + text for text in passages[:20]]
+    found = match_areas(count_words(passages), (Area(name="music", keywords=("harpsichord",)),))
+    assert np.flatnonzero(found.member[0]).tolist() == list(range(20))
 
 
 def test_a_keyword_of_most_passages_singles_nothing_out() -> None:

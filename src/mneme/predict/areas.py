@@ -1,9 +1,10 @@
 """Which text belongs to which area: a name, a description and keywords, grown by the text itself.
 
 An area is given as a user would give it. Keywords alone miss most of an area's text (an article on enzymes need not say
-"biology"), so the passages that the keywords single out seed a one-against-rest naive Bayes over word presence, which is
-fitted twice (bootstrapping from seed words: Yarowsky 1995; Riloff & Jones 1999; the Bernoulli event model of McCallum &
-Nigam 1998 with words that are present only). No word list of mneme's own takes part except function words.
+"biology"), and single keywords mislead ("light", "match"), so passages that hold two of them seed a one-against-rest naive
+Bayes over word presence (bootstrapping from seed words: Yarowsky 1995; Riloff & Jones 1999; the Bernoulli event model of
+McCallum & Nigam 1998 with words that are present only). How far to follow it is read off the keywords that it was not shown,
+a check of ours in the spirit of co-training (Blum & Mitchell 1998). No word list of mneme's own takes part but function words.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mneme.errors import BadAreas
 
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?", re.UNICODE)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 _FUNCTION_WORDS = frozenset(
     """a an and any are as at be by can do does for from had has have how if in into is it its may more most no not of on one
     or other s so some such than that the their them there these they this those to use used using was we were what when
@@ -28,6 +29,9 @@ _FUNCTION_WORDS = frozenset(
 )
 _MAX_FILE_BYTES = 4_000_000
 _SEEDS_AT_LEAST = 8
+_SEED_KEYWORDS = 2
+_PURITY = 0.6
+_TAIL_PURITY = 0.3
 _CLIP = 3.0
 
 
@@ -51,9 +55,14 @@ class Words(NamedTuple):
     word: Int[ndarray, " entry"]
     n_passages: int
 
-    def frequency(self) -> Float[ndarray, " word"]:
-        """In how many passages each word occurs."""
-        return np.bincount(self.word, minlength=len(self.vocabulary)).astype(np.float64)
+    def frequency(self, among: Bool[ndarray, " passage"] | None = None) -> Float[ndarray, " word"]:
+        """In how many passages (of those `among`) each word occurs."""
+        word = self.word if among is None else self.word[among[self.passage]]
+        return np.bincount(word, minlength=len(self.vocabulary)).astype(np.float64)
+
+    def total(self, weight: Float[ndarray, " word"] | Bool[ndarray, " word"]) -> Float[ndarray, " passage"]:
+        """Sum of `weight` over the distinct words of every passage: how many of them, for a mask."""
+        return np.bincount(self.passage, weights=weight[self.word].astype(np.float64), minlength=self.n_passages)
 
 
 class Membership(NamedTuple):
@@ -108,7 +117,7 @@ def default_areas() -> tuple[Area, ...]:
 
 
 def stem(word: str) -> str:
-    """Lower case, without a plural ending: `Enzymes` -> `enzyme`, `species` stays close to itself (`specie`)."""
+    """Lower case, without a plural ending: `Enzymes` -> `enzyme`, `species` -> `specy`, as in any text it meets."""
     low = word.casefold()
     if len(low) > 4 and low.endswith("ies"):
         return low[:-3] + "y"
@@ -119,7 +128,8 @@ def stem(word: str) -> str:
 
 def words_of(text: str) -> list[str]:
     """Stems of the words of `text`, in order, function words left out."""
-    return [stem(word) for word in _WORD.findall(text) if word.casefold() not in _FUNCTION_WORDS]
+    found = (word.replace("’", "'") for word in _WORD.findall(text))
+    return [stem(word) for word in found if word.casefold() not in _FUNCTION_WORDS]
 
 
 def count_words(texts: tuple[str, ...] | list[str]) -> Words:
@@ -137,34 +147,33 @@ def count_words(texts: tuple[str, ...] | list[str]) -> Words:
 
 
 def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
-    """Decide for every passage and area whether the passage is text of that area.
+    """Decide for every passage and area whether the passage is text of that area. Precision comes first: an effect is a mean
+    over the members, which few good ones serve better than many doubtful ones.
 
-    1. Seeds: the sum of inverse document frequencies of the distinct name words, keywords (weight 1) and description words
-       (weight 1/4) that a passage holds; seeds score at least half of what the area's best passages do (90th percentile of
-       the passages with a keyword) and hold at least one name word or keyword.
-    2. Twice: naive Bayes of seeds (then members) against the rest, each word's log-likelihood ratio clipped to +-3 nats.
-    3. A passage is a member where its log-odds are positive and no other area of the same kind is ahead by more than 3 nats.
-    Fewer than 8 seeds, or a behaviour: the seeds themselves are the members. Growing follows topic and format, and text of a
-    manner differs from its like in a few words only.
+    1. Keywords: name and keywords (of an area without keywords, the words of its description), without those that stand in
+       most passages or that keep no company with the others here (`_telling_keywords`: "import" in text full of programs).
+    2. Seeds: passages that hold two of them (one, where only one is left). Fewer than 8 seeds are the members, and so
+       are those of a behaviour: growing follows topic and format, and text of a manner differs from its like in a few words.
+    3. Growth, twice: `_grow` adds passages that read like the members, as long as keywords turn up in them nearly as often as
+       they should in text of the area.
+    4. A member stays where no other area of the same kind is ahead by more than 3 nats of naive Bayes log-odds.
     """
     n_areas, n = len(areas), words.n_passages
     log_odds = np.full((n_areas, n), -np.inf)
     member = np.zeros((n_areas, n), dtype=bool)
     seeds = np.zeros(n_areas, dtype=np.int64)
-    frequency = words.frequency()
     for index, area in enumerate(areas):
-        chosen = _seed_passages(words, frequency, area)
+        keyword = _telling_keywords(words, _keywords(words, area))
+        hits = words.total(keyword)
+        needed = min(_SEED_KEYWORDS, int(keyword.sum()))
+        chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
         seeds[index] = int(chosen.sum())
         if seeds[index] < _SEEDS_AT_LEAST or area.kind == "behaviour":
-            member[index] = chosen
             log_odds[index, chosen] = 0.0
-            continue
-        for _ in range(2):
-            odds = naive_bayes_log_odds(words, chosen)
-            grown = odds > 0
-            if not grown.any():
-                break
-            log_odds[index], chosen = odds, grown
+        else:
+            for _ in range(2):
+                chosen = _grow(words, keyword, hits, needed, chosen)
+            log_odds[index] = np.where(chosen, naive_bayes_log_odds(words, chosen), -np.inf)
         member[index] = chosen
     for kind in ("capability", "behaviour"):
         rows = [i for i, area in enumerate(areas) if area.kind == kind]
@@ -175,38 +184,95 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
     return Membership(member, log_odds, seeds)
 
 
-def _seed_passages(words: Words, frequency: Float[ndarray, " word"], area: Area) -> Bool[ndarray, " passage"]:
-    """Passages that the area's own words single out (step 1 of `match_areas`)."""
-    weight = np.zeros(len(words.vocabulary))
-    strong = np.zeros(len(words.vocabulary), dtype=bool)
-    for phrase in (area.description,):
-        for word in words_of(phrase):
-            if word in words.vocabulary:
-                weight[words.vocabulary[word]] = 0.25
-    for phrase in (area.name, *area.keywords):
+def _keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
+    """The area's name and keywords, as far as the text holds them."""
+    keyword = np.zeros(len(words.vocabulary), dtype=bool)
+    for phrase in (area.name, *(area.keywords or words_of(area.description))):
         key = " ".join(words_of(phrase)[:2])
         if key in words.vocabulary:
-            weight[words.vocabulary[key]] = 1.0
-            strong[words.vocabulary[key]] = True
-    rarity = np.log(words.n_passages / np.maximum(frequency, 1.0))
-    score = np.bincount(words.passage, weights=(weight * rarity)[words.word], minlength=words.n_passages)
-    has_keyword = (
-        np.bincount(words.passage, weights=(strong & (rarity > math.log(2)))[words.word], minlength=words.n_passages) > 0
-    )
-    if not has_keyword.any():
-        return np.zeros(words.n_passages, dtype=bool)
-    bar = 0.5 * float(np.quantile(score[has_keyword], 0.9))
-    return np.asarray(has_keyword & (score >= bar))
+            keyword[words.vocabulary[key]] = True
+    return keyword & (words.frequency() < words.n_passages / 2)
 
 
-def naive_bayes_log_odds(words: Words, chosen: Bool[ndarray, " passage"]) -> Float[ndarray, " passage"]:
+def _telling_keywords(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[ndarray, " word"]:
+    """`keyword` without those that mean something else in this text: a frequent one (20 passages) beside which another keyword
+    of the area stands in less than a fifth of the cases, and less than twice as often as it does elsewhere."""
+    telling = keyword.copy()
+    if keyword.sum() < 3:
+        return telling
+    frequency = words.frequency()
+    for index in np.flatnonzero(keyword & (frequency >= 20)):
+        hits = words.total(telling | (np.arange(len(keyword)) == index))
+        here = np.zeros(words.n_passages, dtype=bool)
+        here[words.passage[words.word == index]] = True
+        company, elsewhere = float((hits[here] >= 2).mean()), float((hits[~here] >= 1).mean())
+        telling[index] = company >= min(0.2, 2 * elsewhere)
+    return telling
+
+
+def _grow(
+    words: Words,
+    keyword: Bool[ndarray, " word"],
+    hits: Float[ndarray, " passage"],
+    needed: int,
+    chosen: Bool[ndarray, " passage"],
+) -> Bool[ndarray, " passage"]:
+    """Seeds, and the passages with positive odds of being like `chosen`, best first, up to where they stop being of the area.
+
+    The odds leave the keywords out, so how often keywords turn up in what they rank high says what it is: r among the best of
+    them, p0 among the less likely half of the text, and p1 expected of text of the area that is no seed. If keywords fall
+    like a Poisson process, p1 = rate / (1 + rate); the rate is the larger of what the seeds' mean hits show and of what the
+    share of all hits that stand in seeds shows. As many are taken as keep (r - p0) / (p1 - p0) >= 0.6 on the whole, and >= 0.3
+    in the last step. Without that check, naive Bayes grows a handful of seeds into their genre: from mothers and babies to
+    everything that is told.
+    """
+    seed = hits >= needed
+    odds = naive_bayes_log_odds(words, chosen, without=keyword)
+    order = np.argsort(-odds, kind="stable")
+    order = order[~seed[order]]
+    holds_one = (hits[order] > 0).astype(np.float64)
+    if len(order) < 2 or needed < _SEED_KEYWORDS:
+        return seed
+    in_company = min(float(hits[seed].sum() / hits.sum()), 0.98)
+    rate = max(_poisson_rate(float(hits[seed].mean())), -math.log1p(-in_company))
+    base_rate, area_rate = float(holds_one[len(order) // 2 :].mean()), rate / (1 + rate)
+    likely = int((odds[order] > 0).sum())
+    if likely == 0 or area_rate - base_rate < 0.05:
+        return seed
+    found = np.concatenate([[0.0], np.cumsum(holds_one[:likely])])
+    step, taken = max(25, int(seed.sum()) // 8), 0
+    for end in [*range(step, likely, step), likely]:
+        purity, tail = found[end] / end, (found[end] - found[max(0, end - step)]) / min(step, end)
+        if min((purity - base_rate) / _PURITY, (tail - base_rate) / _TAIL_PURITY) >= area_rate - base_rate:
+            taken = end
+    grown = seed.copy()
+    grown[order[:taken]] = True
+    return grown
+
+
+def _poisson_rate(mean: float) -> float:
+    """Rate of a Poisson variable whose mean among the values of at least 2 is `mean`; 0 where that is 2. By bisection."""
+    low, high = 1e-6, max(mean, 2.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        at_least_one = -math.expm1(-middle)
+        if middle * at_least_one / (at_least_one - middle * math.exp(-middle)) < mean:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def naive_bayes_log_odds(
+    words: Words, chosen: Bool[ndarray, " passage"], *, without: Bool[ndarray, " word"] | None = None
+) -> Float[ndarray, " passage"]:
     """Log-odds (nats) that a passage is of the kind of the `chosen` ones: sum over its distinct words of the log ratio of
-    smoothed document frequencies (+1/2), clipped to +-3 each, plus the prior log-odds."""
+    smoothed document frequencies (+1/2), clipped to +-3 each, plus the prior log-odds. Words of `without` are left out."""
     n, n_chosen = words.n_passages, int(chosen.sum())
-    inside = np.bincount(words.word, weights=chosen[words.passage].astype(np.float64), minlength=len(words.vocabulary))
+    inside = words.frequency(chosen)
     outside = words.frequency() - inside
     ratio = np.log((inside + 0.5) / (n_chosen + 1.0)) - np.log((outside + 0.5) / (n - n_chosen + 1.0))
-    rare = inside + outside < 3
-    ratio = np.where(rare, 0.0, np.clip(ratio, -_CLIP, _CLIP))
-    total = np.bincount(words.passage, weights=ratio[words.word], minlength=n)
-    return total + math.log((n_chosen + 0.5) / (n - n_chosen + 0.5))
+    ratio = np.where(inside + outside < 3, 0.0, np.clip(ratio, -_CLIP, _CLIP))
+    if without is not None:
+        ratio = np.where(without, 0.0, ratio)
+    return words.total(ratio) + math.log((n_chosen + 0.5) / (n - n_chosen + 0.5))
