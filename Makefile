@@ -2,8 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 STAMP := $(VENV)/.setup-done
-# torch comes first, at the version that constraints.txt pins. PyPI's build for Linux may bring CUDA; for a build
-# without it: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# torch comes first, at the version that constraints.txt pins; another package index for it: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
 export HF_HUB_DISABLE_TELEMETRY := 1
