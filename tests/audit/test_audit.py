@@ -175,6 +175,7 @@ def test_report_on_disk_is_the_report(whole_run: Run) -> None:
     assert Report.model_validate_json(written) == whole_run.report
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(world: World, whole_run: Run, tmp_path: Path) -> None:
     audited(world, tmp_path / "again")
     assert (tmp_path / "again" / "report.json").read_bytes() == (whole_run.out / "report.json").read_bytes()
@@ -191,7 +192,9 @@ def test_a_finished_run_is_read_again_not_computed(world: World, whole_run: Run,
     assert (copy / "report.json").read_bytes() == (whole_run.out / "report.json").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["rotated", "batchtopk", "delta"])
+@pytest.mark.parametrize(
+    "kind", ["delta", pytest.param("rotated", marks=pytest.mark.slow), pytest.param("batchtopk", marks=pytest.mark.slow)]
+)
 def test_every_other_dictionary_runs(world: World, tmp_path: Path, kind: str) -> None:
     report = audited(world, tmp_path / "out", dictionary=kind, tokens=2560)
     assert report.environment.dictionary == kind
