@@ -63,9 +63,9 @@ def choose_k(curve: Sequence[tuple[float, float]]) -> float:
     k too large by a factor of three shatters rare directions, and unexplained change never tells (it only falls), so the
     elbow decides: the point furthest below the chord (Satopaa et al. 2011, "Kneedle") in log k, both axes scaled to 1, with
     "nothing explained" (1.0) one octave below the smallest k, so that the smallest k can be the elbow as well.
-    A change spread over everything a model does has no elbow in log k: no point is 0.3 below the chord. Then, where
-    the sweep explains more than half of it, the elbow of diminishing returns decides: the same in k itself, from (0, 1.0); else
-    the smallest k (noise). A straight line has its elbow above the sweep: the largest k. One point, or no gain anywhere: the smallest k.
+    A change spread over everything a model does has no elbow in log k: no point is 0.3 below the chord. Then, where the
+    sweep explains more than half of it, the elbow of diminishing returns decides: the same in k itself, from (0, 1.0), and
+    the largest k for a straight line, whose elbow lies above the sweep. Else, or with one point or no gain: the smallest k.
 
     Error: BadOption for an empty curve, a k that is not positive, or a share that is not a number.
     """
