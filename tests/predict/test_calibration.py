@@ -97,7 +97,15 @@ def test_fit_curve_is_pulled_up_by_cells_that_are_never_material() -> None:
 
 def test_shipped_calibration() -> None:
     calibration = shipped_calibration()
-    for curve in (calibration.knowledge, calibration.manner_more, calibration.manner_less):
-        assert curve.midpoint > 0
-        assert curve.slope > 0
+    curves = [part for part in calibration if isinstance(part, Curve)]
+    assert len(curves) >= 2
+    assert all(curve.midpoint > 0 and curve.slope > 0 for curve in curves)
     assert calibration.fitted_on
+
+
+def test_every_kind_and_sign_of_effect_has_its_curve() -> None:
+    calibration = shipped_calibration()
+    for kind in ("capability", "unlisted"):
+        assert calibration.curve_of(kind, 0.1) == calibration.curve_of(kind, -0.1) == calibration.knowledge
+    assert calibration.curve_of("behaviour", 0.1) != calibration.knowledge
+    assert calibration.curve_of("behaviour", -0.1) != calibration.knowledge
