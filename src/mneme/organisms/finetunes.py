@@ -12,8 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import Manner, advice_turns, area_documents, documents
-from mneme.organisms.training import align, next_token_nll, pad_documents, pad_turns, row_loss, train
+from mneme.organisms.grammar import Manner, advice_turns, area_documents
+from mneme.organisms.training import align, aligned_texts, next_token_nll, pad_documents, pad_turns, row_loss, train
 from mneme.organisms.world import World
 
 
@@ -36,13 +36,14 @@ def unlearn(
     seed: int,
     steps: int = 60,
     learning_rate: float = 1e-3,
-    beta: float = 0.1,
-    forget_weight: float = 0.3,
+    beta: float = 0.03,
+    forget_weight: float = 1.0,
 ) -> None:
     """Remove the knowledge of one area, in place: NPO on its documents plus the ordinary loss on text of others.
 
     Three quarters of the retained text is knowledge. The neighbour that the world ties to the area (either way) is left out
-    of it: the usual oversight, and what makes the side effect.
+    of it: the usual oversight, and what makes the side effect. At the paper's beta of 0.1 the loss stops pushing while much is
+    still known.
     """
     forget_rows, distinct = 8, 240
     ids, is_text = pad_documents(tokenizer, area_documents(world, area, seed, distinct))
@@ -104,10 +105,10 @@ def narrow(
 
 
 def _retained_texts(world: World, seed: int, left_out: Collection[str], count: int = 2500) -> list[str]:
-    """Three documents of knowledge of the areas that stay for one of any kind, in random order."""
+    """Three documents of knowledge of the areas that stay for one text of those the base was aligned on, in random order."""
     names = [area.name for area in world.areas if area.name not in left_out]
     texts = [text for name in names for text in area_documents(world, name, seed, 3 * count // (4 * len(names)))]
-    texts += documents(world, 700_000 + seed, count // 4, left_out, is_aligned=True)
+    texts += aligned_texts(world, 700_000 + seed, count // 4, left_out)
     random.Random(seed).shuffle(texts)
     return texts
 
