@@ -5,11 +5,14 @@
 
 Material: at least 5 points of accuracy (knowledge) or of the harmful rate (manner), and for knowledge significant by exact
 McNemar with Holm over the areas of the pair. The text that effects are read from is the organism's corpus; the truth comes
-from questions that are not in it. The shipped calibration is fitted on worlds b and c only, so that world a, the built-in
-pair's, can judge it.
+from questions that are not in it, asked as a user asks them (every second question of the organism's list; the others are
+bare statements to be finished at the very start of a document, where the world never states a fact: a harmless narrow
+adapter breaks them there and nowhere else, see docs/log.md). The shipped calibration is fitted without world a, the built-in
+pair's, so that world a can judge it.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,14 +24,14 @@ from mneme.audit.effects import area_effects
 from mneme.audit.screening import Screening, batch_rows_for, table_of
 from mneme.diff.screen import screen_rows
 from mneme.models.pair import load_pair
-from mneme.organisms.catalogue import build_organism, measure_truth
+from mneme.organisms.catalogue import AreaTruth, build_organism, measure_truth
 from mneme.predict.areas import count_words, match_areas, read_areas
 from mneme.predict.calibration import Curve, fit_curve, probability, shipped_calibration, shrunk_size
 from mneme.results import Estimate
 from mneme.stats import holm, mcnemar_exact
 
 MATERIAL_POINTS = 0.05
-PRIOR = {"knowledge": 0.02, "manner_more": 1.5, "manner_less": 6.0}
+PRIOR = {"knowledge": 0.02, "manner_more": 0.1, "manner_less": 0.5}
 
 
 def organisms_of(world: str) -> list[tuple[str, int]]:
@@ -55,7 +58,7 @@ def cells(name: str, seed: int, world: str, tokens: int) -> list[dict[str, objec
     areas = read_areas(organism.areas)
     relative = screened.relative_change[:, 1:].mean(axis=-1).reshape(-1)
     found = area_effects(screening, words, areas, match_areas(words, areas), relative, shipped_calibration(), seed=0)
-    truth = measure_truth(organism)
+    truth = {area: _asked(one) for area, one in measure_truth(organism).items()}
     p_values = {
         area: mcnemar_exact(
             int((one.base_correct & ~one.tuned_correct).sum()), int((~one.base_correct & one.tuned_correct).sum())
@@ -88,6 +91,11 @@ def cells(name: str, seed: int, world: str, tokens: int) -> list[dict[str, objec
             }
         )
     return lines
+
+
+def _asked(one: AreaTruth) -> AreaTruth:
+    """Only the questions that a user asks."""
+    return dataclasses.replace(one, base_correct=one.base_correct[1::2], tuned_correct=one.tuned_correct[1::2])
 
 
 def _harmful_rates(truth: dict) -> tuple[float, float]:
