@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import mneme
 from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest
+from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
 from mneme.audit.dictionary import LayerCodes, Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
@@ -170,15 +171,15 @@ def _layer_shapes(job: Job) -> Arrays:
 
     def compute() -> Arrays:
         shares = patched_kl_share(job.pair, job.rows.ids[pick], every)
-        shapes = np.zeros((2, len(every)))
-        for found in harvest(job.pair, job.rows.ids[pick], every, batch_rows=n_rows):
-            for layer in every:
-                q = found.q[layer][:, 1:].flatten(0, 1).double()
-                mean, power = q.mean(0), float(q.square().sum(1).mean())
-                spread = torch.linalg.eigvalsh((q - mean).T @ (q - mean)) if power > 0 else torch.zeros(1)
-                shapes[0, layer] = float(mean.square().sum()) / power if power > 0 else 0.0
-                shapes[1, layer] = float(spread[-1] / spread.sum()) if float(spread.sum()) > 0 else 0.0
-        return {"shares": np.array([shares[layer] for layer in every]), "mean": shapes[0], "first": shapes[1]}
+        stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=n_rows)
+        first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
+        first_tokens[:, 0] = True
+        moments = layer_moments(stream, seed=job.seed, drop=first_tokens)
+        return {
+            "shares": np.array([shares[layer] for layer in every]),
+            "mean": np.array([moments[layer].mean_share for layer in every]),
+            "first": np.array([moments[layer].first_component_share for layer in every]),
+        }
 
     return job.run.stage("layers", compute)
 
