@@ -178,7 +178,7 @@ def main() -> None:
         pairs = len({(line["world"], line["pair"], line["seed"]) for line in lines})
         content = {
             **{name: curve._asdict() for name, curve in curves.items()},
-            "fitted_on": f"{pairs} pairs, {len(lines)} areas, worlds {' and '.join(options.worlds)}",
+            "fitted_on": f"{pairs} pairs, {len(lines)} areas, world {' and '.join(options.worlds)}",
         }
         options.out.write_text(json.dumps(content, indent=2) + "\n")
 
