@@ -32,7 +32,9 @@ def audit_process(world: World, out: Path, interruption: str = "") -> subprocess
     """`mneme audit` of the hand-made pair on one thread, in a process of its own that first runs `interruption`."""
     paths = [str(world.base), str(world.damaged), "--corpus", str(world.corpus), "--areas", str(world.areas)]
     command = ["audit", *paths, "--threads", "1", "--out", str(out)]
-    program = f"{interruption}\nfrom mneme.cli.main import main\nmain({command!r})"
+    # A shell that starts this run in the background leaves SIGINT ignored, and children inherit that.
+    listening = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listening}\n{interruption}\nfrom mneme.cli.main import main\nmain({command!r})"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -234,6 +234,7 @@ def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
         "import sys, time, types\n"
         "run = types.ModuleType('mneme.audit.run'); run.audit = lambda *a, **k: (print('in', flush=True), time.sleep(30))\n"
         "sys.modules['mneme.audit.run'] = run\nsys.argv = ['mneme', 'audit', '--out', 'x']\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mneme.cli.main import main; main()"
     )
     process = subprocess.Popen(
