@@ -86,6 +86,8 @@ def _magnitude(
     try:
         if count < _FEW:
             raise EmptyMask(f"{count} passages of the text match it, at least {_FEW} are needed")
+        if area.kind == "capability" and not (screening.table.known() & member[screening.table.passage]).any():
+            raise EmptyMask(f"{count} passages of the text match it, but neither model was sure of a telling word in them")
         if area.kind == "capability":
             return knowledge_change(screening.table, member, reference, seed=seed)
         return manner_change(screening.table, words, member & ~found, telling_words(words, member), ~found, seed=seed)

@@ -34,11 +34,16 @@ def _row(effect: Effect) -> tuple[Text, ...]:
         Text(_printable(effect.area), style=style),
         Text(wording.probability(effect.probability), style=style),
         Text(effect.direction if likely else ""),
-        Text(wording.magnitude(effect.magnitude), style="" if likely else "dim"),
+        Text(wording.magnitude(effect.magnitude).split(" per ")[0], style="" if likely else "dim"),
         Text(wording.interval(effect.magnitude), style="dim"),
         Text(mark),
         Text(wording.FOUND_BY[effect.signal], style="dim"),
     )
+
+
+def _longest_word(report: Report) -> int:
+    """So wide that no word of an area's name is cut, at most 24."""
+    return min(24, max((len(word) for effect in report.effects for word in effect.area.split()), default=1))
 
 
 def effects_table(report: Report, *, with_signal: bool = True) -> Table:
@@ -47,7 +52,13 @@ def effects_table(report: Report, *, with_signal: bool = True) -> Table:
     names = ["area", "P", "", "size", "95 % interval", "", *(["found by"] if with_signal else [])]
     for name in names:
         justify: Literal["left", "right"] = "right" if name in ("P", "size") else "left"
-        table.add_column(name, justify=justify, no_wrap=name not in ("area", "found by"), header_style="dim")
+        table.add_column(
+            name,
+            justify=justify,
+            no_wrap=name not in ("area", "found by"),
+            min_width=_longest_word(report) if name == "area" else None,
+            header_style="dim",
+        )
     quiet = 0
     for effect in wording.by_probability(report):
         quiet += effect.probability < wording.REPORTED and not effect.intended
