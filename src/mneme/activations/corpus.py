@@ -45,7 +45,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Rows:
-    """Packed token ids, and the passage (index into `passages`) that every token belongs to."""
+    """Packed token ids (32 bits, half the memory), and the passage (index into `passages`) that every token belongs to."""
 
     ids: Int[Tensor, "row seq"]
     passage: Int[Tensor, "row seq"]
@@ -121,8 +121,8 @@ def pack_rows(
     kept = n_rows * row_length
     passages = [passage for passage in passages if passage.start_token < kept]
     starts = np.array([passage.start_token for passage in passages] + [kept])
-    owners = np.repeat(np.arange(len(passages)), np.diff(starts))
-    packed = torch.from_numpy(np.concatenate(ids)[:kept].astype(np.int64)).view(n_rows, row_length)
+    owners = np.repeat(np.arange(len(passages), dtype=np.int32), np.diff(starts))
+    packed = torch.from_numpy(np.concatenate(ids)[:kept]).view(n_rows, row_length)
     return Rows(packed, torch.from_numpy(owners).view(n_rows, row_length), tuple(passages))
 
 

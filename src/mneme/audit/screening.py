@@ -63,8 +63,8 @@ def _pack(screened: Screened) -> Arrays:
 
 def table_of(screened: Screened, rows: Rows) -> TokenTable:
     """The flat table of predicted tokens: row by row, positions 1 to the end."""
-    token = rows.ids[:, 1:].numpy().reshape(-1)
-    passage = rows.passage[:, 1:].numpy().reshape(-1)
+    token = rows.ids[:, 1:].long().numpy().reshape(-1)
+    passage = rows.passage[:, 1:].long().numpy().reshape(-1)
     return TokenTable(
         passage=passage,
         token=token,

@@ -53,7 +53,7 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     layers = list(range(pair.n_layers))
     for start in range(0, len(ids), batch_rows):
-        batch = ids[start : start + batch_rows]
+        batch = ids[start : start + batch_rows].long()
         base_logits, base_states = _forward(pair, "base", batch, layers)
         tuned_logits, tuned_states = _forward(pair, "tuned", batch, layers)
         target = batch[:, 1:]
