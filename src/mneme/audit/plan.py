@@ -33,7 +33,7 @@ def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kin
     logits = 2 * 3 * min(4096 * pair.vocab_size, 1 << 26) * 4
     models = parameters * 4 * (1 if pair.adapter else 2)
     resident = min(tokens // 2 * width * 8, 1 << 30) * 2
-    peak = 450_000_000 + models + logits + resident + members * n_latents * inputs * 4 * 4
+    peak = 800_000_000 + models + logits + resident + members * n_latents * inputs * 4 * 4
     return Plan(
         Cost(seconds=round(flops / NOMINAL_FLOPS, 1), tokens=tokens * 2 * (2 + n_layers), peak_bytes=int(peak), flops=flops),
         disk_bytes=tokens * (60 + 2 * pair.n_layers) + 64_000_000,

@@ -121,7 +121,7 @@ def record_latent(
         causal_q_value=chosen.causal_q,
         likelihood_change=likelihood_change(firings, chosen.latent, seed=seed),
         firing_rate=column["firing_rate"],
-        relative_norm=column["relative_norm"],
+        relative_norm=norm,
         cosine=column["cosine"],
         nu_error=nu_error,
         nu_reconstruction=nu_reconstruction,
