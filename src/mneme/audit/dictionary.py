@@ -18,7 +18,7 @@ from mneme.diff.scoring import LatentSums, latent_scores, latent_sums
 from mneme.models.pair import ModelPair
 from mneme.runs import Arrays
 
-SWEEP = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Mean latents a token that the sweep tries; the elbow of unexplained change decides."""
 _RESIDENT_BYTES = 1 << 30
 _BATCH = 1024
