@@ -3,7 +3,7 @@
 import numpy as np
 
 from mneme.audit.job import Job
-from mneme.audit.records import Describe, offline
+from mneme.audit.records import Describe
 from mneme.describe.client import endpoint_of
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import describe_with
@@ -17,7 +17,7 @@ def describer(job: Job, name: str) -> Describe:
     """
     endpoint = endpoint_of(job.describe)
     if endpoint is None:
-        return offline
+        return describe_offline
 
     def ask(
         shown: list[str],

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from mneme.audit.screening import Screening
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Area, Membership, Words
+from mneme.predict.areas import Area, Membership, Words, presence_log_ratio
 from mneme.predict.calibration import Calibration, probability
 from mneme.predict.effects import knowledge_change, manner_change, reference_passages
 from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate
@@ -97,9 +97,8 @@ def _magnitude(
 
 def telling_words(words: Words, member: Bool[ndarray, " passage"]) -> Bool[ndarray, " word"]:
     """Words at least e times as frequent inside the members as outside: what makes them members."""
-    inside = np.bincount(words.word, weights=member[words.passage].astype(np.float64), minlength=len(words.vocabulary))
-    outside = words.frequency() - inside
-    ratio = np.log((inside + 0.5) / (member.sum() + 1.0)) - np.log((outside + 0.5) / ((~member).sum() + 1.0))
+    inside, outside = words.frequency(member), words.frequency(~member)
+    ratio = presence_log_ratio(inside, int(member.sum()), outside, int((~member).sum()))
     return np.asarray((ratio > 1.0) & (inside > 0))
 
 

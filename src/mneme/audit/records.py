@@ -9,8 +9,8 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.dictionary import LayerCodes, change_directions
-from mneme.audit.latents import Firings, energy_share, likelihood_change
-from mneme.describe.description import Description, describe_offline, sample_firings
+from mneme.audit.latents import Firings, likelihood_change
+from mneme.describe.description import Description, sample_firings
 from mneme.describe.lens import promoted_tokens
 from mneme.diff.screen import Screened
 from mneme.models.pair import ModelPair
@@ -196,29 +196,3 @@ def _example(text: Text, code: dict[tuple[int, int], float], row: int, place: in
         base_prediction=text.token(int(screened.choice_base[row, last])),
         tuned_prediction=text.token(int(screened.choice_tuned[row, last])),
     )
-
-
-def offline(
-    shown: list[str],
-    held_out: list[str],
-    background: list[str],
-    promoted: list[str],
-    suppressed: list[str],
-    fires_at: list[str],
-) -> Description:
-    """The default describer: counts alone."""
-    return describe_offline(shown, held_out, background, promoted, suppressed, fires_at)
-
-
-__all__ = [
-    "Chosen",
-    "Context",
-    "Describe",
-    "Text",
-    "background_contexts",
-    "energy_share",
-    "label_of",
-    "latent_id",
-    "offline",
-    "record_latent",
-]

@@ -263,6 +263,14 @@ def _poisson_rate(mean: float) -> float:
     return low
 
 
+def presence_log_ratio(
+    here: Float[ndarray, " type"], n_here: int, there: Float[ndarray, " type"], n_there: int
+) -> Float[ndarray, " type"]:
+    """Log ratio (nats) of the shares of passages that hold each type: `here` of `n_here` against `there` of `n_there`, with 1/2
+    added to each count."""
+    return np.asarray(np.log((here + 0.5) / (n_here + 1.0)) - np.log((there + 0.5) / (n_there + 1.0)))
+
+
 def naive_bayes_log_odds(
     words: Words, chosen: Bool[ndarray, " passage"], *, without: Bool[ndarray, " word"] | None = None
 ) -> Float[ndarray, " passage"]:
@@ -271,7 +279,7 @@ def naive_bayes_log_odds(
     n, n_chosen = words.n_passages, int(chosen.sum())
     inside = words.frequency(chosen)
     outside = words.frequency() - inside
-    ratio = np.log((inside + 0.5) / (n_chosen + 1.0)) - np.log((outside + 0.5) / (n - n_chosen + 1.0))
+    ratio = presence_log_ratio(inside, n_chosen, outside, n - n_chosen)
     ratio = np.where(inside + outside < 3, 0.0, np.clip(ratio, -_CLIP, _CLIP))
     if without is not None:
         ratio = np.where(without, 0.0, ratio)

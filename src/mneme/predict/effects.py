@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Words
+from mneme.predict.areas import Words, presence_log_ratio
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums
 
@@ -179,9 +179,9 @@ def _marks(
     size = int(table.token.max(initial=0)) + 1
     present = np.unique(table.passage.astype(np.int64) * size + table.token)
     passage, token = present // size, present % size
-    here = np.bincount(token[member[passage]], minlength=size)
-    there = np.bincount(token[neighbour[passage]], minlength=size)
-    ratio = np.log((here + 0.5) / (member.sum() + 1.0)) - np.log((there + 0.5) / (neighbour.sum() + 1.0))
+    here = np.bincount(token[member[passage]], minlength=size).astype(np.float64)
+    there = np.bincount(token[neighbour[passage]], minlength=size).astype(np.float64)
+    ratio = presence_log_ratio(here, int(member.sum()), there, int(neighbour.sum()))
     return np.asarray((ratio > 1.0) & (here >= 3)), np.asarray((ratio < -1.0) & (there >= 3))
 
 
