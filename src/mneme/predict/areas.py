@@ -266,8 +266,8 @@ def _poisson_rate(mean: float) -> float:
 def presence_log_ratio(
     here: Float[ndarray, " type"], n_here: int, there: Float[ndarray, " type"], n_there: int
 ) -> Float[ndarray, " type"]:
-    """Log ratio (nats) of the shares of passages that hold each type: `here` of `n_here` against `there` of `n_there`, with 1/2
-    added to each count."""
+    """Log ratio (nats) of the shares of passages that hold each type: `here` of `n_here` against `there` of `n_there`, with
+    1/2 added to each count."""
     return np.asarray(np.log((here + 0.5) / (n_here + 1.0)) - np.log((there + 0.5) / (n_there + 1.0)))
 
 
