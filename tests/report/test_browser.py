@@ -116,6 +116,7 @@ def test_opens_by_keyboard_down_to_a_token(show: Callable[..., Opened]) -> None:
     page.keyboard.press("Tab")
     assert "Compounds that an enzyme acts on" in page.evaluate("document.activeElement.textContent")
     page.keyboard.press("Enter")
+    page.locator("#effect-2 .tokens").first.wait_for()
     page.keyboard.press("Tab")
     row = page.locator(".tokens:focus")
     figure = page.locator(".example", has=row)

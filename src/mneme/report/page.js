@@ -66,8 +66,9 @@
     figure.append(readout);
     return figure;
   };
-  const fill = (within) => within.querySelectorAll(".examples:not([data-done])").forEach((place) => {
-    if (place.closest("details:not([open])") || place.closest("[hidden]")) return;
+  const fill = (within, opening) => within.querySelectorAll(".examples:not([data-done])").forEach((place) => {
+    const closed = place.closest("details:not([open])");
+    if ((closed && closed !== opening) || place.closest("[hidden]")) return;
     place.dataset.done = "1";
     const items = data.latents[place.dataset.latent] || [];
     place.replaceChildren(make("h4", "", "On text"), legend(), ...items.map(example));
@@ -79,7 +80,11 @@
     return line;
   };
 
-  document.querySelectorAll("details").forEach((d) => d.addEventListener("toggle", () => { if (d.open) fill(d); }));
+  /* "toggle" comes a task late: filling on the click puts the examples in place before a quick Tab looks for them. */
+  document.querySelectorAll("details").forEach((d) => {
+    d.addEventListener("toggle", () => { if (d.open) fill(d); });
+    d.querySelector("summary").addEventListener("click", () => fill(d, d));
+  });
   document.querySelectorAll("button.open").forEach((button) => {
     const row = document.getElementById(button.getAttribute("aria-controls"));
     const set = (open) => { button.setAttribute("aria-expanded", open); row.hidden = !open; };
