@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 STAMP := $(VENV)/.setup-done
+TEST_STAMP := $(VENV)/.setup-test-done
 # torch comes first, at the version that constraints.txt pins; another package index for it: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
@@ -27,14 +28,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# What only the tests need beside it: TRL and the other harnesses, which users install by the extra they want.
+$(TEST_STAMP): $(STAMP) pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -e '.[dev,test]'
+	@touch $@
+
 audit: setup
 	HF_HUB_OFFLINE=1 $(VENV)/bin/mneme audit --out runs/demo
 
 # One thread: the tests' models are so small that a second one only waits.
-test: setup
+test: $(TEST_STAMP)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
-test-all: setup
+test-all: $(TEST_STAMP)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m ""
 
 lint: setup

@@ -5,27 +5,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mneme.results.record import Estimate, Record
 
 Direction = Literal["worse", "better", "more", "less", "changed"]
 Kind = Literal["capability", "behaviour", "unlisted"]
 Verdict = Literal["change", "no detectable change", "inconclusive"]
-
-
-class Record(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-class Estimate(Record):
-    """A number with its 95 % interval, unit and sample size (`n` counts independent units: passages)."""
-
-    value: float
-    low: float
-    high: float
-    unit: str
-    n: int
 
 
 class Baselines(Record):

@@ -1,0 +1,40 @@
+"""What the jobs say: frozen, versioned records, one file a job. The records of an audit are names of this room itself."""
+
+from mneme.results.record import Estimate, Record
+from mneme.results.report import (
+    AbsentArea,
+    Baselines,
+    Corpus,
+    Cost,
+    Direction,
+    Effect,
+    Environment,
+    Kind,
+    Latent,
+    Layer,
+    NullCheck,
+    Pair,
+    Report,
+    TokenExample,
+    Verdict,
+)
+
+__all__ = [
+    "AbsentArea",
+    "Baselines",
+    "Corpus",
+    "Cost",
+    "Direction",
+    "Effect",
+    "Environment",
+    "Estimate",
+    "Kind",
+    "Latent",
+    "Layer",
+    "NullCheck",
+    "Pair",
+    "Record",
+    "Report",
+    "TokenExample",
+    "Verdict",
+]
