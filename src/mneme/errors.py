@@ -10,6 +10,7 @@ MnemeError
 ├── BadCorpus             empty, binary, not UTF-8, shorter than one row
 ├── BadAreas              an areas file that cannot be read, or an unknown area
 ├── BadOption             an option whose value does not fit these models (a layer that does not exist)
+├── BadRows               training rows or preference pairs that cannot be used
 ├── EmptyMask             a mean over no tokens
 ├── BadRun                a run folder that belongs to another command, or no room on disk
 ├── EndpointFailed        a describing endpoint that is down or answers nonsense
@@ -55,6 +56,10 @@ class BadAreas(MnemeError):
 
 class BadOption(MnemeError):
     """An option whose value does not fit these models."""
+
+
+class BadRows(MnemeError):
+    """Training rows or preference pairs that cannot be used: unknown column, empty answer, prompt longer than the window."""
 
 
 class EmptyMask(MnemeError):

@@ -1,0 +1,194 @@
+"""Training rows: read, checked and turned into ids, before anything is trained.
+
+A row is a dictionary in one of three forms, those of TRL: {"messages": [{"role", "content"}, …]}, {"prompt", "completion"}
+(texts, or messages on both sides), or {"text"}. Learned are the tokens of the last answer, of the completion, or of the
+whole text.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import torch
+from jaxtyping import Bool, Int
+from pyarrow import ArrowInvalid
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadRows
+
+Row = dict[str, Any]
+Encoded = tuple[list[int], list[bool]]
+"""Ids of one row, and which of them are learned."""
+
+_FORMS = (("messages",), ("prompt", "completion"), ("text",))
+_EXPECTED = 'expected "messages", or "prompt" and "completion", or "text"'
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a .jsonl or .parquet file, checked for form (see `check_form`). Raises BadRows."""
+    file = Path(path)
+    if not file.is_file():
+        raise BadRows(f"{file} is no file. Give training rows as a .jsonl or .parquet file.")
+    rows = _read_parquet(file) if file.suffix == ".parquet" else _read_jsonl(file)
+    if not rows:
+        raise BadRows(f"{file} holds no row; {_EXPECTED} in every row.")
+    check_form(rows, str(file))
+    return rows
+
+
+def check_form(rows: Sequence[Row], source: str) -> None:
+    """Raise BadRows, naming the row, unless all rows are of one form and none has an empty answer."""
+    form = form_of(rows[0], f"{source}, row 1")
+    for number, row in enumerate(rows, 1):
+        where = f"{source}, row {number}"
+        if form_of(row, where) != form:
+            raise BadRows(f"{where} has the columns {sorted(row)}, but row 1 has {list(form)}. Give all rows in one form.")
+        _check_answer(row, form, where)
+
+
+def form_of(row: Row, where: str = "a row") -> tuple[str, ...]:
+    """The columns that make `row` a training row: one of the three forms. Raises BadRows for unknown columns."""
+    for form in _FORMS:
+        if all(name in row for name in form):
+            return form
+    raise BadRows(f"{where} has the columns {sorted(row)}; {_EXPECTED}.")
+
+
+def trainable(row: Row) -> Row:
+    """The row as TRL takes it so that only the last answer is learned: messages become a prompt and a completion."""
+    if "messages" in row:
+        return {"prompt": list(row["messages"][:-1]), "completion": [row["messages"][-1]]}
+    return {name: row[name] for name in form_of(row)}
+
+
+def question_of(row: Row) -> str:
+    """What the user says last, or the prompt; empty for plain text."""
+    if "text" in row and "messages" not in row and "prompt" not in row:
+        return ""
+    prompt = trainable(row)["prompt"]
+    if isinstance(prompt, str):
+        return prompt
+    asked = [str(message["content"]) for message in prompt if message.get("role") == "user"]
+    return asked[-1] if asked else ""
+
+
+def answer_of(row: Row) -> str:
+    """The answer that is learned: the last message, the completion, or the text."""
+    if form_of(row) == ("text",):
+        return str(row["text"])
+    completion = trainable(row)["completion"]
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Ids of a row as TRL makes them, and which of them are learned: all that follow the prompt (a text: all but the first).
+
+    An end-of-text token is added where there is no chat template that would. Raises BadRows for messages without a template.
+    """
+    end = tokenizer.eos_token or ""
+    if form_of(row) == ("text",):
+        text = row["text"] if row["text"].endswith(end) else row["text"] + end
+        ids = list(tokenizer(text)["input_ids"])
+        return ids, [False] + [True] * (len(ids) - 1)
+    turn = trainable(row)
+    prompt, completion = turn["prompt"], turn["completion"]
+    if isinstance(prompt, str):
+        completion = completion if completion.endswith(end) else completion + end
+        before, whole = list(tokenizer(prompt)["input_ids"]), list(tokenizer(prompt + completion)["input_ids"])
+    else:
+        require_template(tokenizer)
+        before = _templated(prompt, tokenizer, add_generation_prompt=True)
+        whole = _templated([*prompt, *completion], tokenizer, add_generation_prompt=False)
+    same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
+    return whole, [False] * same + [True] * (len(whole) - same)
+
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, source: str = "the rows"
+) -> list[Encoded]:
+    """Every row's ids. Raises BadRows where a prompt leaves no room for its answer within `max_length` tokens."""
+    encoded = []
+    for number, row in enumerate(rows, 1):
+        ids, learned = encode_row(row, tokenizer)
+        first = learned.index(True) if True in learned else len(ids)
+        if first >= len(ids):
+            raise BadRows(f"{source}, row {number}: the answer has no token. Give every row an answer.")
+        if max_length is not None and first >= max_length:
+            raise BadRows(
+                f"{source}, row {number}: the prompt has {first} tokens and the window {max_length}, so nothing of the answer "
+                "would be learned. Shorten the prompt, or give a larger --max-length (at most what the model can read)."
+            )
+        encoded.append((ids[:max_length], learned[:max_length]))
+    return encoded
+
+
+def right_padded(
+    encoded: Sequence[Encoded], pad_id: int
+) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
+    """(ids, real, learned): rows padded on the right, where a token is real, and where it is learned."""
+    longest = max(len(ids) for ids, _ in encoded)
+    ids = torch.full((len(encoded), longest), pad_id, dtype=torch.long)
+    real, learned = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    for index, (tokens, is_learned) in enumerate(encoded):
+        ids[index, : len(tokens)] = torch.tensor(tokens)
+        real[index, : len(tokens)] = True
+        learned[index, : len(tokens)] = torch.tensor(is_learned)
+    return ids, real, learned
+
+
+def rows_hash(rows: Sequence[Row]) -> str:
+    """SHA-256 (hex) of the rows in their order."""
+    return hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise BadRows where messages cannot be rendered because the tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        raise BadRows(
+            "the rows are messages, but the model's tokenizer has no chat template. Give rows with prompt and completion, or "
+            "a base with a chat template."
+        )
+
+
+def _templated(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> list[int]:
+    found = tokenizer.apply_chat_template(
+        list(messages), tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
+    )
+    return list(found["input_ids"])
+
+
+def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:
+    if form == ("messages",):
+        turns = row["messages"]
+        if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) and "role" in t for t in turns):
+            raise BadRows(f'{where}: "messages" is no list of messages. Expected [{{"role": …, "content": …}}, …].')
+        if turns[-1]["role"] != "assistant" or len(turns) < 2:
+            raise BadRows(f"{where} does not end with an answer of the assistant to somebody. Give question and answer.")
+    if not answer_of(row).strip():
+        raise BadRows(f"{where}: the answer is empty. Give every row an answer, or leave the row out.")
+
+
+def _read_jsonl(file: Path) -> list[Row]:
+    rows = []
+    try:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise BadRows(f"{file}, line {number} is no JSON object. Expected one row a line.")
+                rows.append(row)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadRows(f"{file} cannot be read as JSON lines ({error}). Expected one JSON object a line.") from error
+    return rows
+
+
+def _read_parquet(file: Path) -> list[Row]:
+    try:
+        found: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+    except (ArrowInvalid, OSError) as error:
+        raise BadRows(f"{file} cannot be read as parquet ({error}).") from error
+    return found
