@@ -14,6 +14,7 @@ MnemeError
 ├── EmptyMask             a mean over no tokens
 ├── BadRun                a run folder that belongs to another command, or no room on disk
 ├── EndpointFailed        a describing endpoint that is down or answers nonsense
+├── UnlearningFailed      training diverged, the weights did not change, or the forget set is still answered
 └── BadOrganism           an unknown organism, or one whose measured truth is not what its recipe says
 """
 
@@ -72,6 +73,10 @@ class BadRun(MnemeError):
 
 class EndpointFailed(MnemeError):
     """A describing endpoint that is down or answers nonsense."""
+
+
+class UnlearningFailed(MnemeError):
+    """Unlearning that did not do what it was asked for: it diverged, nothing changed, or the text is still known."""
 
 
 class BadOrganism(MnemeError):
