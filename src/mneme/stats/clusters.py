@@ -1,0 +1,66 @@
+"""Means over clusters: bootstrap and Student's t on the linearised ratio. numpy only; seeds are arguments.
+
+Tokens of one passage are not independent, so every interval here resamples whole clusters (passages), never tokens
+(Efron & Tibshirani 1993, ch. 8; Cameron, Gelbach & Miller 2008). Where arms are compared, they are paired on the cluster.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from mneme.errors import EmptyMask
+from mneme.results import Estimate
+from mneme.stats.distributions import student_t_quantile
+
+
+def bootstrap_weights(n_clusters: int, n_resamples: int, seed: int) -> Float[ndarray, "resample cluster"]:
+    """Multinomial resampling weights: row r says how often each cluster is drawn in resample r (rows sum to `n_clusters`)."""
+    if n_clusters < 1:
+        raise EmptyMask("Cannot resample 0 clusters: expected at least 1 passage with tokens to average over.")
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(n_clusters, np.full(n_clusters, 1.0 / n_clusters), size=n_resamples)
+    return draws.astype(np.float64)
+
+
+def ratio_of_sums(
+    numerators: Float[ndarray, " cluster"],
+    denominators: Float[ndarray, " cluster"],
+    unit: str,
+    *,
+    seed: int,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+) -> Estimate:
+    """sum(numerators) / sum(denominators) with a clustered interval; `n` counts clusters with a denominator > 0.
+
+    The interval is studentised by the linearised standard error with Student's t (n - 1) where n < 30 clusters, where the
+    percentile bootstrap is too narrow, and the percentile bootstrap from 30 clusters on. One cluster has no variance: its
+    interval is value +- (1 + |value|), wide enough to say nothing about a share or a probability.
+
+    Errors: EmptyMask when every denominator is 0.
+    """
+    used = denominators > 0
+    numerator, denominator = numerators[used], denominators[used]
+    n = int(used.sum())
+    if n == 0:
+        raise EmptyMask("A mean over no tokens has no value: expected at least one cluster with a positive weight.")
+    value = float(numerator.sum() / denominator.sum())
+    if n == 1:
+        return Estimate(value=value, low=value - 1.0 - abs(value), high=value + 1.0 + abs(value), unit=unit, n=1)
+    if n < 30:
+        residual = (numerator - value * denominator) / denominator.mean()
+        error = math.sqrt(float((residual**2).sum()) / (n * (n - 1)))
+        half = student_t_quantile(0.5 + level / 2, n - 1) * error
+        return Estimate(value=value, low=value - half, high=value + half, unit=unit, n=n)
+    weights = bootstrap_weights(n, n_resamples, seed)
+    below = weights @ denominator
+    samples = (weights @ numerator)[below > 0] / below[below > 0]
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n)
+
+
+def standard_error(estimate: Estimate) -> float:
+    """Half the 95 % interval over 1.96: the standard error that a normal interval of that width would have."""
+    return max(estimate.high - estimate.low, 0.0) / (2 * 1.959964)
