@@ -30,13 +30,19 @@ _EXPECTED = 'expected "messages", or "prompt" and "completion", or "text"'
 
 def read_rows(path: str | Path) -> list[Row]:
     """The rows of a .jsonl or .parquet file, checked for form (see `check_form`). Raises BadRows."""
+    rows = read_records(path)
+    check_form(rows, str(path))
+    return rows
+
+
+def read_records(path: str | Path) -> list[Row]:
+    """The records of a .jsonl or .parquet file, whatever their columns. Raises BadRows: no file, unreadable, or no record."""
     file = Path(path)
     if not file.is_file():
         raise BadRows(f"{file} is no file. Give training rows as a .jsonl or .parquet file.")
     rows = _read_parquet(file) if file.suffix == ".parquet" else _read_jsonl(file)
     if not rows:
         raise BadRows(f"{file} holds no row; {_EXPECTED} in every row.")
-    check_form(rows, str(file))
     return rows
 
 
@@ -101,8 +107,8 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
         before, whole = list(tokenizer(prompt)["input_ids"]), list(tokenizer(prompt + completion)["input_ids"])
     else:
         require_template(tokenizer)
-        before = _templated(prompt, tokenizer, add_generation_prompt=True)
-        whole = _templated([*prompt, *completion], tokenizer, add_generation_prompt=False)
+        before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
+        whole = templated_ids([*prompt, *completion], tokenizer, add_generation_prompt=False)
     same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
     return whole, [False] * same + [True] * (len(whole) - same)
 
@@ -154,7 +160,8 @@ def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _templated(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> list[int]:
+def templated_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> list[int]:
+    """Ids of messages written with the chat template; with `add_generation_prompt`, up to where the assistant begins."""
     found = tokenizer.apply_chat_template(
         list(messages), tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
     )

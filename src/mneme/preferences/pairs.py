@@ -1,0 +1,120 @@
+"""Preference pairs: read, checked and turned into ids as TRL does, before anything is scored or trained.
+
+A pair is a dictionary with "prompt", "chosen" and "rejected" (texts, or lists of messages), or with "chosen" and "rejected" as
+whole conversations whose common beginning is the prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadRows
+from mneme.models.rows import Row, read_records, require_template, templated_ids
+
+_EXPECTED = 'expected "prompt", "chosen" and "rejected", or "chosen" and "rejected" as whole conversations'
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Token ids of one pair. The prompt has at least one token, both answers too, and the answers differ."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+def read_pairs(path: str | Path) -> list[Row]:
+    """The pairs of a .jsonl or .parquet file, checked for form (see `check_pairs`). Raises BadRows."""
+    pairs = read_records(path)
+    check_pairs(pairs, str(path))
+    return pairs
+
+
+def check_pairs(pairs: Sequence[Row], source: str) -> None:
+    """Raise BadRows, naming the pair, for unknown columns, an empty answer, or a chosen answer that is the rejected one."""
+    for number, pair in enumerate(pairs, 1):
+        where = f"{source}, pair {number}"
+        for name in ("chosen", "rejected"):
+            if name not in pair or not isinstance(pair[name], str | list):
+                raise BadRows(f"{where} has the columns {sorted(pair)}; {_EXPECTED}.")
+            if not _words(pair[name]).strip():
+                raise BadRows(f"{where}: the {name} answer is empty. Give both answers, or leave the pair out.")
+        if "prompt" not in pair and isinstance(pair["chosen"], str):
+            raise BadRows(f"{where} has no prompt; {_EXPECTED}.")
+        if pair["chosen"] == pair["rejected"]:
+            raise BadRows(f"{where}: chosen and rejected are the same answer, which teaches nothing. Leave the pair out.")
+
+
+def explicit(pair: Row) -> Row:
+    """The pair with its prompt apart: what both conversations begin with."""
+    if "prompt" in pair:
+        return {name: pair[name] for name in ("prompt", "chosen", "rejected")}
+    chosen, rejected = pair["chosen"], pair["rejected"]
+    same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+    return {"prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
+
+
+def prompt_of(pair: Row) -> str:
+    """The prompt as words, for showing."""
+    return _words(explicit(pair)["prompt"])
+
+
+def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedPair:
+    """Ids as TRL makes them: the answers begin where prompt and prompt + answer diverge, and end with the end-of-text token
+    (where there is a chat template, with whatever it writes)."""
+    turn = explicit(pair)
+    prompt = turn["prompt"]
+    if isinstance(prompt, str):
+        end = tokenizer.eos_token or ""
+        before = list(tokenizer(prompt)["input_ids"])
+        answers = [turn[name] if turn[name].endswith(end) else turn[name] + end for name in ("chosen", "rejected")]
+        whole = [list(tokenizer(prompt + answer)["input_ids"]) for answer in answers]
+    else:
+        require_template(tokenizer)
+        before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
+        whole = [
+            templated_ids([*prompt, *turn[name]], tokenizer, add_generation_prompt=False) for name in ("chosen", "rejected")
+        ]
+    same = min(common_prefix(before, ids) for ids in whole)
+    chosen, rejected = (tuple(ids[same:]) for ids in whole)
+    return EncodedPair(tuple(before[:same]), chosen, rejected)
+
+
+def encode_pairs(
+    pairs: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int | None, source: str = "the pairs"
+) -> list[EncodedPair]:
+    """Every pair's ids. Raises BadRows where prompt and answer do not fit into `max_length` tokens, where an answer or a
+    prompt has no token, or where two answers differ in words and not in tokens."""
+    encoded = []
+    for number, pair in enumerate(pairs, 1):
+        found, where = encode_pair(pair, tokenizer), f"{source}, pair {number}"
+        if not (found.prompt and found.chosen and found.rejected):
+            raise BadRows(f"{where}: the prompt or an answer has no token. Give all three some text.")
+        if found.chosen == found.rejected:
+            raise BadRows(f"{where}: chosen and rejected have the same tokens, which teaches nothing. Leave the pair out.")
+        longest = len(found.prompt) + max(len(found.chosen), len(found.rejected))
+        if max_length is not None and len(found.prompt) >= max_length:
+            raise BadRows(
+                f"{where}: the prompt has {len(found.prompt)} tokens and the window {max_length}, so no answer would be left. "
+                "Shorten the prompt, or leave the pair out."
+            )
+        if max_length is not None and longest > max_length:
+            raise BadRows(
+                f"{where}: prompt and answer have {longest} tokens and the window {max_length}. Shorten them, or leave "
+                "the pair out."
+            )
+        encoded.append(found)
+    return encoded
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two rows have in common from the start."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _words(part: str | list[Row]) -> str:
+    if isinstance(part, str):
+        return part
+    return " ".join(str(message.get("content", "")) if isinstance(message, dict) else "" for message in part)
