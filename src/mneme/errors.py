@@ -11,6 +11,8 @@ MnemeError
 ├── BadAreas              an areas file that cannot be read, or an unknown area
 ├── BadOption             an option whose value does not fit these models (a layer that does not exist)
 ├── BadRows               training rows or preference pairs that cannot be used
+├── BadSuite              questions that cannot be asked: unknown suite, no question, an answer that is no choice
+├── BadJudge              a judge that cannot be used: no probabilities, no better than chance
 ├── EmptyMask             a mean over no tokens
 ├── BadRun                a run folder that belongs to another command, or no room on disk
 ├── EndpointFailed        a describing endpoint that is down or answers nonsense
@@ -61,6 +63,14 @@ class BadOption(MnemeError):
 
 class BadRows(MnemeError):
     """Training rows or preference pairs that cannot be used: unknown column, empty answer, prompt longer than the window."""
+
+
+class BadSuite(MnemeError):
+    """Questions that cannot be asked: an unknown suite, no question, fewer than two choices, an answer that is no choice."""
+
+
+class BadJudge(MnemeError):
+    """A judge that cannot be used: it gives no probabilities, or agrees with known labels no better than chance."""
 
 
 class EmptyMask(MnemeError):
