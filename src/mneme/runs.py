@@ -13,9 +13,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,29 @@ from mneme.errors import BadRun
 Arrays = dict[str, np.ndarray]
 _TEMPORARY = ".mneme-"
 """How the names of files begin that are not whole yet; what a kill leaves of them is removed at the next start."""
+
+
+@runtime_checkable
+class Crew(Protocol):
+    """The processes that share one run folder: this one is number `rank` of `world`."""
+
+    @property
+    def rank(self) -> int:
+        """From 0; process 0 writes what is not split."""
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+
+    def wait(self) -> None:
+        """Returns when all have called it. Raises BadRun where one has stopped."""
+
+
+class _Alone:
+    rank, world = 0, 1
+
+    def wait(self) -> None:
+        """Nobody to wait for."""
 
 
 def key_of(command: Mapping[str, Any]) -> str:
@@ -81,8 +104,10 @@ def _disk_error(path: Path, error: OSError) -> BadRun:
 class RunFolder:
     """One run on disk: `run.json` (what was asked), `stages-<key>/` (what is finished), `timings.json` (what it took)."""
 
-    def __init__(self, folder: Path, command: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, command: Mapping[str, Any], crew: Crew | None = None) -> None:
         """Open or start the run of `command` in `folder`; finished stages of another command there are dropped.
+
+        `crew`: the processes that work in this folder together, each with its own RunFolder and the same calls in order.
 
         Errors: BadRun when `folder` is a file or cannot be written.
         """
@@ -92,34 +117,64 @@ class RunFolder:
         self.key = key_of(command)
         self.stages = folder / f"stages-{self.key}"
         self.seconds: dict[str, float] = {}
-        write_atomic(folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode())
-        for stale in folder.glob("stages-*"):
-            if stale != self.stages and stale.is_dir():
-                shutil.rmtree(stale)
-        for leftover in [*folder.glob(f"{_TEMPORARY}*"), *self.stages.glob(f"{_TEMPORARY}*")]:
-            leftover.unlink(missing_ok=True)
+        self.crew: Crew = crew or _Alone()
+        if self.crew.rank == 0:
+            write_atomic(folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode())
+            for stale in folder.glob("stages-*"):
+                if stale != self.stages and stale.is_dir():
+                    shutil.rmtree(stale)
+            for leftover in [*folder.glob(f"{_TEMPORARY}*"), *self.stages.glob(f"{_TEMPORARY}*")]:
+                leftover.unlink(missing_ok=True)
+        self.crew.wait()
 
-    def stage(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+    def stage(self, name: str, compute: Callable[[], Arrays], *, together: bool = False) -> Arrays:
         """The arrays of stage `name`: read when it was finished before, else computed, kept and timed.
 
         What comes back was always read through the same bytes on disk, so a resumed run sees exactly what an undisturbed
-        one saw. Object arrays are refused (no pickle).
+        one saw. Object arrays are refused (no pickle). Process 0 computes; with `together` all do, and process 0's are kept.
         """
-        path = self.stages / f"{name}.npz"
-        started = time.perf_counter()
-        if not path.exists():
-            arrays = compute()
-            content = _npz_bytes(arrays)
-            # The time first: the arrays are what says that the stage is finished.
-            write_atomic(path.with_suffix(".seconds"), f"{time.perf_counter() - started:.3f}".encode())
-            write_atomic(path, content)
-        seconds = path.with_suffix(".seconds")
+        return self.pieces([name], lambda mine: (compute() for _ in (mine or [0])), together=together)[0]
+
+    def pieces(
+        self, names: Sequence[str], compute: Callable[[list[int]], Iterable[Arrays]], *, together: bool = False
+    ) -> list[Arrays]:
+        """The arrays of several stages that do not depend on each other, shared out among the processes.
+
+        `compute` is given the numbers of the missing stages that are this process's to make (stage i is that of process
+        i mod world) and yields their arrays in that order; each is kept as soon as it comes. With `together` it is called by
+        every process where anything is missing, also for no stage of its own, because the processes talk while they compute.
+        """
+        missing = [i for i, name in enumerate(names) if not self._path(name).exists()]
+        self.crew.wait()  # nobody writes before everybody has looked
+        mine = [i for i in missing if i % self.crew.world == self.crew.rank]
+        if mine or (together and missing):
+            started = time.perf_counter()
+            for turn, arrays in enumerate(compute(mine)):
+                if turn < len(mine):
+                    self._keep(names[mine[turn]], arrays, time.perf_counter() - started)
+                    started = time.perf_counter()
+        self.crew.wait()
+        return [self._read(name) for name in names]
+
+    def _path(self, name: str) -> Path:
+        return self.stages / f"{name}.npz"
+
+    def _keep(self, name: str, arrays: Arrays, seconds: float) -> None:
+        content = _npz_bytes(arrays)
+        # The time first: the arrays are what says that the stage is finished.
+        write_atomic(self._path(name).with_suffix(".seconds"), f"{seconds:.3f}".encode())
+        write_atomic(self._path(name), content)
+
+    def _read(self, name: str) -> Arrays:
+        seconds = self._path(name).with_suffix(".seconds")
         self.seconds[name] = float(seconds.read_text()) if seconds.exists() else 0.0
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(self._path(name), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
 
     def finish(self, files: Mapping[str, bytes]) -> None:
         """Write the results (name -> bytes) and `timings.json`, each whole or not at all."""
+        if self.crew.rank > 0:
+            return
         timings = {key: round(value, 3) for key, value in self.seconds.items()}
         write_atomic(self.folder / "timings.json", (json.dumps(timings, indent=2) + "\n").encode())
         for name, content in files.items():

@@ -15,11 +15,14 @@ from torch import Tensor
 from mneme.errors import BadCorpus, BadOption
 from mneme.models.hooks import check_layers, read_residuals
 from mneme.models.pair import ModelPair
+from mneme.models.ranks import Ranks
 
 SINK_FACTOR = 10.0
 """A position is an attention sink when the base residual there is so many times longer than the median one."""
 
 _ROOT_HALF = 0.5**0.5
+ALONE = Ranks()
+"""One process does everything."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ def harvest(
     layers: Sequence[int],
     *,
     batch_rows: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Harvested]:
     """m and q after each of `layers` for rows without padding, `batch_rows` rows at a time, in order.
 
-    Exactly zero q where the two models are the same. Memory: one batch. Raises BadOption for layers that do not exist, rows
-    longer than the models' positions, or no layers at all.
+    Several processes (`ranks`) run every n-th batch each and share what they found, so that all of them get all batches, the
+    same to the last bit; each must ask for the same harvest. Exactly zero q where the two models are the same. Memory: one
+    batch. Raises BadOption for layers that do not exist, rows longer than the models' positions, or no layers at all.
     """
     if not layers or batch_rows < 1:
         raise BadOption("a harvest needs at least one layer and at least one row a batch.")
@@ -51,20 +56,33 @@ def harvest(
         raise BadOption(
             f"rows of {ids.shape[1]} tokens are longer than the {longest} positions of these models. Give shorter rows."
         )
-    return _harvest(pair, ids, sorted(set(layers)), batch_rows)
+    return _harvest(pair, ids, sorted(set(layers)), batch_rows, ranks)
 
 
-def _harvest(pair: ModelPair, ids: Tensor, layers: list[int], batch_rows: int) -> Iterator[Harvested]:
-    for start in range(0, ids.shape[0], batch_rows):
-        rows = slice(start, min(start + batch_rows, ids.shape[0]))
-        with pair.using("base") as parts:
-            base = read_residuals(parts, ids[rows], layers)
-        with pair.using("tuned") as parts:
-            tuned = read_residuals(parts, ids[rows], layers)
-        m, q = {}, {}
-        for layer in layers:
-            m[layer], q[layer] = rotate(base.pop(layer), tuned.pop(layer))
-        yield Harvested(rows, m, q)
+def _harvest(pair: ModelPair, ids: Tensor, layers: list[int], batch_rows: int, ranks: Ranks) -> Iterator[Harvested]:
+    batches = [slice(start, min(start + batch_rows, len(ids))) for start in range(0, len(ids), batch_rows)]
+    for first in range(0, len(batches), ranks.world):
+        turns = batches[first : first + ranks.world]
+        own = _both(pair, ids[turns[ranks.rank]], layers) if ranks.rank < len(turns) else None
+        for source, rows in enumerate(turns):
+            if source == ranks.rank and own is not None:
+                stacked = own
+            else:
+                stacked = torch.empty(2, len(layers), rows.stop - rows.start, ids.shape[1], pair.width)
+            ranks.share(stacked, source)
+            yield Harvested(rows, *({layer: side[i] for i, layer in enumerate(layers)} for side in stacked))
+
+
+def _both(pair: ModelPair, ids: Tensor, layers: list[int]) -> Float[Tensor, "rotated layer batch seq d_model"]:
+    """m and q of one batch at all layers, stacked."""
+    with pair.using("base") as parts:
+        base = read_residuals(parts, ids, layers)
+    with pair.using("tuned") as parts:
+        tuned = read_residuals(parts, ids, layers)
+    out = torch.empty(2, len(layers), *ids.shape, pair.width)
+    for i, layer in enumerate(layers):
+        out[0, i], out[1, i] = rotate(base.pop(layer), tuned.pop(layer))
+    return out
 
 
 def rotate(

@@ -8,11 +8,13 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.activations.harvest import ALONE
 from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import Firings
 from mneme.diff.causal import check_latent
 from mneme.errors import EmptyMask
 from mneme.models.pair import ModelPair
+from mneme.models.ranks import Ranks
 from mneme.runs import Arrays
 
 ROWS_A_LATENT = 8
@@ -28,12 +30,15 @@ def causal_checks(
     *,
     seed: int,
     advance: Callable[[int], None],
+    ranks: Ranks = ALONE,
 ) -> Arrays:
-    """Ablate each of `latents` on the 8 held-out rows where it is strongest. Arrays: latent, share, low, high, n, p; latents
-    on whose rows the two models say the same have none: there is nothing to take away."""
+    """Ablate each of `latents` on the 8 held-out rows where it is strongest, shared out among `ranks`, which must all call
+    this. Arrays: latent, share, low, high, n, p; latents on whose rows the two models say the same have none: there is nothing
+    to take away."""
     directions = change_directions(codes.dictionary)
-    table = []
-    for latent in latents:
+    table = torch.zeros(len(latents), 7, dtype=torch.float64)
+    for index in ranks.own(range(len(latents))):
+        latent = latents[index]
         rows, code = _strongest_rows(firings, latent, ids.shape[1])
         others = directions[[other for other in latents if other != latent]] if len(latents) > 1 else directions[:0]
         advance(1)
@@ -51,8 +56,10 @@ def causal_checks(
         except EmptyMask:
             continue
         share = result.share
-        table.append((latent, share.value, share.low, share.high, share.n, result.p_value))
-    return {"causal": np.array(table, dtype=np.float64).reshape(-1, 6)}
+        line = (latent, share.value, share.low, share.high, share.n, result.p_value, 1.0)
+        table[index] = torch.tensor(line, dtype=torch.float64)
+    whole = ranks.total(table).numpy()
+    return {"causal": whole[whole[:, 6] > 0, :6]}
 
 
 def _strongest_rows(firings: Firings, latent: int, seq: int) -> tuple[Int[ndarray, " row"], Float[ndarray, "row seq"]]:

@@ -1,6 +1,6 @@
 """Steps 3 to 5 of the audit: harvest one layer, train a dictionary of its change, score every latent on held-out rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.harvest import harvest, shuffled
+from mneme.activations.harvest import ALONE, harvest, shuffled
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
 from mneme.dictionaries.quality import choose_k, unexplained_change
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.scoring import LatentSums, latent_scores, latent_sums
 from mneme.models.pair import ModelPair
+from mneme.models.ranks import Ranks
 from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -52,6 +53,7 @@ class Stream(NamedTuple):
     sink: Bool[Tensor, "row seq"]
     batch_rows: int
     seed: int
+    ranks: Ranks = ALONE
 
 
 def held_out_rows(n_rows: int) -> Bool[ndarray, " row"]:
@@ -65,136 +67,167 @@ def dictionary_size(width: int, tokens: int) -> int:
     return int(1 << (wanted.bit_length() - 1))
 
 
-def fit_layer(stream: Stream, kind: Kind, *, advance: Callable[[int], None]) -> Arrays:
-    """Sweep k, train the dictionary, encode the held-out rows; everything as arrays for a stage.
+def fit_layer(
+    stream: Stream, kinds: Sequence[Kind], mine: Sequence[int], *, advance: Callable[[int], None]
+) -> Iterator[Arrays]:
+    """Sweep k, train the dictionaries, encode the held-out rows: the arrays of `kinds[i]` for each i in `mine`, in order.
 
-    The sweep trains one dictionary for every k on the same batches, as short runs; the k at the elbow of unexplained held-out
-    change is then trained for the full length. Crosscoders of the other kinds keep the published way of choosing: k = 32
-    (capped at an eighth of the latents), no sweep. `advance` is told the tokens of every batch that was learnt from.
+    The sweep of the change dictionary trains one for every k on the same batches, as short runs; the k at the elbow of
+    unexplained held-out change is then trained for the full length. Crosscoders of the other kinds keep the published way of
+    choosing: k = 32 (capped at an eighth of the latents), no sweep. All dictionaries learn from one stream of batches. The
+    members of the sweep are shared out among `stream.ranks`, which must all call this. `advance` is told the tokens of every
+    batch that was learnt from.
     """
     held = torch.from_numpy(held_out_rows(len(stream.ids)))
-    train = stream._replace(ids=stream.ids[~held], sink=stream.sink[~held])
-    test = stream._replace(ids=stream.ids[held], sink=stream.sink[held])
-    tokens = int((~train.sink).sum())
-    batch = min(_BATCH, max(16, tokens // 8))
-    m, q = _sample(train, 32_768)
-    mean, scale = input_statistics(kind, m, q)
-    test_m, test_q = _sample(test, _HELD_OUT_TOKENS)
-    n_latents = dictionary_size(stream.pair.width, tokens)
+    resident = int((~stream.sink).sum()) * stream.pair.width * 8 <= _RESIDENT_BYTES
+    train, test = (Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident) for rows in (~held, held))
+    batch = min(_BATCH, max(16, train.tokens // 8))
+    m, q = train.sample(32_768)
+    statistics = {kind: input_statistics(kind, m, q) for kind in kinds}
+    judged_on = test.sample(_HELD_OUT_TOKENS)
+    n_latents = dictionary_size(stream.pair.width, train.tokens)
+    k_of = dict.fromkeys(kinds, min(32.0, n_latents / 8))
     sweep: list[tuple[float, float]] = []
-    k = min(32.0, n_latents / 8)
-    if kind == "change":
+    if "change" in kinds:
         ks = tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
-        steps = min(_SWEEP_STEPS, max(50, 4 * tokens // batch))
-        for member in _train(train, kind, ks, n_latents, steps, batch, mean, scale, advance, (test_m, test_q)):
-            sweep.append((member.k, unexplained_change(member, test_m, test_q)))
-        k = choose_k(sweep)
-    steps = max(_MIN_STEPS, tokens // batch)
-    chosen = _train(train, kind, (k,), n_latents, steps, batch, mean, scale, advance, (test_m, test_q))[0]
-    left = unexplained_change(chosen, test_m, test_q)
-    return {
-        **_dictionary_arrays(chosen),
-        "sweep": np.array(sweep).reshape(-1, 2),
-        "unexplained": np.array(left),
-        **_encode(test, chosen),
-    }
+        own = stream.ranks.own(ks)
+        steps = min(_SWEEP_STEPS, max(50, 4 * train.tokens // batch))
+        settings = [Settings("change", stream.pair.width, n_latents, tuple(own), (stream.seed,), steps, batch)] if own else []
+        trained = _train(train, settings, statistics, steps, batch, advance, judged_on)
+        left = torch.zeros(len(ks), dtype=torch.float64)
+        for member in trained:
+            left[ks.index(member.k)] = unexplained_change(member, *judged_on)
+        sweep = list(zip(ks, stream.ranks.total(left).tolist(), strict=True))
+        k_of["change"] = choose_k(sweep)
+    steps = max(_MIN_STEPS, train.tokens // batch)
+    settings = [
+        Settings(kinds[i], stream.pair.width, n_latents, (k_of[kinds[i]],), (stream.seed,), steps, batch) for i in mine
+    ]
+    chosen = _train(train, settings, statistics, steps, batch, advance, judged_on)
+    for dictionary, encoded in zip(chosen, _encode(test, chosen), strict=True):
+        yield {
+            **_dictionary_arrays(dictionary),
+            "sweep": np.array(sweep if dictionary.kind == "change" else []).reshape(-1, 2),
+            "unexplained": np.array(unexplained_change(dictionary, *judged_on)),
+            **encoded,
+        }
 
 
 def _train(
-    stream: Stream,
-    kind: Kind,
-    ks: tuple[float, ...],
-    n_latents: int,
+    half: "Half",
+    settings: Sequence[Settings],
+    statistics: dict[Kind, tuple[Tensor, Tensor]],
     steps: int,
     batch: int,
-    mean: Tensor,
-    scale: Tensor,
     advance: Callable[[int], None],
     held_out: tuple[Tensor, Tensor],
 ) -> list[Dictionary]:
-    settings = Settings(kind, stream.pair.width, n_latents, ks, (stream.seed,), steps, batch)
-    trainer = Trainer(settings, mean, scale)
-    for m, q in _batches(stream, batch, steps):
-        trainer.step(m, q)
-        advance(len(q))
-    return trainer.finish(*held_out)
+    """All dictionaries of `settings`, each on the same batches."""
+    trainers = [Trainer(one, *statistics[one.kind]) for one in settings]
+    if trainers or not half.resident:
+        for m, q in half.batches(batch, steps):
+            for trainer in trainers:
+                trainer.step(m, q)
+            advance(len(q))
+    return [dictionary for trainer in trainers for dictionary in trainer.finish(*held_out)]
 
 
-def _batches(stream: Stream, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Exactly `steps` shuffled batches: out of memory where all activations fit in 1 GB, else a new pass of the models for
-    every epoch through a fixed buffer."""
-    tokens = int((~stream.sink).sum())
-    if tokens * stream.pair.width * 8 <= _RESIDENT_BYTES:
-        m, q = _sample(stream, tokens)
-        generator = torch.Generator().manual_seed(stream.seed)
-        done = 0
+class Half:
+    """The activations of one layer over half of the rows, attention sinks left out: in memory where both halves fit in 1 GB,
+    else from a new pass of the models whenever they are asked for."""
+
+    def __init__(self, stream: Stream, resident: bool) -> None:
+        """One pass of the models where the half is to be `resident`."""
+        self.stream, self.resident = stream, resident
+        self.tokens = int((~stream.sink).sum())
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
+        if resident:
+            place, m, q = zip(*self._passes(stream.ids, stream.sink), strict=True)
+            self._kept = torch.cat(place), torch.cat(m), torch.cat(q)
+
+    def _passes(self, ids: Tensor, sink: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(flat position in `ids`, m, q) of the tokens that are no sinks, a batch of rows at a time, by the models."""
+        stream = self.stream
+        for found in harvest(stream.pair, ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks):
+            keep = ~sink[found.rows].flatten()
+            place = keep.nonzero().squeeze(1) + found.rows.start * ids.shape[1]
+            yield place, found.m[stream.layer].flatten(0, 1)[keep], found.q[stream.layer].flatten(0, 1)[keep]
+
+    def pieces(self) -> Iterator[tuple[Int[Tensor, " token"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]]:
+        """(flat position row * seq + place, m, q) of all tokens in order, a few thousand at a time."""
+        if self._kept is None:
+            yield from self._passes(self.stream.ids, self.stream.sink)
+            return
+        for start in range(0, self.tokens, 4096):
+            place, m, q = (column[start : start + 4096] for column in self._kept)
+            yield place, m, q
+
+    def sample(self, limit: int) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
+        """m and q of at most `limit` tokens, from rows spread evenly over the half."""
+        stream = self.stream
+        per_row = max(1, self.tokens // len(stream.ids))
+        n_rows = min(len(stream.ids), -(-limit // per_row))
+        pick = torch.linspace(0, len(stream.ids) - 1, n_rows).long()
+        if self._kept is None:
+            _, m, q = zip(*self._passes(stream.ids[pick], stream.sink[pick]), strict=True)
+            return torch.cat(m)[:limit], torch.cat(q)[:limit]
+        place, whole_m, whole_q = self._kept
+        chosen = torch.isin(place // stream.ids.shape[1], pick).nonzero().squeeze(1)[:limit]
+        return whole_m[chosen], whole_q[chosen]
+
+    def batches(self, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Exactly `steps` shuffled batches: out of memory, or every epoch anew from the models through a fixed buffer."""
+        done, epoch = 0, 0
+        generator = torch.Generator().manual_seed(self.stream.seed)
         while done < steps:
-            order = torch.randperm(len(q), generator=generator)
-            for start in range(0, len(q) - batch + 1, batch):
-                part = order[start : start + batch]
-                yield m[part], q[part]
+            made: Iterator[tuple[Tensor, Tensor]]
+            if self._kept is not None:
+                order = torch.randperm(self.tokens, generator=generator)
+                made = ((self._kept[1][part], self._kept[2][part]) for part in torch.split(order, batch))
+            else:
+                made = self._mixed(batch, epoch)
+            for m, q in made:
+                if len(q) < batch:
+                    continue
+                yield m, q
                 done += 1
                 if done == steps:
                     return
-    done, epoch = 0, 0
-    buffer = max(batch, _RESIDENT_BYTES // (stream.pair.width * 8) // 2)
-    while done < steps:
-        rows = harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows)
-        mixed = shuffled(rows, buffer_tokens=buffer, batch_tokens=batch, seed=stream.seed + epoch, drop=stream.sink)
-        for found in mixed:
-            m, q = found[stream.layer]
-            if len(q) < batch:
-                continue
-            yield m, q
-            done += 1
-            if done == steps:
-                return
-        epoch += 1
+            epoch += 1
+
+    def _mixed(self, batch: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        stream = self.stream
+        rows = harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks)
+        buffer = max(batch, _RESIDENT_BYTES // (stream.pair.width * 8) // 2)
+        for found in shuffled(rows, buffer_tokens=buffer, batch_tokens=batch, seed=stream.seed + epoch, drop=stream.sink):
+            yield found[stream.layer]
 
 
-def _sample(stream: Stream, limit: int) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
-    """m and q of at most `limit` tokens that are no sinks, from rows spread evenly over the text."""
-    per_row = max(1, int((~stream.sink).sum()) // len(stream.ids))
-    n_rows = min(len(stream.ids), -(-limit // per_row))
-    pick = torch.linspace(0, len(stream.ids) - 1, n_rows).long()
-    ms, qs = [], []
-    for found in harvest(stream.pair, stream.ids[pick], [stream.layer], batch_rows=stream.batch_rows):
-        keep = ~stream.sink[pick][found.rows]
-        ms.append(found.m[stream.layer][keep])
-        qs.append(found.q[stream.layer][keep])
-    return torch.cat(ms)[:limit], torch.cat(qs)[:limit]
-
-
-def _encode(stream: Stream, dictionary: Dictionary) -> Arrays:
-    """One sparse pass over the held-out rows: codes and scores."""
-    sums: LatentSums | None = None
-    tokens, latents, values = [], [], []
-    seq = stream.ids.shape[1]
-    for found in harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows):
-        keep = ~stream.sink[found.rows].flatten()
-        m, q = found.m[stream.layer].flatten(0, 1)[keep], found.q[stream.layer].flatten(0, 1)[keep]
-        codes = encode(dictionary, m, q)
-        own = latent_sums(dictionary, codes, m, q)
-        sums = own if sums is None else sums + own
-        place = keep.nonzero().squeeze(1) + found.rows.start * seq
-        tokens.append(place[codes.token_index].numpy())
-        latents.append(codes.latent_index.numpy())
-        values.append(codes.value.numpy())
-    if sums is None:
-        raise AssertionError("held-out rows are never empty: fit_layer needs two rows")
-    scores = latent_scores(dictionary, sums)
-    held = np.flatnonzero(held_out_rows(2 * len(stream.ids) + 1))[: len(stream.ids)]
-    flat = np.concatenate(tokens)
-    arrays: Arrays = {
-        "token": held[flat // seq] * seq + flat % seq,
-        "latent": np.concatenate(latents),
-        "value": np.concatenate(values),
-    }
-    for name in ("change_energy", "firing_rate", "relative_norm", "cosine", "nu_error", "nu_reconstruction"):
-        column = getattr(scores, name)
-        if column is not None:
-            arrays[f"score_{name}"] = np.nan_to_num(column.double().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
-    return arrays
+def _encode(half: Half, dictionaries: Sequence[Dictionary]) -> list[Arrays]:
+    """One sparse pass over the held-out rows: codes and scores of every dictionary."""
+    sums: list[LatentSums | None] = [None] * len(dictionaries)
+    codes: list[list[tuple[ndarray, ndarray, ndarray]]] = [[] for _ in dictionaries]
+    for place, m, q in half.pieces() if dictionaries or not half.resident else ():
+        for i, dictionary in enumerate(dictionaries):
+            found = encode(dictionary, m, q)
+            own, before = latent_sums(dictionary, found, m, q), sums[i]
+            sums[i] = own if before is None else before + own
+            codes[i].append((place[found.token_index].numpy(), found.latent_index.numpy(), found.value.numpy()))
+    seq = half.stream.ids.shape[1]
+    held = np.flatnonzero(held_out_rows(2 * len(half.stream.ids) + 1))[: len(half.stream.ids)]
+    out = []
+    for dictionary, total, parts in zip(dictionaries, sums, codes, strict=True):
+        if total is None:
+            raise AssertionError("held-out rows are never empty: fit_layer needs two rows")
+        flat, latent, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+        arrays: Arrays = {"token": held[flat // seq] * seq + flat % seq, "latent": latent, "value": value}
+        scores = latent_scores(dictionary, total)
+        for name in ("change_energy", "firing_rate", "relative_norm", "cosine", "nu_error", "nu_reconstruction"):
+            column = getattr(scores, name)
+            if column is not None:
+                arrays[f"score_{name}"] = np.nan_to_num(column.double().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
+        out.append(arrays)
+    return out
 
 
 def _dictionary_arrays(dictionary: Dictionary) -> Arrays:

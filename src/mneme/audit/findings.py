@@ -88,7 +88,10 @@ def _judge(
     advance = track(f"ablation L{codes.layer} (latents)", len(chosen))
     table = job.run.stage(
         f"causal-{codes.layer}",
-        lambda: causal_checks(job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.seed, advance=advance),
+        lambda: causal_checks(
+            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.seed, advance=advance, ranks=job.ranks
+        ),
+        together=True,
     )["causal"]
     q_values = benjamini_hochberg(table[:, 5])
     causal = {}

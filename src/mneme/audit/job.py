@@ -8,6 +8,7 @@ from rich.console import Console
 from mneme.activations.corpus import Documents, Rows
 from mneme.dictionaries.crosscoder import Kind
 from mneme.models.pair import ModelPair
+from mneme.models.ranks import Ranks
 from mneme.predict.areas import Area
 from mneme.runs import RunFolder
 
@@ -29,3 +30,4 @@ class Job(NamedTuple):
     intended: tuple[str, ...]
     run: RunFolder
     console: Console
+    ranks: Ranks

@@ -7,9 +7,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from mneme.activations.corpus import Rows
+from mneme.activations.harvest import ALONE
 from mneme.audit.screening import batch_rows_for, table_of
 from mneme.diff.screen import screen_rows
 from mneme.models.pair import ModelPair
+from mneme.models.ranks import Ranks
 from mneme.predict.effects import TokenTable
 from mneme.runs import Arrays
 
@@ -46,18 +48,27 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     return values.index_select(axis, order.to(values.device))
 
 
-def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int) -> Arrays:
-    """Change in accuracy on known tokens under `shuffled_change`, on at most 16k tokens. Destroys the pair's tuned
-    side. Arrays: `shuffled` = value and number of known tokens; 0 of them (no check) where neither model is sure of any."""
+def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int, ranks: Ranks = ALONE) -> Arrays:
+    """Change in accuracy on known tokens under `shuffled_change`, on at most 16k tokens, batches shared out among `ranks`.
+
+    Destroys the pair's tuned side. Arrays: `shuffled` = value and number of known tokens; 0 of them (no check) where neither
+    model is sure of any.
+    """
     shuffled_change(pair, seed)
     seq = rows.ids.shape[1]
     n_rows = min(len(rows.ids), max(1, _TOKENS // seq))
-    pick = torch.linspace(0, len(rows.ids) - 1, n_rows).long()
-    part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
-    table = table_of(screen_rows(pair, part.ids, batch_rows=batch_rows_for(seq, pair.vocab_size)), part)
-    known = table.known()
-    change = table.right_tuned.astype(np.float64) - table.right_base
-    return {"shuffled": np.array([change[known].mean() if known.any() else 0.0, known.sum()])}
+    batch = batch_rows_for(seq, pair.vocab_size)
+    batches = torch.split(torch.linspace(0, len(rows.ids) - 1, n_rows).long(), batch)
+    sums = torch.zeros(len(batches), 2, dtype=torch.float64)
+    for index in ranks.own(range(len(batches))):
+        pick = batches[index]
+        part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
+        table = table_of(screen_rows(pair, part.ids, batch_rows=batch), part)
+        known = table.known()
+        gap = table.right_tuned.astype(np.float64) - table.right_base
+        sums[index] = torch.tensor([float(gap[known].sum()), float(known.sum())], dtype=torch.float64)
+    change, count = ranks.total(sums).sum(0).tolist()
+    return {"shuffled": np.array([change / count if count else 0.0, count])}
 
 
 def random_areas(

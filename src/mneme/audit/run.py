@@ -16,7 +16,7 @@ from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest
 from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
-from mneme.audit.dictionary import LayerCodes, Stream, fit_layer, layer_codes
+from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
@@ -29,8 +29,9 @@ from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadAreas, BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import ModelPair, load_pair
+from mneme.models.ranks import Ranks, join_ranks, local_device
 from mneme.models.weights import weight_changes
-from mneme.organisms.catalogue import build_organism
+from mneme.organisms.catalogue import Organism, build_organism
 from mneme.predict.areas import Area, default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_room
@@ -68,17 +69,22 @@ def audit(
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
     passages of the text (docs/describe.md).
 
+    Under torchrun every process calls this and they share the work (`mneme.models.ranks`); the result is the same to the last
+    bit. `out` must then be a folder that all of them see.
+
     Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
     checked.
     """
-    console = console or Console(stderr=True)
+    ranks = join_ranks()
+    console = Console(quiet=True) if ranks.rank else console or Console(stderr=True)
+    device = local_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     endpoint = endpoint_of(describe)
     if (base is None) != (tuned is None):
         raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
     if base is None or tuned is None:
         console.print("No models named: auditing the built-in pair (biology unlearned). Building it on first use.")
-        organism = build_organism(BUILT_IN)
+        organism = _built_in_pair(ranks)
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
     kind = next((kind for kind in KINDS if kind == dictionary), None)
@@ -118,9 +124,9 @@ def audit(
         "describe": described_by,
         "intended": list(intended),
     }
-    run = RunFolder(Path(out), command)
+    run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
-    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console)
+    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
     console.print(
         f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two "
         f"ordinary cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."
@@ -128,6 +134,14 @@ def audit(
     report = _run(job, plan.cost)
     run.finish({"report.json": report.to_json().encode()})
     return report
+
+
+def _built_in_pair(ranks: Ranks) -> Organism:
+    """The built-in pair, built by one process while the others wait."""
+    if ranks.rank == 0:
+        build_organism(BUILT_IN)
+    ranks.wait()
+    return build_organism(BUILT_IN)
 
 
 def _check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
@@ -158,7 +172,7 @@ def _run(job: Job, cost: Cost) -> Report:
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)
         findings = _look(job, screening, layers, track)
         latents = record_latents(job, screening, findings, track)
-        null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed))
+        null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed, ranks=job.ranks), together=True)
     return compose(job, changes, screening, findings, latents, null, shapes, cost)
 
 
@@ -170,8 +184,8 @@ def _layer_shapes(job: Job) -> Arrays:
     pick = torch.linspace(0, len(job.rows.ids) - 1, n_rows).long()
 
     def compute() -> Arrays:
-        shares = patched_kl_share(job.pair, job.rows.ids[pick], every)
-        stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=n_rows)
+        shares = patched_kl_share(job.pair, job.rows.ids[pick], every, ranks=job.ranks)
+        stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=-(-n_rows // 4), ranks=job.ranks)
         first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
         first_tokens[:, 0] = True
         moments = layer_moments(stream, seed=job.seed, drop=first_tokens)
@@ -181,7 +195,7 @@ def _layer_shapes(job: Job) -> Arrays:
             "first": np.array([moments[layer].first_component_share for layer in every]),
         }
 
-    return job.run.stage("layers", compute)
+    return job.run.stage("layers", compute, together=True)
 
 
 def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Findings:
@@ -192,23 +206,26 @@ def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Fi
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
     for layer in layers:
         sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
-        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed)
+        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
         try:
-            own = _fitted(job, stream, job.kind, track)
-            context = _fitted(job, stream, "rotated", track) if job.kind == "change" else None
+            found.append(_fitted(job, stream, track))
         except EmptyMask:
             # A change of the head alone, or of one constant vector: the effects are read without latents.
             job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
-            continue
-        found.append(LayerFindings(own, context))
     return find(job, screening, found, track)
 
 
-def _fitted(job: Job, stream: Stream, kind: Kind, track: Track) -> LayerCodes:
-    """One dictionary at one layer, from its stage."""
-    advance = track(f"dictionary {kind} L{stream.layer} (tokens)", None)
-    arrays = job.run.stage(f"dictionary-{kind}-{stream.layer}", lambda: fit_layer(stream, kind, advance=advance))
-    return layer_codes(stream.layer, kind, arrays)
+def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
+    """The dictionaries of one layer, each from its stage: the kind asked for, beside the change a crosscoder for context."""
+    kinds: tuple[Kind, ...] = ("change", "rotated") if job.kind == "change" else (job.kind,)
+    advance = track(f"dictionaries {', '.join(kinds)} L{stream.layer} (tokens)", None)
+    stages = job.run.pieces(
+        [f"dictionary-{kind}-{stream.layer}" for kind in kinds],
+        lambda mine: fit_layer(stream, kinds, mine, advance=advance),
+        together=True,
+    )
+    codes = [layer_codes(stream.layer, kind, arrays) for kind, arrays in zip(kinds, stages, strict=True)]
+    return LayerFindings(codes[0], codes[1] if len(codes) > 1 else None)
 
 
 @contextmanager

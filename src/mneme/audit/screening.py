@@ -1,9 +1,10 @@
 """Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -36,12 +37,14 @@ def screen_corpus(pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable
     seq = rows.ids.shape[1]
     step = max(1, _ROWS_A_PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
-    pieces = []
-    for index, start in enumerate(range(0, len(rows.ids), step)):
-        ids = rows.ids[start : start + step]
-        stored = run.stage(f"screen-{index:04d}", lambda ids=ids: _pack(screen_rows(pair, ids, batch_rows=batch)))  # type: ignore[misc]
-        pieces.append(stored)
-        advance(ids.numel())
+    parts = torch.split(rows.ids, step)
+
+    def compute(mine: list[int]) -> Iterator[Arrays]:
+        for index in mine:
+            yield _pack(screen_rows(pair, parts[index], batch_rows=batch))
+            advance(parts[index].numel())
+
+    pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)
     joined = {
         name: np.sum([piece[name] for piece in pieces], axis=0)
         if name == "mean_gain"

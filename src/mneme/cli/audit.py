@@ -1,5 +1,6 @@
 """`mneme audit`: predicts the side effects of a fine-tune, prints them, writes the page."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +48,11 @@ def require_device(name: str) -> None:
         raise BadOption(
             f"--device {name!r} cannot be used here: {reason}. Use cpu, or a device that this torch has."
         ) from error
+
+
+def is_first_process() -> bool:
+    """True but in processes 1, 2 … that torchrun started beside this one: only the first prints and writes pages."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def unintended(report: "Report", threshold: float) -> list[str]:
@@ -130,7 +136,8 @@ def audit(
             trust_remote_code=trust_remote_code,
             console=Console(stderr=True),
         )
-        show(report, out, json=json)
+        if is_first_process():
+            show(report, out, json=json)
     reached = unintended(report, fail_on) if fail_on is not None else []
     if reached:
         typer.echo(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.harvest import sink_mask
+from mneme.activations.harvest import ALONE, sink_mask
 from mneme.models.hooks import read, replace
 from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
+from mneme.models.ranks import Ranks
 
 
 class Screened(NamedTuple):
@@ -89,24 +90,28 @@ def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> 
         return logits[:, :-1].float(), {layer: state.float() for layer, state in states.items()}
 
 
-def patched_kl_share(pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[int]) -> dict[int, float]:
+def patched_kl_share(
+    pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[int], *, ranks: Ranks = ALONE
+) -> dict[int, float]:
     """For each layer, the share of KL(tuned || base) that goes when the tuned model's residual stream after that block is
     replaced by the base model's (activation patching): how much of the change has happened by then.
 
-    0 where the models do not differ. Cost: len(layers) + 2 forward passes over `ids`.
+    0 where the models do not differ. Cost: len(layers) + 2 forward passes over `ids`; the layers are shared out among `ranks`,
+    which must all call this.
     """
     base_logits, base_states = _forward(pair, "base", ids, layers)
     tuned_logits, _ = _forward(pair, "tuned", ids, [])
     whole = float(kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
     if whole <= 0.0:
         return dict.fromkeys(layers, 0.0)
-    shares = {}
-    for layer in layers:
+    shares = torch.zeros(len(layers), dtype=torch.float64)
+    for index in ranks.own(range(len(layers))):
+        layer = layers[index]
         with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
             patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
         rest = float(kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
-        shares[layer] = 1.0 - rest / whole
-    return shares
+        shares[index] = 1.0 - rest / whole
+    return dict(zip(layers, ranks.total(shares).tolist(), strict=True))
 
 
 def choose_layers(shares: dict[int, float], *, enough: float = 0.75) -> list[int]:

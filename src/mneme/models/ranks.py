@@ -1,0 +1,91 @@
+"""Several processes on one audit, started by torchrun: who computes what, and how what was computed is shared.
+
+Every process holds its own pair of models and walks through the same steps; work is striped (item i belongs to process
+i mod n), so that each number is computed by one process, in the same way as by a single one, and then shared unchanged. Large
+results are shared through the run folder, which all processes must see; small ones and activations through
+torch.distributed (gloo).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from mneme.errors import BadRun
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others before it takes one for lost. A killed one is noticed at once."""
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world` of them; `rank` 0 writes and speaks."""
+
+    rank: int = 0
+    world: int = 1
+
+    def own(self, items: Sequence[_Item]) -> Sequence[_Item]:
+        """The items of this process: every `world`-th, from `rank` on."""
+        return items[self.rank :: self.world]
+
+    def wait(self) -> None:
+        """Returns when all processes are here. Raises BadRun where one has stopped."""
+        if self.world > 1:
+            try:
+                dist.barrier()
+            except RuntimeError as error:
+                raise _lost(error) from error
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same everywhere, in place. Exact where all but one hold zeros."""
+        if self.world > 1:
+            try:
+                dist.all_reduce(values)
+            except RuntimeError as error:
+                raise _lost(error) from error
+        return values
+
+    def share(self, values: Tensor, source: int) -> Tensor:
+        """`values` of process `source`, in place everywhere."""
+        if self.world > 1:
+            try:
+                dist.broadcast(values, src=source)
+            except RuntimeError as error:
+                raise _lost(error) from error
+        return values
+
+
+def join_ranks() -> Ranks:
+    """The processes that torchrun started together with this one (RANK, WORLD_SIZE); alone without it.
+
+    Raises BadRun where they cannot find each other.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        try:
+            dist.init_process_group("gloo", timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise BadRun(
+                f"The {world} processes of this run cannot reach each other ({str(error).splitlines()[0][:120]}). Start them "
+                "with torchrun --nproc-per-node N, and see that its --master-port is free."
+            ) from error
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def local_device(device: str) -> str:
+    """ "cuda" under torchrun is the GPU of this process (LOCAL_RANK); every other device is itself."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def _lost(error: RuntimeError) -> BadRun:
+    return BadRun(
+        f"Another process of this run has stopped ({str(error).splitlines()[0][:100]}). Finished stages are kept: give "
+        "the same command again, with any number of processes."
+    )
