@@ -22,12 +22,12 @@ from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
-from mneme.describe.client import endpoint_of
 from mneme.describe.endpoint import check_endpoint
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadAreas, BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
+from mneme.models.client import endpoint_of
 from mneme.models.pair import ModelPair, load_pair
 from mneme.models.weights import weight_changes
 from mneme.organisms.catalogue import build_organism

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadSuite
@@ -59,13 +60,18 @@ def ask(
 def render(user: str, system: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
     """One turn of a user up to where the assistant begins; "role: text" lines where there is no chat template.
 
-    The template's own beginning-of-text token is left out where the tokenizer adds one anyway.
+    A template that refuses a system prompt (as Gemma's) gets it in front of the question. The template's own first token
+    (beginning of text) is left out where the tokenizer adds one anyway.
     """
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": user})
     if not tokenizer.chat_template:
         return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant:"
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError:  # a template that refuses a system prompt
+        messages = [{"role": "user", "content": f"{system}\n\n{user}" if system else user}]
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     begin = tokenizer.bos_token
     adds = bool(begin) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(str(begin)) if adds else text

@@ -1,6 +1,7 @@
 """What a measurement says: rates with intervals and detectable effects, paired changes, the judge and what it failed to judge.
 
-`Measurement` is exactly the content of `measurement.json` (`schema: "mneme.measurement/1"`). Rates are fractions; scores are 0-100.
+`Measurement` is exactly the content of `measurement.json` (`schema: "mneme.measurement/1"`). Rates are fractions; scores are
+0-100.
 """
 
 from typing import Literal
