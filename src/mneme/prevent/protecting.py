@@ -72,7 +72,7 @@ def protected_weights(model: PreTrainedModel, vectors: Float[Tensor, "direction 
 def orthonormal(vectors: Float[Tensor, "direction d_model"]) -> Float[Tensor, "rank d_model"]:
     """Orthonormal rows that span the same space, float32. Raises BadOption where the vectors span nothing."""
     _, sizes, rows = torch.linalg.svd(vectors.float(), full_matrices=False)
-    kept = rows[sizes > 1e-6 * sizes.max()]
+    kept: Tensor = rows[sizes > 1e-6 * sizes.max()]
     if not len(kept) or float(sizes.max()) == 0:
         raise BadOption("the protected directions are all zero. Give at least one vector that is not.")
     return kept
