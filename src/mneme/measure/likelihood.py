@@ -10,6 +10,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,14 +34,17 @@ class ChoiceScores:
 
     sums: list[Float[ndarray, " choice"]]
     """Nats, over all tokens of the choice."""
-    tokens: list[Int[ndarray, " choice"]]
+    ids: list[list[tuple[int, ...]]]
+    """Token ids of every choice, as they follow the prompt."""
     characters: list[Int[ndarray, " choice"]]
 
-    def picks(self, per: str = "choice") -> Int[ndarray, " question"]:
+    def picks(self, per: Literal["choice", "token", "character"] = "choice") -> Int[ndarray, " question"]:
         """Index of the likeliest choice of every question; `per` token or character the sums are divided by their length."""
-        lengths = {"choice": None, "token": self.tokens, "character": self.characters}[per]
-        scores = self.sums if lengths is None else [s / n for s, n in zip(self.sums, lengths, strict=True)]
-        return np.array([int(score.argmax()) for score in scores])
+        if per == "choice":
+            return np.array([int(score.argmax()) for score in self.sums])
+        tokens = [np.array([len(ids) for ids in choices]) for choices in self.ids]
+        lengths = tokens if per == "token" else self.characters
+        return np.array([int((score / length).argmax()) for score, length in zip(self.sums, lengths, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,15 @@ def score_choices(
     """
     prompts = _prompts(questions, tokenizer, max_positions)
     sums = [np.zeros(len(question.choices)) for question in questions]
-    tokens = [np.zeros(len(question.choices), dtype=np.int64) for question in questions]
+    ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
     for batch in _batches(list(prompts), batch_tokens):
-        asked = [(row, one) for row, ids in enumerate(batch) for one in prompts[ids]]
+        asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
         for (_, one), score in zip(asked, _score(parts, batch, asked), strict=True):
             sums[one.question][one.choice] = score
-            tokens[one.question][one.choice] = len(one.continuation)
+            ids[one.question][one.choice] = tuple(one.continuation)
         advance(len({one.question for _, one in asked if one.choice == 0}))
     characters = [np.array([len(choice) for choice in question.choices]) for question in questions]
-    return ChoiceScores(sums, tokens, characters)
+    return ChoiceScores(sums, ids, characters)
 
 
 def _prompts(
