@@ -21,6 +21,7 @@ from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
+from mneme.audit.reading import Reading, read_text
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
 from mneme.describe.endpoint import check_endpoint
 from mneme.dictionaries.crosscoder import KINDS, Kind
@@ -152,11 +153,13 @@ def _run(job: Job, cost: Cost) -> Report:
     if changes.changed == 0:
         return nothing_changed(job, changes, cost)
     with _progress(job.console) as track:
-        screening = screen_corpus(job.pair, job.rows, job.run, track("screen (tokens)", job.rows.ids.numel()))
+        reading = read_text(job.rows, job.areas)
+        advance = track("screen (tokens)", job.rows.ids.numel())
+        screening = screen_corpus(job.pair, job.rows, job.run, advance, reading.watched())
         shapes = _layer_shapes(job)
         shares = dict(enumerate(shapes["shares"].tolist()))
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-        findings = _look(job, screening, layers, track)
+        findings = _look(job, reading, screening, layers, track)
         latents = record_latents(job, screening, findings, track)
         null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed))
     return compose(job, changes, screening, findings, latents, null, shapes, cost)
@@ -184,7 +187,7 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute)
 
 
-def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Findings:
+def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], track: Track) -> Findings:
     """Steps 3 to 6 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
@@ -201,7 +204,7 @@ def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Fi
             job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
             continue
         found.append(LayerFindings(own, context))
-    return find(job, screening, found, track)
+    return find(job, reading, screening, found, track)
 
 
 def _fitted(job: Job, stream: Stream, kind: Kind, track: Track) -> LayerCodes:

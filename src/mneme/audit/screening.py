@@ -1,11 +1,12 @@
 """Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from mneme.activations.corpus import Rows
 from mneme.diff.screen import Screened, screen_rows
@@ -31,15 +32,22 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None]) -> Screening:
-    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was."""
+def screen_corpus(
+    pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None], watched: Sequence[Int[ndarray, " type"]] = ()
+) -> Screening:
+    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was. `watched`: sets of
+    token types whose probability is kept (`screen_rows`)."""
     seq = rows.ids.shape[1]
     step = max(1, _ROWS_A_PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
     pieces = []
     for index, start in enumerate(range(0, len(rows.ids), step)):
         ids = rows.ids[start : start + step]
-        stored = run.stage(f"screen-{index:04d}", lambda ids=ids: _pack(screen_rows(pair, ids, batch_rows=batch)))  # type: ignore[misc]
+
+        def compute(ids: Int[Tensor, "row seq"] = ids) -> Arrays:
+            return _pack(screen_rows(pair, ids, batch_rows=batch, watched=watched))
+
+        stored = run.stage(f"screen-{index:04d}", compute)
         pieces.append(stored)
         advance(ids.numel())
     joined = {
