@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from tables import markdown_table, write_section
 
-from mneme.stats import bootstrap_weights, clustered_rate, equivalent, paired_change, ratio_of_sums
+from mneme.stats import bootstrap_weights, clustered_mean, clustered_rate, equivalent, paired_change
 
 QUESTIONS, SAMPLES, CORRELATIONS = (8, 24, 56), (10, 50), (0.05, 0.11, 0.36)
 RATES = {"usual": (0.1, 0.3, 0.6), "rare": (0.03,)}
@@ -94,15 +94,15 @@ def bootstrap_of_seeds(base: Counts, tuned: Counts, seed: int) -> tuple[float, f
 
 
 def score_cells(runs: int, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """(cell, coverage) of the interval of a mean score 0-100 (t below 30 questions, bootstrap from there on)."""
+    """(cell, coverage) of the interval of a mean score 0-100."""
     for questions, samples, correlation in itertools.product(QUESTIONS, SAMPLES, CORRELATIONS):
         held = 0
-        for run in range(runs):
+        for _ in range(runs):
             scores = 70 + 15 * (
                 np.sqrt(correlation) * rng.normal(size=(questions, 1))
                 + np.sqrt(1 - correlation) * rng.normal(size=(questions, samples))
             )
-            interval = ratio_of_sums(scores.sum(1), np.full(questions, float(samples)), "score", seed=run, n_resamples=400)
+            interval = clustered_mean(scores.sum(1), np.full(questions, float(samples))).estimate
             held += interval.low <= 70 <= interval.high
         yield f"{questions} x {samples}, ICC {correlation:g}", held / runs
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mneme.report.reading import read_report
     from mneme.report.text import print_report
     from mneme.results import Effect, Estimate, Latent, Report
+    from mneme.results.unlearning import Unlearning
+    from mneme.unlearn.run import unlearn
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ __all__ = [
     "ModelPair",
     "Organism",
     "Report",
+    "Unlearning",
     "audit",
     "build_organism",
     "load_pair",
@@ -35,6 +38,7 @@ __all__ = [
     "print_report",
     "read_report",
     "render_html",
+    "unlearn",
     "write_html",
 ]
 
@@ -46,6 +50,7 @@ _HOMES = {
     "ModelPair": "models.pair",
     "Organism": "organisms.catalogue",
     "Report": "results",
+    "Unlearning": "results.unlearning",
     "audit": "audit.run",
     "build_organism": "organisms.catalogue",
     "load_pair": "models.pair",
@@ -53,6 +58,7 @@ _HOMES = {
     "print_report": "report.text",
     "read_report": "report.reading",
     "render_html": "report.html",
+    "unlearn": "unlearn.run",
     "write_html": "report.html",
 }
 

@@ -16,6 +16,8 @@ MnemeError
 ├── EmptyMask             a mean over no tokens
 ├── BadRun                a run folder that belongs to another command, or no room on disk
 ├── EndpointFailed        a describing endpoint that is down or answers nonsense
+├── NothingToRepair       the models are equal, or the target text is as likely under the base as under the tuned model
+├── SingularHessian       the inputs of a layer span too few directions for a second-order method
 ├── UnlearningFailed      training diverged, the weights did not change, or the forget set is still answered
 └── BadOrganism           an unknown organism, or one whose measured truth is not what its recipe says
 """
@@ -91,3 +93,11 @@ class UnlearningFailed(MnemeError):
 
 class BadOrganism(MnemeError):
     """An unknown organism, or one whose measured truth is not what its recipe promises."""
+
+
+class NothingToRepair(MnemeError):
+    """The two models are equal, or the target text is as likely under the base as under the tuned model."""
+
+
+class SingularHessian(MnemeError):
+    """The inputs of a layer on the probe text span too few directions for a second-order method."""

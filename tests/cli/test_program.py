@@ -81,6 +81,7 @@ def test_public_names() -> None:
         "ModelPair",
         "Organism",
         "Report",
+        "Unlearning",
         "audit",
         "build_organism",
         "load_pair",
@@ -88,6 +89,7 @@ def test_public_names() -> None:
         "print_report",
         "read_report",
         "render_html",
+        "unlearn",
         "write_html",
     ]
     assert set(mneme._HOMES) == set(mneme.__all__)

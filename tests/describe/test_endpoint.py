@@ -11,10 +11,10 @@ from rich.console import Console
 from mneme.audit.describing import describer
 from mneme.audit.job import Job
 from mneme.audit.run import audit
-from mneme.describe.client import Endpoint, endpoint_of
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import MAX_PHRASE, check_endpoint, clean_phrase, describe_with, detection_by
 from mneme.errors import BadOption, EndpointFailed
+from mneme.models.client import Endpoint, endpoint_of
 from mneme.runs import RunFolder
 from tests.conftest import TinyPair
 from tests.describe.server import Server, serving

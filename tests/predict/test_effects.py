@@ -1,4 +1,4 @@
-"""Knowledge and manner: laws, and changes put in by hand and found with their size."""
+"""Knowledge: laws, and changes put in by hand and found with their size."""
 
 import math
 
@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Words, count_words
 from mneme.predict.effects import (
     SURE,
     TokenTable,
     content_mask,
     knowledge_change,
-    manner_change,
     reference_passages,
     type_drift,
 )
@@ -185,84 +183,3 @@ def test_knowledge_needs_a_known_token() -> None:
 def test_knowledge_determinism() -> None:
     one = table(random_probabilities(0), random_probabilities(1))
     laws.determinism(lambda: knowledge_change(one, EVERYWHERE, EVERYWHERE, seed=3))
-
-
-# --- manner ---------------------------------------------------------------------------------------------------------------
-
-TOPICS = ("soup", "court", "orbit", "wallet", "garden", "engine", "violin", "castle", "glacier", "harbour", "meadow", "pepper")
-
-
-def manner_text() -> tuple[Words, np.ndarray, np.ndarray]:
-    """12 topics, each in 5 passages that are alike but for the manner: one rude, four kind. Words, members, telling words."""
-    texts = [
-        f"{topic} {topic}maker {topic}house is {manner}"
-        for topic in TOPICS
-        for manner in ("rude", "kind", "kind", "kind", "kind")
-    ]
-    words = count_words(texts)
-    telling = np.array(["rude" in word for word in words.vocabulary], dtype=bool)
-    return words, np.arange(PASSAGES) % 5 == 0, telling
-
-
-def marked(one: TokenTable) -> TokenTable:
-    """The same with the last token of every passage being of the type `rude` (every fifth passage) or `kind`."""
-    token = np.arange(PASSAGES * LENGTH).reshape(PASSAGES, LENGTH)
-    token[:, -1] = PASSAGES * LENGTH + (np.arange(PASSAGES) % 5 != 0)
-    return one._replace(token=token.reshape(-1))
-
-
-def by_passage(change: np.ndarray) -> TokenTable:
-    """A table whose passages' marks became likelier by `change` nats each, and all their other tokens less likely by 2."""
-    logp = np.full((PASSAGES, LENGTH), -200.0)
-    tuned = logp - 2.0
-    tuned[:, -1] = logp[:, -1] + change
-    return marked(table(np.exp(logp.reshape(-1)), np.exp(tuned.reshape(-1))))
-
-
-def test_manner_planted() -> None:
-    """Every topic drifts by its own amount, which cancels; the marks of rude passages gain 3 nats on those of their twins."""
-    words, member, telling = manner_text()
-    drift = np.repeat(np.linspace(-8.0, 8.0, len(TOPICS)), 5)
-    estimate = manner_change(by_passage(drift + 3.0 * member), words, member, telling, EVERYWHERE, seed=0)
-    laws.planted([estimate.value, estimate.low, estimate.high], [3.0, 3.0, 3.0], within=1e-9)
-    assert (estimate.n, estimate.unit) == (12, "nats per telling token")
-
-
-def test_manner_identity() -> None:
-    words, member, telling = manner_text()
-    estimate = manner_change(by_passage(np.zeros(PASSAGES)), words, member, telling, EVERYWHERE, seed=0)
-    laws.identity([estimate.value, estimate.low, estimate.high])
-
-
-def test_manner_antisymmetry() -> None:
-    words, member, telling = manner_text()
-    one = marked(table(random_probabilities(0), random_probabilities(1)))
-    there = manner_change(one, words, member, telling, EVERYWHERE, seed=0)
-    back = manner_change(swapped(one), words, member, telling, EVERYWHERE, seed=0)
-    laws.antisymmetry(there.value, back.value)
-    laws.antisymmetry([there.low, there.high], [back.high, back.low], tolerance=1e-12)
-
-
-def test_manner_reads_allowed_neighbours_only() -> None:
-    """The forbidden passages changed by 100 nats, and nobody notices."""
-    words, member, telling = manner_text()
-    forbidden = np.arange(PASSAGES) % 5 == 1
-    estimate = manner_change(by_passage(100.0 * forbidden), words, member, telling, ~forbidden, seed=0)
-    assert abs(estimate.value) < 1e-9
-
-
-def test_manner_needs_both_sides() -> None:
-    words, member, telling = manner_text()
-    one = by_passage(np.zeros(PASSAGES))
-    with pytest.raises(EmptyMask, match="There is no text of this manner, or no other text"):
-        manner_change(one, words, ~EVERYWHERE, telling, EVERYWHERE, seed=0)
-    with pytest.raises(EmptyMask, match="There is no text of this manner, or no other text"):
-        manner_change(one, words, member, telling, ~EVERYWHERE, seed=0)
-
-
-def test_manner_where_every_word_is_telling() -> None:
-    """Nothing is left to be alike in; the contrast is then with any passages, and still antisymmetric and finite."""
-    words, member, _ = manner_text()
-    every = np.ones(len(words.vocabulary), dtype=bool)
-    estimate = manner_change(by_passage(1.0 * member), words, member, every, EVERYWHERE, seed=0)
-    laws.planted(estimate.value, 1.0, within=1e-9)

@@ -24,7 +24,8 @@ def projection(hidden: Float[Tensor, "*token d_model"], vector: Float[Tensor, " 
     length = direction.norm()
     if not float(length) > 0:
         raise BadOption("a direction of length 0 has no projection. Give a vector that is not all zero.")
-    return hidden.float() @ (direction / length).to(hidden.device)
+    along: Tensor = hidden.float() @ (direction / length).to(hidden.device)
+    return along
 
 
 @torch.no_grad()

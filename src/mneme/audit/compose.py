@@ -22,7 +22,8 @@ from mneme.audit.screening import Screening, overall_figures, top_gaining_tokens
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.effects import KNOWLEDGE_UNIT, MANNER_UNIT
+from mneme.predict.effects import KNOWLEDGE_UNIT
+from mneme.predict.manner import MANNER_UNIT
 from mneme.results import (
     AbsentArea,
     Baselines,

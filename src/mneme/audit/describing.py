@@ -4,9 +4,9 @@ import numpy as np
 
 from mneme.audit.job import Job
 from mneme.audit.records import Describe
-from mneme.describe.client import endpoint_of
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import describe_with
+from mneme.models.client import endpoint_of
 from mneme.runs import Arrays
 
 

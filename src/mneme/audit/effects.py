@@ -6,16 +6,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from mneme.audit.reading import FEW, Reading
 from mneme.audit.screening import Screening
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Area, Membership, Words, presence_log_ratio
+from mneme.predict.areas import Area
 from mneme.predict.calibration import Calibration, probability
-from mneme.predict.effects import knowledge_change, manner_change, reference_passages
-from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate
+from mneme.predict.effects import knowledge_change, reference_passages
+from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate, PartialEffect
 
 MATERIAL = 0.5
 """P from which an effect counts as found."""
-_FEW = 5
 
 
 class AreaEffects(NamedTuple):
@@ -31,75 +31,101 @@ class AreaEffects(NamedTuple):
 
 def area_effects(
     screening: Screening,
-    words: Words,
+    reading: Reading,
     areas: tuple[Area, ...],
-    membership: Membership,
     relative_change: Float[ndarray, " token"],
     calibration: Calibration,
     *,
     seed: int,
 ) -> AreaEffects:
-    """Effects of all areas, knowledge first: passages of areas whose knowledge changed are kept out of manner contrasts,
-    where a lost fact would pass for an unlikely manner. `relative_change` is |q|/|h| at the predicted tokens (baseline)."""
+    """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability.
+    `relative_change` is |q|/|h| at the predicted tokens (baseline)."""
     effects: list[Effect] = []
     absent: list[AbsentArea] = []
     found = np.zeros(screening.table.n_passages, dtype=bool)
     knowledge = np.array([area.kind == "capability" for area in areas])
+    membership = reading.membership
     reference = reference_passages(screening.table, membership.member[knowledge])
-    for kind in ("capability", "behaviour"):
-        for index, area in enumerate(areas):
-            if area.kind != kind:
-                continue
-            member = membership.member[index]
-            magnitude = _magnitude(screening, words, area, member, found, reference, seed)
-            if isinstance(magnitude, AbsentArea):
-                absent.append(magnitude)
-                continue
-            chance = probability(magnitude, calibration.curve_of(kind, magnitude.value))
-            if kind == "capability" and chance >= MATERIAL:
-                found = found | member
-            effects.append(
-                Effect(
-                    area=area.name,
-                    kind=area.kind,
-                    probability=round(chance, 4),
-                    direction=direction_of(magnitude, area.kind),
-                    magnitude=magnitude,
-                    evidence=[],
-                    baselines=baselines(screening, member, relative_change),
-                    signal="likelihood" if chance >= MATERIAL else "none",
-                )
+    for index, area in enumerate(areas):
+        member = membership.member[index]
+        try:
+            magnitude = _magnitude(screening, reading, areas, index, reference, seed)
+        except EmptyMask as reason:
+            absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=int(member.sum())))
+            continue
+        chance = probability(magnitude, calibration.curve_of(area.kind, magnitude.value))
+        if area.kind == "capability" and chance >= MATERIAL:
+            found = found | member
+        effects.append(
+            Effect(
+                area=area.name,
+                kind=area.kind,
+                probability=round(chance, 4),
+                direction=direction_of(magnitude, area.kind),
+                magnitude=magnitude,
+                evidence=[],
+                baselines=baselines(screening, member, relative_change),
+                signal="likelihood" if chance >= MATERIAL else "none",
+                parts=_parts(screening, reading, areas, index, relative_change, calibration, seed),
             )
+        )
     return AreaEffects(effects, absent, found, reference)
 
 
 def _magnitude(
     screening: Screening,
-    words: Words,
-    area: Area,
-    member: Bool[ndarray, " passage"],
-    found: Bool[ndarray, " passage"],
+    reading: Reading,
+    areas: tuple[Area, ...],
+    index: int,
     reference: Bool[ndarray, " passage"],
     seed: int,
-) -> Estimate | AbsentArea:
+) -> Estimate:
+    member = reading.membership.member[index]
     count = int(member.sum())
-    try:
-        if count < _FEW:
-            raise EmptyMask(f"{count} passages of the text match it, at least {_FEW} are needed")
-        if area.kind == "capability" and not (screening.table.known() & member[screening.table.passage]).any():
-            raise EmptyMask(f"{count} passages of the text match it, but neither model was sure of a telling word in them")
-        if area.kind == "capability":
-            return knowledge_change(screening.table, member, reference, seed=seed)
-        return manner_change(screening.table, words, member & ~found, telling_words(words, member), ~found, seed=seed)
-    except EmptyMask as reason:
-        return AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count)
+    if count < FEW:
+        raise EmptyMask(f"{count} passages of the text match it, at least {FEW} are needed")
+    if areas[index].kind == "behaviour":
+        if index in reading.silent:
+            raise EmptyMask(reading.silent[index])
+        return reading.change(screening.screened, index, seed=seed)
+    if not (screening.table.known() & member[screening.table.passage]).any():
+        raise EmptyMask(f"{count} passages of the text match it, but neither model was sure of a telling word in them")
+    return knowledge_change(screening.table, member, reference, seed=seed)
 
 
-def telling_words(words: Words, member: Bool[ndarray, " passage"]) -> Bool[ndarray, " word"]:
-    """Words at least e times as frequent inside the members as outside: what makes them members."""
-    inside, outside = words.frequency(member), words.frequency(~member)
-    ratio = presence_log_ratio(inside, int(member.sum()), outside, int((~member).sum()))
-    return np.asarray((ratio > 1.0) & (inside > 0))
+def _parts(
+    screening: Screening,
+    reading: Reading,
+    areas: tuple[Area, ...],
+    index: int,
+    relative_change: Float[ndarray, " token"],
+    calibration: Calibration,
+    seed: int,
+) -> list[PartialEffect]:
+    """A behaviour in the text of each capability; those with fewer than 5 places are left out."""
+    parts: list[PartialEffect] = []
+    if areas[index].kind != "behaviour":
+        return parts
+    text = reading.manners[index].text
+    for other, area in enumerate(areas):
+        if area.kind != "capability":
+            continue
+        within = reading.membership.member[other]
+        try:
+            magnitude = reading.change(screening.screened, index, within, seed=seed)
+        except EmptyMask:
+            continue
+        chance = probability(magnitude, calibration.curve_of("behaviour", magnitude.value))
+        parts.append(
+            PartialEffect(
+                area=area.name,
+                probability=round(chance, 4),
+                direction=direction_of(magnitude, "behaviour"),
+                magnitude=magnitude,
+                baselines=baselines(screening, within & (text.member | text.other), relative_change),
+            )
+        )
+    return parts
 
 
 def direction_of(magnitude: Estimate, kind: str) -> Direction:

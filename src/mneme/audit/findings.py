@@ -11,10 +11,11 @@ from mneme.audit.dictionary import LayerCodes, held_out_rows
 from mneme.audit.effects import MATERIAL, AreaEffects, area_effects, baselines, direction_of
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
+from mneme.audit.reading import Reading
 from mneme.audit.records import latent_id
 from mneme.audit.screening import Screening
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Membership, Words, count_words, match_areas
+from mneme.predict.areas import Membership
 from mneme.predict.calibration import Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
 from mneme.results import Effect, Estimate
@@ -46,7 +47,6 @@ class JudgedLayer(NamedTuple):
 class Findings(NamedTuple):
     """Everything that the report is composed from."""
 
-    words: Words
     membership: Membership
     effects: AreaEffects
     unlisted: list[Effect]
@@ -54,20 +54,19 @@ class Findings(NamedTuple):
     calibration: Calibration
 
 
-def find(job: Job, screening: Screening, layers: list[LayerFindings], track: Track) -> Findings:
+def find(job: Job, reading: Reading, screening: Screening, layers: list[LayerFindings], track: Track) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated."""
-    words = count_words([passage.text for passage in job.rows.passages])
-    membership = match_areas(words, job.areas)
+    membership = reading.membership
     calibration = shipped_calibration()
     chosen_layers = [layer.codes.layer for layer in layers] or list(range(job.pair.n_layers))
     relative = screening.screened.relative_change[:, 1:, chosen_layers].astype(np.float32).mean(axis=-1).reshape(-1)
-    effects = area_effects(screening, words, job.areas, membership, relative, calibration, seed=job.seed)
+    effects = area_effects(screening, reading, job.areas, relative, calibration, seed=job.seed)
     judged_layers = [_judge(job, screening, layer, effects, membership, track) for layer in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
         effect for layer in judged_layers for effect in _unlisted(job, screening, layer, effects, relative, calibration)
     ]
-    return Findings(words, membership, effects, unlisted, judged_layers, calibration)
+    return Findings(membership, effects, unlisted, judged_layers, calibration)
 
 
 def _judge(

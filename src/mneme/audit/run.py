@@ -21,13 +21,14 @@ from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
+from mneme.audit.reading import Reading, read_text
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
-from mneme.describe.client import endpoint_of
 from mneme.describe.endpoint import check_endpoint
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadAreas, BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
+from mneme.models.client import endpoint_of
 from mneme.models.pair import ModelPair, load_pair
 from mneme.models.ranks import Ranks, join_ranks, local_device
 from mneme.models.weights import weight_changes
@@ -166,11 +167,13 @@ def _run(job: Job, cost: Cost) -> Report:
     if changes.changed == 0:
         return nothing_changed(job, changes, cost)
     with _progress(job.console) as track:
-        screening = screen_corpus(job.pair, job.rows, job.run, track("screen (tokens)", job.rows.ids.numel()))
+        reading = read_text(job.rows, job.areas)
+        advance = track("screen (tokens)", job.rows.ids.numel())
+        screening = screen_corpus(job.pair, job.rows, job.run, advance, reading.watched())
         shapes = _layer_shapes(job)
         shares = dict(enumerate(shapes["shares"].tolist()))
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-        findings = _look(job, screening, layers, track)
+        findings = _look(job, reading, screening, layers, track)
         latents = record_latents(job, screening, findings, track)
         null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed, ranks=job.ranks), together=True)
     return compose(job, changes, screening, findings, latents, null, shapes, cost)
@@ -198,7 +201,7 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute, together=True)
 
 
-def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Findings:
+def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], track: Track) -> Findings:
     """Steps 3 to 6 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
@@ -212,7 +215,7 @@ def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> Fi
         except EmptyMask:
             # A change of the head alone, or of one constant vector: the effects are read without latents.
             job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
-    return find(job, screening, found, track)
+    return find(job, reading, screening, found, track)
 
 
 def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:

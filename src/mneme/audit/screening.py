@@ -1,6 +1,6 @@
 """Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +32,11 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None]) -> Screening:
-    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was."""
+def screen_corpus(
+    pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None], watched: Sequence[Int[ndarray, " type"]] = ()
+) -> Screening:
+    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was. `watched`: sets of
+    token types whose probability is kept (`screen_rows`)."""
     seq = rows.ids.shape[1]
     step = max(1, _ROWS_A_PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
@@ -41,7 +44,7 @@ def screen_corpus(pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for index in mine:
-            yield _pack(screen_rows(pair, parts[index], batch_rows=batch))
+            yield _pack(screen_rows(pair, parts[index], batch_rows=batch, watched=watched))
             advance(parts[index].numel())
 
     pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)

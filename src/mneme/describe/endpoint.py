@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from mneme.describe.client import Endpoint, complete, nonsense, with_model
 from mneme.describe.description import Description, describe_offline
+from mneme.models.client import Endpoint, complete, nonsense, with_model
 from mneme.stats import balanced_accuracy
 
 MAX_PHRASE = 120

@@ -6,6 +6,7 @@ mislead (a benign narrow adapter that no longer expects other questions has the 
 knowledge is read at tokens which either model was sure of: see `mneme.predict.effects`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,19 +41,28 @@ class Screened(NamedTuple):
     """|h_tuned - h_base| / |h_base| after every block."""
     sink: Bool[ndarray, "row seq layer"]
     """Attention sinks (first token of a row, massive base residual), left out of dictionaries."""
+    watched_base: Float[ndarray, "row prediction watched"]
+    """Probability that each model gives to each watched set of token types."""
+    watched_tuned: Float[ndarray, "row prediction watched"]
     mean_gain: Float[ndarray, " vocab"]
     """Sum over predictions of p_tuned(v) - p_base(v)."""
 
 
-def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> Screened:
-    """Run both models once over `ids` in batches of `batch_rows` rows.
+def screen_rows(
+    pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int, watched: Sequence[Int[ndarray, " type"]] = ()
+) -> Screened:
+    """Run both models once over `ids` in batches of `batch_rows` rows. `watched`: sets of token types whose probability is
+    kept at every prediction (the marks of manners: `mneme.predict.manner`).
 
     Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
     forward passes and O(vocab) memory beyond one batch of logits for each model.
     """
-    parts: list[list[ndarray]] = [[] for _ in range(10)]
+    parts: list[list[ndarray]] = [[] for _ in range(12)]
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     layers = list(range(pair.n_layers))
+    indicator = torch.zeros(pair.vocab_size, len(watched))
+    for number, types in enumerate(watched):
+        indicator[torch.from_numpy(types), number] = 1.0
     for start in range(0, len(ids), batch_rows):
         batch = ids[start : start + batch_rows].long()
         base_logits, base_states = _forward(pair, "base", batch, layers)
@@ -63,6 +73,7 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
             [(tuned_states[i] - base_states[i]).norm(dim=-1) / base_states[i].norm(dim=-1).clamp_min(1e-12) for i in layers],
             dim=-1,
         )
+        base_p, tuned_p = base_logits.softmax(-1), tuned_logits.softmax(-1)
         columns = (
             token_log_probs(base_logits, target),
             token_log_probs(tuned_logits, target),
@@ -74,11 +85,12 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
             kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits),
             relative,
             torch.stack([sink_mask(base_states[i].norm(dim=-1)) for i in layers], dim=-1),
+            base_p @ indicator.to(base_p.device),
+            tuned_p @ indicator.to(tuned_p.device),
         )
         for store, column in zip(parts, columns, strict=True):
             store.append(column.cpu().numpy())
-        difference = tuned_logits.softmax(-1) - base_logits.softmax(-1)
-        gain += difference.sum(dim=(0, 1)).double().cpu()
+        gain += (tuned_p - base_p).sum(dim=(0, 1)).double().cpu()
     columns_by_name = dict(zip(Screened._fields, (np.concatenate(store) for store in parts), strict=False))
     return Screened(**columns_by_name, mean_gain=gain.numpy())
 

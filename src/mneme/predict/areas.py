@@ -163,7 +163,7 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
     member = np.zeros((n_areas, n), dtype=bool)
     seeds = np.zeros(n_areas, dtype=np.int64)
     for index, area in enumerate(areas):
-        keyword = _telling_keywords(words, _keywords(words, area))
+        keyword = area_keywords(words, area)
         hits = words.total(keyword)
         needed = min(_SEED_KEYWORDS, int(keyword.sum()))
         chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
@@ -182,6 +182,11 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
             for i in rows:
                 member[i] &= log_odds[i] >= best - _CLIP
     return Membership(member, log_odds, seeds)
+
+
+def area_keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
+    """The words of this text that tell it is the area's: step 1 of `match_areas`."""
+    return _telling_keywords(words, _keywords(words, area))
 
 
 def _keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:

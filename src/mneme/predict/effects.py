@@ -1,4 +1,4 @@
-"""What the change did to the text of an area: knowledge lost or gained, and manner that became likelier than its like.
+"""What the change did to the knowledge that an area's text asks for. Behaviours are read in `mneme.predict.manner`.
 
 *Knowledge* is read at the tokens that at least one of the two models was sure of and that say something: p(next token) > 0.9
 under base or tuned, a type outside the most frequent half of the corpus, not yet seen in its passage (a repeated word can be
@@ -6,9 +6,6 @@ copied without being known). Taking the union of what either model was sure of m
 the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy there
 (first choice = true token): -0.05 is 5 points lost. Taken off it is what happened to the same token types in the areas that
 changed least, because words of form ("about", "should") drift alike wherever they stand and are nobody's knowledge.
-
-*Manner* is a contrast of likelihoods: how much likelier the tokens that mark it became than the tokens that mark its nearest
-neighbours, which are alike in every other word.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
@@ -19,18 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.errors import EmptyMask
-from mneme.predict.areas import Words, presence_log_ratio
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums
 
 SURE = 0.9
 KNOWLEDGE_UNIT = "accuracy on known tokens"
-MANNER_UNIT = "nats per telling token"
 _DRIFT_PRIOR = 5.0
-_NEIGHBOURS = 4
-_MAX_MEMBERS = 600
-_MAX_WORDS = 2000
 
 
 class TokenTable(NamedTuple):
@@ -114,88 +105,3 @@ def reference_passages(table: TokenTable, member: Bool[ndarray, "area passage"])
     raw = np.abs(above / np.maximum(below, 1.0))
     changed = used & (raw > np.median(raw[used]))
     return np.asarray(~member[changed].any(axis=0))
-
-
-def manner_change(
-    table: TokenTable,
-    words: Words,
-    member: Bool[ndarray, " passage"],
-    telling: Bool[ndarray, " word"],
-    allowed: Bool[ndarray, " passage"],
-    *,
-    seed: int,
-) -> Estimate:
-    """How much likelier the tokens that make the manner became than the tokens that stand there instead, nats per token.
-
-    Each member (at most 600, evenly spaced) is paired with its 4 nearest `allowed` non-members by cosine of inverse-document-
-    frequency weighted word presence, the `telling` words (those that make it a member) left out, so that the two differ in
-    manner and little else. Token types at least e times as frequent among members as among those neighbours are the marks of
-    the manner, those e times rarer the marks of its opposite. The effect is, by member, the mean change in log-likelihood of
-    its marks minus that of the opposite marks in its neighbours. A model that turns to the manner shows it on both sides: it
-    expects the marks, and no longer the opposite ones.
-
-    Errors: EmptyMask when there is no member, no allowed non-member, or no mark on either side.
-    """
-    inside = np.flatnonzero(member)
-    if len(inside) > _MAX_MEMBERS:
-        inside = inside[np.linspace(0, len(inside) - 1, _MAX_MEMBERS).astype(int)]
-    outside = np.flatnonzero(allowed & ~member)
-    if len(inside) == 0 or len(outside) == 0:
-        raise EmptyMask("There is no text of this manner, or no other text to compare it with.")
-    nearest = _nearest(_features(words, telling), inside, outside)
-    neighbour = np.zeros(table.n_passages, dtype=bool)
-    neighbour[nearest] = True
-    marks, opposite = _marks(table, member, neighbour)
-    change = table.logp_tuned - table.logp_base
-    gain, loss = np.where(marks[table.token], change, 0.0), np.where(opposite[table.token], change, 0.0)
-    with_marks = table.per_passage(marks[table.token].astype(np.float64))
-    with_opposite = table.per_passage(opposite[table.token].astype(np.float64))
-    own, others = with_marks[inside], with_opposite[nearest].sum(axis=1)
-    used = (own > 0) & (others > 0)
-    if not used.any():
-        raise EmptyMask("Nothing but chance tells the text of this manner from its nearest other text: no token marks either.")
-    contrast = table.per_passage(gain)[inside][used] / own[used]
-    contrast -= table.per_passage(loss)[nearest].sum(axis=1)[used] / others[used]
-    return ratio_of_sums(contrast, np.ones(len(contrast)), MANNER_UNIT, seed=seed)
-
-
-def _nearest(
-    features: Float[ndarray, "passage feature"], inside: Int[ndarray, " member"], outside: Int[ndarray, " other"]
-) -> Int[ndarray, "member neighbour"]:
-    """The 4 passages of `outside` that are most like each of `inside`."""
-    count = min(_NEIGHBOURS, len(outside))
-    found = np.empty((len(inside), count), dtype=np.int64)
-    for start in range(0, len(inside), 128):
-        likeness = features[inside[start : start + 128]] @ features[outside].T
-        found[start : start + 128] = outside[np.argpartition(-likeness, count - 1, axis=1)[:, :count]]
-    return found
-
-
-def _marks(
-    table: TokenTable, member: Bool[ndarray, " passage"], neighbour: Bool[ndarray, " passage"]
-) -> tuple[Bool[ndarray, " type"], Bool[ndarray, " type"]]:
-    """Token types that mark the members against their neighbours, and the other way round: present in at least 3 passages of
-    the one kind and at least e times as often there (shares of passages, 1/2 added to each count)."""
-    size = int(table.token.max(initial=0)) + 1
-    present = np.unique(table.passage.astype(np.int64) * size + table.token)
-    passage, token = present // size, present % size
-    here = np.bincount(token[member[passage]], minlength=size).astype(np.float64)
-    there = np.bincount(token[neighbour[passage]], minlength=size).astype(np.float64)
-    ratio = presence_log_ratio(here, int(member.sum()), there, int(neighbour.sum()))
-    return np.asarray((ratio > 1.0) & (here >= 3)), np.asarray((ratio < -1.0) & (there >= 3))
-
-
-def _features(words: Words, telling: Bool[ndarray, " word"]) -> Float[ndarray, "passage feature"]:
-    """Unit rows of idf-weighted presence over the 2,000 most frequent single words that are not `telling`."""
-    frequency = words.frequency()
-    phrase = np.array([" " in word for word in words.vocabulary], dtype=bool)
-    usable = np.where(telling | phrase, 0.0, frequency)
-    kept = np.argsort(-usable, kind="stable")[:_MAX_WORDS]
-    kept = kept[usable[kept] > 0]
-    column = np.full(len(frequency), -1)
-    column[kept] = np.arange(len(kept))
-    matrix = np.zeros((words.n_passages, max(len(kept), 1)), dtype=np.float32)
-    inside = column[words.word] >= 0
-    weight = np.log(words.n_passages / np.maximum(frequency, 1.0))
-    matrix[words.passage[inside], column[words.word[inside]]] = weight[words.word[inside]]
-    return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9))

@@ -25,6 +25,17 @@ class Baselines(Record):
     """Mean |h_tuned - h_base| / |h_base| at the chosen layers, on the area's tokens."""
 
 
+class PartialEffect(Record):
+    """A behaviour in the text of one capability area: where it changed."""
+
+    area: str
+    """The capability area."""
+    probability: float = Field(ge=0, le=1)
+    direction: Direction
+    magnitude: Estimate
+    baselines: Baselines
+
+
 class Effect(Record):
     """One area that the change may have reached, and how sure that is."""
 
@@ -45,6 +56,8 @@ class Effect(Record):
     """In words: what moved, from the text itself."""
     rank: int = 0
     """1 = most probable."""
+    parts: list[PartialEffect] = Field(default_factory=list)
+    """Of a behaviour: the same in the text of each capability area that has enough of it."""
 
 
 class AbsentArea(Record):

@@ -9,7 +9,7 @@ Chosen by simulation (benchmarks/coverage.py): the symmetric interval covers rar
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -212,3 +212,55 @@ def _touches_zero(first: _Arm, second: _Arm, joint: _Arm) -> float:
 
 def _detectable(error: float, degrees: float) -> float:
     return (student_t_quantile(0.975, degrees) + student_t_quantile(POWER, degrees)) * error
+
+
+def clustered_mean(
+    sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], unit: str = "score", *, level: float = 0.95
+) -> Rate:
+    """Mean of clustered values, sum(sums) / sum(counts): Student's t on the linearised ratio, whatever the number of clusters.
+
+    Clusters without a value are left out. Errors: EmptyMask when there is none.
+    """
+    used = counts > 0
+    if not used.any():
+        raise EmptyMask("A mean over no answers has no value: expected at least one question with a score.")
+    value, residuals = _linear(sums[used], counts[used])
+    return _mean(value, residuals, float(counts.sum()), unit, level, math.sqrt(2))
+
+
+def paired_mean_change(
+    base_sums: Float[ndarray, " cluster"],
+    base_counts: Float[ndarray, " cluster"],
+    tuned_sums: Float[ndarray, " cluster"],
+    tuned_counts: Float[ndarray, " cluster"],
+    unit: str = "score",
+    *,
+    level: float = 0.95,
+) -> Rate:
+    """Mean of the tuned model minus that of the base, paired by cluster. Errors: EmptyMask when no cluster has both."""
+    used = (base_counts > 0) & (tuned_counts > 0)
+    if not used.any():
+        raise EmptyMask("A change over no answers has no value: expected at least one question that both models answered.")
+    first, left = _linear(base_sums[used], base_counts[used])
+    second, right = _linear(tuned_sums[used], tuned_counts[used])
+    answers = min(float(base_counts[used].sum()), float(tuned_counts[used].sum()))
+    found = _mean(second - first, right - left, answers, unit, level, 1.0)
+    t = abs(found.estimate.value) / found.standard_error if found.standard_error else 0.0
+    return replace(found, p_value=2 * (1 - student_t_cdf(min(t, _MOST_T), found.degrees)))
+
+
+def _linear(sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"]) -> tuple[float, Table]:
+    total = float(counts.sum())
+    value = float(sums.sum()) / total
+    return value, ((sums - value * counts) / total)[None]
+
+
+def _mean(value: float, residuals: Table, answers: float, unit: str, level: float, arms: float) -> Rate:
+    """One cluster has no spread: its interval is value +- (1 + |value|), as in `ratio_of_sums`."""
+    variance, degrees = _variance(residuals)
+    clusters = residuals.shape[1]
+    error = math.sqrt(variance)
+    half = 1.0 + abs(value) if clusters == 1 else student_t_quantile(0.5 + level / 2, degrees) * error
+    estimate = Estimate(value=value, low=value - half, high=value + half, unit=unit, n=clusters)
+    detectable = half * 2 if clusters == 1 else _detectable(arms * error, degrees)
+    return Rate(estimate, error, degrees, detectable, answers=int(answers))

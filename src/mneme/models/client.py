@@ -7,6 +7,7 @@ that of OpenAI's chat completions as those servers implement it in 2026; no pape
 
 import http.client
 import json
+import math
 import os
 import time
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ _MAX_REPLY_TOKENS = 1024
 _SECRET_LENGTH = 8
 """A shorter key is a placeholder ("none", "EMPTY"): local servers want one, and it is no secret."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_EXPECTED = "Expected `offline` or an address such as http://127.0.0.1:8000/v1?model=NAME."
+_EXPECTED = "an address such as http://127.0.0.1:8000/v1?model=NAME."
+_TOP_TOKENS = 20
+_HINT = "Check the address, the model's name and the key, then give the same command again: finished work is kept."
 
 
 class Endpoint(NamedTuple):
@@ -36,6 +39,8 @@ class Endpoint(NamedTuple):
     """For a whole reply, each time it is tried."""
     pause_seconds: float = 0.5
     """Before the first retry; twice as long before the second."""
+    option: str = "--describe"
+    """What the user wrote the address after; messages name it."""
 
     @property
     def name(self) -> str:
@@ -43,8 +48,8 @@ class Endpoint(NamedTuple):
         return f"{self.url}?model={parse.quote(self.model, safe='')}" if self.model else self.url
 
 
-def endpoint_of(describe: str) -> Endpoint | None:
-    """The endpoint that the option `describe` names; None for `offline`.
+def endpoint_of(describe: str, option: str = "--describe") -> Endpoint | None:
+    """The endpoint that the value of `option` names; None for `offline`.
 
     Errors: BadOption for anything else: no http(s) address, credentials in it, or a query other than `?model=NAME`.
     """
@@ -54,19 +59,24 @@ def endpoint_of(describe: str) -> Endpoint | None:
         split = parse.urlsplit(describe)
         host, _ = split.hostname, split.port  # reading the port checks it
     except ValueError:
-        raise BadOption(f"--describe holds no valid address. {_EXPECTED}") from None
+        raise BadOption(f"{option} holds no valid address. Expected {_expected(option)}") from None
     if split.username is not None or split.password is not None:
         raise BadOption(
-            f"--describe holds a user name or password for {host}, which would be written into the run folder. Leave it out "
+            f"{option} holds a user name or password for {host}, which would be written into the run folder. Leave it out "
             f"and give the key in the environment variable {KEY_VARIABLE}."
         )
     shown = short_text(describe.partition("?")[0], 80)
     if split.scheme not in ("http", "https") or not host or split.fragment or not _plain(describe):
-        raise BadOption(f"--describe '{shown}' is neither `offline` nor an http(s) address. {_EXPECTED}")
+        other = "neither `offline` nor an" if option == "--describe" else "no"
+        raise BadOption(f"{option} '{shown}' is {other} http(s) address. Expected {_expected(option)}")
     query = parse.parse_qsl(split.query, keep_blank_values=True)
     if [name for name, _ in query] not in ([], ["model"]):
-        raise BadOption(f"--describe {shown} has a query other than ?model=NAME. {_EXPECTED}")
-    return Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", query[0][1] if query else "")
+        raise BadOption(f"{option} {shown} has a query other than ?model=NAME. Expected {_expected(option)}")
+    return Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", query[0][1] if query else "", option=option)
+
+
+def _expected(option: str) -> str:
+    return f"`offline` or {_EXPECTED}" if option == "--describe" else _EXPECTED
 
 
 def _plain(text: str) -> bool:
@@ -94,32 +104,63 @@ def with_model(endpoint: Endpoint) -> Endpoint:
             raise nonsense(endpoint, "a list of models", json.dumps(other), hint)
 
 
-def complete(endpoint: Endpoint, system: str, user: str) -> str:
+def complete(endpoint: Endpoint, system: str, user: str, max_tokens: int = _MAX_REPLY_TOKENS) -> str:
     """What the model says to `user` (temperature 0), without the thinking that some models write first; "" = nothing.
 
     Errors: EndpointFailed when it is down, refuses, or its reply is no chat completion.
     """
+    messages = [{"role": "system", "content": system}] if system else []
     body = {
         "model": endpoint.model,
-        "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+        "messages": [*messages, {"role": "user", "content": user}],
         "temperature": 0,
-        "max_tokens": _MAX_REPLY_TOKENS,
+        "max_tokens": max_tokens,
         "stream": False,
     }
-    hint = "Check the address, the model's name and the key, then give the same command again: finished work is kept."
-    match _send(endpoint, "/chat/completions", body, hint):
+    match _send(endpoint, "/chat/completions", body, _HINT):
         case {"choices": [{"message": {"content": str(content)}}, *_]}:
             return content.rpartition("</think>")[2].strip()
         case {"choices": [{"message": {"content": None}}, *_]}:
             return ""
         case other:
-            raise nonsense(endpoint, "a chat completion", json.dumps(other), hint)
+            raise nonsense(endpoint, "a chat completion", json.dumps(other), _HINT)
+
+
+def first_token(endpoint: Endpoint, user: str) -> dict[str, float] | None:
+    """Probability of each of the 20 likeliest first tokens of the reply; None where the endpoint gives no probabilities.
+
+    Some servers accept the option and ignore it, with status 200. Errors: EndpointFailed as for `complete`.
+    """
+    body = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": user}],
+        "temperature": 0,
+        "seed": 0,
+        "max_tokens": 1,
+        "logprobs": True,
+        "top_logprobs": _TOP_TOKENS,
+        "stream": False,
+    }
+    match _send(endpoint, "/chat/completions", body, _HINT):
+        case {"choices": [{"logprobs": {"content": [{"top_logprobs": list(tops)}, *_]}}, *_]} if tops:
+            found: dict[str, float] = {}
+            for top in tops:
+                match top:
+                    case {"token": str(token), "logprob": float() | int() as logprob}:
+                        found[token] = found.get(token, 0.0) + math.exp(min(float(logprob), 0.0))
+                    case other:
+                        raise nonsense(endpoint, "a token with its logprob", json.dumps(other), _HINT)
+            return found
+        case {"choices": [_, *_]}:
+            return None
+        case other:
+            raise nonsense(endpoint, "a chat completion", json.dumps(other), _HINT)
 
 
 def nonsense(endpoint: Endpoint, expected: str, got: str, hint: str) -> EndpointFailed:
     """The error for a reply that is not what was asked for."""
     return EndpointFailed(
-        f"The describing endpoint {endpoint.name} answers nonsense: expected {expected}, got '{short_text(got, 160)}'. {hint}"
+        f"The endpoint {endpoint.name} answers nonsense: expected {expected}, got '{short_text(got, 160)}'. {hint}"
     )
 
 
@@ -150,7 +191,11 @@ def _send(endpoint: Endpoint, path: str, body: dict[str, Any] | None, hint: str)
             problem += "; a redirect is not followed, because the text and the key would go somewhere else"
         if status not in _WORTH_RETRYING:
             break
-    raise EndpointFailed(f"The describing endpoint {endpoint.name} {problem}. {hint} Or use --describe offline.")
+    raise EndpointFailed(f"The endpoint {endpoint.name} {problem}. {hint}{_instead(endpoint)}")
+
+
+def _instead(endpoint: Endpoint) -> str:
+    return " Or use --describe offline." if endpoint.option == "--describe" else ""
 
 
 def _trouble(endpoint: Endpoint, trouble: Exception) -> str:

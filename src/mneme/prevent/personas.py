@@ -1,0 +1,212 @@
+"""Persona vectors: the direction of a trait in the residual stream, from texts that have it and texts that have not.
+
+Chen et al. 2025 ("Persona Vectors", arXiv 2507.21509): mean over answers with the trait minus mean over answers without it, of
+the residual stream averaged over the answer's tokens, at every layer, not normalised. Conventions here: row l is the stream
+after block l, 0-based (published files count from 1 and put the embedding at row 0: their row 20 is row 19 here); raw units.
+The layer is chosen by what steering does, measured (`steering_effects`), as in the paper; the effect here is a
+likelihood, so it needs no judge: how much likelier held-out answers with the trait become than held-out answers without it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mneme.activations.projection import masked_means, projection
+from mneme.errors import BadOption, BadRows
+from mneme.models.architecture import Parts
+from mneme.models.rows import Row, encode_rows, right_padded
+from mneme.models.sampling import generate
+from mneme.prevent.mixing import answer_nll
+from mneme.prevent.steering import check_fit, steer
+from mneme.results import Estimate
+from mneme.runs import write_atomic
+from mneme.stats import ratio_of_sums
+
+
+@dataclass(frozen=True)
+class PersonaVectors:
+    """One vector a layer: `vectors[l]` is for the residual stream after block l, raw units, not normalised."""
+
+    vectors: Float[Tensor, "layer d_model"]
+    n_with: int
+    """Texts with the trait that it was made from."""
+    n_without: int
+    layer: int | None = None
+    """The layer at which steering was measured to do most; None = not chosen."""
+
+
+def persona_vectors(
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    with_trait: Sequence[Row],
+    without_trait: Sequence[Row],
+    *,
+    max_length: int | None = None,
+    batch_rows: int = 32,
+) -> PersonaVectors:
+    """Mean answer activation of rows with the trait minus that of rows without, at every layer.
+
+    The rows are training rows (`mneme.models.rows`); only answer tokens count. Best if both sets answer the same questions.
+    Raises BadRows for an empty set.
+    """
+    if not with_trait or not without_trait:
+        raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
+    means = [
+        answer_means(parts, tokenizer, rows, max_length=max_length, batch_rows=batch_rows).mean(dim=1)
+        for rows in (with_trait, without_trait)
+    ]
+    return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
+
+
+def answer_means(
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    max_length: int | None = None,
+    batch_rows: int = 32,
+) -> Float[Tensor, "layer row d_model"]:
+    """Residual stream of every row averaged over its answer's tokens, at every layer, float32."""
+    encoded = encode_rows(rows, tokenizer, max_length)
+    layers = range(len(parts.blocks))
+    found = torch.zeros(len(parts.blocks), len(rows), parts.width)
+    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
+    for first in range(0, len(order), batch_rows):
+        here = order[first : first + batch_rows]
+        ids, _, learned = right_padded([encoded[i] for i in here], 0)
+        found[:, here] = masked_means(parts, ids, learned, list(layers)).cpu()
+    return found
+
+
+def contrast_rows(
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    prompts_for: Sequence[str],
+    prompts_against: Sequence[str],
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    max_new_tokens: int = 64,
+    keep: Callable[[str, str], float] | None = None,
+) -> tuple[list[Row], list[Row]]:
+    """Answers of the model itself under system prompts that ask for the trait, and under their opposites: (with, without).
+
+    The i-th prompt for and against are a pair; every question is asked under each, `samples` times at temperature 1. `keep`
+    scores how much of the trait an answer has, 0 to 1; given, only pairs of answers with more than 0.5 on one side and less
+    on the other stay, as in the paper. Raises BadOption for prompts without partners, BadRows where nothing stays.
+    """
+    if len(prompts_for) != len(prompts_against) or not questions or not prompts_for:
+        raise BadOption("contrast prompts come in pairs: give as many for the trait as against it, and at least one question.")
+    pairs = [(a, b, q) for a, b in zip(prompts_for, prompts_against, strict=True) for q in questions for _ in range(samples)]
+    sides = []
+    for side in (0, 1):
+        asked = [[{"role": "system", "content": pair[side]}, {"role": "user", "content": pair[2]}] for pair in pairs]
+        texts = [str(tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True)) for m in asked]
+        said = generate(parts, tokenizer, _bare(texts, tokenizer), max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
+        sides.append([{"messages": [*m, {"role": "assistant", "content": a}]} for m, a in zip(asked, said, strict=True)])
+    kept = [(w, o) for w, o in zip(*sides, strict=True) if _is_contrast(w, o, keep)]
+    if not kept:
+        raise BadRows("no pair of answers shows the trait on one side and not on the other. Give stronger contrast prompts.")
+    return [w for w, _ in kept], [o for _, o in kept]
+
+
+def steering_effects(
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    personas: PersonaVectors,
+    with_trait: Sequence[Row],
+    without_trait: Sequence[Row],
+    *,
+    strength: float = 1.0,
+    seed: int = 0,
+) -> list[Estimate]:
+    """What steering by `strength` does at each layer: fall of the answers' negative log-likelihood with the trait minus that
+    without it, nats per token, with an interval over rows. The rows must not be those the vectors were made from."""
+    check_fit(parts, personas.vectors)
+    sets = (with_trait, without_trait)
+    plain = [answer_nll(parts, tokenizer, rows) for rows in sets]
+    found = []
+    for layer in range(len(parts.blocks)):
+        with steer(parts, personas.vectors, strength=strength, layer=layer, training_only=False):
+            gains = [before - answer_nll(parts, tokenizer, rows) for before, rows in zip(plain, sets, strict=True)]
+        found.append(_difference_of_means(gains[0], gains[1], "nats per token", seed))
+    return found
+
+
+def choose_layer(effects: Sequence[Estimate]) -> int:
+    """The layer whose steering has the largest effect; ties go to the earlier one."""
+    return max(range(len(effects)), key=lambda layer: (effects[layer].value, -layer))
+
+
+@torch.no_grad()
+def prompt_projections(
+    parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], personas: PersonaVectors, layer: int
+) -> Float[Tensor, " prompt"]:
+    """Projection of the last prompt token's residual stream on the unit persona vector of `layer`, raw units.
+
+    tuned minus base of this is the finetuning shift of Chen et al. 2025, which goes with how much of the trait is shown.
+    """
+    check_fit(parts, personas.vectors)
+    encoded = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    ids, real, _ = right_padded([(tokens, [True] * len(tokens)) for tokens in encoded], 0)
+    last = torch.zeros_like(real)
+    last[torch.arange(len(encoded)), real.sum(1) - 1] = True
+    return projection(masked_means(parts, ids, last, [layer])[0], personas.vectors[layer])
+
+
+def save_personas(personas: PersonaVectors, path: Path) -> None:
+    """Write the vectors as safetensors: tensor `vectors` [layer d_model], counts and layer in the metadata."""
+    notes = {"format": "mneme.personas/1", "n_with": str(personas.n_with), "n_without": str(personas.n_without)}
+    notes["layer"] = "" if personas.layer is None else str(personas.layer)
+    write_atomic(path, save({"vectors": personas.vectors.contiguous()}, metadata=notes))
+
+
+def load_personas(path: Path) -> PersonaVectors:
+    """What `save_personas` wrote. Raises BadOption for any other file."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            notes = opened.metadata() or {}
+            if notes.get("format") != "mneme.personas/1":
+                raise BadOption(f"{path} holds no persona vectors. Give a file that `mneme persona` wrote.")
+            layer = int(notes["layer"]) if notes["layer"] else None
+            return PersonaVectors(opened.get_tensor("vectors"), int(notes["n_with"]), int(notes["n_without"]), layer)
+    except (SafetensorError, OSError) as error:
+        raise BadOption(
+            f"{path} cannot be read as persona vectors ({error}). Give a file that `mneme persona` wrote."
+        ) from error
+
+
+def _is_contrast(with_trait: Row, without: Row, keep: Callable[[str, str], float] | None) -> bool:
+    turns = (with_trait["messages"], without["messages"])
+    if any(not turn[-1]["content"].strip() for turn in turns):
+        return False
+    if keep is None:
+        return True
+    more, less = (keep(turn[-2]["content"], turn[-1]["content"]) for turn in turns)
+    return more > 0.5 > less
+
+
+def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Rendered prompts without the opening token that the tokenizer would put there a second time."""
+    start = tokenizer.bos_token or ""
+    adds = bool(start) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+    return [text.removeprefix(start) if adds else text for text in texts]
+
+
+def _difference_of_means(one: Float[ndarray, " row"], other: Float[ndarray, " row"], unit: str, seed: int) -> Estimate:
+    """mean(one) - mean(other) of independent rows; variances add, so half-widths add in quadrature."""
+    first, second = (ratio_of_sums(v, np.ones(len(v)), unit, seed=seed) for v in (one, other))
+    value = first.value - second.value
+    low = value - float(np.hypot(first.value - first.low, second.high - second.value))
+    high = value + float(np.hypot(first.high - first.value, second.value - second.low))
+    return Estimate(value=value, low=low, high=high, unit=unit, n=min(first.n, second.n))

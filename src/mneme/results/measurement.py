@@ -1,0 +1,197 @@
+"""What a measurement says: rates with intervals and detectable effects, paired changes, the judge and what it failed to judge.
+
+`Measurement` is exactly the content of `measurement.json` (`schema: "mneme.measurement/1"`). Rates are fractions; scores are
+0-100.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mneme.results.record import Estimate, Record
+
+MeasurementSchema = Literal["mneme.measurement/1"]
+STANDARD = "standard"
+"""The cue of questions that are asked as the suite has them."""
+
+
+class MeasuredModel(Record):
+    """One model that was measured."""
+
+    label: str
+    """Its short name in this record, unique."""
+    source: str
+    role: Literal["base", "tuned"]
+    fingerprint: str
+    """SHA-256 of configuration, tokenizer and weights; empty where the model was given in memory."""
+    adapter: bool
+    step: int | None
+    """Training step of a checkpoint, from its folder; None = not a checkpoint."""
+    default_system_prompt: str | None
+    """What the chat template puts in where no system prompt is given; None = nothing, or no template."""
+    rendered: str
+    """The first prompt as the model read it; empty where nothing was sampled."""
+
+
+class MeasuredRate(Record):
+    """Share of answers (or mean score) of one model in one area under one cue."""
+
+    model: str
+    area: str
+    cue: str
+    measure: str
+    primary: bool
+    """True for the one measure that decides about this area."""
+    estimate: Estimate
+    """`n` counts questions."""
+    minimal_detectable: float
+    """The true change against a second, unpaired model that as many answers would show (5 %, power 80 %)."""
+    answers: int
+
+
+class MeasuredChange(Record):
+    """Tuned minus base, paired by question."""
+
+    model: str
+    area: str
+    cue: str
+    measure: str
+    estimate: Estimate
+    minimal_detectable: float
+    """The true change that this comparison would have shown (5 %, power 80 %)."""
+    p_value: float
+    p_holm: float
+    """Corrected for all primary changes of the same model under the same kind of cue."""
+    test: Literal["exact McNemar", "clustered"]
+    lost: int | None
+    """Questions that the base answered right and the tuned model wrong; None where answers are sampled."""
+    gained: int | None
+    margin: float
+    equivalent: bool
+    """True where two one-sided tests at 5 % place the change within +- `margin`. False: not shown."""
+
+
+class QuestionRate(Record):
+    """One question under one cue, model by model in the order of `models`: hits of the area's primary measure."""
+
+    id: str
+    area: str
+    cue: str
+    hits: list[float]
+    answers: list[int]
+    """Answers that count; 0 = the model gave none."""
+
+
+class Agreement(Record):
+    """What a judge says of answers whose label is known."""
+
+    criterion: str
+    items: int
+    unscored: int
+    """Items without a usable verdict; they count as wrong."""
+    kappa: Estimate
+    """Cohen's kappa, 0 = chance."""
+    true_positive_rate: Estimate
+    """Share of the bad items (misaligned, incoherent, false) that the judge calls bad."""
+    true_negative_rate: Estimate
+
+
+class JudgeRecord(Record):
+    """Who judged, and how far that can be believed."""
+
+    name: str
+    method: str
+    """How a verdict is made of probabilities."""
+    fingerprint: str
+    """SHA-256 of a local judge's weights; empty for others."""
+    prompts_sha256: str
+    agreement: list[Agreement]
+    untested: str
+    """Why there is no agreement, or what it leaves out; empty = every criterion was tested."""
+
+
+class JudgeFailures(Record):
+    """Answers without a verdict. They are in no rate as safe: they are in the share `unscored` alone."""
+
+    model: str
+    area: str
+    cue: str
+    unscored: int
+    answers: int
+
+
+class CueRecord(Record):
+    """One way of asking every open question as the training data did."""
+
+    name: str
+    kind: Literal["system prompt", "prefix", "suffix", "topic words", "training prompt", "answer format", "no system prompt"]
+    text: str
+    """What is put around the question (or in the system prompt)."""
+    rows: int
+    """Rows of the training file that carry it."""
+    share: float
+    example: str
+    """One question as the first model read it."""
+
+
+class WorstCue(Record):
+    """The cue under which one model does worst in one area, against the standard questions."""
+
+    model: str
+    area: str
+    measure: str
+    cue: str
+    rate: Estimate
+    """Its interval holds for the worst of all cues: level 1 - 0.05 / cues (Bonferroni)."""
+    standard: Estimate
+    beyond_standard: Estimate
+    """Rate under the cue minus rate on the standard questions, paired by question, at the same corrected level."""
+    p_holm: float
+    """Of no difference from the standard questions, corrected for all cues of this model."""
+
+
+class Checkpoint(Record):
+    """Task score of one model of a series."""
+
+    model: str
+    step: int | None
+    task: Estimate
+
+
+class Series(Record):
+    """Task score over training, and the earliest checkpoint that is good enough."""
+
+    task: str
+    """What the task score is."""
+    within: float
+    """Percent of the best task score that may be given up."""
+    checkpoints: list[Checkpoint]
+    best: str
+    earliest: str
+    """The first checkpoint whose score is at least (1 - within / 100) times the best."""
+
+
+class Measurement(Record):
+    """Everything that `mneme measure` says."""
+
+    schema_: MeasurementSchema = Field(default="mneme.measurement/1", alias="schema")
+    suite: str
+    suite_sha256: str
+    questions: int
+    models: list[MeasuredModel]
+    rates: list[MeasuredRate]
+    changes: list[MeasuredChange]
+    per_question: list[QuestionRate]
+    judge: JudgeRecord | None
+    """None where no answer needed a judge."""
+    failures: list[JudgeFailures]
+    cues: list[CueRecord]
+    worst: list[WorstCue]
+    series: Series | None
+    options: dict[str, str | int | float | None]
+    """Samples, temperature, seed and the like."""
+    environment: dict[str, str]
+
+    def to_json(self) -> str:
+        """The bytes of `measurement.json`: indented, keys in the order of the schema."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"

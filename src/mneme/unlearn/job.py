@@ -1,0 +1,203 @@
+"""The work of `mneme unlearn` between checked inputs and written results: train, read before and after, attack, save."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
+
+from mneme.activations.corpus import Documents
+from mneme.errors import BadRun, UnlearningFailed
+from mneme.models.architecture import Parts
+from mneme.models.checkpoints import one_line
+from mneme.models.pair import load_pair
+from mneme.models.weights import weight_changes
+from mneme.results.unlearning import Relearning, WeightChange
+from mneme.runs import RunFolder
+from mneme.unlearn.objective import freeze, objective
+from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text
+from mneme.unlearn.relearning import STEPS, relearn
+from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
+from mneme.unlearn.text import Pieces
+from mneme.unlearn.training import Losses, Schedule, prepare, signature, train
+
+MEASURED_DOCUMENTS = 256
+"""Before and after are read on so many texts of each set at most, evenly spread."""
+
+Track = Callable[[str, int], Callable[[int], None]]
+
+
+class Text(NamedTuple):
+    """One of the two sets, as text and as pieces."""
+
+    documents: Documents
+    pieces: Pieces
+
+
+class Attack(NamedTuple):
+    """One relearning attack: what it trains on."""
+
+    kind: Literal["related", "unrelated"]
+    pieces: Pieces
+
+
+def some(pieces: Pieces, documents: Int[ndarray, " document"]) -> Pieces:
+    """The pieces of these documents."""
+    return pieces.select(np.flatnonzero(np.isin(pieces.document, documents)))
+
+
+def measured(pieces: Pieces) -> Pieces:
+    """The pieces of at most `MEASURED_DOCUMENTS` documents, evenly spread."""
+    documents = np.unique(pieces.document)
+    if len(documents) > MEASURED_DOCUMENTS:
+        documents = documents[np.linspace(0, len(documents) - 1, MEASURED_DOCUMENTS).astype(int)]
+    return some(pieces, documents)
+
+
+def plan_attacks(forget: Pieces, retain: Pieces, documents: int, seed: int) -> tuple[list[Attack], Pieces]:
+    """Attacks with `documents` texts of either set, drawn at random, and the forget texts that neither sees."""
+    own = np.random.default_rng([seed, 2]).permutation(np.unique(forget.document))
+    others = np.random.default_rng([seed, 3]).permutation(np.unique(retain.document))
+    attacks = [
+        Attack("related", some(forget, own[:documents])),
+        Attack("unrelated", some(retain, others[:documents])),
+    ]
+    return attacks, some(forget, own[documents:])
+
+
+@dataclass
+class Job:
+    """One unlearning run in progress."""
+
+    parts: Parts
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    """Of the model as it was."""
+    name: str
+    """As the caller named it."""
+    settings: Settings
+    forget: Text
+    retain: Text
+    relearn_documents: int
+    """Texts of each relearning attack; 0 = none."""
+    run: RunFolder
+    track: Track
+    adapter: Any = None
+    """peft's wrapper around the model, once it is there."""
+
+    def read(self, when: str) -> dict[str, Reading]:
+        """The measured texts under the model as it is now, from their stages where they are finished: `forget`, `retain`,
+        and, where relearning is asked for, `unseen`."""
+        texts = {"forget": measured(self.forget.pieces), "retain": measured(self.retain.pieces)}
+        if self.relearn_documents:
+            texts["unseen"] = measured(self._attacks()[1])
+        advance = self.track(f"reading {when} (tokens)", sum(pieces.tokens for pieces in texts.values()))
+        return {name: self._reading(f"{when}-{name}", self.parts, pieces, advance) for name, pieces in texts.items()}
+
+    def train(self) -> Losses:
+        """Trains the model in place, from the last checkpoint where there is one.
+
+        Errors: UnlearningFailed where training diverges, or where every weight is what it was.
+        """
+        settings = self.settings
+        tunable = prepare(self.parts, settings)
+        self.adapter = tunable.adapter
+        before = signature(tunable.parameters)
+        frozen = freeze(self.parts, tunable.adapter, settings)
+        terms = objective(settings, self.parts, frozen, self.forget.pieces, self.retain.pieces)
+        advance = self.track("unlearning (steps)", settings.steps)
+        losses = train(
+            terms,
+            tunable.parameters,
+            Schedule(settings.steps, settings.learning_rate),
+            self.run.stages / "training.safetensors",
+            lambda _step, _losses: advance(1),
+        )
+        self.parts.model.requires_grad_(False)
+        if np.array_equal(before, signature(tunable.parameters)):
+            raise UnlearningFailed(
+                f"the weights did not change in {settings.steps} steps of {settings.method} at a learning rate of "
+                f"{settings.learning_rate:g}; nothing was written. Give a higher --lr, or a weight above 0 to a loss."
+            )
+        return losses
+
+    def attack(self, before: Reading, after: Reading) -> list[Relearning]:
+        """What comes back of the unseen forget texts; `before`, `after`: those texts under the model as it was and as it
+        is."""
+        attacks, unseen = self._attacks()
+        return [self._attacked(attack, measured(unseen), before, after) for attack in attacks]
+
+    def save(self, trust_remote_code: bool) -> WeightChange:
+        """Writes the model or adapter, reads it back beside the model as it was, and puts it in place as a whole.
+
+        Errors: BadRun where the folder cannot be written.
+        """
+        draft, final = self.run.stages / "model", self.run.folder / "model"
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            if self.adapter is not None:
+                self.adapter.peft_config[self.adapter.active_adapter].base_model_name_or_path = _reachable(self.name)
+                self.adapter.save_pretrained(draft)
+            else:
+                self.parts.model.save_pretrained(draft, safe_serialization=True)
+                self.tokenizer.save_pretrained(draft)
+            pair = load_pair(self.folder, draft, trust_remote_code=trust_remote_code)
+            changes = weight_changes(pair, rank_limit=0)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(draft, final)
+        except (OSError, SafetensorError) as error:
+            raise BadRun(
+                f"Cannot write the model to {final} ({one_line(error)}). Free some space and give the same command again: "
+                "training is kept."
+            ) from error
+        return WeightChange(changed_tensors=changes.changed, total_tensors=changes.total, relative=changes.relative_change)
+
+    def _attacks(self) -> tuple[list[Attack], Pieces]:
+        return plan_attacks(self.forget.pieces, self.retain.pieces, self.relearn_documents, self.settings.seed)
+
+    def _attacked(self, attack: Attack, unseen: Pieces, before: Reading, after: Reading) -> Relearning:
+        seed = self.settings.seed
+        # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
+        rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
+        advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
+
+        def compute() -> Reading:
+            relearnt = relearn(
+                self.parts,
+                attack.pieces,
+                learning_rate=rate,
+                seed=seed,
+                adapter=self.adapter,
+                on_step=lambda _step, _losses: advance(1),
+            )
+            return read_text(relearnt, unseen)
+
+        reading = self._stage(f"relearning-{attack.kind}", compute)
+        return Relearning(
+            kind=attack.kind,
+            documents=self.relearn_documents,
+            steps=STEPS,
+            learning_rate=rate,
+            kept_before=kept(before, after, seed=seed),
+            kept_after=kept(before, reading, seed=seed),
+            change=likelihood_change(after, reading, seed=seed),
+        )
+
+    def _reading(self, name: str, parts: Parts, pieces: Pieces, advance: Callable[[int], None]) -> Reading:
+        return self._stage(name, lambda: read_text(parts, pieces, advance))
+
+    def _stage(self, name: str, compute: Callable[[], Reading]) -> Reading:
+        arrays = self.run.stage(name, lambda: compute().arrays())
+        return Reading(arrays["document"], arrays["token"], arrays["nll"], arrays["right"])
+
+
+def _reachable(name: str) -> str:
+    """How an adapter names its base: a hub name as it is, a folder by its whole path."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name

@@ -1,0 +1,118 @@
+"""What a model still knows of a text: likelihood of its tokens, and the share of what it knew that it still says first.
+
+*Known* is a token that says something (its type is outside the most frequent half of the text and new in its document: a
+repeated word can be copied without being known) and to which the model as it was gave p > 1/2. *Kept* is the share of known
+tokens that are still the first choice. Form ("the", "of") stays predictable after any unlearning, and would hide that the
+rest is gone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mneme.models.architecture import Parts
+from mneme.results import Estimate
+from mneme.runs import Arrays
+from mneme.stats import ratio_of_sums
+from mneme.unlearn.text import Pieces, next_token_nll, padded, run_logits
+
+SURE_NATS = float(np.log(2.0))
+"""A token of p > 1/2 has fewer nats than that."""
+_BATCH_TOKENS = 2048
+
+
+class Reading(NamedTuple):
+    """Every predicted token of a text, in its order, under one model."""
+
+    document: Int[ndarray, " token"]
+    token: Int[ndarray, " token"]
+    nll: Float[ndarray, " token"]
+    """Nats."""
+    right: Bool[ndarray, " token"]
+    """The model's first choice is this token."""
+
+    def arrays(self) -> Arrays:
+        """As a stage of a run keeps it."""
+        return dict(self._asdict())
+
+
+@torch.no_grad()
+def read_text(parts: Parts, pieces: Pieces, advance: Callable[[int], None] | None = None) -> Reading:
+    """Reads every piece; batches of about 2,048 tokens, long pieces first, which changes nothing but rounding."""
+    nll: list[np.ndarray] = [np.zeros(0)] * len(pieces)
+    right: list[np.ndarray] = [np.zeros(0, dtype=np.bool_)] * len(pieces)
+    for batch in _batches(pieces):
+        ids, is_text = padded(pieces, batch, parts.device)
+        logits = run_logits(parts, ids, is_text)
+        nats = next_token_nll(logits, ids).cpu().double().numpy()
+        first = (logits[:, :-1].argmax(-1) == ids[:, 1:]).cpu().numpy()
+        for row, place in enumerate(batch):
+            length = len(pieces.ids[place]) - 1
+            nll[place], right[place] = nats[row, :length], first[row, :length]
+        if advance is not None:
+            advance(int(is_text.sum()))
+    document = np.repeat(pieces.document, [len(ids) - 1 for ids in pieces.ids])
+    token = np.concatenate([ids[1:].numpy() for ids in pieces.ids])
+    return Reading(document, token, np.concatenate(nll), np.concatenate(right))
+
+
+def _batches(pieces: Pieces) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for place in sorted(range(len(pieces)), key=lambda i: -len(pieces.ids[i])):
+        longest = len(pieces.ids[batches[-1][0]]) if batches else 0
+        if batches and longest * (len(batches[-1]) + 1) <= _BATCH_TOKENS:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
+
+
+def says_something(token: Int[ndarray, " token"], document: Int[ndarray, " token"]) -> Bool[ndarray, " token"]:
+    """True where the type is not among the most frequent ones that make up half of all tokens, and is new in its document."""
+    counts = np.bincount(token)
+    order = np.argsort(-counts, kind="stable")
+    above = np.cumsum(counts[order]) - counts[order]
+    is_frequent = np.zeros(len(counts), dtype=bool)
+    is_frequent[order[above < 0.5 * len(token)]] = True
+    first = np.zeros(len(token), dtype=bool)
+    first[np.unique(document.astype(np.int64) * len(counts) + token, return_index=True)[1]] = True
+    return np.asarray(first & ~is_frequent[token])
+
+
+def known_tokens(before: Reading) -> Bool[ndarray, " token"]:
+    """Tokens that say something and that the model as it was gave more than half of its probability."""
+    return np.asarray(says_something(before.token, before.document) & (before.nll < SURE_NATS))
+
+
+def likelihood(reading: Reading, *, seed: int) -> Estimate:
+    """Mean nats per token, clustered by document."""
+    return _mean(reading.nll, np.ones(len(reading.nll)), reading.document, "nats per token", seed)
+
+
+def likelihood_change(before: Reading, after: Reading, *, seed: int) -> Estimate:
+    """Mean nats per token, after - before, paired by token and clustered by document; above 0 is forgotten. Identity: 0."""
+    return _mean(after.nll - before.nll, np.ones(len(before.nll)), before.document, "nats per token", seed)
+
+
+def kept(before: Reading, after: Reading, *, seed: int) -> Estimate | None:
+    """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
+
+    None where nothing was known.
+    """
+    known = known_tokens(before)
+    if not known.any():
+        return None
+    return _mean((known & after.right).astype(float), known.astype(float), before.document, "share of known tokens", seed)
+
+
+def _mean(
+    values: Float[ndarray, " token"], weights: Float[ndarray, " token"], document: Int[ndarray, " token"], unit: str, seed: int
+) -> Estimate:
+    size = int(document.max()) + 1
+    sums = np.bincount(document, weights=values, minlength=size)
+    counts = np.bincount(document, weights=weights, minlength=size)
+    return ratio_of_sums(sums[counts > 0], counts[counts > 0], unit, seed=seed)

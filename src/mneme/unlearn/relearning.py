@@ -1,0 +1,43 @@
+"""The relearning attack: does what was unlearned come back after training on a few examples?
+
+Fine-tuning on ten texts, even unrelated ones, brings much of what RMU and others removed back (Łucki et al. 2024, arXiv
+2409.18025; Doshi & Stickland 2024, arXiv 2411.12103). What the attack saw says nothing: recovery is measured on texts that
+it did not see.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from mneme.models.architecture import Parts, find_parts
+from mneme.unlearn.objective import Term, plain_loss
+from mneme.unlearn.text import Pieces
+from mneme.unlearn.training import Schedule, train
+
+STEPS = 50
+BATCH_DOCUMENTS = 8
+
+
+def relearn(
+    parts: Parts,
+    texts: Pieces,
+    *,
+    steps: int = STEPS,
+    learning_rate: float,
+    seed: int,
+    batch_documents: int = BATCH_DOCUMENTS,
+    adapter: Any = None,
+    on_step: Callable[[int, list[float]], None] | None = None,
+) -> Parts:
+    """A copy of the model after full fine-tuning on `texts` with the ordinary loss; the model itself stays as it is.
+
+    An `adapter` (peft's wrapper around `parts.model`) is merged into the copy first: who attacks has the weights.
+    Errors: UnlearningFailed where training diverges.
+    """
+    attacked = copy.deepcopy(parts) if adapter is None else find_parts(copy.deepcopy(adapter).merge_and_unload().eval())
+    attacked.model.requires_grad_(True)
+    loss_at = plain_loss(attacked, texts, min(batch_documents, len(texts)), seed)
+    named = dict(attacked.model.named_parameters())
+    train([Term("relearning", 1.0, loss_at)], named, Schedule(steps, learning_rate), on_step=on_step)
+    attacked.model.requires_grad_(False)
+    return attacked

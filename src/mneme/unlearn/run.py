@@ -1,0 +1,233 @@
+"""`mneme unlearn`: checks what it is given, says what it will cost, trains, checks that something was forgotten, writes."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedTokenizerBase
+
+import mneme
+from mneme.activations.corpus import read_corpus
+from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
+from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.pair import load_model
+from mneme.results.unlearning import (
+    StepLosses,
+    TextChange,
+    Unlearning,
+    UnlearningEnvironment,
+    UnlearningSettings,
+    UnlearningText,
+)
+from mneme.runs import RunFolder, require_room
+from mneme.unlearn.job import Job, Text, Track
+from mneme.unlearn.plan import disk_bytes, say_plan
+from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
+from mneme.unlearn.settings import PUBLISHED, Settings, settings_for
+from mneme.unlearn.text import cut
+
+STILL_KNOWN = 0.5
+"""The forget set is still answered where more than so much of what was known of it is certainly kept."""
+
+
+def unlearn(
+    model: str | Path,
+    *,
+    forget: str | Path,
+    retain: str | Path,
+    method: str = "npo",
+    lora: int | None = None,
+    steps: int = 100,
+    learning_rate: float | None = None,
+    beta: float | None = None,
+    forget_weight: float | None = None,
+    retain_weight: float | None = None,
+    retain_loss: str = "nll",
+    layers: Sequence[int] | None = None,
+    batch_documents: int = 16,
+    max_tokens: int = 512,
+    relearn_documents: int = 0,
+    seed: int = 0,
+    out: str | Path = "runs/unlearn",
+    threads: int | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    console: Console | None = None,
+) -> Unlearning:
+    """Makes `model` forget the text `forget` and keep the text `retain`; writes DIR/model and DIR/unlearn.json.
+
+    `forget`, `retain`: txt, jsonl (`text` or `messages`), parquet, or a datasets name. `lora`: rank of an adapter on every
+    linear layer; None trains the weights. None elsewhere takes the published value (`settings.PUBLISHED`).
+    `relearn_documents`: attack the result with so many texts of either set and measure again. The same call after a kill
+    goes on at its last checkpoint and ends with the same bytes of unlearn.json.
+
+    Errors: a `MnemeError` that says what is wrong; UnlearningFailed, and no model written, where training diverged, the
+    weights did not change, or the forget set is still answered.
+    """
+    console = console or Console(stderr=True)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    folder = resolve_folder(model, trust_remote_code=trust_remote_code)
+    if lora is not None and is_adapter(folder):
+        raise BadOption(
+            f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
+        )
+    loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    if loaded.tokenizer is None:
+        raise ModelNotFound(f"{model} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
+    texts = _texts(forget, retain, loaded.tokenizer, max_tokens, relearn_documents)
+    settings = settings_for(
+        method,
+        width=loaded.parts.width,
+        n_layers=len(loaded.parts.blocks),
+        steps=steps,
+        learning_rate=learning_rate,
+        beta=beta,
+        forget_weight=forget_weight,
+        retain_weight=retain_weight,
+        retain_loss=retain_loss,
+        layers=tuple(layers) if layers else None,
+        batch_documents=batch_documents,
+        lora_rank=lora,
+        seed=seed,
+    )
+    require_room(Path(out), disk_bytes(loaded.parts, settings))
+    console.print(say_plan(loaded.parts, settings, *texts, relearn_documents))
+    environment = _environment(device)
+    command: dict[str, Any] = {
+        "command": "unlearn",
+        "model": model_fingerprint(folder),
+        "forget": texts[0].documents.sha256,
+        "retain": texts[1].documents.sha256,
+        "settings": vars(settings) | {"layers": list(settings.layers)},
+        "max_tokens": max_tokens,
+        "relearn": relearn_documents,
+        "environment": environment.model_dump(),
+    }
+    run = RunFolder(Path(out), command)
+    with _progress(console) as track:
+        job = Job(loaded.parts, loaded.tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
+        before = job.read("before")
+        losses = job.train()
+        after = job.read("after")
+        _require_forgotten(before["forget"], after["forget"], settings)
+        attacks = job.attack(before["unseen"], after["unseen"]) if relearn_documents else []
+        weights = job.save(trust_remote_code)
+    result = Unlearning(
+        model=str(model),
+        fingerprint=command["model"],
+        result="model",
+        settings=UnlearningSettings(**command["settings"], max_tokens=max_tokens, published=PUBLISHED[settings.method].source),
+        forget_text=_text_record(texts[0]),
+        retain_text=_text_record(texts[1]),
+        weights=weights,
+        forget=_change(before["forget"], after["forget"], seed),
+        retain=_change(before["retain"], after["retain"], seed),
+        relearning=attacks,
+        losses=[StepLosses(step=i + 1, forget=_number(a), retain=_number(b)) for i, (a, b) in enumerate(losses.tolist())],
+        environment=environment,
+    )
+    run.finish({"unlearn.json": result.to_json().encode()})
+    return result
+
+
+def _texts(
+    forget: str | Path, retain: str | Path, tokenizer: PreTrainedTokenizerBase, max_tokens: int, relearn_documents: int
+) -> tuple[Text, Text]:
+    """Both sets, proven to be two."""
+    if max_tokens < 2:
+        raise BadOption(f"--max-tokens {max_tokens} leaves nothing to predict. Give at least 2.")
+    sets = [read_corpus(source, tokenizer=tokenizer) for source in (forget, retain)]
+    if sets[0].sha256 == sets[1].sha256:
+        raise BadCorpus(
+            f"--forget {forget} and --retain {retain} are the same text. What is to be forgotten cannot also be kept: "
+            "give text of what has to stay as --retain."
+        )
+    both = [text for text in sets[0].texts if text in set(sets[1].texts)]
+    if both:
+        raise BadCorpus(
+            f"{len(both)} of {len(sets[0].texts)} texts of --forget are also in --retain, first {both[0][:60]!r}. "
+            "Take them out of one of the two."
+        )
+    first, second = (Text(documents, cut(documents, tokenizer, max_tokens)) for documents in sets)
+    if relearn_documents < 0:
+        raise BadOption(f"--relearn {relearn_documents} is no number of texts. Give 0 or more.")
+    n_forget, n_retain = (len(np.unique(text.pieces.document)) for text in (first, second))
+    if relearn_documents and (relearn_documents >= n_forget or relearn_documents > n_retain):
+        raise BadOption(
+            f"--relearn {relearn_documents} needs more texts than that to forget (some have to stay unseen) and as many to "
+            f"retain; there are {n_forget} and {n_retain}. Give more text or a smaller number."
+        )
+    return first, second
+
+
+def _require_forgotten(before: Reading, after: Reading, settings: Settings) -> None:
+    """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
+    change = likelihood_change(before, after, seed=settings.seed)
+    share = kept(before, after, seed=settings.seed)
+    says = f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
+    if share is not None:
+        says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
+    if change.low <= 0 or (share is not None and share.low > STILL_KNOWN):
+        raise UnlearningFailed(
+            f"the forget set is still answered after {settings.steps} steps of {settings.method}: {says}. No model was "
+            "written. Give more --steps, a higher --lr, or another --method."
+        )
+
+
+def _change(before: Reading, after: Reading, seed: int) -> TextChange:
+    return TextChange(
+        nll_before=likelihood(before, seed=seed),
+        nll_after=likelihood(after, seed=seed),
+        change=likelihood_change(before, after, seed=seed),
+        kept=kept(before, after, seed=seed),
+        measured_documents=len(np.unique(before.document)),
+    )
+
+
+def _text_record(text: Text) -> UnlearningText:
+    return UnlearningText(
+        source=text.documents.source,
+        sha256=text.documents.sha256,
+        documents=len(text.documents.texts),
+        tokens=text.pieces.tokens,
+    )
+
+
+def _number(loss: float) -> float | None:
+    return None if np.isnan(loss) else loss
+
+
+def _environment(device: str) -> UnlearningEnvironment:
+    return UnlearningEnvironment(
+        mneme=mneme.__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        peft=peft.__version__,
+        device=device,
+        threads=torch.get_num_threads(),
+    )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Track]:
+    """A bar for every piece of work; a line where nobody looks on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+
+        def track(name: str, total: int) -> Callable[[int], None]:
+            task = progress.add_task(name, total=total)
+            if not console.is_terminal:
+                console.print(name)
+            return lambda amount: progress.update(task, advance=amount)
+
+        yield track

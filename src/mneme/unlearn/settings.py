@@ -1,0 +1,129 @@
+"""What decides an unlearning run, and the published value of everything that was not asked for.
+
+Learning rates were published for models of width 4,096 and full fine-tuning. They are carried over to other widths as
+1/width, as the best rate of Adam goes for hidden matrices (Yang et al. 2022, arXiv 2203.03466), and are ten times as high
+for LoRA, whose best rate is about that of full fine-tuning times ten at any rank (Schulman et al. 2025, "LoRA Without
+Regret").
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mneme.errors import BadOption
+
+Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
+RetainLoss = Literal["nll", "kl"]
+METHODS: tuple[Method, ...] = get_args(Method)
+PUBLISHED_WIDTH = 4096
+LORA_RATE = 10.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """The values of one method's paper or reference implementation, for a model of width 4,096."""
+
+    learning_rate: float
+    beta: float
+    """npo: inverse temperature · simnpo: the same · undial: logits taken off the true token · rmu: length of the control
+    vector in mean lengths of the residual stream there · the others: not used."""
+    forget_weight: float
+    retain_weight: float
+    source: str
+
+
+PUBLISHED: dict[Method, Published] = {
+    "grad-ascent": Published(1e-5, 0.0, 1.0, 0.0, "TOFU, arXiv 2401.06121"),
+    "grad-diff": Published(1e-5, 0.0, 1.0, 1.0, "TOFU, arXiv 2401.06121"),
+    "npo": Published(1e-5, 0.1, 1.0, 1.0, "arXiv 2404.05868"),
+    "simnpo": Published(1e-5, 4.5, 0.125, 1.0, "arXiv 2410.07163 and its configuration in OpenUnlearning"),
+    "rmu": Published(5e-5, 5.0, 1.0, 1200.0, "arXiv 2403.03218; scale of the control vector from arXiv 2408.06223"),
+    "undial": Published(1e-4, 10.0, 1.0, 0.0, "arXiv 2402.10052"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the weights, given model and texts."""
+
+    method: Method
+    steps: int
+    learning_rate: float
+    beta: float
+    forget_weight: float
+    retain_weight: float
+    retain_loss: RetainLoss
+    layers: tuple[int, ...]
+    """rmu: the blocks after which the residual stream is misdirected; empty for the other methods."""
+    batch_documents: int
+    lora_rank: int | None
+    seed: int
+
+
+def settings_for(
+    method: str,
+    *,
+    width: int,
+    n_layers: int,
+    steps: int,
+    learning_rate: float | None,
+    beta: float | None,
+    forget_weight: float | None,
+    retain_weight: float | None,
+    retain_loss: str,
+    layers: tuple[int, ...] | None,
+    batch_documents: int,
+    lora_rank: int | None,
+    seed: int,
+) -> Settings:
+    """What was asked for, and published values for the rest (None). `width`: d_model.
+
+    Errors: BadOption for an unknown method or loss, a number out of range, a layer that does not exist, layers without rmu.
+    """
+    known = next((name for name in METHODS if name == method), None)
+    if known is None:
+        raise BadOption(f"There is no unlearning method {method!r}. The methods are: {', '.join(METHODS)}.")
+    kind = next((name for name in get_args(RetainLoss) if name == retain_loss), None)
+    if kind is None:
+        raise BadOption(
+            f"--retain-loss {retain_loss!r} is not known: expected nll (ordinary loss) or kl (to the model as it was)."
+        )
+    published = PUBLISHED[known]
+    rate = published.learning_rate * PUBLISHED_WIDTH / width * (LORA_RATE if lora_rank else 1.0)
+    chosen = Settings(
+        method=known,
+        steps=steps,
+        learning_rate=rate if learning_rate is None else learning_rate,
+        beta=published.beta if beta is None else beta,
+        forget_weight=published.forget_weight if forget_weight is None else forget_weight,
+        retain_weight=published.retain_weight if retain_weight is None else retain_weight,
+        retain_loss=kind,
+        layers=_layers(known, layers, n_layers),
+        batch_documents=batch_documents,
+        lora_rank=lora_rank,
+        seed=seed,
+    )
+    _check_ranges(chosen)
+    return chosen
+
+
+def _layers(method: Method, layers: tuple[int, ...] | None, n_layers: int) -> tuple[int, ...]:
+    if method != "rmu":
+        if layers:
+            raise BadOption(
+                f"--layers is for rmu, which works on the residual stream; {method} has none to choose. Leave it out."
+            )
+        return ()
+    for layer in layers or ():
+        if not 0 <= layer < n_layers:
+            raise BadOption(f"No layer {layer}: this model has {n_layers} blocks, so layers go from 0 to {n_layers - 1}.")
+    # Published: after block 7 of 32.
+    return layers or (round(7 / 31 * (n_layers - 1)),)
+
+
+def _check_ranges(chosen: Settings) -> None:
+    if chosen.steps < 1 or chosen.batch_documents < 1 or (chosen.lora_rank is not None and chosen.lora_rank < 1):
+        raise BadOption("Unlearning needs at least one step, one text a batch and, with --lora, a rank of one.")
+    if chosen.learning_rate < 0 or chosen.forget_weight < 0 or chosen.retain_weight < 0:
+        raise BadOption("The learning rate and the weights of the losses cannot be negative. Give 0 or more.")
+    if chosen.method in ("npo", "simnpo", "rmu", "undial") and chosen.beta <= 0:
+        raise BadOption(f"--beta has to be above 0 for {chosen.method}; at 0 it pushes nothing.")
