@@ -22,5 +22,5 @@ def ablate(
     Strength 0 is `delta`; 1 leaves the change of this writer orthogonal to every direction. Directions of zero are ignored.
     """
     basis = torch.linalg.svd(directions.to(delta), full_matrices=False)
-    kept = basis.Vh[1e-6 * basis.S.max().clamp_min(1e-30) < basis.S]
+    kept = basis.Vh[basis.S > 1e-6 * basis.S.max().clamp_min(1e-30)]
     return delta - check_strength(strength) * (kept.T @ (kept @ delta))
