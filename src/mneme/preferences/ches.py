@@ -11,19 +11,16 @@ pairs run in batches without logits and what both answers of a pair begin with r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mneme.errors import EmptyMask
 from mneme.models.architecture import Parts
-from mneme.models.hooks import read
-from mneme.models.sampling import left_padded
+from mneme.models.hooks import read, stop_after
 from mneme.preferences.pairs import EncodedPair, common_prefix
-
-BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -86,22 +83,26 @@ def masked_sums(
 
 
 @torch.no_grad()
-def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int = BATCH_TOKENS) -> PairSums:
+def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int | None = None) -> PairSums:
     """Hidden sums of every pair: batched by length, no logits, and one pass over what both answers begin with.
 
-    The cost is one forward pass of the blocks over prompt + both answers. Law: padding (batching, order, and the tokenizer's
-    padding side do not matter).
+    A pair is one row, [shared beginning, rest of chosen, rest of rejected], in which the second rest does not see the first.
+    A model whose attention cannot be told so (proven by a forward pass on the first pair) runs the two answers as two rows.
+    The cost is one forward pass of the blocks. `batch_tokens` per pass: 768 on a CPU, whose caches then hold the
+    activations, 16,384 elsewhere. Law: padding (batching, order and the tokenizer's padding side do not matter).
     """
     if not pairs:
-        raise ValueError("pair_sums needs at least one pair")
+        raise EmptyMask("no pair was given: expected at least one preference pair to score.")
+    if batch_tokens is None:
+        batch_tokens = 768 if parts.device.type == "cpu" else 16_384
     shared = [_shared(pair) for pair in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: (shared[i], _suffix(pairs[i], shared[i])))
+    if not _can_branch(parts, pairs, shared):
+        shared = [0] * len(pairs)
+    widths = [n + sum(len(rest) for rest in _rests(pair, n)) for pair, n in zip(pairs, shared, strict=True)]
     found = torch.zeros(4, len(pairs), parts.width)
-    for batch in _batches(order, pairs, shared, batch_tokens):
+    for batch in _batches(widths, batch_tokens):
         found[:, batch] = _batch_sums(parts, [pairs[i] for i in batch], [shared[i] for i in batch]).cpu()
-    lengths = [
-        torch.tensor([len(answer) for answer in side]) for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])
-    ]
+    lengths = [torch.tensor([len(a) for a in side]) for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])]
     return PairSums(found[0], found[1], lengths[0], lengths[1], found[2], found[3])
 
 
@@ -111,69 +112,95 @@ def _shared(pair: EncodedPair) -> int:
     return len(pair.prompt) + min(same, len(pair.chosen) - 1, len(pair.rejected) - 1)
 
 
-def _suffix(pair: EncodedPair, shared: int) -> int:
-    """Tokens of the longer answer that run after the shared ones; its last token predicts nothing and does not run."""
-    return len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) - 1 - shared
+def _rests(pair: EncodedPair, shared: int) -> tuple[list[int], list[int]]:
+    """What runs after the shared tokens: of each answer all but its last token, which predicts nothing."""
+    chosen, rejected = ([*pair.prompt, *answer][shared:-1] for answer in (pair.chosen, pair.rejected))
+    return chosen, rejected
 
 
-def _batches(order: Sequence[int], pairs: Sequence[EncodedPair], shared: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    batches: list[list[int]] = [[]]
-    widest = 0
-    for i in order:
-        width = shared[i] + 2 * _suffix(pairs[i], shared[i])
-        widest = max(widest, width)
-        if batches[-1] and widest * (len(batches[-1]) + 1) > batch_tokens:
+def _batches(widths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices of rows of about equal width, widest first; a batch has at most `batch_tokens`, or one row."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(widths)), key=lambda i: -widths[i]):
+        if not batches or widths[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:
             batches.append([])
-            widest = width
         batches[-1].append(i)
     return batches
 
 
+def _can_branch(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int]) -> bool:
+    """Whether this model takes the mask of a branching row for what it says: no window that is shorter than a row, and the
+    same sums as two plain rows give."""
+    config = parts.model.config.get_text_config()
+    longest = max(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+    if window is not None and window < longest:
+        return False
+    try:
+        branched = _batch_sums(parts, pairs[:1], shared[:1])
+    except (TypeError, ValueError, RuntimeError, IndexError):  # no position ids, or no mask of four axes
+        return False
+    plain = _batch_sums(parts, pairs[:1], [0])
+    tolerance = 256 * torch.finfo(next(parts.model.parameters()).dtype).eps
+    return float((branched - plain).abs().max()) <= tolerance * float(plain.abs().max())
+
+
 def _batch_sums(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int]) -> Float[Tensor, "4 pair d_model"]:
-    """Sums of chosen and rejected, then last states of chosen and rejected."""
-    heads = [[*pair.prompt, *pair.chosen][:n] for pair, n in zip(pairs, shared, strict=True)]
-    ids, real = left_padded(heads)
-    ends = (
-        torch.arange(ids.shape[1])
-        >= torch.tensor([ids.shape[1] - n + len(p.prompt) - 1 for n, p in zip(shared, pairs, strict=True)])[:, None]
-    )
-    positions = (real.long().cumsum(1) - 1).clamp_min(0)
-    hidden, cache = _states(parts, ids, real, positions, None)
-    sums = masked_sums(hidden, ends.to(hidden.device)).repeat_interleave(2, 0)
-    last = hidden[:, -1].float().repeat_interleave(2, 0)
-    tails = [
-        [*pair.prompt, *answer][n:-1] for pair, n in zip(pairs, shared, strict=True) for answer in (pair.chosen, pair.rejected)
-    ]
-    lengths = torch.tensor([len(tail) for tail in tails])
-    if int(lengths.max()):
-        cache.batch_repeat_interleave(2)
-        after = torch.zeros(len(tails), int(lengths.max()), dtype=torch.long)
-        for row, tail in zip(after, tails, strict=True):
-            row[: len(tail)] = torch.tensor(tail, dtype=torch.long)
-        told = torch.arange(after.shape[1]) < lengths[:, None]
-        positions = positions[:, -1:].repeat_interleave(2, 0) + 1 + torch.arange(after.shape[1])
-        hidden, _ = _states(parts, after, torch.cat([real.repeat_interleave(2, 0), told], 1), positions, cache)
-        sums = sums + masked_sums(hidden, told.to(hidden.device))
-        at_end = hidden[torch.arange(len(tails)), (lengths - 1).clamp_min(0).to(hidden.device)].float()
-        last = torch.where((lengths > 0).to(hidden.device)[:, None], at_end, last)
-    return torch.stack([sums[0::2], sums[1::2], last[0::2], last[1::2]])
+    """Sums of chosen and rejected, then last states of both. With nothing shared, an answer has a row of its own."""
+    if not any(shared):
+        rows = [[*pair.prompt, *answer[:-1]] for pair in pairs for answer in (pair.chosen, pair.rejected)]
+        width = max(map(len, rows))
+        ids, real = _right_padded(rows, width), _before([len(row) for row in rows], width)
+        hidden = _states(parts, ids, None, None)
+        answer_starts = _before([len(pair.prompt) - 1 for pair in pairs for _ in range(2)], width)
+        ends = torch.tensor([len(row) - 1 for row in rows])
+        sums, last = masked_sums(hidden, (real & ~answer_starts).to(hidden.device)), _at(hidden, ends)
+        return torch.stack([sums[0::2], sums[1::2], last[0::2], last[1::2]])
+    rests = [_rests(pair, n) for pair, n in zip(pairs, shared, strict=True)]
+    rows = [[*[*p.prompt, *p.chosen][:n], *one, *two] for p, n, (one, two) in zip(pairs, shared, rests, strict=True)]
+    width = max(map(len, rows))
+    ends = [(n, n + len(one), n + len(one) + len(two)) for n, (one, two) in zip(shared, rests, strict=True)]
+    in_shared, to_chosen, to_rejected = (_before([end[i] for end in ends], width) for i in range(3))
+    of_chosen, of_rejected = to_chosen & ~in_shared, to_rejected & ~to_chosen
+    first = torch.tensor([len(one) for one, _ in rests])[:, None]
+    positions = torch.arange(width) - torch.where(to_chosen, 0, first)
+    sees = in_shared[:, None, :] | (of_chosen[:, None, :] == of_chosen[:, :, None])
+    hidden = _states(parts, _right_padded(rows, width), positions, sees.tril())
+    answer_starts = _before([len(pair.prompt) - 1 for pair in pairs], width)
+    alike = in_shared & ~answer_starts
+    sums = [masked_sums(hidden, (alike | rest).to(hidden.device)) for rest in (of_chosen, of_rejected)]
+    of_shared, at_chosen, at_rejected = (torch.tensor([end[i] - 1 for end in ends]) for i in range(3))
+    at_rejected = torch.where(at_rejected > at_chosen, at_rejected, of_shared)
+    return torch.stack([*sums, _at(hidden, at_chosen), _at(hidden, at_rejected)])
 
 
 def _states(
     parts: Parts,
     ids: Int[Tensor, "batch seq"],
-    real: Bool[Tensor, "batch all"],
-    positions: Int[Tensor, "batch seq"],
-    cache: Any,
-) -> tuple[Float[Tensor, "batch seq d_model"], Any]:
-    """(what the head reads at every position, the cache after it): the blocks and the final norm, no logits."""
+    positions: Int[Tensor, "batch seq"] | None,
+    sees: Bool[Tensor, "batch seq seq"] | None,
+) -> Float[Tensor, "batch seq d_model"]:
+    """What the head reads at every position: the blocks and the final norm, no logits. Padding is on the right."""
     last = len(parts.blocks) - 1
-    with read(parts, [last]) as found:
-        out = parts.decoder(
-            input_ids=ids.to(parts.device),
-            attention_mask=real.long().to(parts.device),
-            position_ids=positions.to(parts.device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return parts.norm(found[last]), out.past_key_values
+    told: dict[str, Tensor] = {}
+    if positions is not None and sees is not None:
+        dtype = next(parts.model.parameters()).dtype
+        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+        told = {"attention_mask": mask[:, None].to(parts.device), "position_ids": positions.to(parts.device)}
+    with read(parts, [last]) as found, stop_after(parts, last):
+        parts.decoder(input_ids=ids.to(parts.device), use_cache=False, **told)
+    hidden: Tensor = parts.norm(found[last])
+    return hidden
+
+
+def _right_padded(rows: Sequence[Sequence[int]], width: int) -> Int[Tensor, "batch seq"]:
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+
+
+def _before(ends: Sequence[int], width: int) -> Bool[Tensor, "batch seq"]:
+    """True left of each row's end."""
+    return torch.arange(width) < torch.tensor(ends)[:, None]
+
+
+def _at(hidden: Float[Tensor, "batch seq d_model"], places: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_model"]:
+    return hidden[torch.arange(len(places)), places.to(hidden.device)].float()
