@@ -118,6 +118,8 @@ class RunFolder:
         self.stages = folder / f"stages-{self.key}"
         self.seconds: dict[str, float] = {}
         self.crew: Crew = crew or _Alone()
+        self._started = time.perf_counter()
+        self._before = 0.0
         if self.crew.rank == 0:
             write_atomic(folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode())
             for stale in folder.glob("stages-*"):
@@ -145,6 +147,7 @@ class RunFolder:
         every process where anything is missing, also for no stage of its own, because the processes talk while they compute.
         """
         missing = [i for i, name in enumerate(names) if not self._path(name).exists()]
+        self._before += sum(self._read_seconds(name) for i, name in enumerate(names) if i not in missing)
         self.crew.wait()  # nobody writes before everybody has looked
         mine = [i for i in missing if i % self.crew.world == self.crew.rank]
         if mine or (together and missing):
@@ -166,10 +169,17 @@ class RunFolder:
         write_atomic(self._path(name), content)
 
     def _read(self, name: str) -> Arrays:
-        seconds = self._path(name).with_suffix(".seconds")
-        self.seconds[name] = float(seconds.read_text()) if seconds.exists() else 0.0
+        self.seconds[name] = self._read_seconds(name)
         with np.load(self._path(name), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
+
+    def _read_seconds(self, name: str) -> float:
+        seconds = self._path(name).with_suffix(".seconds")
+        return float(seconds.read_text()) if seconds.exists() else 0.0
+
+    def wall_seconds(self) -> float:
+        """Seconds since this run was opened, and those of the stages that were finished before."""
+        return time.perf_counter() - self._started + self._before
 
     def finish(self, files: Mapping[str, bytes]) -> None:
         """Write the results (name -> bytes) and `timings.json`, each whole or not at all."""

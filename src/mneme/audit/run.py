@@ -1,6 +1,8 @@
 """`mneme audit`: the ten steps in order, each a stage that survives a kill, composed into one report."""
 
+import json
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,33 +14,33 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mneme
-from mneme.activations.corpus import pack_rows, read_corpus
+from mneme.activations.corpus import read_corpus
 from mneme.activations.harvest import harvest
 from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
+from mneme.audit.forecast import Forecast, Shape, forecast
+from mneme.audit.inputs import check_intended, check_layers, chosen_kind, rows_of
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
 from mneme.audit.reading import Reading, read_text
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
 from mneme.describe.endpoint import check_endpoint
-from mneme.dictionaries.crosscoder import KINDS, Kind
+from mneme.dictionaries.crosscoder import Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
-from mneme.errors import BadAreas, BadCorpus, BadOption, EmptyMask
+from mneme.errors import BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
-from mneme.models.pair import ModelPair, load_pair
+from mneme.models.pair import load_pair
 from mneme.models.ranks import Ranks, join_ranks, local_device
-from mneme.models.weights import weight_changes
+from mneme.models.weights import WeightChanges, weight_changes
 from mneme.organisms.catalogue import Organism, build_organism
-from mneme.predict.areas import Area, default_areas, read_areas
+from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_room
 
-DEFAULT_TOKENS = 131_072
-ROW_LENGTH = 256
 BUILT_IN = "unlearn-biology"
 
 
@@ -88,25 +90,18 @@ def audit(
         organism = _built_in_pair(ranks)
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
-    kind = next((kind for kind in KINDS if kind == dictionary), None)
-    if kind is None:
-        raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}.")
+    kind = chosen_kind(dictionary)
     if corpus is None:
         raise BadCorpus(
             "No text to read: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
         )
     chosen_areas = read_areas(Path(areas)) if areas else default_areas()
-    _check_intended(intended, chosen_areas)
+    check_intended(intended, chosen_areas)
     pair = load_pair(base, tuned, device=device, trust_remote_code=trust_remote_code)
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
-    length = min(ROW_LENGTH, pair.max_positions or ROW_LENGTH)
-    rows = pack_rows(documents, pair.tokenizer, length, max_tokens=tokens or DEFAULT_TOKENS)
-    if len(rows.ids) < 2:
-        raise BadCorpus(
-            f"{documents.source} gives one row of {length} tokens, expected at least two: one half of the rows trains, the "
-            "other judges. Give more text, or more --tokens."
-        )
-    _check_layers(layers, pair)
+    rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
+    length = rows.ids.shape[1]
+    check_layers(layers, pair.n_layers)
     plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), dictionary)
     require_room(Path(out), plan.disk_bytes)
     described_by = check_endpoint(endpoint).name if endpoint else "offline"
@@ -128,12 +123,13 @@ def audit(
     run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
     job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
-    console.print(
-        f"Plan: {rows.ids.numel():,} tokens, {plan.cost.flops / 1e9:,.0f} GFLOP, about {plan.cost.seconds:.0f} s on two "
-        f"ordinary cores, peak memory about {plan.cost.peak_bytes / 1e9:.1f} GB, disk about {plan.disk_bytes / 1e6:.0f} MB."
-    )
-    report = _run(job, plan.cost)
-    run.finish({"report.json": report.to_json().encode()})
+    changes = weight_changes(pair)
+    if changes.changed == 0:
+        report, planned = nothing_changed(job, changes, plan.cost), None
+    else:
+        planned = _planned(job, layers) if ranks.rank == 0 else None
+        report = _run(job, changes, plan.cost)
+    run.finish({"report.json": report.to_json().encode(), **_beside(planned, run)})
     return report
 
 
@@ -145,27 +141,34 @@ def _built_in_pair(ranks: Ranks) -> Organism:
     return build_organism(BUILT_IN)
 
 
-def _check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
-    names = {area.name.casefold() for area in areas}
-    for name in intended:
-        if name.casefold() not in names:
-            raise BadAreas(
-                f"--intended names {name!r}, which is no area here. Known areas: {', '.join(a.name for a in areas)}."
-            )
+def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
+    """What the run will take, said before it starts."""
+    pair, ids = job.pair, job.rows.ids
+    config = pair.base_parts.model.config
+    shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
+    planned = forecast(
+        shape, ids.numel(), ids.shape[1], job.kind, layers=list(layers or []) or None, processes=job.ranks.world
+    )
+    job.console.print(
+        f"Plan: {planned.tokens:,} tokens, {planned.flops / 1e9:,.0f} GFLOP, about {planned.seconds:.0f} s, peak memory about "
+        f"{planned.peak_bytes / 1e9:.1f} GB, disk about {planned.disk_bytes / 1e6:.0f} MB."
+    )
+    return planned
 
 
-def _check_layers(layers: Sequence[int] | None, pair: ModelPair) -> None:
-    for layer in layers or ():
-        if not 0 <= layer < pair.n_layers:
-            raise BadOption(
-                f"No layer {layer}: this model has {pair.n_layers} blocks, so layers go from 0 to {pair.n_layers - 1}."
-            )
+def _beside(planned: Forecast | None, run: RunFolder) -> dict[str, bytes]:
+    """plan.json: what was planned and what it took. Nothing where the models do not differ."""
+    if planned is None:
+        return {}
+    measured = {
+        "seconds": round(run.wall_seconds(), 3),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    both = {"planned": planned._asdict(), "measured": measured}
+    return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
 
-def _run(job: Job, cost: Cost) -> Report:
-    changes = weight_changes(job.pair)
-    if changes.changed == 0:
-        return nothing_changed(job, changes, cost)
+def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     with _progress(job.console) as track:
         reading = read_text(job.rows, job.areas)
         advance = track("screen (tokens)", job.rows.ids.numel())

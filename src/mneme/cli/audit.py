@@ -104,6 +104,9 @@ def audit(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Threads of torch; without it, all cores.", show_default=False)
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what the run would take, before any weight is loaded, and stop.")
+    ] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
@@ -119,6 +122,9 @@ def audit(
         from mneme.audit.run import audit as run_audit
 
         require_device(device)
+        if plan:
+            show_plan(base, tuned, corpus, dictionary.value, chosen, tokens, threads, trust_remote_code)
+            return
         report = run_audit(
             base,
             tuned,
@@ -142,6 +148,45 @@ def audit(
     if reached:
         typer.echo(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
         raise typer.Exit(1)
+
+
+def show_plan(
+    base: str | None,
+    tuned: str | None,
+    corpus: str | None,
+    dictionary: str,
+    layers: list[int] | None,
+    tokens: int | None,
+    threads: int | None,
+    trust_remote_code: bool,
+) -> None:
+    """Prints what the audit would take. Raises BadOption where the models or the text are not named."""
+    from mneme.audit.planning import plan as plan_run
+
+    if base is None or tuned is None or corpus is None:
+        raise BadOption("--plan needs BASE, TUNED and --corpus: the cost depends on their size.")
+    found = plan_run(
+        base,
+        tuned,
+        corpus=corpus,
+        dictionary=dictionary,
+        layers=layers,
+        tokens=tokens,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+    )
+    lines = {
+        "tokens of text": f"{found.tokens:,}",
+        "arithmetic": f"{found.flops / 1e12:,.2f} TFLOP",
+        "weights moved": f"{found.moved_bytes / 1e9:,.1f} GB",
+        "disk": f"{found.disk_bytes / 1e6:,.0f} MB",
+        "peak memory": f"{found.peak_bytes / 1e9:,.2f} GB a process",
+        "time": f"about {found.seconds:,.0f} s",
+        **{f"  {name}": f"{seconds:,.1f} s" for name, seconds in found.parts.items()},
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name:15} {value}")
 
 
 def show(report: "Report", out: Path, *, json: bool) -> None:

@@ -38,13 +38,23 @@ def read_report(run: str | Path) -> Report:
 
 
 def read_timings(run: str | Path) -> dict[str, float] | None:
-    """Measured seconds by stage from the `timings.json` beside a report; None where there is none or it is unreadable.
+    """What a run took, from the files beside its report; None where they are missing or unreadable.
 
-    Times decorate the page and are not part of a result, so a broken file is treated as a missing one.
+    Seconds by stage (timings.json), and from plan.json `total` and `planned` seconds, `peak_bytes` and `planned_peak_bytes`.
+    They decorate the page and are not part of a result, so a broken file is treated as a missing one.
     """
-    path = Path(run)
-    path = (path if path.is_dir() else path.parent) / "timings.json"
+    folder = Path(run)
+    folder = folder if folder.is_dir() else folder.parent
+    numbers = TypeAdapter(dict[str, float])
     try:
-        return TypeAdapter(dict[str, float]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        timings = numbers.validate_python(json.loads((folder / "timings.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        measured, planned = numbers.validate_python(plan["measured"]), plan["planned"]
+        extra = {"total": measured["seconds"], "peak_bytes": measured["peak_bytes"]}
+        extra |= numbers.validate_python({"planned": planned["seconds"], "planned_peak_bytes": planned["peak_bytes"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return timings
+    return timings | extra

@@ -1,0 +1,50 @@
+"""What an audit is given, checked before anything costs time."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from mneme.activations.corpus import Documents, Rows, pack_rows
+from mneme.dictionaries.crosscoder import KINDS, Kind
+from mneme.errors import BadAreas, BadCorpus, BadOption
+from mneme.predict.areas import Area
+
+DEFAULT_TOKENS = 131_072
+ROW_LENGTH = 256
+
+
+def chosen_kind(dictionary: str) -> Kind:
+    """The kind of dictionary of that name. Raises BadOption, which lists them."""
+    kind = next((kind for kind in KINDS if kind == dictionary), None)
+    if kind is None:
+        raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}.")
+    return kind
+
+
+def rows_of(documents: Documents, tokenizer: PreTrainedTokenizerBase, longest: int | None, tokens: int | None) -> Rows:
+    """The text in rows of 256 tokens (`longest` where that is fewer), at most `tokens` in all. Raises BadCorpus below two."""
+    length = min(ROW_LENGTH, longest or ROW_LENGTH)
+    rows = pack_rows(documents, tokenizer, length, max_tokens=tokens or DEFAULT_TOKENS)
+    if len(rows.ids) < 2:
+        raise BadCorpus(
+            f"{documents.source} gives one row of {length} tokens, expected at least two: one half of the rows trains, the "
+            "other judges. Give more text, or more --tokens."
+        )
+    return rows
+
+
+def check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
+    """Raises BadAreas for a purpose that is no area."""
+    names = {area.name.casefold() for area in areas}
+    for name in intended:
+        if name.casefold() not in names:
+            raise BadAreas(
+                f"--intended names {name!r}, which is no area here. Known areas: {', '.join(a.name for a in areas)}."
+            )
+
+
+def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
+    """Raises BadOption for a layer that the model does not have."""
+    for layer in layers or ():
+        if not 0 <= layer < n_layers:
+            raise BadOption(f"No layer {layer}: this model has {n_layers} blocks, so layers go from 0 to {n_layers - 1}.")
