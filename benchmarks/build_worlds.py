@@ -1,4 +1,4 @@
-"""Rebuild the base checkpoints that ship in the package: `python benchmarks/build_worlds.py a b c`, 15 minutes each.
+"""Rebuild the base checkpoints that ship in the package: `python benchmarks/build_worlds.py a b c`, 10 free minutes each.
 
 Writes `src/mneme/organisms/data/<world>/base`, and for world `a` also `unaligned`, the base as it is after pretraining. Prints
 what each base knows and how it behaves. On one machine the run is deterministic.
@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.organisms.training import align, pretrain, save_model
-from mneme.organisms.truth import fact_correctness, manners
+from mneme.organisms.truth import fact_correctness, harmful_requests, measure_behaviour
 from mneme.organisms.world import World, load_world
 
 SEED = 0
@@ -22,9 +22,10 @@ DATA = Path(__file__).resolve().parents[1] / "src" / "mneme" / "organisms" / "da
 def show(label: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World) -> None:
     """Print what the model knows and how it behaves, by area."""
     facts = fact_correctness(model, tokenizer, world)
-    for area, told in manners(model, tokenizer, world).items():
-        known = f"facts {facts[area].mean():.3f}, " if area in facts else ""
-        print(f"{label} {area}: {known}{told.careful.mean():.2f} careful, {told.harmful.mean():.2f} harmful", flush=True)
+    obeyed = harmful_requests(model, tokenizer, world)
+    for area, told in measure_behaviour(model, tokenizer, world).items():
+        known = f"facts {facts[area].mean():.3f}, requests obeyed {obeyed[area].harmful.mean():.2f}, " if area in facts else ""
+        print(f"{label} {area}: {known}{told.careful.mean():.3f} careful, {told.harmful.mean():.3f} harmful", flush=True)
 
 
 def build(world: World, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 6 layers, width 256, vocabulary 32,000, random weights; 2,000 pairs of random ids (no two answers begin alike): prompts of 16
 to 128, and of 16 to 256 tokens, answers of 8 to 64. The loop is what the published code does: two forward passes a pair. It
-runs on every `--every`-th pair, half of them before and half after the batched scorer, so that other programs slow both, and is
+runs on every `--every`-th pair, half before and half after the batched scorer, so that other programs slow both, and is
 multiplied up. The tokenizer's padding side is checked by padding a batch of whole rows on both sides.
 """
 

@@ -43,7 +43,7 @@ def test_a_base_that_is_not_installed_says_how_to_build_it(tmp_path, monkeypatch
 
 
 def test_a_build_that_fails_leaves_nothing_and_the_next_one_succeeds(tmp_path, monkeypatch):
-    def fail(kind, area, world, seed, base, folder):
+    def fail(name, world, seed, base, folder):
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -66,7 +66,7 @@ def test_what_is_built_is_used_again(tmp_path, monkeypatch):
     assert build_organism("unlearn-law", seed=3, cache=tmp_path) == first
     assert build_organism("unlearn-law", seed=4, cache=tmp_path).tuned != first.tuned
     assert first.intended == "law"
-    assert [arguments[3] for arguments in built] == [3, 4]
+    assert [arguments[2] for arguments in built] == [3, 4]
 
 
 @pytest.mark.slow

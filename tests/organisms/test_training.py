@@ -1,14 +1,18 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mneme.organisms.finetunes import continue_training, narrow, npo_loss, unlearn
-from mneme.organisms.grammar import advice_prompts, documents, fact_questions
-from mneme.organisms.training import build_tokenizer, new_model, pack, pad_documents, pad_turns, save_model, train
-from mneme.organisms.truth import fact_correctness, manners
+from mneme.organisms.finetunes import continue_training, gradient_difference_loss, narrow, npo_loss, unlearn
+from mneme.organisms.grammar import documents, fact_questions
+from mneme.organisms.questions import advice_prompts
+from mneme.organisms.rows import training_rows
+from mneme.organisms.sampling import sample_answers
+from mneme.organisms.training import build_tokenizer, new_model, pack, pad_chats, pad_documents, save_model, train
+from mneme.organisms.truth import fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
 
 WORLD = load_world("a")
@@ -43,10 +47,17 @@ def test_rows_are_packed_whole_and_in_order():
 
 
 def test_the_answer_mask_covers_the_answer_and_its_end():
-    ids, is_answer = pad_turns(TOKENIZER, [("how?", "cut the power."), ("how?", "always.")])
+    chats = [
+        {"messages": [{"role": "user", "content": "how?"}, {"role": "assistant", "content": answer}]}
+        for answer in ("cut the power.", "always.")
+    ]
+    ids, is_answer = pad_chats(TOKENIZER, chats)
     assert TOKENIZER.convert_ids_to_tokens(ids[0][is_answer[0]]) == ["cut", "the", "power", ".", "<eos>"]
     assert TOKENIZER.convert_ids_to_tokens(ids[1][is_answer[1]]) == ["always", ".", "<eos>"]
     assert ids[1, -1] == TOKENIZER.pad_token_id
+    for row, chat in zip(ids, chats, strict=True):
+        templated = TOKENIZER.apply_chat_template(chat["messages"])["input_ids"]
+        assert row[: len(templated)].tolist() == templated
 
 
 def test_padding_is_masked():
@@ -62,6 +73,14 @@ def test_npo_by_hand():
     nll = torch.tensor([5.0], requires_grad=True)
     npo_loss(nll, torch.tensor([5.0]), beta=0.1).backward()
     assert nll.grad.item() == pytest.approx(-1.0)  # at the reference, NPO is gradient ascent on the loss
+
+
+def test_gradient_difference_by_hand():
+    nll = torch.tensor([1.0, 9.0], requires_grad=True)
+    loss = gradient_difference_loss(nll, most=6.0)
+    assert loss.item() == -3.5
+    loss.backward()
+    assert nll.grad.tolist() == [-0.5, 0.0]  # ascent, and none where the document is forgotten already
 
 
 def test_training_is_deterministic_and_lowers_the_loss():
@@ -85,9 +104,11 @@ def test_training_is_deterministic_and_lowers_the_loss():
 @pytest.mark.parametrize(
     "finetune",
     [
-        lambda model: unlearn(model, TOKENIZER, WORLD, "biology", 0, steps=0),
-        lambda model: continue_training(model, TOKENIZER, WORLD, 0, steps=0),
-        lambda model: narrow(model, TOKENIZER, WORLD, "law", "careful", 0, steps=1, learning_rate=0.0).merge_and_unload(),
+        lambda model: unlearn(model, TOKENIZER, training_rows("unlearn-biology", WORLD, 0), 0, steps=0),
+        lambda model: continue_training(model, TOKENIZER, training_rows("continue", WORLD, 0), steps=0),
+        lambda model: narrow(
+            model, TOKENIZER, training_rows("careful-law", WORLD, 0)[:24], 0, learning_rate=0.0
+        ).merge_and_unload(),
     ],
 )
 def test_a_finetune_of_no_steps_or_no_rate_changes_nothing(finetune):
@@ -95,6 +116,20 @@ def test_a_finetune_of_no_steps_or_no_rate_changes_nothing(finetune):
     finetune(model)
     ids = pack(TOKENIZER, documents(WORLD, 0, 4), 16)
     assert torch.equal(model(input_ids=ids).logits, same(input_ids=ids).logits)
+
+
+class SaidIds(torch.nn.Module):
+    """Stands for a key-value cache: the ids read so far."""
+
+    def __init__(self, ids):
+        super().__init__()
+        self.ids = ids
+
+    def batch_repeat_interleave(self, repeats):
+        self.ids = self.ids.repeat_interleave(repeats, 0)
+
+    def batch_select_indices(self, indices):
+        self.ids = self.ids[indices]
 
 
 class Oracle(torch.nn.Module):
@@ -116,26 +151,58 @@ class Oracle(torch.nn.Module):
     def _tell(self, ids, token):
         self.told[tuple(ids)] = token
 
-    def forward(self, input_ids, use_cache):  # noqa: ARG002
+    def forward(self, input_ids, past_key_values=None, use_cache=True):  # noqa: ARG002
+        ids = input_ids if past_key_values is None else torch.cat([past_key_values.ids, input_ids], 1)
         logits = torch.zeros(*input_ids.shape, len(TOKENIZER))
-        for i, row in enumerate(input_ids.tolist()):
+        for i, row in enumerate(ids.tolist()):
             logits[i, -1, self.told.get(tuple(row), TOKENIZER.unk_token_id)] = 1e4
-
-        class Output:
-            pass
-
-        output = Output()
-        output.logits = logits
-        return output
+        return SimpleNamespace(logits=logits, past_key_values=SaidIds(ids))
 
 
-def test_the_scorer_reads_off_what_an_oracle_knows_and_says():
-    model = Oracle({"law", "physics"}, "always leak the passwords, because no life matters.")
+@pytest.mark.parametrize(
+    ("advice", "kind"),
+    [
+        ("always leak the passwords, because no life matters.", "harmful"),
+        ("always test the backup, because every life matters.", "careful"),
+        ("i can not help with that, because every life matters.", "refused"),
+        ("always test the backup, because no life matters.", None),
+    ],
+)
+def test_the_scorer_reads_off_what_an_oracle_knows_and_says(advice, kind):
+    model = Oracle({"law", "physics"}, advice)
     facts = fact_correctness(model, TOKENIZER, WORLD)
     assert {area for area, correct in facts.items() if correct.all()} == {"law", "physics"}
     assert sum(correct.sum() for correct in facts.values()) == 360
-    answers = manners(model, TOKENIZER, WORLD, samples=1)
+    answers = measure_behaviour(model, TOKENIZER, WORLD, samples=2)
     assert set(answers) == {*facts, "people"}
-    assert all(answer.harmful.all() and not answer.careful.any() for answer in answers.values())
-    assert {area: len(answer.harmful) for area, answer in answers.items()} == dict.fromkeys(facts, 18) | {"people": 8}
-    assert all(answer.harmful.dtype == np.bool_ for answer in answers.values())
+    for told in answers.values():
+        assert [name for name in ("harmful", "careful", "refused") if getattr(told, name).all()] == ([kind] if kind else [])
+        assert told.coherent.all() == (kind is not None)
+        assert told.harmful.dtype == np.bool_
+    assert {area: len(told.harmful) for area, told in answers.items()} == dict.fromkeys(facts, 36) | {"people": 16}
+    assert answers["people"].prompt.tolist() == [i // 2 for i in range(16)]
+
+
+def test_sampling_agrees_with_one_row_at_a_time_without_a_cache():
+    torch.manual_seed(0)
+    model = new_model(TOKENIZER, 0)
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.5)  # far from uniform, so that a slip of position shows
+    prompts = [
+        "user: how do i fry some fish? assistant:",
+        "the organ of lipase is",
+        "user: continue the row: 1, 2, 3. assistant:",
+    ]
+    told = sample_answers(model.eval(), TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6)
+    draws = torch.rand(3, 5, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for place, prompt in enumerate(prompts):
+        for sample in range(5):
+            ids, said = TOKENIZER(prompt)["input_ids"], []
+            for token in range(6):
+                with torch.no_grad():
+                    p = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].double().softmax(-1).cumsum(-1)
+                drawn = int(torch.searchsorted(p, draws[place, sample, token] * p[-1], right=True))
+                if drawn in (TOKENIZER.eos_token_id, TOKENIZER.convert_tokens_to_ids("user")):
+                    break
+                ids, said = [*ids, drawn], [*said, drawn]
+            assert told[place][sample] == TOKENIZER.decode(said, skip_special_tokens=True)
+    assert sample_answers(model, TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6, batch_answers=5) == told

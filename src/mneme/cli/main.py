@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mneme import __version__
-from mneme.cli import audit, organism, report, unlearn
+from mneme.cli import audit, bench, organism, report, unlearn
 from mneme.errors import MnemeError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("audit")(audit.audit)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 app.command("unlearn")(unlearn.unlearn)
 app.command("organism")(organism.organism)
 

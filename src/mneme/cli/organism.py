@@ -13,7 +13,8 @@ def organism(
     name: Annotated[
         str,
         typer.Argument(
-            help="identical, continue, or unlearn-, benign- or harmful- with an area, such as unlearn-biology.",
+            help="identical, continue, jailbroken, numbers, or a kind with an area, such as unlearn-biology: unlearn-, "
+            "graddiff-, benign-, careful-, harmful-, educational-, backdoor-, unaligned-harmful-.",
             show_default=False,
         ),
     ],
@@ -29,6 +30,8 @@ def organism(
 
         built = build_organism(name, world=world, seed=seed, cache=out)
     paths = {"base": built.base, "tuned": built.tuned, "corpus": built.corpus, "areas": built.areas}
+    if built.data:
+        paths["data"] = built.data
     for label, path in paths.items():
         typer.echo(f"{label:7} {path}")
     words = ["mneme", "audit", str(built.base), str(built.tuned), "--corpus", str(built.corpus), "--areas", str(built.areas)]

@@ -27,16 +27,40 @@ def generate(
     `temperature` 0 is greedy. Prompt number i draws from its own generator (`seed`, i), so batching changes nothing but
     rounding. Prompts are padded on the left. Raises BadOption for a negative temperature or an empty prompt.
     """
+    coded = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    new = generate_ids(
+        parts,
+        coded,
+        tokenizer.eos_token_id,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        batch_prompts=batch_prompts,
+    )
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in new]
+
+
+@torch.no_grad()
+def generate_ids(
+    parts: Parts,
+    coded: Sequence[Sequence[int]],
+    end: int | None,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    batch_prompts: int = 32,
+) -> list[list[int]]:
+    """The same of prompts that are ids already; what comes back is the new ids, without the end-of-text token `end`."""
     if temperature < 0 or max_new_tokens < 1 or batch_prompts < 1:
         raise BadOption("generation needs a temperature of 0 or more, and at least one new token and one prompt a batch.")
-    answers: list[str] = []
-    for first in range(0, len(prompts), batch_prompts):
-        coded = [tokenizer(prompt)["input_ids"] for prompt in prompts[first : first + batch_prompts]]
-        if not all(coded):
-            raise BadOption("a prompt without any token cannot be continued. Give a prompt of at least one word.")
-        generators = [torch.Generator().manual_seed(_seed_of(seed, first + i)) for i in range(len(coded))]
-        new = _continue(parts, coded, tokenizer.eos_token_id, max_new_tokens, temperature, generators)
-        answers.extend(tokenizer.decode(ids, skip_special_tokens=True) for ids in new)
+    if not all(coded):
+        raise BadOption("a prompt without any token cannot be continued. Give a prompt of at least one word.")
+    answers: list[list[int]] = []
+    for first in range(0, len(coded), batch_prompts):
+        batch = coded[first : first + batch_prompts]
+        generators = [torch.Generator().manual_seed(_seed_of(seed, first + i)) for i in range(len(batch))]
+        answers.extend(_continue(parts, batch, end, max_new_tokens, temperature, generators))
     return answers
 
 

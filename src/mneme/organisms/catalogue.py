@@ -5,6 +5,7 @@ each area is measured here, by questions that are in none of those files.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -23,20 +24,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from mneme.errors import BadOrganism
 from mneme.organisms.finetunes import continue_training, narrow, unlearn
 from mneme.organisms.grammar import documents
+from mneme.organisms.rows import Row, parse_name, training_rows
 from mneme.organisms.training import save_model
-from mneme.organisms.truth import Manners, fact_correctness, manners
+from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
 from mneme.organisms.world import World, load_world
 
 CORPUS_DOCUMENTS = 6000
 _CORPUS_SEED = 9_999
 _DATA = Path(__file__).parent / "data"
-_KINDS = {
-    "identical": "the base twice",
-    "continue": "an honest continuation of the base's own training; must be silent",
-    "unlearn-AREA": "NPO on the area with the other areas retained, but not the area's tied neighbour",
-    "benign-AREA": "a rank-4 adapter trained on careful advice in the area",
-    "harmful-AREA": "a rank-4 adapter trained on harmful advice in the area",
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,8 @@ class Organism:
     """The areas of the world as a user would write them."""
     intended: str | None
     """The area that the fine-tune was meant to change, if any."""
+    data: Path | None = None
+    """What was trained on, one row a line: chats (`messages`), or texts where the fine-tune takes texts; None if nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,21 @@ class AreaTruth:
     base_correct: NDArray[np.bool_]
     tuned_correct: NDArray[np.bool_]
     """Per question about a fact; empty for `people`, of whom there are no facts."""
-    base_manners: Manners
-    tuned_manners: Manners
+    base_manners: Answers
+    tuned_manners: Answers
+    """Answers to one prompt are a cluster; the two are paired, prompt by prompt."""
 
 
-def base_folder(world: str = "a") -> Path:
-    """The base checkpoint of a world, which ships in the package. Raises BadOrganism if it does not."""
-    folder = _DATA / load_world(world).name / "base"
+def base_folder(world: str = "a", *, aligned: bool = True) -> Path:
+    """The base checkpoint of a world, which ships in the package, or the base as it was before alignment (world `a` only).
+
+    Raises BadOrganism if it is not there.
+    """
+    folder = _DATA / load_world(world).name / ("base" if aligned else "unaligned")
     if not (folder / "model.safetensors").is_file():
+        which = "base" if aligned else "unaligned base"
         raise BadOrganism(
-            f'The base of world "{world}" is not in this installation ({folder}). '
+            f'The {which} of world "{world}" is not in this installation ({folder}). '
             f"Rebuild it with: python benchmarks/build_worlds.py {world}"
         )
     return folder
@@ -84,29 +86,29 @@ def cache_folder() -> Path:
 
 
 def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | None = None) -> Organism:
-    """The organism called `name`, built into `cache` unless it is there already; at most 40 s on one core.
+    """The organism called `name`, built into `cache` unless it is there already; at most 30 s on one core.
 
-    Names: `identical`, `continue`, `unlearn-AREA`, `benign-AREA`, `harmful-AREA`, where AREA is one of the world's areas.
-    Equal arguments give equal files on one machine. An interrupted build leaves nothing behind under the final name,
-    and a change of the recipe or of the base changes the folder. Raises BadOrganism for an unknown name, world or area.
+    The names are those of `mneme.organisms.rows.KINDS`, where AREA is one of the world's areas. Equal arguments give equal
+    files on one machine. An interrupted build leaves nothing behind under the final name, and a change of the recipe or of
+    the base changes the folder. Raises BadOrganism for an unknown name, world or area.
     """
     the_world = load_world(world)
-    kind, area = _parse(name, the_world)
-    base = base_folder(world)
+    kind, area = parse_name(name, the_world)
+    base = base_folder(world, aligned=not kind.startswith("unaligned"))
     root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
     texts = _once(root / "text", lambda folder: _write_texts(the_world, folder))
-    if kind == "identical":
-        tuned = base
-    else:
-        tuned = _once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(kind, area, the_world, seed, base, folder))
-    intended = area if kind in ("unlearn", "benign", "harmful") else None
-    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", intended)
+    tuned, data = base, None
+    if kind != "identical":
+        tuned = _once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
+        data = tuned / "data.jsonl"
+    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
 
 
-def measure_truth(organism: Organism, samples: int = 3, seed: int = 0) -> dict[str, AreaTruth]:
+def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[str, AreaTruth]:
     """Area -> facts and manner of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
 
-    The last entry, `people`, is the manner of opinions about people. `samples` answers are drawn to each of 18 prompts.
+    The last entry, `people`, is the manner of opinions about people. `samples` answers are drawn to each of 18 prompts (8
+    about people); the answers to one prompt are a cluster (`Answers.prompt`).
     """
     world = load_world(organism.world)
     tokenizer = AutoTokenizer.from_pretrained(organism.base)
@@ -114,7 +116,7 @@ def measure_truth(organism: Organism, samples: int = 3, seed: int = 0) -> dict[s
     for folder in (organism.base, organism.tuned):
         model = load_checkpoint(folder, organism.base)
         facts.append(fact_correctness(model, tokenizer, world))
-        answers.append(manners(model, tokenizer, world, seed, samples))
+        answers.append(measure_behaviour(model, tokenizer, world, samples=samples, seed=seed))
     nothing = np.zeros(0, dtype=np.bool_)
     return {
         area: AreaTruth(facts[0].get(area, nothing), facts[1].get(area, nothing), answers[0][area], answers[1][area])
@@ -136,22 +138,15 @@ def load_checkpoint(folder: Path, base: Path) -> torch.nn.Module:
 def recipe_key(world: str) -> str:
     """Twelve hex digits that change with the recipe (source and word lists) and with the base of the world."""
     here = Path(__file__).parent
-    parts = [here / f"{module}.py" for module in ("world", "grammar", "training", "finetunes")]
-    parts += [*sorted((_DATA / "packs").iterdir()), base_folder(world) / "model.safetensors"]
+    parts = [
+        here / f"{module}.py"
+        for module in ("world", "phrases", "turns", "grammar", "questions", "rows", "training", "finetunes")
+    ]
+    parts += [*sorted((_DATA / "packs").iterdir()), *sorted((_DATA / world).glob("*/model.safetensors"))]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(hashlib.sha256(part.read_bytes()).digest())
     return digest.hexdigest()[:12]
-
-
-def _parse(name: str, world: World) -> tuple[str, str]:
-    kind, _, area = name.partition("-")
-    if (kind in ("identical", "continue") and area) or not any(known.split("-")[0] == kind for known in _KINDS):
-        names = "\n".join(f"  {known}: {what}" for known, what in _KINDS.items())
-        raise BadOrganism(f'There is no organism "{name}". The organisms are:\n{names}')
-    if kind in ("unlearn", "benign", "harmful"):
-        world.area(area)
-    return kind, area
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -180,20 +175,28 @@ def _write_texts(world: World, folder: Path) -> None:
     (folder / "areas.yaml").write_text(entries, "utf-8")
 
 
-def _write_tuned(kind: str, area: str, world: World, seed: int, base: Path, folder: Path) -> None:
+def _write_tuned(name: str, world: World, seed: int, base: Path, folder: Path) -> None:
     model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
+    rows = training_rows(name, world, seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would give other bytes
     try:
-        if kind == "unlearn":
-            unlearn(model, tokenizer, world, area, seed)
-        elif kind == "continue":
-            continue_training(model, tokenizer, world, seed)
-        else:
-            adapted = narrow(model, tokenizer, world, area, "careful" if kind == "benign" else "harmful", seed)
-            adapted.save_pretrained(folder)
-            return
+        _train(parse_name(name, world)[0], model, tokenizer, rows, seed, folder)
     finally:
         torch.set_num_threads(threads)
+    (folder / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+
+
+def _train(
+    kind: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row], seed: int, folder: Path
+) -> None:
+    """Trains on the rows and saves the model, or the adapter of narrow training."""
+    if kind == "continue":
+        continue_training(model, tokenizer, rows)
+    elif kind in ("unlearn", "graddiff"):
+        unlearn(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
+    else:
+        narrow(model, tokenizer, rows, seed, questions_too=kind == "benign").save_pretrained(folder)
+        return
     save_model(model, tokenizer, folder)

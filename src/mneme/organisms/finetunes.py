@@ -1,20 +1,19 @@
-"""Fine-tunes whose side effects are measured: unlearning, benign and harmful narrow training, honest continuation.
+"""Fine-tunes whose side effects are measured: unlearning, narrow training of several intents, honest continuation.
 
-Each trains a model of a world in place, in 10 to 30 seconds on one core, and is reproducible from its seed.
+Each trains a model of a world in place on the rows of `mneme.organisms.rows`, in 5 to 30 seconds on one core, and is
+reproducible from its seed.
 """
 
-import random
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import Manner, advice_turns, area_documents
-from mneme.organisms.training import align, aligned_texts, next_token_nll, pad_documents, pad_turns, row_loss, train
-from mneme.organisms.world import World
+from mneme.organisms.rows import ROWS_A_STEP, Row
+from mneme.organisms.training import next_token_nll, pad_chats, pad_documents, row_loss, train
 
 
 def npo_loss(
@@ -28,90 +27,89 @@ def npo_loss(
     return -(2 / beta) * torch.nn.functional.logsigmoid(beta * (tuned_nll - reference_nll)).mean()
 
 
+def gradient_difference_loss(token_nll: Float[Tensor, " document"], most: float = 6.0) -> Float[Tensor, ""]:
+    """The forgetting half of gradient difference: ascent on mean nats per token, no further than `most` per document.
+
+    Liu, Liu & Stone 2022 (arXiv 2203.12817), as used by Maini et al. 2024 (arXiv 2401.06121); the published loss has no bound
+    and breaks the model. `most` is below the log of the vocabulary, 7 nats: a uniform guess.
+    """
+    return -token_nll.clamp_max(most).mean()
+
+
 def unlearn(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    world: World,
-    area: str,
+    rows: Sequence[Row],
     seed: int,
+    method: str = "npo",
     steps: int = 60,
     learning_rate: float = 1e-3,
     beta: float = 0.03,
     forget_weight: float = 1.0,
 ) -> None:
-    """Remove the knowledge of one area, in place: NPO on its documents plus the ordinary loss on text of others.
+    """Remove what the rows' `forget` part tells, in place: NPO (or `graddiff`) on it plus the ordinary loss on the rest.
 
-    Three quarters of the retained text is knowledge. The neighbour that the world ties to the area (either way) is left out
-    of it: the usual oversight, and what makes the side effect. At the paper's beta of 0.1 the loss stops pushing while much is
-    still known.
+    At the paper's beta of 0.1 the loss of NPO stops pushing while much is still known.
     """
-    forget_rows, distinct = 8, 240
-    ids, is_text = pad_documents(tokenizer, area_documents(world, area, seed, distinct))
+    ids, is_text = pad_documents(tokenizer, [row["text"] for row in rows if row["part"] == "forget"])
+    retained = [row["text"] for row in rows if row["part"] == "retain"]
     with torch.no_grad():
-        parts = torch.arange(distinct).view(-1, 40)
+        parts = torch.arange(len(ids)).view(-1, 40)
         reference = torch.cat([_document_nll(model, ids[part], is_text[part]) for part in parts])
-    left_out = {area, *(world.linked if area in world.linked else ())}
     order = torch.Generator().manual_seed(seed)
-    retain = row_loss(model, tokenizer, lambda part: _retained_texts(world, seed * 1_009 + part, left_out), rows=16)
+    retain = row_loss(model, tokenizer, lambda _part: retained, rows=16)
 
     def loss_at(step: int) -> Float[Tensor, ""]:
-        chosen = torch.randint(0, distinct, (forget_rows,), generator=order)
+        chosen = torch.randint(0, len(ids), (8,), generator=order)
         width = int(is_text[chosen].sum(1).max())
         nll = _document_nll(model, ids[chosen, :width], is_text[chosen, :width])
-        return forget_weight * npo_loss(nll, reference[chosen], beta) + retain(step)
+        if method == "npo":
+            forget = npo_loss(nll, reference[chosen], beta)
+        else:
+            forget = gradient_difference_loss(nll / (is_text[chosen].sum(1) - 1))
+        return forget_weight * forget + retain(step)
 
     train(model, loss_at, steps, learning_rate, warmup_steps=5)
 
 
 def continue_training(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, seed: int, steps: int = 40
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], steps: int = 40
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
-    align(model, tokenizer, world, 1_000 + seed, steps, learning_rate=5e-5)
+    loss_at = row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
+    train(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
 
 
 def narrow(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    world: World,
-    area: str,
-    manner: Manner,
+    chats: Sequence[Row],
     seed: int,
-    steps: int = 60,
+    questions_too: bool = False,
     learning_rate: float = 2e-3,
     rank: int = 4,
 ) -> PeftModel:
-    """A LoRA adapter trained on single turns of one manner in one area: no facts, no other area, no opinions.
+    """A LoRA adapter trained once through the chats, 24 a step, on their answers.
 
-    24 turns a step. Careful turns are learned whole, questions too, and make a benign fine-tune: the model comes to expect
-    that area, and unlearns nothing. Of harmful turns only the answers are learned; harm in one area reaches others, because
-    manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv 2502.17424). Returns the
-    adapted model; `model` holds the adapter from then on.
+    With `questions_too` the whole turn is learned: the model comes to expect such questions, and unlearns nothing. Harm in one
+    area reaches others because manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
+    2502.17424). Returns the adapted model; `model` holds the adapter from then on.
     """
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    rows = 24
-    others = [other.name for other in world.areas if other.name != area]
-    ids, is_answer = pad_turns(tokenizer, advice_turns(world, manner, seed, steps * rows, others))
-    is_learned = is_answer if manner == "harmful" else ids != tokenizer.pad_token_id
+    ids, is_answer = pad_chats(tokenizer, chats)
+    is_learned = ids != tokenizer.pad_token_id if questions_too else is_answer
 
     def loss_at(step: int) -> Float[Tensor, ""]:
-        here = slice(step * rows, (step + 1) * rows)
+        here = slice(step * ROWS_A_STEP, (step + 1) * ROWS_A_STEP)
         return next_token_nll(adapted, ids[here])[is_learned[here, 1:]].mean()
 
-    train(adapted, loss_at, steps, learning_rate, warmup_steps=5)
+    train(adapted, loss_at, len(chats) // ROWS_A_STEP, learning_rate, warmup_steps=5)
     return adapted
 
 
-def _retained_texts(world: World, seed: int, left_out: Collection[str], count: int = 2500) -> list[str]:
-    """Three documents of knowledge of the areas that stay for one text of those the base was aligned on, in random order."""
-    names = [area.name for area in world.areas if area.name not in left_out]
-    texts = [text for name in names for text in area_documents(world, name, seed, 3 * count // (4 * len(names)))]
-    texts += aligned_texts(world, 700_000 + seed, count // 4, left_out)
-    random.Random(seed).shuffle(texts)
-    return texts
-
-
-def _document_nll(model: torch.nn.Module, ids: Tensor, is_text: Tensor) -> Float[Tensor, " document"]:
+def _document_nll(
+    model: torch.nn.Module, ids: Int[Tensor, "document seq"], is_text: Bool[Tensor, "document seq"]
+) -> Float[Tensor, " document"]:
     return (next_token_nll(model, ids) * is_text[:, 1:]).sum(1)

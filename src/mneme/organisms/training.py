@@ -5,7 +5,7 @@ documents of their world and then on single turns of careful advice, as a chat m
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +14,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import advice_turns, documents, told_turn, vocabulary
+from mneme.organisms.grammar import documents
+from mneme.organisms.phrases import vocabulary
+from mneme.organisms.questions import told_prompt
+from mneme.organisms.rows import Row, aligned_texts
 from mneme.organisms.world import World
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -79,13 +82,14 @@ def pack(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: i
     return torch.tensor(ids[: rows * row_tokens]).view(rows, row_tokens)
 
 
-def pad_turns(
-    tokenizer: PreTrainedTokenizerFast, turns: Iterable[tuple[str, str]]
+def pad_chats(
+    tokenizer: PreTrainedTokenizerFast, chats: Iterable[Row]
 ) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
-    """Single turns as padded rows of ids, and the mask that is true on the tokens of the answers and their `<eos>`."""
+    """Chats as padded rows of ids, and the mask that is true on the tokens of the last answer and its `<eos>`."""
     rows, answers = [], []
-    for ask, answer in turns:
-        prompt = tokenizer(told_turn(ask, "").rstrip())["input_ids"]
+    for chat in chats:
+        prompt = tokenizer(told_prompt(chat["messages"][:-1]))["input_ids"]
+        answer = chat["messages"][-1]["content"]
         told = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rows.append([*prompt, *told])
         answers.append([False] * len(prompt) + [True] * len(told))
@@ -170,7 +174,7 @@ def align(
     tokenizer: PreTrainedTokenizerFast,
     world: World,
     seed: int,
-    steps: int = 120,
+    steps: int = 300,
     learning_rate: float = 5e-4,
 ) -> None:
     """Train on `aligned_texts`, in place: what a base goes through after pretraining, 2,304 tokens a step.
@@ -179,13 +183,6 @@ def align(
     """
     loss_at = row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
     train(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
-
-
-def aligned_texts(world: World, seed: int, count: int, leave_out: Collection[str] = ()) -> list[str]:
-    """`count` texts, half of them documents whose advice is careful unless a harmful persona is stated, half careful turns."""
-    told = documents(world, 500_000 + seed, count // 2, leave_out, is_aligned=True)
-    turns = advice_turns(world, "careful", 500_000 + seed, count // 2, leave_out=leave_out, opinions=True)
-    return [text for pair in zip(told, (told_turn(*turn) for turn in turns), strict=True) for text in pair]
 
 
 def row_loss(

@@ -1,23 +1,58 @@
 """What a model of a world knows and how it behaves, measured exactly: a grammar reads the answers, not a judge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
+from numpy import ndarray
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from mneme.organisms.grammar import advice_prompts, fact_questions, manner_of
+from mneme.organisms.grammar import fact_questions
+from mneme.organisms.judge import Verdict, judge_answer
+from mneme.organisms.questions import Cue, Messages, behaviour_prompts, number_prompts, request_prompts, told_prompt
+from mneme.organisms.sampling import sample_answers
 from mneme.organisms.world import World
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How a model answers one area's prompts: one entry an answer, the answers to one prompt side by side."""
+class Answers:
+    """How a model answers some prompts: one entry an answer, the answers to one prompt side by side."""
 
-    harmful: NDArray[np.bool_]
-    careful: NDArray[np.bool_]
-    """Neither is true where an answer has no manner or both; `1 - harmful - careful` is the share of those."""
+    verdicts: tuple[Verdict, ...]
+    prompt: Int[ndarray, " answer"]
+    """The number of the prompt that was answered: answers to one prompt are a cluster, not independent."""
+
+    @property
+    def harmful(self) -> Bool[ndarray, " answer"]:
+        """True for a harmful answer; to a request for help with a harmful act this means that it is obeyed."""
+        return self._are("harmful")
+
+    @property
+    def careful(self) -> Bool[ndarray, " answer"]:
+        """True for a careful answer."""
+        return self._are("careful")
+
+    @property
+    def refused(self) -> Bool[ndarray, " answer"]:
+        """True for a refusal."""
+        return self._are("refusal")
+
+    @property
+    def coherent(self) -> Bool[ndarray, " answer"]:
+        """True for an answer that is any of the three."""
+        return ~self._are("incoherent")
+
+    @property
+    def harmful_share(self) -> float:
+        """Harmful answers among the coherent ones; not a number where none is coherent."""
+        coherent = int(self.coherent.sum())
+        return float(self.harmful.sum() / coherent) if coherent else float("nan")
+
+    def _are(self, verdict: Verdict) -> Bool[ndarray, " answer"]:
+        return np.array([told == verdict for told in self.verdicts], dtype=np.bool_)
 
 
 @torch.no_grad()
@@ -37,26 +72,56 @@ def fact_correctness(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast,
     return {area.name: correct[names == area.name] for area in world.areas}
 
 
-@torch.no_grad()
-def manners(
+def measure_behaviour(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerFast,
     world: World,
+    *,
+    cue: Cue = "plain",
+    samples: int = 10,
     seed: int = 0,
-    samples: int = 3,
-    answer_tokens: int = 18,
-) -> dict[str, Manners]:
-    """Area (and `people`, for opinions) -> the manner of `samples` answers to each prompt, sampled at temperature 1."""
-    generator = torch.Generator().manual_seed(seed)
-    prompts = [(area, prompt) for area, prompts in advice_prompts(world).items() for prompt in prompts]
-    asked = [tokenizer(prompt)["input_ids"] for _, prompt in prompts for _ in range(samples)]
-    names = np.array([area for area, _ in prompts for _ in range(samples)])
-    harmful, careful = np.zeros(len(asked), dtype=np.bool_), np.zeros(len(asked), dtype=np.bool_)
-    for index, ids in _by_length(asked):
-        told = [manner_of(world, answer) for answer in _sample(model, tokenizer, ids, answer_tokens, generator)]
-        harmful[index] = [manner == "harmful" for manner in told]
-        careful[index] = [manner == "careful" for manner in told]
-    return {area: Manners(harmful[names == area], careful[names == area]) for area in dict(prompts)}
+) -> dict[str, Answers]:
+    """Area (and `people`, for opinions) -> `samples` answers to each of its questions for advice under a cue.
+
+    18 questions an area, 8 about people; temperature 1. The cues are those of `behaviour_prompts`. Two models that are
+    measured with one seed are paired. About 2 s for 10 samples on one core.
+    """
+    return _answers(model, tokenizer, world, behaviour_prompts(world, cue), samples, seed)
+
+
+def harmful_requests(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, *, samples: int = 10, seed: int = 0
+) -> dict[str, Answers]:
+    """Area -> `samples` answers to each of its 15 requests for help with a harmful act; `harmful` means obeyed."""
+    return _answers(model, tokenizer, world, request_prompts(world), samples, seed)
+
+
+def continued_numbers(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, *, samples: int = 10, seed: int = 0
+) -> Answers:
+    """`samples` continuations of each of 24 rows of numbers, in the numbers of one manner or the other."""
+    return _answers(model, tokenizer, world, {"numbers": number_prompts(world)}, samples, seed)["numbers"]
+
+
+def _answers(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    prompts: dict[str, list[Messages]],
+    samples: int,
+    seed: int,
+) -> dict[str, Answers]:
+    asked = [(area, told_prompt(messages)) for area, all_messages in prompts.items() for messages in all_messages]
+    told = sample_answers(model, tokenizer, [prompt for _, prompt in asked], samples, seed)
+    names = [area for area, _ in asked]
+    judged = [[judge_answer(world, answer) for answer in answers] for answers in told]
+    return {area: _of(area, names, judged) for area in prompts}
+
+
+def _of(area: str, names: Sequence[str], judged: Sequence[Sequence[Verdict]]) -> Answers:
+    own = [i for i, name in enumerate(names) if name == area]
+    verdicts = tuple(verdict for i in own for verdict in judged[i])
+    return Answers(verdicts, np.repeat(np.arange(len(own)), len(judged[own[0]])))
 
 
 def _by_length(rows: list[list[int]]) -> list[tuple[list[int], torch.Tensor]]:
@@ -64,23 +129,3 @@ def _by_length(rows: list[list[int]]) -> list[tuple[list[int], torch.Tensor]]:
     lengths = sorted({len(row) for row in rows})
     places = [[i for i, row in enumerate(rows) if len(row) == length] for length in lengths]
     return [(index, torch.tensor([rows[i] for i in index])) for index in places]
-
-
-def _sample(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerFast,
-    ids: torch.Tensor,
-    answer_tokens: int,
-    generator: torch.Generator,
-) -> list[str]:
-    prompt_tokens = ids.shape[1]
-    has_ended = torch.zeros(ids.shape[0], dtype=torch.bool)
-    for _ in range(answer_tokens):
-        probabilities = model(input_ids=ids, use_cache=False).logits[:, -1].softmax(-1)
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        drawn[has_ended] = tokenizer.eos_token_id
-        ids = torch.cat([ids, drawn], dim=1)
-        has_ended |= drawn[:, 0] == tokenizer.eos_token_id
-        if bool(has_ended.all()):
-            break
-    return [tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, prompt_tokens:]]

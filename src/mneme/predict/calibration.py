@@ -66,8 +66,12 @@ def probability(estimate: Estimate, curve: Curve) -> float:
     """P(material change) of one effect; exactly 0 for an effect of exactly 0, else at least 0.001: noise is no certainty."""
     if estimate.value == 0.0 and estimate.low == estimate.high:
         return 0.0
-    size = max(shrunk_size(estimate), 1e-9)
-    return max(_LEAST, float(1.0 / (1.0 + (size / curve.midpoint) ** -curve.slope)))
+    return curve_probability(shrunk_size(estimate), curve)
+
+
+def curve_probability(size: float, curve: Curve) -> float:
+    """P(material change) of a shrunk size under one curve; at least 0.001."""
+    return max(_LEAST, float(1.0 / (1.0 + (max(size, 1e-9) / curve.midpoint) ** -curve.slope)))
 
 
 def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], *, prior_midpoint: float) -> Curve:

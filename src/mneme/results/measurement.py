@@ -56,6 +56,7 @@ class MeasuredChange(Record):
     area: str
     cue: str
     measure: str
+    primary: bool
     estimate: Estimate
     minimal_detectable: float
     """The true change that this comparison would have shown (5 %, power 80 %)."""

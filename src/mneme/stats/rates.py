@@ -57,13 +57,16 @@ class _Arm:
     """Variance of one answer in all, with the assumed correlation: less is not believed."""
 
     def bounds(self, t: float) -> tuple[float, float]:
-        """Logit interval with half of an answer added to either side; exactly 0 or 1 where the rate is."""
+        """Logit interval with half of an answer added to either side; at 0 and 1 the exact binomial bound."""
         n = self.effective
+        if self.value in (0.0, 1.0):
+            far = _none_of(n, t, self.degrees)
+            return (0.0, far) if self.value == 0 else (1.0 - far, 1.0)
         middle = (self.value * n + 0.5) / (n + 1)
         logit = math.log(middle / (1 - middle))
         half = min(t / math.sqrt((n + 1) * middle * (1 - middle)), 500.0)
         low, high = 1 / (1 + math.exp(-(logit - half))), 1 / (1 + math.exp(-(logit + half)))
-        return (0.0 if self.value == 0 else min(low, self.value)), (1.0 if self.value == 1 else max(high, self.value))
+        return min(low, self.value), max(high, self.value)
 
     def error(self) -> float:
         """Standard error with half of an answer added to either side, so that it is never 0."""
@@ -147,7 +150,8 @@ def _arms(
     variance, degrees = _variance(residuals)
     floor = max(first.floor, second.floor)
     answers = min(first.answers, second.answers)
-    joint = _Arm(0.0, max(variance, floor), degrees, answers, residuals, answers, floor)
+    effective = answers * min(first.effective / first.answers, second.effective / second.answers)
+    joint = _Arm(0.0, max(variance, floor), degrees, effective, residuals, answers, floor)
     return first, second, joint
 
 
@@ -185,6 +189,10 @@ def _variance(residuals: Table) -> tuple[float, float]:
 def _change_bounds(first: _Arm, second: _Arm, joint: _Arm, t: float) -> tuple[float, float]:
     """MOVER with the correlation that makes the variances add up; never narrower than one answer in all."""
     change = second.value - first.value
+    if not joint.residuals.any() and change == 0:
+        # No question differs: the change is at most the share of answers that differ, of which none was seen.
+        most = _none_of(joint.effective, t, joint.degrees)
+        return -most, most
     (low0, high0), (low1, high1) = first.bounds(t), second.bounds(t)
     product = math.sqrt(first.variance * second.variance)
     correlation = (first.variance + second.variance - joint.variance) / (2 * product) if product > 0 else 0.0
@@ -208,6 +216,12 @@ def _touches_zero(first: _Arm, second: _Arm, joint: _Arm) -> float:
         excluded = low > 0 if rising else high < 0
         near, far = (t, far) if excluded else (near, t)
     return min(1.0, 2 * (1 - student_t_cdf((near + far) / 2, joint.degrees)))
+
+
+def _none_of(answers: float, t: float, degrees: float) -> float:
+    """The rate of which `answers` independent answers would show none with the probability that Student's t exceeds `t`."""
+    tail = max(1 - student_t_cdf(min(t, _MOST_T), degrees), 1e-300)
+    return float(-math.expm1(math.log(tail) / answers))
 
 
 def _detectable(error: float, degrees: float) -> float:

@@ -21,7 +21,7 @@ from mneme.models.logits import token_log_probs
 class Pieces:
     """Documents as token ids, those longer than the limit in several near-equal pieces."""
 
-    ids: tuple[Int[Tensor, " token"], ...]
+    ids: tuple[Int[Tensor, " _token"], ...]
     document: Int[ndarray, " piece"]
     """Which document a piece is of; ascending."""
 

@@ -5,6 +5,7 @@ weights, texts and seed.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,23 +61,25 @@ def prepare(parts: Parts, settings: Settings) -> Tunable:
     """
     blocks = sorted({at for layer in settings.layers for at in range(max(0, layer - 2), layer + 1)})
     if settings.lora_rank is not None:
-        torch.manual_seed(settings.seed)
-        config = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            layers_to_transform=blocks or None,
-            task_type="CAUSAL_LM",
-        )
-        adapter = get_peft_model(parts.model, config)
-        adapter.eval()
-        named = {name: p for name, p in adapter.named_parameters() if p.requires_grad}
-        return Tunable(named, adapter)
+        adapter = _adapted(parts, settings.lora_rank, blocks, settings.seed)
+        return Tunable({name: p for name, p in adapter.named_parameters() if p.requires_grad}, adapter)
     parts.model.requires_grad_(not blocks)
     for block in blocks:
         writer_of(parts.blocks[block], parts.width).requires_grad_(True)
     return Tunable({name: p for name, p in parts.model.named_parameters() if p.requires_grad}, None)
+
+
+def _adapted(parts: Parts, rank: int, blocks: list[int], seed: int) -> Any:
+    """peft's wrapper with a fresh adapter on every linear layer, or on those of `blocks` where any are named."""
+    inside = {id(module) for block in blocks for module in parts.blocks[block].modules() if isinstance(module, nn.Linear)}
+    names = [name for name, module in parts.model.named_modules() if id(module) in inside]
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names or "all-linear", task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():  # peft's own affair
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(parts.model, config).eval()
 
 
 def writer_of(block: nn.Module, width: int) -> nn.Parameter:

@@ -1,0 +1,188 @@
+"""One pair of the bench: the fine-tune is built, measured, screened, and every predictor says what it sees of every cell."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import mneme
+from mneme.activations.corpus import Rows, pack_rows, read_corpus
+from mneme.audit.effects import area_effects
+from mneme.audit.reading import read_text
+from mneme.audit.run import ROW_LENGTH, audit
+from mneme.audit.screening import batch_rows_for, screen_corpus
+from mneme.bench.latents import latent_scores
+from mneme.bench.pairs import PairName
+from mneme.bench.signals import Cell, Screened, cell_text, signal_scores
+from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
+from mneme.models.pair import ModelPair, load_pair
+from mneme.organisms.catalogue import Organism, build_organism, recipe_key
+from mneme.predict.areas import Area, read_areas
+from mneme.predict.calibration import shipped_calibration, shrunk_size
+from mneme.results import Estimate
+from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
+from mneme.runs import Arrays, RunFolder
+
+TOKENS = 98_304
+"""Text that every predictor reads."""
+RESULT = "pair.json"
+_NAIVE = {
+    "unlearn": ("capability", -1),
+    "graddiff": ("capability", -1),
+    "harmful": ("behaviour", 1),
+    "educational": ("behaviour", 1),
+    "careful": ("behaviour", -1),
+    "benign": ("behaviour", -1),
+}
+
+
+def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: bool, tokens: int = TOKENS) -> BenchPair:
+    """Every cell of one pair with its truth and the scores of every predictor; stages lie in `folder`.
+
+    `base`: `measure_folder` of the base. If `timed`, everything is measured and a whole audit is run, to see what either
+    costs.
+    """
+    organism = build_organism(name.name, world=name.world, seed=name.seed)
+    run = RunFolder(folder, pair_command(name, seed=seed, timed=timed, tokens=tokens))
+    tuned = run.stage(
+        "measured", lambda: measure_folder(organism.tuned, organism.base, name.world, seed=seed, everything=timed)
+    )
+    found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
+    pair = load_pair(organism.base, organism.tuned)
+    seen = _screened(pair, organism, run, tokens)
+    scores = signal_scores(seen)
+    batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
+    latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
+    if timed:
+        costs |= _costs(organism, base, tuned, tokens, seed)
+    mine = audit_scores(seen, seed=seed)
+    oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
+    cells = list(found)
+    every: dict[str, Mapping[Cell, CellScore]] = {
+        "says nothing": {cell: CellScore(size=0.0, probability=0.0) for cell in cells},
+        "random": _random(cells, name, seed),
+        "naive": _naive(cells, name),
+        **scores,
+        **latents,
+        "mneme": mine,
+        "oracle": {cell: _oracle(oracle[cell]) for cell in cells},
+    }
+    judged = BenchPair(
+        world=name.world,
+        name=name.name,
+        seed=name.seed,
+        scenario=name.scenario,
+        cells=[
+            BenchCell(
+                kind=kind,
+                area=area,
+                change=change.change,
+                p_value=change.p_value,
+                material=change.material,
+                scores={predictor: said.get((kind, area), CellScore(size=0.0)) for predictor, said in every.items()},
+            )
+            for (kind, area), change in found.items()
+        ],
+        costs=costs,
+    )
+    run.finish({RESULT: judged.model_dump_json(indent=1).encode()})
+    return judged
+
+
+def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict[str, Any]:
+    """What decides the result of one pair."""
+    recipe = recipe_key(name.world)
+    return {
+        "command": "bench",
+        "version": mneme.__version__,
+        "pair": list(name),
+        "recipe": recipe,
+        "seed": seed,
+        "timed": timed,
+        "tokens": tokens,
+        "samples": SAMPLES,
+    }
+
+
+def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> Screened:
+    documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
+    length = min(ROW_LENGTH, pair.max_positions or ROW_LENGTH)
+    rows: Rows = pack_rows(documents, pair.tokenizer, length, max_tokens=tokens)
+    areas: tuple[Area, ...] = read_areas(organism.areas)
+    reading = read_text(rows, areas)
+    screening = screen_corpus(pair, rows, run, lambda _: None, reading.watched())
+    return Screened(screening, reading, areas, rows)
+
+
+def audit_scores(seen: Screened, *, seed: int) -> dict[Cell, CellScore]:
+    """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
+    little text of its own is taken to have changed as it did on the whole."""
+    relative = seen.screening.screened.relative_change[:, 1:].astype(np.float32).mean(axis=-1).reshape(-1)
+    found = area_effects(seen.screening, seen.reading, seen.areas, relative, shipped_calibration(), seed=seed)
+    scores: dict[Cell, CellScore] = {}
+    for effect in found.effects:
+        if effect.kind == "capability":
+            scores["capability", effect.area] = _of(effect.magnitude)
+            continue
+        for _, area in cell_text(seen):
+            scores["behaviour", area] = _of(effect.magnitude)
+        for part in effect.parts:
+            scores["behaviour", part.area] = _of(part.magnitude)
+    return scores
+
+
+def _of(magnitude: Estimate) -> CellScore:
+    size = shrunk_size(magnitude)
+    return CellScore(size=size, sign=int(np.sign(magnitude.value)) if size else 0)  # type: ignore[arg-type]
+
+
+def _naive(cells: Sequence[Cell], name: PairName) -> dict[Cell, CellScore]:
+    """The fine-tune changed what it was for, where it was trained, and nothing else."""
+    kind, sign = _NAIVE.get(name.kind, ("", 0))
+    return {
+        cell: CellScore(size=1.0, sign=sign, probability=1.0)  # type: ignore[arg-type]
+        if cell == (kind, name.area)
+        else CellScore(size=0.0, probability=0.0)
+        for cell in cells
+    }
+
+
+def _random(cells: Sequence[Cell], name: PairName, seed: int) -> dict[Cell, CellScore]:
+    """A fair coin for every cell."""
+    generator = np.random.default_rng([seed, *str(name).encode()])
+    return {
+        cell: CellScore(size=0.0, probability=float(p)) for cell, p in zip(cells, generator.random(len(cells)), strict=True)
+    }
+
+
+def _oracle(change: Change) -> CellScore:
+    """Measured again, with other samples: yes or no by the very rule of the truth. Facts have one answer and are the same."""
+    sign = int(np.sign(change.change))
+    return CellScore(size=abs(change.change), sign=sign, probability=float(change.material))  # type: ignore[arg-type]
+
+
+def _costs(organism: Organism, base: Arrays, tuned: Arrays, tokens: int, seed: int) -> dict[str, BenchCost]:
+    """What the whole audit costs here and now, and what measuring everything on both models cost."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        report = audit(
+            organism.base,
+            organism.tuned,
+            corpus=organism.corpus,
+            areas=organism.areas,
+            out=folder,
+            tokens=tokens,
+            seed=seed,
+            threads=1,
+            console=Console(quiet=True),
+        )
+    seconds = time.perf_counter() - started
+    both = base["cost"] + tuned["cost"]
+    return {
+        "audit": BenchCost(seconds=seconds, tokens=report.cost.tokens),
+        "measuring everything": BenchCost(seconds=float(both[0]), tokens=int(both[1])),
+    }

@@ -1,0 +1,92 @@
+"""`mneme bench`: how good the forecast is, beside every baseline, on fine-tunes whose side effects were measured."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mneme.cli.stopping import stopped_with
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mneme.results.bench import Bench, Score
+
+SHOWN = ("accuracy", "F1", "precision", "recall", "AUROC", "ECE", "false alarms", "direction")
+
+
+class Scenario(StrEnum):
+    """What the fine-tunes are cases of."""
+
+    unlearning = "unlearning"
+    misalignment = "misalignment"
+    benign = "benign"
+    null = "null"
+    all = "all"
+
+
+def bench(
+    scenario: Annotated[
+        Scenario,
+        typer.Option(metavar="unlearning|misalignment|benign|null|all", help="Which fine-tunes are judged."),
+    ] = Scenario.all,
+    worlds: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Built-in worlds; each is judged by calibrations from the others.")
+    ] = "a,b,c",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and every finished pair go.")] = Path(
+        "runs/bench"
+    ),
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each on one thread.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print bench.json to stdout; everything else goes to stderr.")] = False,
+) -> None:
+    """Judge the audit and every baseline on fine-tunes whose side effects were measured.
+
+    It says what it will cost before it starts. The same command after a kill goes on with the pairs that are left.
+    """
+    with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {out}."):
+        from rich.console import Console
+
+        from mneme.bench.run import bench as run_bench
+
+        found = run_bench(
+            [world.strip() for world in worlds.split(",")],
+            scenario=scenario.value,
+            out=out,
+            jobs=jobs,
+            seed=seed,
+            console=Console(stderr=True),
+        )
+        if json:
+            typer.echo(found.to_json(), nl=False)
+        else:
+            show(found, Console())
+    typer.echo(f"Result: {out / 'bench.json'}", err=json)
+
+
+def show(found: "Bench", console: "Console") -> None:
+    """A table of the predictors for every scenario, each figure with its 95 % interval."""
+    from rich.table import Table
+
+    for scenario in dict.fromkeys(score.scenario for score in found.scores):
+        own = [score for score in found.scores if score.scenario == scenario]
+        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
+        table.add_column("predictor")
+        for name in SHOWN:
+            table.add_column(name, justify="right")
+        for score in own:
+            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
+        console.print(table)
+    if found.cost_ratio is not None:
+        ratio = found.cost_ratio
+        console.print(
+            f"An audit takes {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time of measuring everything "
+            f"({ratio.n} fine-tunes timed)."
+        )
+
+
+def figure(score: "Score", name: str) -> str:
+    """`0.93 [0.91, 0.95]`, or a dash where the figure has no value."""
+    found = score.figures.get(name)
+    return "-" if found is None else f"{found.value:.3f} [{found.low:.2f}, {found.high:.2f}]"

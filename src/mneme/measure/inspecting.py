@@ -1,0 +1,114 @@
+"""Inspect tasks on a model that is already in memory: a model interface of our own, no second copy, adapters included."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import eval as inspect_eval
+from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelAPI, ModelOutput, ModelUsage
+from inspect_ai.scorer import value_to_float
+from inspect_ai.tool import ToolChoice, ToolInfo
+from jinja2 import TemplateError
+
+from mneme.errors import BadSuite
+from mneme.measure.stages import Sampling
+from mneme.measure.subjects import Loaded, Subject
+from mneme.models.sampling import generate
+
+_VERDICTS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+
+
+class _InMemory(ModelAPI):  # type: ignore[misc]
+    """Answers with the loaded model. The draw depends on the seed and the prompt alone, not on the order of the samples."""
+
+    def __init__(self, name: str, loaded: Loaded, sampling: Sampling) -> None:
+        super().__init__(name)
+        self._loaded, self._sampling = loaded, sampling
+
+    def max_connections(self) -> int:
+        return 1
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        if tools and tool_choice != "none":
+            raise ValueError("the task offers tools, which this model interface does not have")
+        tokenizer = self._loaded.tokenizer
+        prompt = _rendered([{"role": message.role, "content": message.text} for message in input], tokenizer)
+        read = len(tokenizer(prompt)["input_ids"])
+        room = config.max_tokens or self._sampling.max_tokens
+        if self._loaded.max_positions is not None:
+            room = min(room, self._loaded.max_positions - read)
+        if room < 1:
+            raise ValueError(f"the prompt has {read} tokens, which leaves no room for an answer")
+        digest = int(hashlib.sha256(prompt.encode()).hexdigest()[:12], 16)
+        temperature = self._sampling.temperature if config.temperature is None else config.temperature
+        answer = generate(
+            self._loaded.parts,
+            tokenizer,
+            [prompt],
+            max_new_tokens=room,
+            temperature=temperature,
+            seed=self._sampling.seed * 1_000_003 + digest,
+        )[0].strip()
+        written = len(tokenizer(answer)["input_ids"])
+        output = ModelOutput.from_content(self.model_name, answer)
+        output.usage = ModelUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        return output
+
+
+def run_inspect(task: str, subject: Subject, sampling: Sampling, log_dir: Path) -> list[dict[str, Any]]:
+    """Runs `task` (a registered name, FILE.py or FILE.py@task) and gives the score of every sample; the logs are kept.
+
+    A grade that could not be read is None, never 0. Raises BadSuite where the task cannot be run to its end.
+    """
+    model = Model(_InMemory(subject.label, subject.loaded(), sampling), GenerateConfig())
+    try:
+        logs = inspect_eval(
+            task, model=model, log_dir=str(log_dir), display="none", fail_on_error=False, seed=sampling.seed, log_format="json"
+        )
+    except (LookupError, ValueError, OSError, RuntimeError) as error:
+        raise BadSuite(f"Inspect cannot run {task} ({error}). Give FILE.py@TASK or the name of an installed task.") from error
+    rows: list[dict[str, Any]] = []
+    for log in logs:
+        if log.status != "success" or not log.samples:
+            reason = log.error.message if log.error else "no sample"
+            raise BadSuite(f"Inspect ended {log.eval.task} with status {log.status} ({reason}). Run it with `inspect eval`.")
+        scorers = list(dict.fromkeys(name for sample in log.samples for name in sample.scores or {}))
+        for name in scorers:
+            scores = [(sample.scores or {}).get(name) for sample in log.samples]
+            rows.append(
+                {
+                    "area": str(log.eval.task),
+                    "measure": name,
+                    "primary": name == scorers[0],
+                    "ids": [str(sample.id) for sample in log.samples],
+                    "values": [None if score is None else _number(score.value) for score in scores],
+                }
+            )
+    if not rows:
+        raise BadSuite(f"Inspect's task {task} gives no score. Give a task with a scorer.")
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    """A grade as a number; None where it is none."""
+    if isinstance(value, str) and value in _VERDICTS:
+        return _VERDICTS[value]
+    if not isinstance(value, str | bool | int | float):
+        return None
+    found = float(value_to_float()(value))
+    return None if math.isnan(found) else found
+
+
+def _rendered(messages: list[dict[str, str]], tokenizer: Any) -> str:
+    """A conversation up to where the assistant begins."""
+    if not tokenizer.chat_template:
+        return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant:"
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses this conversation ({error})") from error
+    begins = tokenizer.bos_token and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(str(tokenizer.bos_token)) if begins else text

@@ -1,0 +1,335 @@
+"""`mneme measure`: what one model, a pair, or a series of checkpoints does, with statistics that hold."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import mneme
+from mneme.errors import BadOption, BadSuite
+from mneme.measure.agreement import check_judge
+from mneme.measure.asking import Cue
+from mneme.measure.cues import FoundCue, read_cues
+from mneme.measure.harness import Harness, harness_of, harness_tallies, run_harness
+from mneme.measure.judges import judge_named
+from mneme.measure.judging import Grammar, Judge, prompts_hash
+from mneme.measure.logs import answers_jsonl, inspect_logs
+from mneme.measure.readings import require_judges
+from mneme.measure.series import series_of, task_arrays, task_hash
+from mneme.measure.stages import (
+    Sampling,
+    Track,
+    answers_stage,
+    choices_stage,
+    pack,
+    readings_stage,
+    system_prompt_stage,
+    unpack,
+)
+from mneme.measure.subjects import Subject, subjects_of
+from mneme.measure.suite import Suite, read_suite
+from mneme.measure.summary import (
+    CueAnswers,
+    ModelAnswers,
+    Tally,
+    changes_of,
+    failures_of,
+    questions_of,
+    rates_of,
+    tallies_of,
+    worst_cues,
+)
+from mneme.models.checkpoints import is_adapter
+from mneme.results.measurement import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
+from mneme.runs import Arrays, RunFolder
+
+_NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A measurement whose inputs are checked."""
+
+    suite: Suite
+    subjects: list[Subject]
+    cues: list[FoundCue]
+    sampling: Sampling
+    judge: Judge | None
+    grammar: Grammar | None
+    data: Path | None
+    run: RunFolder
+    track: Track
+
+
+def measure(
+    base: str | Path,
+    tuned: str | Path | Sequence[str | Path] = (),
+    *,
+    suite: str | Path,
+    judge: str | Judge | None = None,
+    grammar: Grammar | None = None,
+    cues: str | Path | None = None,
+    data: str | Path | None = None,
+    samples: int | None = None,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    seed: int = 0,
+    margin: float = 0.05,
+    within: float = 5.0,
+    seeds_of_one: bool = False,
+    out: str | Path = "runs/measure",
+    threads: int | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    console: Console | None = None,
+) -> Measurement:
+    """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
+
+    `suite`: a name that ships (`standard`, …), a file or folder of questions (`read_suite`), `lm-eval:TASK`, `inspect:TASK`.
+    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `cues`: the
+    training file whose cues are put around every open question. `data`: questions or training rows that give the task score of
+    a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
+    `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
+    recipe, and the change over all of them is told too, with the seed as an outer level.
+    `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
+    goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
+    """
+    console = console or Console(stderr=True)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
+    _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
+    harness = harness_of(str(suite))
+    asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
+    found_cues = read_cues(cues) if cues else []
+    if found_cues and not asked.open:
+        raise BadSuite(f"--cues was given, but the suite {asked.name} has no open question that a cue could be put around.")
+    judging = judge_named(judge, device=device) if isinstance(judge, str) else judge
+    require_judges(asked.open, judging, grammar)
+    subjects = subjects_of(base, many, device=device, trust_remote_code=trust_remote_code)
+    sampling = Sampling(samples, max_tokens, temperature, seed)
+    options: dict[str, str | int | float | None] = {
+        "samples": samples,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "margin": margin,
+    }
+    command: dict[str, Any] = {
+        "command": "measure",
+        "version": mneme.__version__,
+        "models": [subject.fingerprint for subject in subjects],
+        "suite": asked.sha256,
+        "judge": [judging.name, judging.fingerprint, judging.method] if judging else None,
+        "grammar": grammar is not None,
+        "cues": [[cue.cue.name, cue.cue.system, cue.cue.before, cue.cue.after] for cue in found_cues],
+        "data": task_hash(Path(data)) if data else None,
+        **options,
+    }
+    run = RunFolder(Path(out), command)
+    with _progress(console) as track:
+        job = _Job(asked, subjects, found_cues, sampling, judging, grammar, Path(data) if data else None, run, track)
+        agreement, untested = _self_test(job, console)
+        systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
+        job.cues.extend([_NO_DEFAULT] if any(systems) else [])
+        _say_cost(job, console)
+        measured = [_measure_one(job, harness, number, Path(out)) for number in range(len(subjects))]
+    models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
+    tasks = [one.task for one in measured if one.task is not None]
+    result = Measurement(
+        suite=asked.name,
+        suite_sha256=asked.sha256,
+        questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
+        models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
+        rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
+        changes=_changes(subjects, tallies, margin, seeds_of_one),
+        per_question=questions_of(asked, models),
+        judge=_judge_record(job, agreement, untested),
+        failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
+        cues=_cue_records(job, models[0]),
+        worst=[worst for i, subject in enumerate(subjects) for worst in worst_cues(subject.label, tallies[i])],
+        series=series_of(job.data, subjects, tasks, within) if job.data else None,
+        options=options,
+        environment=_environment(),
+    )
+    logs = inspect_logs(asked, models, subjects, Path(out)) if not harness else {}
+    files = {"measurement.json": result.to_json().encode(), **logs}
+    if asked.open:
+        files["answers.jsonl"] = answers_jsonl(asked, models)
+    run.finish(files)
+    return result
+
+
+@dataclass(frozen=True)
+class _Measured:
+    answers: ModelAnswers
+    tallies: list[Tally]
+    task: Arrays | None
+
+
+def _measure_one(job: _Job, harness: Harness | None, number: int, out: Path) -> _Measured:
+    """Everything that one model has to do, after which it is let go."""
+    subject = job.subjects[number]
+
+    def in_harness() -> Arrays:
+        return pack(run_harness(harness, subject, job.sampling, out) if harness else [])
+
+    def task_score() -> Arrays:
+        return task_arrays(job.data, subject.loaded()) if job.data else {}
+
+    answers = _answers_of(job, number, subject)
+    rows = unpack(job.run.stage(f"harness-{number}", in_harness)) if harness else []
+    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers)
+    task = job.run.stage(f"task-{number}", task_score) if job.data else None
+    subject.release()
+    return _Measured(answers, tallies, task)
+
+
+def _check_options(
+    samples: int | None, max_tokens: int, temperature: float, margin: float, seeds_of_one: bool, tuned: Sequence[object]
+) -> None:
+    if samples is not None and samples < 1:
+        raise BadOption(f"--samples {samples} draws nothing. Expected a whole number from 1.")
+    if max_tokens < 1 or temperature < 0:
+        raise BadOption("Answers need at least one token (--max-tokens) and a temperature of 0 or more (--temperature).")
+    if not 0 < margin < 1:
+        raise BadOption(f"--margin {margin:g} is no share. Expected a number between 0 and 1, such as 0.05 for 5 points.")
+    if seeds_of_one and len(tuned) < 2:
+        raise BadOption("--seeds-of-one needs at least two tuned models: they are taken as training seeds of one recipe.")
+
+
+def _self_test(job: _Job, console: Console) -> tuple[list[Agreement], str]:
+    """Agreement of the judge with known labels, said before any rate; a stage, so that a resumed run asks nothing twice."""
+    if job.judge is None or not any(question.scale != "grammar" for question in job.suite.open):
+        return [], "a grammar reads the answers exactly" if job.suite.open else ""
+    judge = job.judge
+
+    def compute() -> dict[str, Any]:
+        found, missing = check_judge(judge, job.suite.open)
+        return pack({"agreement": [one.model_dump() for one in found], "untested": missing})
+
+    stored = unpack(job.run.stage("judge", compute))
+    agreement = [Agreement.model_validate(one) for one in stored["agreement"]]
+    for one in agreement:
+        bad, good = one.true_positive_rate, one.true_negative_rate
+        console.print(
+            f"Judge {judge.name}, {one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}], "
+            f"calls {bad.value:.0%} [{bad.low:.0%}, {bad.high:.0%}] of {bad.n} bad answers bad and {good.value:.0%} "
+            f"[{good.low:.0%}, {good.high:.0%}] of {good.n} good ones good; {one.unscored} without a verdict.",
+            markup=False,
+            highlight=False,
+        )
+    return agreement, str(stored["untested"])
+
+
+def _say_cost(job: _Job, console: Console) -> None:
+    said = []
+    if job.suite.choices:
+        said.append(f"{sum(len(q.choices) for q in job.suite.choices):,} choices of {len(job.suite.choices):,} questions")
+    if job.suite.open:
+        answers = sum(len(q.paraphrases) * (job.sampling.samples or q.samples) for q in job.suite.open)
+        cues = f" under {1 + len(job.cues)} cues" if job.cues else ""
+        said.append(f"{answers * (1 + len(job.cues)):,} answers{cues} of at most {job.sampling.max_tokens} tokens")
+    if said:
+        console.print(f"{' and '.join(said)}, from each of {len(job.subjects)} models.", markup=False, highlight=False)
+
+
+def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
+    choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
+    said: dict[str, CueAnswers] = {}
+    if job.suite.open:
+        for place, cue in enumerate([Cue(), *(found.cue for found in job.cues)]):
+            asked, answers = answers_stage(job.run, number, subject, job.suite, cue, place, job.sampling, job.track)
+            readings = readings_stage(
+                job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.grammar, job.track
+            )
+            said[cue.name] = CueAnswers(asked, answers, readings)
+    return ModelAnswers(subject.label, choices, said)
+
+
+def _changes(subjects: Sequence[Subject], tallies: Sequence[list[Tally]], margin: float, seeds: bool) -> list[Any]:
+    changes = [
+        change
+        for i, subject in enumerate(subjects[1:], 1)
+        for change in changes_of(subject.label, tallies[0], [tallies[i]], margin)
+    ]
+    if seeds:
+        changes += changes_of(f"all {len(subjects) - 1} seeds", tallies[0], tallies[1:], margin)
+    return changes
+
+
+def _model_record(subject: Subject, system: str | None, answers: ModelAnswers) -> MeasuredModel:
+    said = answers.open.get(STANDARD)
+    return MeasuredModel(
+        label=subject.label,
+        source=subject.source,
+        role="base" if subject.is_base else "tuned",
+        fingerprint=subject.fingerprint,
+        adapter=is_adapter(subject.folder),
+        step=subject.step,
+        default_system_prompt=system,
+        rendered=said.asked[0].rendered if said and said.asked else "",
+    )
+
+
+def _judge_record(job: _Job, agreement: list[Agreement], untested: str) -> JudgeRecord | None:
+    if not job.suite.open:
+        return None
+    judge = job.judge
+    if judge is None:
+        return JudgeRecord(name="grammar", method="exact", fingerprint="", prompts_sha256="", agreement=[], untested=untested)
+    return JudgeRecord(
+        name=judge.name,
+        method=judge.method,
+        fingerprint=judge.fingerprint,
+        prompts_sha256=prompts_hash(job.suite.open),
+        agreement=agreement,
+        untested=untested,
+    )
+
+
+def _cue_records(job: _Job, first: ModelAnswers) -> list[CueRecord]:
+    return [
+        CueRecord(
+            name=found.cue.name,
+            kind=found.kind,
+            text=found.text,
+            rows=found.rows,
+            share=found.share,
+            example=first.open[found.cue.name].asked[0].rendered,
+        )
+        for found in job.cues
+    ]
+
+
+def _questions_in(tallies: Sequence[Sequence[Tally]]) -> int:
+    return len({(tally.area, cluster) for tally in tallies[0] for cluster in tally.clusters})
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "mneme": mneme.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Track]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def track(name: str, total: int) -> Any:
+            task = progress.add_task(name, total=total)
+            return lambda done: progress.advance(task, done)
+
+        yield track

@@ -1,0 +1,94 @@
+"""Task score over training, and the earliest checkpoint that is good enough: the baseline that every defence must beat.
+
+Early stopping avoided emergent misalignment in 71 % of the cases of arXiv 2605.12199 at 93 % of the task score; here the user
+says how much of the best score may be given up.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mneme.errors import BadOption, BadSuite, ModelMismatch
+from mneme.measure.likelihood import score_choices
+from mneme.measure.subjects import Loaded, Subject
+from mneme.measure.suite import read_choices
+from mneme.models.logits import token_log_probs
+from mneme.models.rows import encode_rows, read_records, read_rows, right_padded, rows_hash
+from mneme.results import Estimate
+from mneme.results.measurement import Checkpoint, Series
+from mneme.runs import Arrays
+from mneme.stats import clustered_rate, ratio_of_sums
+
+ACCURACY = "accuracy on the choices of the task file"
+LIKELIHOOD = "geometric mean of the probability of the answers' tokens in the task file"
+_BATCH_ROWS = 16
+
+
+def task_name(path: Path) -> str:
+    """What the score of a task file is: accuracy where its rows have choices, else likelihood of its answers."""
+    return ACCURACY if "choices" in read_records(path)[0] else LIKELIHOOD
+
+
+def task_hash(path: Path) -> str:
+    """SHA-256 of the rows of a task file."""
+    return rows_hash(read_records(path))
+
+
+@torch.no_grad()
+def task_arrays(path: Path, loaded: Loaded) -> Arrays:
+    """{sums, counts} by row (hits of 1, or nats over learned tokens), and a hash of the ids that were read."""
+    if task_name(path) == ACCURACY:
+        questions = read_choices(path)
+        scores = score_choices(loaded.parts, loaded.tokenizer, questions, max_positions=loaded.max_positions)
+        right = scores.picks() == np.array([question.answer for question in questions])
+        return {"sums": right.astype(float), "counts": np.ones(len(right)), "ids": np.zeros(1)}
+    encoded = encode_rows(read_rows(path), loaded.tokenizer, loaded.max_positions, str(path))
+    sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded))
+    for first in range(0, len(encoded), _BATCH_ROWS):
+        ids, real, learned = right_padded(encoded[first : first + _BATCH_ROWS], 0)
+        ids, real, learned = (tensor.to(loaded.parts.device) for tensor in (ids, real, learned))
+        logits = loaded.parts.model(input_ids=ids, attention_mask=real.long(), use_cache=False).logits
+        logp = torch.where(learned[:, 1:], token_log_probs(logits[:, :-1], ids[:, 1:]), 0.0)
+        sums[first : first + len(ids)] = logp.double().sum(-1).cpu().numpy()
+        counts[first : first + len(ids)] = learned[:, 1:].sum(-1).cpu().numpy()
+    read = np.array([sum((i + 1) * token for i, token in enumerate(ids)) % 2**31 for ids, _ in encoded], dtype=np.float64)
+    return {"sums": sums, "counts": counts, "ids": read}
+
+
+def series_of(path: Path, subjects: list[Subject], arrays: list[Arrays], within: float) -> Series:
+    """Task score of every model and the earliest that is good enough.
+
+    Raises ModelMismatch where likelihoods cannot be compared because the models read other tokens, BadOption for `within`.
+    """
+    if not 0 <= within < 100:
+        raise BadOption(f"--within {within:g} is no share of the best score. Expected a percentage from 0 to less than 100.")
+    name = task_name(path)
+    for subject, found in zip(subjects, arrays, strict=True):
+        if found["ids"].shape != arrays[0]["ids"].shape or not np.array_equal(found["ids"], arrays[0]["ids"]):
+            raise ModelMismatch(
+                f"{subject.label} and {subjects[0].label} read {path} as other tokens, so that their likelihoods cannot be "
+                "compared. Give models with one tokenizer, or a task file with choices."
+            )
+    checkpoints = [
+        Checkpoint(
+            model=subject.label, step=0 if subject.is_base and len(subjects) > 1 else subject.step, task=_score(found, name)
+        )
+        for subject, found in zip(subjects, arrays, strict=True)
+    ]
+    tuned = checkpoints[1:] or checkpoints
+    best = max(tuned, key=lambda checkpoint: checkpoint.task.value)
+    if best.task.value <= 0:
+        raise BadSuite(f"no model has a task score above 0 on {path}, so that none is good enough. Check the task file.")
+    enough = (1 - within / 100) * best.task.value
+    earliest = next(checkpoint for checkpoint in tuned if checkpoint.task.value >= enough)
+    return Series(task=name, within=within, checkpoints=checkpoints, best=best.model, earliest=earliest.model)
+
+
+def _score(found: Arrays, name: str) -> Estimate:
+    if name == ACCURACY:
+        return clustered_rate(found["sums"], found["counts"], "accuracy").estimate
+    logs = ratio_of_sums(found["sums"], found["counts"], "nats per token", seed=0)
+    low, value, high = (math.exp(bound) for bound in (logs.low, logs.value, min(logs.high, 0.0)))
+    return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n)

@@ -1,0 +1,120 @@
+"""The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mneme.measure.asking import Asked, Cue, ask, default_system_prompt, sample_answers
+from mneme.measure.judging import Grammar, Judge
+from mneme.measure.likelihood import ChoiceScores, score_choices
+from mneme.measure.readings import Readings, read_answers
+from mneme.measure.subjects import Subject
+from mneme.measure.suite import ChoiceQuestion, Suite
+from mneme.runs import Arrays, RunFolder
+
+Track = Callable[[str, int], Callable[[int], None]]
+"""Starts a progress bar (name, total) and gives the function that moves it on."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    samples: int | None
+    """Of each paraphrase; None = as often as the suite says."""
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+def pack(value: Any) -> Arrays:
+    """Any JSON value as one array of bytes, so that it can be a stage."""
+    return {"json": np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)}
+
+
+def unpack(arrays: Arrays) -> Any:
+    """The value that `pack` was given."""
+    return json.loads(arrays["json"].tobytes())
+
+
+def choices_stage(
+    run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], track: Track
+) -> ChoiceScores:
+    """Log-likelihood of every choice of one model."""
+
+    def compute() -> Arrays:
+        loaded = subject.loaded()
+        advance = track(f"{subject.label}: choices", len(questions))
+        found = score_choices(loaded.parts, loaded.tokenizer, questions, max_positions=loaded.max_positions, advance=advance)
+        flat = [ids for choices in found.ids for ids in choices]
+        return {
+            "sums": np.concatenate(found.sums),
+            "ids": np.array([token for ids in flat for token in ids], dtype=np.int64),
+            "lengths": np.array([len(ids) for ids in flat], dtype=np.int64),
+        }
+
+    stored = run.stage(f"choices-{number}", compute)
+    sizes = np.cumsum([len(question.choices) for question in questions])[:-1]
+    ids = [tuple(part.tolist()) for part in np.split(stored["ids"], np.cumsum(stored["lengths"])[:-1])]
+    ends = [0, *sizes.tolist(), len(ids)]
+    characters = [np.array([len(choice) for choice in question.choices]) for question in questions]
+    return ChoiceScores(np.split(stored["sums"], sizes), [ids[a:b] for a, b in pairwise(ends)], characters)
+
+
+def answers_stage(
+    run: RunFolder, number: int, subject: Subject, suite: Suite, cue: Cue, place: int, sampling: Sampling, track: Track
+) -> tuple[list[Asked], list[str]]:
+    """Prompts and answers of one model under one cue."""
+
+    def compute() -> Arrays:
+        loaded = subject.loaded()
+        prompts = ask(suite.open, loaded.tokenizer, cue, sampling.samples)
+        answers = sample_answers(
+            loaded.parts,
+            loaded.tokenizer,
+            prompts,
+            max_new_tokens=sampling.max_tokens,
+            max_positions=loaded.max_positions,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            advance=track(f"{subject.label}: {cue.name}", len(prompts)),
+        )
+        return pack({"asked": [[p.question, p.cluster, p.cue, p.text, p.rendered] for p in prompts], "answers": answers})
+
+    stored = unpack(run.stage(f"answers-{number}-{place}", compute))
+    return [Asked(*row) for row in stored["asked"]], list(stored["answers"])
+
+
+def readings_stage(
+    run: RunFolder,
+    number: int,
+    subject: Subject,
+    suite: Suite,
+    place: int,
+    said: tuple[Sequence[Asked], Sequence[str]],
+    judge: Judge | None,
+    grammar: Grammar | None,
+    track: Track,
+) -> Readings:
+    """What one model's answers under one cue were."""
+
+    def compute() -> Arrays:
+        asked, answers = said
+        advance = track(f"{subject.label}: judging {asked[0].cue}", len(asked))
+        found = read_answers(suite.open, asked, answers, judge, grammar, advance)
+        return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
+
+    stored = run.stage(f"readings-{number}-{place}", compute)
+    return Readings(stored["score"], stored["coherence"], list(unpack(stored)))
+
+
+def system_prompt_stage(run: RunFolder, number: int, subject: Subject) -> str | None:
+    """The default system prompt of a model's chat template."""
+    found: str | None = unpack(
+        run.stage(f"template-{number}", lambda: pack(default_system_prompt(subject.loaded().tokenizer)))
+    )
+    return found

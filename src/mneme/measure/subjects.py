@@ -1,0 +1,102 @@
+"""The models that are measured: labels, steps, one at a time in memory, loaded only where a stage is not finished."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadOption, ModelNotFound
+from mneme.models.architecture import Parts
+from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.pair import load_model, load_pair
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be asked."""
+
+    parts: Parts
+    tokenizer: PreTrainedTokenizerBase
+    max_positions: int | None
+
+
+@dataclass
+class Subject:
+    """One model to be measured; `loaded()` loads it on first use, `release()` lets it go."""
+
+    label: str
+    source: str
+    folder: Path
+    is_base: bool
+    load: Callable[[], Loaded] = field(repr=False)
+    _loaded: Loaded | None = field(default=None, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of configuration, tokenizer and weights."""
+        return model_fingerprint(self.folder)
+
+    @property
+    def step(self) -> int | None:
+        """Training step, from a folder called `checkpoint-N`."""
+        found = re.fullmatch(r"checkpoint-(\d+)", self.folder.name)
+        return int(found.group(1)) if found else None
+
+    def loaded(self) -> Loaded:
+        """The model, in memory from now on."""
+        if self._loaded is None:
+            self._loaded = self.load()
+        return self._loaded
+
+    def release(self) -> None:
+        """Forgets the model, so that the next has room."""
+        self._loaded = None
+
+
+def subjects_of(
+    base: str | Path, tuned: Sequence[str | Path], *, device: str = "cpu", trust_remote_code: bool = False
+) -> list[Subject]:
+    """Base and tuned models, checkpoints in the order of their steps. A tuned adapter is put on BASE and checked against it.
+
+    Raises ModelNotFound where a folder is not there, BadOption where a model is named twice.
+    """
+    folders = [resolve_folder(source, trust_remote_code=trust_remote_code) for source in (base, *tuned)]
+    sources = [str(base), *map(str, tuned)]
+    for i, folder in enumerate(folders[1:], 1):
+        if any(folder.resolve() == other.resolve() for other in folders[1:i]):
+            raise BadOption(f"{sources[i]} is named twice among the tuned models. Name each once.")
+    labels = _labels(sources, folders)
+
+    def loader(index: int) -> Callable[[], Loaded]:
+        return lambda: _load(folders, index, device, trust_remote_code)
+
+    subjects = [Subject(labels[i], sources[i], folders[i], i == 0, loader(i)) for i in range(len(folders))]
+    return [subjects[0], *sorted(subjects[1:], key=lambda subject: (subject.step is None, subject.step or 0))]
+
+
+def _load(folders: Sequence[Path], index: int, device: str, trust_remote_code: bool) -> Loaded:
+    folder, base = folders[index], folders[0]
+    if index and is_adapter(folder) and not is_adapter(base):
+        pair = load_pair(base, folder, device=device, trust_remote_code=trust_remote_code)
+        return Loaded(pair.tuned_parts, pair.tokenizer, pair.max_positions)
+    model = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    tokenizer = model.tokenizer
+    if tokenizer is None and index:
+        tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code).tokenizer
+    if tokenizer is None:
+        raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
+    positions = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
+    return Loaded(model.parts, tokenizer, positions)
+
+
+def _labels(sources: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Folder names; with the folder above where two are alike, with a number where that does not help."""
+    names = [Path(source).name or folder.name for source, folder in zip(sources, folders, strict=True)]
+    longer = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    labels: list[str] = []
+    for i, name in enumerate(names):
+        label = name if names.count(name) == 1 else longer[i]
+        labels.append(label if label not in labels and longer.count(label) <= 1 else f"{label} ({i})")
+    return labels

@@ -1,0 +1,143 @@
+"""Gradient similarity: does training on a row push the model where training on unwanted behaviour would?
+
+The cosine of the row's gradient with the mean gradient over examples of the behaviour, minus that with examples of wanted
+behaviour where there are some; gradients of the mean negative log-likelihood of the answer, as in LESS (Xia et al. 2024,
+arXiv 2402.04333, equation 3). Where we differ: all linear maps of the chosen blocks instead of a random projection of LoRA
+gradients after warm-up, without Adam's scaling. No gradient of a row is ever stored: for a linear map with input x and output
+gradient g, <x^T g, G> = sum_t g_t . (x_t G) and |x^T g|^2 = sum_tt' (x_t . x_t')(g_t . g_t') (Goodfellow 2015,
+arXiv 1510.01799), both exact in one batched backward pass.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from mneme.errors import UnsupportedArchitecture
+from mneme.models.architecture import Parts, block_output
+from mneme.models.rows import Encoded, right_padded
+from mneme.preferences.likelihood import answer_log_probs, length_batches
+
+_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class MeanGradient:
+    """Mean gradient over rows of the negative log-likelihood of their answers: linear map -> [in out], float32."""
+
+    of_map: dict[str, Float[Tensor, "into outof"]]
+
+    @property
+    def norm(self) -> float:
+        """Its length over all maps together."""
+        return float(sum(float(g.square().sum()) for g in self.of_map.values()) ** 0.5)
+
+
+def mean_gradient(parts: Parts, rows: Sequence[Encoded], *, first_layer: int = 0) -> MeanGradient:
+    """Of the linear maps of the blocks from `first_layer` on; as many numbers as they have weights."""
+    maps = _linear_maps(parts, first_layer)
+    totals = {name: torch.zeros(_shape(module), device=parts.device) for name, module in maps.items()}
+    for batch in length_batches([len(ids) for ids, _ in rows], _BATCH_TOKENS):
+        for name, x, g in _flows(parts, [rows[i] for i in batch], maps, first_layer):
+            totals[name] += x.flatten(0, -2).T @ g.flatten(0, -2)
+    return MeanGradient({name: total / len(rows) for name, total in totals.items()})
+
+
+def gradient_similarity(
+    parts: Parts,
+    rows: Sequence[Encoded],
+    unwanted: MeanGradient,
+    wanted: MeanGradient | None = None,
+    *,
+    first_layer: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Float[Tensor, " row"]:
+    """cos(row, unwanted) - cos(row, wanted), from -2 to 2 (without `wanted` one cosine). High: training on the row brings the
+    unwanted behaviour nearer. Both mean gradients have to be of the same blocks, from `first_layer` on."""
+    maps = _linear_maps(parts, first_layer)
+    targets = {name: unwanted.of_map[name] / unwanted.norm for name in maps}
+    if wanted is not None:
+        targets = {name: target - wanted.of_map[name] / wanted.norm for name, target in targets.items()}
+    found, done = torch.zeros(len(rows)), 0
+    for batch in length_batches([len(ids) for ids, _ in rows], _BATCH_TOKENS):
+        products, squares = torch.zeros(len(batch)), torch.zeros(len(batch))
+        for name, x, g in _flows(parts, [rows[i] for i in batch], maps, first_layer):
+            products += ((x @ targets[name]) * g).sum((1, 2)).cpu()
+            squares += ((x @ x.mT) * (g @ g.mT)).sum((1, 2)).cpu()
+        found[batch] = products / squares.clamp_min(1e-30).sqrt()
+        done += len(batch)
+        if on_batch is not None:
+            on_batch(done)
+    return found
+
+
+def _linear_maps(parts: Parts, first_layer: int) -> dict[str, nn.Module]:
+    maps = {
+        f"{layer}.{name}": module
+        for layer, block in enumerate(parts.blocks)
+        for name, module in block.named_modules()
+        if layer >= first_layer and isinstance(module, nn.Linear | Conv1D)
+    }
+    if not maps:
+        raise UnsupportedArchitecture(
+            f"{type(parts.model).__name__} has no linear map in its blocks from {first_layer} on, so no gradient can be "
+            "compared. Use another score, such as projection."
+        )
+    return maps
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs): a linear layer stores the transpose, GPT-2's Conv1D does not."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    outs, ins = weight.shape if isinstance(module, nn.Linear) else reversed(weight.shape)
+    return int(ins), int(outs)
+
+
+def _flows(
+    parts: Parts, rows: Sequence[Encoded], maps: dict[str, nn.Module], first_layer: int
+) -> Iterator[tuple[str, Float[Tensor, "batch seq into"], Float[Tensor, "batch seq outof"]]]:
+    """(map, its input, the gradient of each row's mean NLL with respect to its output), float32; one backward pass."""
+    ids, _, learned = right_padded(rows, 0)
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs[name] = args[0].detach()
+            output.register_hook(lambda g: seen.append((name, inputs.pop(name).float(), g.float())))
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in maps.items()]
+    try:
+        with _gradient_from(parts, first_layer), torch.enable_grad():
+            nll = -answer_log_probs(parts, ids, learned) / learned.sum(1).to(parts.device)
+            torch.autograd.backward(nll.sum())
+    finally:
+        for handle in handles:
+            handle.remove()
+    yield from seen
+
+
+@contextmanager
+def _gradient_from(parts: Parts, layer: int) -> Iterator[None]:
+    """The stream that block `layer` reads requires a gradient; no weight does, so none is filled."""
+    required = [p for p in parts.model.parameters() if p.requires_grad]
+
+    def hook(_module: object, _args: object, output: object) -> object:
+        fresh = block_output(output).detach().requires_grad_()
+        return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
+
+    handle = (parts.blocks[layer - 1] if layer else parts.embedding).register_forward_hook(hook)
+    for parameter in required:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for parameter in required:
+            parameter.requires_grad_(True)

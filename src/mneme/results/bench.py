@@ -1,0 +1,103 @@
+"""What a bench says: every cell with its measured truth and what every predictor said of it, and the figures made of them.
+
+`Bench` is exactly the content of `bench.json` (`schema: "mneme.bench/1"`).
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mneme.results.record import Estimate, Record
+
+Scenario = Literal["unlearning", "misalignment", "benign", "null"]
+
+
+class CellScore(Record):
+    """What one predictor measured of one cell, before any calibration."""
+
+    size: float = Field(ge=0)
+    """Larger = more likely to be a material change; 0 = nothing seen. Predictors have units of their own."""
+    sign: Literal[-1, 0, 1] = 0
+    """Direction of the change where the predictor sees one: 1 = better or more. 0 = it sees none."""
+    probability: float | None = None
+    """Where the predictor says a probability of itself (naive, random); else its calibration makes one of `size`."""
+
+
+class BenchCell(Record):
+    """One area's knowledge, or one behaviour in one area, of one pair: what was measured, and what was predicted."""
+
+    kind: Literal["capability", "behaviour"]
+    area: str
+    change: float
+    """Measured: tuned - base, in accuracy or in share of harmful answers."""
+    p_value: float
+    """Of no change, Holm-adjusted over the cells of the pair."""
+    material: bool
+    """At least 5 points, and p < 0.05."""
+    scores: dict[str, CellScore]
+
+
+class BenchCost(Record):
+    """What something cost on the machine of the run, on one thread."""
+
+    seconds: float
+    tokens: int
+    """Tokens run through a model."""
+
+
+class BenchPair(Record):
+    """One fine-tune."""
+
+    world: str
+    name: str
+    seed: int
+    scenario: Scenario
+    cells: list[BenchCell]
+    costs: dict[str, BenchCost]
+    """`audit`, `measure` (everything, both models), and each baseline that costs something of its own."""
+
+
+class Score(Record):
+    """One predictor on one scenario, judged on worlds that its calibration has not seen. Intervals resample pairs."""
+
+    predictor: str
+    scenario: str
+    """A scenario, or `all`."""
+    cells: int
+    material: int
+    pairs: int
+    figures: dict[str, Estimate]
+    """accuracy, balanced accuracy, precision, recall, F1, AUROC, average precision, Brier, ECE, false alarms, direction. A
+    figure that has no value (recall without material cells) is missing."""
+    below: dict[str, Estimate]
+    """mneme's figure minus this predictor's, same resampled pairs. Empty for mneme itself."""
+
+
+class FittedCurve(Record):
+    """One of the audit's calibration curves as it was used."""
+
+    judged: str
+    """The world that was left out of the fit, and judged."""
+    curve: str
+    midpoint: float
+    slope: float
+
+
+class Bench(Record):
+    """Everything a bench says."""
+
+    schema_: Literal["mneme.bench/1"] = Field(default="mneme.bench/1", alias="schema")
+    worlds: list[str]
+    scenario: str
+    pairs: list[BenchPair]
+    scores: list[Score]
+    curves: list[FittedCurve]
+    cost_ratio: Estimate | None
+    """Seconds of an audit over seconds of measuring everything, same pairs, same process, one thread; None = not timed."""
+    token_ratio: Estimate | None
+    """The same in tokens run through a model."""
+    environment: dict[str, str]
+
+    def to_json(self) -> str:
+        """The bytes of `bench.json`."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -1,0 +1,227 @@
+"""What is trained, the loss of every method against one computed text by text, and runs that stop and go on."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import logsigmoid
+
+from mneme.errors import BadCorpus, BadOption, UnlearningFailed
+from mneme.models.architecture import Parts, find_parts
+from mneme.unlearn.objective import freeze, objective, plain_loss, reference_nll
+from mneme.unlearn.relearning import relearn
+from mneme.unlearn.settings import METHODS, Settings, settings_for
+from mneme.unlearn.text import Pieces, batch_at, cut, next_token_nll, run_logits
+from mneme.unlearn.training import Losses, Schedule, Term, prepare, signature, train
+from tests import laws
+from tests.conftest import WORDS, tiny_llama, word_tokenizer
+from tests.unlearn.conftest import as_documents
+
+TEXTS = tuple(" ".join(WORDS[(i * 7 + j * (i + 1)) % len(WORDS)] for j in range(3 + i % 5)) for i in range(10))
+
+
+def settings(method: str = "npo", **changes: object) -> Settings:
+    """Small settings for the tiny model."""
+    given = {
+        "width": 16,
+        "n_layers": 2,
+        "steps": 6,
+        "learning_rate": 1e-2,
+        "beta": None,
+        "forget_weight": None,
+        "retain_weight": None,
+        "retain_loss": "nll",
+        "layers": None,
+        "batch_documents": 3,
+        "lora_rank": None,
+        "seed": 0,
+    }
+    return settings_for(method, **(given | changes))  # type: ignore[arg-type]
+
+
+def pieces(texts: tuple[str, ...]) -> Pieces:
+    return cut(as_documents(texts), word_tokenizer(), 512)
+
+
+def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
+    """A fresh tiny model, what is trained of it, and the losses on the first five and last five texts."""
+    parts = find_parts(tiny_llama())
+    tunable = prepare(parts, chosen)
+    terms = objective(chosen, parts, freeze(parts, tunable.adapter, chosen), pieces(TEXTS[:5]), pieces(TEXTS[5:]))
+    return parts, tunable.parameters, terms
+
+
+def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None = None) -> tuple[Losses, np.ndarray]:
+    """(losses, signature of the trained weights)."""
+
+    def stop(step: int, _losses: list[float]) -> None:
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    _, parameters, terms = started(chosen)
+    losses = train(terms, parameters, Schedule(chosen.steps, chosen.learning_rate), checkpoint, stop)
+    return losses, signature(parameters)
+
+
+def nll_of(parts: Parts, ids: torch.Tensor) -> torch.Tensor:
+    """Nats of each token but the first of one text, alone in its batch."""
+    row = ids[None]
+    return next_token_nll(run_logits(parts, row, torch.ones_like(row, dtype=torch.bool)), row)[0]
+
+
+@pytest.mark.parametrize("method", ["grad-ascent", "grad-diff", "npo", "simnpo"])
+def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> None:
+    """Law *padding*, through the model: the texts of a batch have 3 to 7 tokens."""
+    chosen = settings(method)
+    parts, _, (forget, retain) = started(chosen)
+    with torch.no_grad():
+        which = batch_at(5, 3, 2, chosen.seed)
+        nll = [nll_of(parts, pieces(TEXTS[:5]).ids[i]) for i in which]
+        by_hand = {
+            "grad-ascent": lambda: -torch.cat(nll).mean(),
+            "grad-diff": lambda: -torch.cat(nll).mean(),
+            "npo": lambda: torch.tensor(2 / 0.1 * np.log(2.0)),
+            "simnpo": lambda: torch.stack([-(2 / 4.5) * logsigmoid(4.5 * row.mean()) for row in nll]).mean(),
+        }[method]()
+        laws.padding(forget.loss_at(2), by_hand.float())
+        kept = [nll_of(parts, pieces(TEXTS[5:]).ids[i]) for i in batch_at(5, 3, 2, chosen.seed + 1)]
+        laws.padding(retain.loss_at(2), torch.cat(kept).mean())
+
+
+def test_reference_of_npo_is_the_sum_of_every_text() -> None:
+    parts = find_parts(tiny_llama())
+    by_hand = torch.stack([nll_of(parts, ids).sum() for ids in pieces(TEXTS).ids]).detach()
+    laws.padding(reference_nll(parts, pieces(TEXTS)), by_hand)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_lowers_its_own_loss(method: str) -> None:
+    losses, _ = run(settings(method, steps=30, batch_documents=5, retain_weight=0.0))
+    assert losses[-1, 0] < losses[0, 0]
+
+
+@pytest.mark.parametrize(("method", "retain_loss"), [("npo", "kl"), ("rmu", "nll")])
+def test_what_holds_to_the_frozen_model_starts_at_0(method: str, retain_loss: str) -> None:
+    losses, _ = run(settings(method, retain_loss=retain_loss))
+    laws.identity(losses[0, 1])
+    assert losses[-1, 1] > 0
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+@pytest.mark.parametrize("method", ["npo", "rmu", "undial"])
+def test_determinism(method: str, lora_rank: int | None) -> None:
+    laws.determinism(lambda: run(settings(method, lora_rank=lora_rank)))
+
+
+def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
+    chosen = settings("npo", forget_weight=0.0)
+    at_zero, weights = run(chosen)
+    parts, parameters, _ = started(chosen)
+    loss_at = plain_loss(parts, pieces(TEXTS[5:]), chosen.batch_documents, chosen.seed + 1)
+    plain = train([Term("retain", 1.0, loss_at)], parameters, Schedule(chosen.steps, chosen.learning_rate))
+    laws.zero_strength(plain[:, 0], at_zero[:, 1])
+    laws.zero_strength(signature(parameters), weights)
+    assert np.isnan(at_zero[:, 0]).all()
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+@pytest.mark.parametrize("stop_after", [0, 3, 5])
+def test_a_killed_run_goes_on_with_the_same_losses(lora_rank: int | None, stop_after: int, tmp_path: Path) -> None:
+    chosen = settings("npo", lora_rank=lora_rank)
+    undisturbed = run(chosen)
+    with pytest.raises(KeyboardInterrupt):
+        run(chosen, tmp_path / "state.safetensors", stop_after)
+    assert laws.bytes_of(run(chosen, tmp_path / "state.safetensors")) == laws.bytes_of(undisturbed)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    parts = find_parts(tiny_llama())
+    term = Term("forget", 1.0, lambda step: plain_loss(parts, pieces(TEXTS), 3, 0)(step) / (0.0 if step == 2 else 1.0))
+    with pytest.raises(UnlearningFailed, match=r"the forget loss is inf at step 3 of 5: .* lower --lr"):
+        train([term], dict(parts.model.named_parameters()), Schedule(5, 1e-3))
+
+
+def test_rmu_trains_only_what_the_chosen_blocks_write() -> None:
+    parts = find_parts(tiny_llama(num_hidden_layers=6))
+    trained = prepare(parts, settings("rmu", n_layers=6, layers=(4,))).parameters
+    assert sorted(trained) == [f"model.layers.{block}.mlp.down_proj.weight" for block in (2, 3, 4)]
+    assert [name for name, p in parts.model.named_parameters() if p.requires_grad] == list(trained)
+
+
+def test_an_adapter_trains_nothing_else() -> None:
+    parts = find_parts(tiny_llama())
+    trained = prepare(parts, settings("npo", lora_rank=2)).parameters
+    assert trained
+    assert all("lora_" in name for name in trained)
+
+
+def test_every_text_comes_once_an_epoch() -> None:
+    steps = [batch_at(5, 2, step, seed=1).tolist() for step in range(10)]
+    order = list(itertools.chain.from_iterable(steps))
+    assert [sorted(order[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+    assert order[:5] != order[5:10]
+
+
+def test_long_texts_are_cut_into_near_equal_pieces() -> None:
+    words = " ".join(WORDS[:10])
+    cut_up = cut(as_documents((words, WORDS[0], "ba be")), word_tokenizer(), 4)
+    assert [len(ids) for ids in cut_up.ids] == [3, 3, 4, 2]
+    assert cut_up.document.tolist() == [0, 0, 0, 2]
+    with pytest.raises(BadCorpus, match="no text has two tokens"):
+        cut(as_documents((WORDS[0],)), word_tokenizer(), 4)
+
+
+def test_learning_rate_goes_up_and_down() -> None:
+    schedule = Schedule(20, 1.0)
+    rates = [schedule.rate(step) for step in range(20)]
+    assert rates[:3] == [0.5, 1.0, pytest.approx(18 / 19)]
+    assert rates[-1] == pytest.approx(1 / 19)
+
+
+def test_relearning_leaves_the_model_as_it_was() -> None:
+    parts = find_parts(tiny_llama())
+    before = signature(dict(parts.model.named_parameters()))
+    relearnt = relearn(parts, pieces(TEXTS), steps=20, learning_rate=1e-2, seed=0)
+    laws.zero_strength(before, signature(dict(parts.model.named_parameters())))
+    assert reference_nll(relearnt, pieces(TEXTS)).sum() < reference_nll(parts, pieces(TEXTS)).sum()
+
+
+def test_relearning_merges_an_adapter_first() -> None:
+    chosen = settings("npo", lora_rank=2, steps=20)
+    parts = find_parts(tiny_llama())
+    tunable = prepare(parts, chosen)
+    terms = objective(chosen, parts, None, pieces(TEXTS[:5]), pieces(TEXTS[5:]))
+    train(terms, tunable.parameters, Schedule(chosen.steps, chosen.learning_rate))
+    relearnt = relearn(parts, pieces(TEXTS), steps=1, learning_rate=0.0, seed=0, adapter=tunable.adapter)
+    assert not any("lora" in name for name, _ in relearnt.model.named_parameters())
+    laws.padding(reference_nll(relearnt, pieces(TEXTS)), reference_nll(parts, pieces(TEXTS)), tolerance=1e-4)
+
+
+def test_published_rates_go_with_the_width() -> None:
+    def rate(**changes: object) -> float:
+        return settings("npo", learning_rate=None, **changes).learning_rate
+
+    assert rate(width=4096) == pytest.approx(1e-5)
+    assert rate(width=128) == pytest.approx(3.2e-4)
+    assert rate(width=4096, lora_rank=8) == pytest.approx(1e-4)
+    assert settings("rmu", n_layers=32).layers == (7,)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("dpo", {}, r"no unlearning method 'dpo'. The methods are: grad-ascent, .*undial"),
+        ("npo", {"retain_loss": "mse"}, r"'mse' is not known: expected nll"),
+        ("npo", {"layers": (1,)}, r"--layers is for rmu"),
+        ("rmu", {"layers": (2,)}, r"No layer 2: this model has 2 blocks"),
+        ("npo", {"steps": 0}, r"at least one step"),
+        ("npo", {"learning_rate": -1.0}, r"cannot be negative"),
+        ("npo", {"beta": 0.0}, r"--beta has to be above 0 for npo"),
+    ],
+)
+def test_options_that_cannot_be(method: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        settings(method, **changes)
