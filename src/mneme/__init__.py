@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mneme.audit.run import audit
     from mneme.errors import MnemeError
+    from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
     from mneme.organisms.catalogue import Organism, build_organism, measure_truth
     from mneme.report.html import render_html, write_html
+    from mneme.report.measurement import write_measurement
     from mneme.report.reading import read_report
     from mneme.report.text import print_report
     from mneme.results import Effect, Estimate, Latent, Report
+    from mneme.results.measurement import Measurement
     from mneme.results.unlearning import Unlearning
     from mneme.unlearn.run import unlearn
 
@@ -26,6 +29,7 @@ __all__ = [
     "Effect",
     "Estimate",
     "Latent",
+    "Measurement",
     "MnemeError",
     "ModelPair",
     "Organism",
@@ -34,18 +38,21 @@ __all__ = [
     "audit",
     "build_organism",
     "load_pair",
+    "measure",
     "measure_truth",
     "print_report",
     "read_report",
     "render_html",
     "unlearn",
     "write_html",
+    "write_measurement",
 ]
 
 _HOMES = {
     "Effect": "results",
     "Estimate": "results",
     "Latent": "results",
+    "Measurement": "results.measurement",
     "MnemeError": "errors",
     "ModelPair": "models.pair",
     "Organism": "organisms.catalogue",
@@ -54,12 +61,14 @@ _HOMES = {
     "audit": "audit.run",
     "build_organism": "organisms.catalogue",
     "load_pair": "models.pair",
+    "measure": "measure.run",
     "measure_truth": "organisms.catalogue",
     "print_report": "report.text",
     "read_report": "report.reading",
     "render_html": "report.html",
     "unlearn": "unlearn.run",
     "write_html": "report.html",
+    "write_measurement": "report.measurement",
 }
 
 

@@ -77,6 +77,7 @@ def test_public_names() -> None:
         "Effect",
         "Estimate",
         "Latent",
+        "Measurement",
         "MnemeError",
         "ModelPair",
         "Organism",
@@ -85,12 +86,14 @@ def test_public_names() -> None:
         "audit",
         "build_organism",
         "load_pair",
+        "measure",
         "measure_truth",
         "print_report",
         "read_report",
         "render_html",
         "unlearn",
         "write_html",
+        "write_measurement",
     ]
     assert set(mneme._HOMES) == set(mneme.__all__)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mneme import __version__
-from mneme.cli import audit, bench, organism, report, unlearn
+from mneme.cli import audit, bench, measure, organism, report, screen, unlearn
 from mneme.errors import MnemeError
 
 app = typer.Typer(
@@ -22,8 +22,10 @@ app = typer.Typer(
     help="Tells what a fine-tune did to a language model beyond its purpose, from the two models and ordinary text.",
 )
 app.command("audit")(audit.audit)
+app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
+app.command("screen")(screen.screen)
 app.command("unlearn")(unlearn.unlearn)
 app.command("organism")(organism.organism)
 

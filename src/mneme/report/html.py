@@ -27,18 +27,20 @@ TRIMS = (Trim(10, 128, 600), Trim(10, 40, 500), Trim(5, 40, 500), Trim(3, 40, 40
 """Tried in this order until the page is small enough."""
 
 
-def _package_file(name: str) -> str:
+def package_file(name: str) -> str:
+    """The text of a file that ships beside this module."""
     return resources.files("mneme.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _csp_hash(text: str) -> str:
+def csp_hash(text: str) -> str:
+    """How a Content-Security-Policy names an inline style or script that it allows."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=DictLoader({name: _package_file(name) for name in ("page.html.j2", "parts.html.j2")}),
+        loader=DictLoader({name: package_file(name) for name in ("page.html.j2", "parts.html.j2")}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -57,7 +59,7 @@ def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
 
 def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimmed: bool) -> str | None:
     """The page, or None where it would be too large; the examples alone are asked first, because they are most of it."""
-    style, script = _package_file("style.css"), _package_file("page.js")
+    style, script = package_file("style.css"), package_file("page.js")
     effects = wording.by_probability(report)
     limits = figures.axis_limits(effects)
     latents = _shown_latents(report, trim)
@@ -76,7 +78,7 @@ def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimme
         trim_note=trim.told() if trimmed else "",
         style=Markup(style),
         script=Markup(script),
-        csp=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; {NO_MORE}",
+        csp=f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; {NO_MORE}",
         data=Markup(data),
     )
     return page if len(page.encode()) < LARGEST_PAGE else None

@@ -1,0 +1,62 @@
+"""The page of a measurement: one self-contained HTML file without script, under the same rules of safety as the audit's."""
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from mneme.errors import BadRun
+from mneme.report import measurement_figures as figures
+from mneme.report import measurement_view as view
+from mneme.report import wording
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file
+from mneme.results.measurement import Measurement
+from mneme.runs import write_atomic
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=DictLoader({"measurement.html.j2": package_file("measurement.html.j2")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["v"] = view
+    environment.globals["w"] = wording
+    return environment.get_template("measurement.html.j2")
+
+
+def render_measurement(measurement: Measurement) -> str:
+    """The whole page. Raises BadRun where it would be larger than 5 MB (names of megabytes)."""
+    style = package_file("style.css") + package_file("measurement.css")
+    limit = figures.limit_of([change for change in measurement.changes if change.primary])
+    labels = view.tuned_labels(measurement)
+    bars = {
+        (label, row.area, row.measure): figures.change_bar(row.change, limit, row.said)
+        for label in labels
+        for row in view.rows_of(measurement, label)
+        if row.change
+    }
+    page = _template().render(
+        m=measurement,
+        labels=labels,
+        bars=bars,
+        series_chart=figures.series_chart(measurement),
+        style=Markup(style),
+        csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
+    )
+    if len(page.encode()) >= LARGEST_PAGE:
+        raise BadRun(
+            f"The page of this measurement exceeds {LARGEST_PAGE:,} bytes. Shorten names and cues; measurement.json is whole."
+        )
+    return page
+
+
+def write_measurement(measurement: Measurement, path: str | Path) -> Path:
+    """Writes the page to `path` atomically. Raises BadRun where the folder cannot be written."""
+    target = Path(path)
+    write_atomic(target, render_measurement(measurement).encode())
+    return target
