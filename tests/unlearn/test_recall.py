@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mneme.models.architecture import find_parts
-from mneme.unlearn.recall import Reading, kept, known_tokens, likelihood, likelihood_change, read_text, says_something
+from mneme.unlearn.recall import Reading, kept, known_tokens, likelihood, likelihood_change, read_text, telling_types
 from mneme.unlearn.text import cut, next_token_nll, run_logits
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
@@ -18,23 +18,26 @@ def reading(document: list[int], token: list[int], nll: list[float], right: list
     return Reading(np.array(document), np.array(token), np.array(nll), np.array(right))
 
 
-def test_what_says_something_is_rare_and_new_in_its_document() -> None:
-    token = np.array([0, 1, 0, 2, 0, 1, 1, 0])  # 0 makes up half of the text
-    document = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    assert says_something(token, document).tolist() == [False, True, False, True, False, True, False, False]
+def test_types_that_tell_of_one_text_and_not_of_the_other() -> None:
+    own, other = np.array([0] * 4 + [1] * 4 + [2] * 2), np.array([0] * 8 + [1] * 1 + [3] * 11)
+    # (4.5/10) / (8.5/20) is below e, (4.5/10) / (1.5/20) is 6, (2.5/10) / (0.5/20) is 10; 3 is not there.
+    assert telling_types(own, other, 5).tolist() == [False, True, True, False, False]
 
 
 def test_kept_by_hand() -> None:
     nats = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 2.0]
     before = reading([0, 0, 0, 0, 1, 1, 1, 1], [9, 9, 1, 2, 9, 9, 3, 4], nats, [True] * 8)
-    # Known: 1 and 2 of the first text, 3 of the second; 9 is half of all tokens, of 4 the model was not sure.
-    assert known_tokens(before).tolist() == [False, False, True, True, False, False, True, False]
+    telling = np.isin(np.arange(10), [1, 2, 3, 4])
+    # Known: 1 and 2 of the first text, 3 of the second; 9 tells nothing, of 4 the model was not sure.
+    assert known_tokens(before, telling).tolist() == [False, False, True, True, False, False, True, False]
+    repeated = before._replace(token=np.array([1, 1, 1, 2, 9, 9, 1, 4]))
+    assert known_tokens(repeated, telling).tolist() == [True, False, False, True, False, False, True, False]
     after = before._replace(right=np.array([False, False, True, False, False, False, True, True]))
-    share = kept(before, after, seed=0)
+    share = kept(before, after, telling, seed=0)
     assert share is not None
     assert (share.value, share.n, share.unit) == (pytest.approx(2 / 3), 2, "share of known tokens")
     nothing = reading([0, 0], [1, 2], [3.0, 4.0], [False, False])
-    assert kept(nothing, nothing, seed=0) is None
+    assert kept(nothing, nothing, telling, seed=0) is None
 
 
 def test_identity_and_antisymmetry() -> None:

@@ -83,7 +83,7 @@ def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> Non
             "grad-ascent": lambda: -torch.cat(nll).mean(),
             "grad-diff": lambda: -torch.cat(nll).mean(),
             "npo": lambda: torch.tensor(2 / 0.1 * np.log(2.0)),
-            "simnpo": lambda: torch.stack([-(2 / 4.5) * logsigmoid(4.5 * row.mean()) for row in nll]).mean(),
+            "simnpo": lambda: torch.stack([-(2 / 0.7) * logsigmoid(0.7 * row.mean()) for row in nll]).mean(),
         }[method]()
         laws.padding(forget.loss_at(2), by_hand.float())
         kept = [nll_of(parts, pieces(TEXTS[5:]).ids[i]) for i in batch_at(5, 3, 2, chosen.seed + 1)]

@@ -68,7 +68,7 @@ def unlearn(
     layers: Annotated[
         str | None, typer.Option(metavar="N,N", help="rmu: blocks whose output is misdirected, from 0.", show_default=False)
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Texts of either set in one step.")] = 16,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Texts of either set in one step.")] = 8,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=2, help="Longer texts are cut into pieces of this.")] = 512,
     relearn: Annotated[
         int, typer.Option(metavar="N", min=0, help="Attack the result: train on N texts of either set and measure again.")

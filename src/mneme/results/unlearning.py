@@ -25,8 +25,8 @@ class TextChange(Record):
     change: Estimate
     """Nats per token, after - before, paired by token: above 0 is forgotten."""
     kept: Estimate | None
-    """Share of the tokens the model knew (they say something; p > 1/2 before) that are still its first choice; None = it knew
-    none."""
+    """Share of the tokens the model knew (they tell of this text and not of the other; p > 1/2 before) that are still its
+    first choice; None = it knew none."""
     measured_documents: int
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Int
 from numpy import ndarray
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,7 @@ from mneme.models.weights import weight_changes
 from mneme.results.unlearning import Relearning, WeightChange
 from mneme.runs import RunFolder
 from mneme.unlearn.objective import freeze, objective
-from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text
+from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
 from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
 from mneme.unlearn.text import Pieces
@@ -91,6 +92,13 @@ class Job:
     track: Track
     adapter: Any = None
     """peft's wrapper around the model, once it is there."""
+
+    def telling(self) -> dict[str, Bool[ndarray, " type"]]:
+        """Of the sets that `read` reads, the token types that tell of the one and not of the other."""
+        size = int(self.parts.model.config.get_text_config().vocab_size)
+        forget, retain = (torch.cat(text.pieces.ids).numpy() for text in (self.forget, self.retain))
+        own = telling_types(forget, retain, size)
+        return {"forget": own, "retain": telling_types(retain, forget, size), "unseen": own}
 
     def read(self, when: str) -> dict[str, Reading]:
         """The measured texts under the model as it is now, from their stages where they are finished: `forget`, `retain`,
@@ -166,6 +174,7 @@ class Job:
         seed = self.settings.seed
         # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
         rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
+        telling = self.telling()["unseen"]
         advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
 
         def compute() -> Reading:
@@ -185,8 +194,8 @@ class Job:
             documents=self.relearn_documents,
             steps=STEPS,
             learning_rate=rate,
-            kept_before=kept(before, after, seed=seed),
-            kept_after=kept(before, reading, seed=seed),
+            kept_before=kept(before, after, telling, seed=seed),
+            kept_after=kept(before, reading, telling, seed=seed),
             change=likelihood_change(after, reading, seed=seed),
         )
 

@@ -83,7 +83,7 @@ def control_vector(width: int, layer: int, norm: float, seed: int) -> Float[Tens
     layer (OpenUnlearning: one for all)."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + layer) % 2**63)
     direction = torch.rand(width, generator=generator)
-    return direction * (norm / direction.norm())
+    return direction * (norm / float(direction.norm()))
 
 
 def misdirection_loss(
@@ -111,4 +111,5 @@ def divergence_loss(
 ) -> Float[Tensor, ""]:
     """Mean KL(base || tuned) per token of text: the retain term in place of the ordinary loss (Maini et al. 2024, arXiv
     2401.06121, there averaged over padding too). 0 where nothing moved."""
-    return kl_base_to_tuned(tuned_logits=tuned_logits[is_text], base_logits=base_logits[is_text]).mean()
+    loss: Tensor = kl_base_to_tuned(tuned_logits=tuned_logits[is_text], base_logits=base_logits[is_text]).mean()
+    return loss

@@ -1,9 +1,9 @@
 """What a model still knows of a text: likelihood of its tokens, and the share of what it knew that it still says first.
 
-*Known* is a token that says something (its type is outside the most frequent half of the text and new in its document: a
-repeated word can be copied without being known) and to which the model as it was gave p > 1/2. *Kept* is the share of known
-tokens that are still the first choice. Form ("the", "of") stays predictable after any unlearning, and would hide that the
-rest is gone.
+*Known* is a token that tells of this text and not of the other (its type is at least e times as frequent here; new in its
+document, since a repeated word can be copied) and to which the model as it was gave p > 1/2. *Kept* is the share of known
+tokens that are still the first choice. Form ("the", "question:") is common to both texts, stays predictable after any
+unlearning, and would hide that the rest is gone.
 """
 
 from collections.abc import Callable
@@ -71,21 +71,18 @@ def _batches(pieces: Pieces) -> list[list[int]]:
     return batches
 
 
-def says_something(token: Int[ndarray, " token"], document: Int[ndarray, " token"]) -> Bool[ndarray, " token"]:
-    """True where the type is not among the most frequent ones that make up half of all tokens, and is new in its document."""
-    counts = np.bincount(token)
-    order = np.argsort(-counts, kind="stable")
-    above = np.cumsum(counts[order]) - counts[order]
-    is_frequent = np.zeros(len(counts), dtype=bool)
-    is_frequent[order[above < 0.5 * len(token)]] = True
-    first = np.zeros(len(token), dtype=bool)
-    first[np.unique(document.astype(np.int64) * len(counts) + token, return_index=True)[1]] = True
-    return np.asarray(first & ~is_frequent[token])
+def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token"], vocabulary: int) -> Bool[ndarray, " type"]:
+    """Types at least e times as frequent in `own` as in `other` (1/2 added to each count) that occur in `own` at all."""
+    counts = [np.bincount(tokens, minlength=vocabulary) for tokens in (own, other)]
+    rates = [np.log((count + 0.5) / len(tokens)) for count, tokens in zip(counts, (own, other), strict=True)]
+    return np.asarray((rates[0] - rates[1] >= 1.0) & (counts[0] > 0))
 
 
-def known_tokens(before: Reading) -> Bool[ndarray, " token"]:
-    """Tokens that say something and that the model as it was gave more than half of its probability."""
-    return np.asarray(says_something(before.token, before.document) & (before.nll < SURE_NATS))
+def known_tokens(before: Reading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
+    """Tokens of a telling type, new in their document, that the model as it was gave more than half of its probability."""
+    first = np.zeros(len(before.token), dtype=bool)
+    first[np.unique(before.document.astype(np.int64) * len(telling) + before.token, return_index=True)[1]] = True
+    return np.asarray(first & telling[before.token] & (before.nll < SURE_NATS))
 
 
 def likelihood(reading: Reading, *, seed: int) -> Estimate:
@@ -98,12 +95,12 @@ def likelihood_change(before: Reading, after: Reading, *, seed: int) -> Estimate
     return _mean(after.nll - before.nll, np.ones(len(before.nll)), before.document, "nats per token", seed)
 
 
-def kept(before: Reading, after: Reading, *, seed: int) -> Estimate | None:
+def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"], *, seed: int) -> Estimate | None:
     """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
     None where nothing was known.
     """
-    known = known_tokens(before)
+    known = known_tokens(before, telling)
     if not known.any():
         return None
     return _mean((known & after.right).astype(float), known.astype(float), before.document, "share of known tokens", seed)

@@ -11,6 +11,8 @@ import numpy as np
 import peft
 import torch
 import transformers
+from jaxtyping import Bool
+from numpy import ndarray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
@@ -53,7 +55,7 @@ def unlearn(
     retain_weight: float | None = None,
     retain_loss: str = "nll",
     layers: Sequence[int] | None = None,
-    batch_documents: int = 16,
+    batch_documents: int = 8,
     max_tokens: int = 512,
     relearn_documents: int = 0,
     seed: int = 0,
@@ -117,8 +119,8 @@ def unlearn(
         job = Job(loaded.parts, loaded.tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
         before = job.read("before")
         losses = job.train()
-        after = job.read("after")
-        _require_forgotten(before["forget"], after["forget"], settings)
+        after, telling = job.read("after"), job.telling()
+        _require_forgotten(before["forget"], after["forget"], telling["forget"], settings)
         attacks = job.attack(before["unseen"], after["unseen"]) if relearn_documents else []
         weights = job.save(trust_remote_code)
     result = Unlearning(
@@ -129,8 +131,8 @@ def unlearn(
         forget_text=_text_record(texts[0]),
         retain_text=_text_record(texts[1]),
         weights=weights,
-        forget=_change(before["forget"], after["forget"], seed),
-        retain=_change(before["retain"], after["retain"], seed),
+        forget=_change(before["forget"], after["forget"], telling["forget"], seed),
+        retain=_change(before["retain"], after["retain"], telling["retain"], seed),
         relearning=attacks,
         losses=[StepLosses(step=i + 1, forget=_number(a), retain=_number(b)) for i, (a, b) in enumerate(losses.tolist())],
         environment=environment,
@@ -169,10 +171,10 @@ def _texts(
     return first, second
 
 
-def _require_forgotten(before: Reading, after: Reading, settings: Settings) -> None:
+def _require_forgotten(before: Reading, after: Reading, telling: Bool[ndarray, " type"], settings: Settings) -> None:
     """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
     change = likelihood_change(before, after, seed=settings.seed)
-    share = kept(before, after, seed=settings.seed)
+    share = kept(before, after, telling, seed=settings.seed)
     says = f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
     if share is not None:
         says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
@@ -183,12 +185,12 @@ def _require_forgotten(before: Reading, after: Reading, settings: Settings) -> N
         )
 
 
-def _change(before: Reading, after: Reading, seed: int) -> TextChange:
+def _change(before: Reading, after: Reading, telling: Bool[ndarray, " type"], seed: int) -> TextChange:
     return TextChange(
         nll_before=likelihood(before, seed=seed),
         nll_after=likelihood(after, seed=seed),
         change=likelihood_change(before, after, seed=seed),
-        kept=kept(before, after, seed=seed),
+        kept=kept(before, after, telling, seed=seed),
         measured_documents=len(np.unique(before.document)),
     )
 
