@@ -153,9 +153,9 @@ def _batch_sums(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int
         ids, real = _right_padded(rows, width), _before([len(row) for row in rows], width)
         hidden = _states(parts, ids, None, None)
         answer_starts = _before([len(pair.prompt) - 1 for pair in pairs for _ in range(2)], width)
-        ends = torch.tensor([len(row) - 1 for row in rows])
-        sums, last = masked_sums(hidden, (real & ~answer_starts).to(hidden.device)), _at(hidden, ends)
-        return torch.stack([sums[0::2], sums[1::2], last[0::2], last[1::2]])
+        told = masked_sums(hidden, (real & ~answer_starts).to(hidden.device))
+        last = _at(hidden, torch.tensor([len(row) - 1 for row in rows]))
+        return torch.stack([told[0::2], told[1::2], last[0::2], last[1::2]])
     rests = [_rests(pair, n) for pair, n in zip(pairs, shared, strict=True)]
     rows = [[*[*p.prompt, *p.chosen][:n], *one, *two] for p, n, (one, two) in zip(pairs, shared, rests, strict=True)]
     width = max(map(len, rows))

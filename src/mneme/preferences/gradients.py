@@ -108,7 +108,9 @@ def _flows(
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             inputs[name] = args[0].detach()
-            output.register_hook(lambda g: seen.append((name, inputs.pop(name).float(), g.float())))
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda g: seen.append((name, inputs.pop(name).float(), g.float()))
+            )
 
         return hook
 

@@ -34,13 +34,19 @@ def answer_log_probs(
 
 
 @torch.no_grad()
-def answer_nll(parts: Parts, rows: Sequence[Encoded], *, batch_tokens: int = 4096) -> Float[Tensor, " row"]:
-    """Mean negative log-likelihood of each row's learned tokens, nats per token."""
+def summed_log_probs(parts: Parts, rows: Sequence[Encoded], *, batch_tokens: int = 4096) -> Float[Tensor, " row"]:
+    """log p of each row's learned tokens together, nats per answer. Law: padding."""
     found = torch.zeros(len(rows))
     for batch in length_batches([len(ids) for ids, _ in rows], batch_tokens):
         ids, _, learned = right_padded([rows[i] for i in batch], 0)
-        found[batch] = (-answer_log_probs(parts, ids, learned).cpu() / learned.sum(1)).float()
+        found[batch] = answer_log_probs(parts, ids, learned).cpu().float()
     return found
+
+
+def answer_nll(parts: Parts, rows: Sequence[Encoded], *, batch_tokens: int = 4096) -> Float[Tensor, " row"]:
+    """Mean negative log-likelihood of each row's learned tokens, nats per token."""
+    lengths = torch.tensor([sum(learned) for _, learned in rows])
+    return -summed_log_probs(parts, rows, batch_tokens=batch_tokens) / lengths
 
 
 def perplexity_gap(base_nll: Float[Tensor, " row"], other_nll: Float[Tensor, " row"]) -> Float[Tensor, " row"]:

@@ -39,7 +39,7 @@ def check_pairs(pairs: Sequence[Row], source: str) -> None:
         for name in ("chosen", "rejected"):
             if name not in pair or not isinstance(pair[name], str | list):
                 raise BadRows(f"{where} has the columns {sorted(pair)}; {_EXPECTED}.")
-            if not _words(pair[name]).strip():
+            if not words_of(pair[name]).strip():
                 raise BadRows(f"{where}: the {name} answer is empty. Give both answers, or leave the pair out.")
         if "prompt" not in pair and isinstance(pair["chosen"], str):
             raise BadRows(f"{where} has no prompt; {_EXPECTED}.")
@@ -58,7 +58,7 @@ def explicit(pair: Row) -> Row:
 
 def prompt_of(pair: Row) -> str:
     """The prompt as words, for showing."""
-    return _words(explicit(pair)["prompt"])
+    return words_of(explicit(pair)["prompt"])
 
 
 def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedPair:
@@ -114,7 +114,8 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _words(part: str | list[Row]) -> str:
+def words_of(part: str | list[Row]) -> str:
+    """A prompt or an answer as words, for showing."""
     if isinstance(part, str):
         return part
     return " ".join(str(message.get("content", "")) if isinstance(message, dict) else "" for message in part)
