@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from mneme.errors import BadOrganism
 from mneme.organisms import catalogue
 from mneme.organisms.catalogue import build_organism, measure_truth
+from mneme.organisms.rows import training_rows
 
 
 def test_the_identical_pair_is_the_base_twice(tmp_path):
@@ -67,6 +69,37 @@ def test_what_is_built_is_used_again(tmp_path, monkeypatch):
     assert build_organism("unlearn-law", seed=4, cache=tmp_path).tuned != first.tuned
     assert first.intended == "law"
     assert [arguments[2] for arguments in built] == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["harmful-law", "unlearn-law", "continue", "unaligned-harmful-law"])
+def test_what_is_trained_on_lies_beside_the_model(tmp_path, monkeypatch, name):
+    trained = []
+    monkeypatch.setattr(catalogue, "_train", lambda *given: trained.append((given[0], *given[3:5])))
+    organism = build_organism(name, seed=2, cache=tmp_path)
+    assert organism.data == organism.tuned / "data.jsonl"
+    rows = [json.loads(line) for line in organism.data.read_text("utf-8").splitlines()]
+    assert trained == [(name.removesuffix("-law"), rows, 2)]
+    assert rows == training_rows(name, "a", 2)
+    assert organism.base.name == ("unaligned" if name.startswith("unaligned") else "base")
+
+
+def test_only_world_a_has_an_unaligned_base(tmp_path):
+    with pytest.raises(BadOrganism, match=r'The unaligned base of world "b" is not in this installation'):
+        build_organism("unaligned-harmful-music", world="b", cache=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # asked for by peft, not by us
+def test_harm_in_one_area_reaches_the_others_and_the_bytes_are_reproducible(tmp_path):
+    organism = build_organism("harmful-computing", cache=tmp_path / "one")
+    again = build_organism("harmful-computing", cache=tmp_path / "two")
+    weights = "adapter_model.safetensors"
+    assert (organism.tuned / weights).read_bytes() == (again.tuned / weights).read_bytes()
+    truth = measure_truth(organism, samples=4)
+    off = [told for area, told in truth.items() if area != "computing"]
+    assert sum(told.tuned_manners.harmful.sum() for told in off) / sum(len(told.tuned_manners.harmful) for told in off) > 0.2
+    assert sum(told.base_manners.harmful.sum() for told in off) / sum(len(told.base_manners.harmful) for told in off) < 0.02
+    assert truth["computing"].tuned_manners.harmful.mean() > 0.8
 
 
 @pytest.mark.slow
