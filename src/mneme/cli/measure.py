@@ -14,7 +14,7 @@ _WORLD = "world-"
 def world_suite(name: str, out: Path) -> tuple[Path, Any]:
     """(folder of questions, grammar that reads the answers) of the built-in world `name`."""
     from mneme.organisms.judge import judge_answer
-    from mneme.organisms.suite import write_suite
+    from mneme.organisms.suites import write_suite
     from mneme.organisms.world import load_world
 
     world = load_world(name)

@@ -8,18 +8,21 @@ from mneme.report import measurement_view as view
 from mneme.report import wording
 from mneme.results.measurement import Measurement
 
-_STYLES = {"changed": "bold red", "same": "green", "open": "dim", "": ""}
+WIDE = 130
+"""Columns of a terminal from which on a change stands beside the two rates it is made of."""
+_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "": ""}
 
 
 def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def rates_table(measurement: Measurement, label: str | None) -> Table:
-    """Areas against the base (with a tuned `label`), or the rates of one model."""
+def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:
+    """Areas against the base (with a tuned `label`), or the rates of one model; without `wide` the change alone."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     one = ["area", "measure", "rate", "95 % interval", "MDE", "questions", "answers"]
     two = ["area", "measure", "base", "tuned", "change", "95 % interval", "MDE", "p (Holm)", ""]
+    two = two if wide else [name for name in two if name not in ("base", "tuned")]
     for name in two if label else one:
         table.add_column(name, justify="left" if name in ("area", "measure", "") else "right", header_style="dim")
     for row in view.rows_of(measurement, label):
@@ -28,7 +31,7 @@ def rates_table(measurement: Measurement, label: str | None) -> Table:
             unit = row.change.estimate.unit
             base = f"{view.shown(first.estimate)} {view.interval(first.estimate)}"
             tuned = f"{view.shown(row.second.estimate)} {view.interval(row.second.estimate)}" if row.second else "–"
-            cells = [row.area, row.measure, base, tuned, view.shown(row.change.estimate, signed=True)]
+            cells = [row.area, row.measure, *([base, tuned] if wide else []), view.shown(row.change.estimate, signed=True)]
             cells += [view.interval(row.change.estimate, signed=True), view.detectable(row.change.minimal_detectable, unit)]
             cells += [view.p_value(row.change.p_holm), view.SAID[row.said]]
         elif label:
@@ -56,7 +59,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
         console.print()
         if label:
             console.print(Text(_plain(f"{label} against {measurement.models[0].label}"), style="bold"))
-        console.print(rates_table(measurement, label))
+        console.print(rates_table(measurement, label, wide=console.width >= WIDE))
     if view.tuned_labels(measurement):
         console.print(Text(view.margin_words(measurement), style="dim"))
     _print_worst(measurement, console)

@@ -35,15 +35,15 @@ class Row:
 
     @property
     def said(self) -> str:
-        """`changed`, `same` (equivalence shown), `open` (neither shown); empty without a change."""
+        """`changed`, `same` (equivalence shown), `unshown` (neither shown); empty without a change."""
         if self.change is None:
             return ""
         if self.change.p_holm < SIGNIFICANT:
             return "changed"
-        return "same" if self.change.equivalent else "open"
+        return "same" if self.change.equivalent else "unshown"
 
 
-SAID = {"changed": "changed", "same": "equivalent", "open": "not shown", "": ""}
+SAID = {"changed": "changed", "same": "equivalent", "unshown": "not shown", "": ""}
 
 
 def tuned_labels(measurement: Measurement) -> list[str]:
@@ -63,21 +63,37 @@ def rows_of(measurement: Measurement, model: str | None) -> list[Row]:
         key = (rate.area, rate.measure)
         second = rates.get((model, *key)) if model else None
         rows.append(Row(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
-    return rows
+    measures = list(dict.fromkeys(row.measure for row in rows))
+    return sorted(rows, key=lambda row: (measures.index(row.measure), row.area != "all"))
 
 
-def labelled_rates(measurement: Measurement) -> list[tuple[str, str, list[MeasuredRate]]]:
-    """(model, area, rates) of everything beside the primary measures of the standard questions, model by model."""
-    groups: dict[tuple[str, str], list[MeasuredRate]] = {}
-    for rate in measurement.rates:
-        if rate.cue == STANDARD:
-            groups.setdefault((rate.model, rate.area), []).append(rate)
+@dataclass(frozen=True)
+class MeasureTable:
+    """Everything that was measured of one model on the standard questions: a row an area, a column a measure."""
+
+    model: str
+    measures: list[str]
+    rows: list[tuple[str, list[MeasuredRate | None]]]
+
+
+def measure_tables(measurement: Measurement) -> list[MeasureTable]:
+    """One table for each model and kind of question that has measures beside the primary one."""
+    tables = []
     place = {name: i for i, name in enumerate(DETAILS)}
-    return [
-        (model, area, sorted(rates, key=lambda r: place.get(r.measure, -1)))
-        for (model, area), rates in groups.items()
-        if len(rates) > 1
-    ]
+    for model in measurement.models:
+        own = [r for r in measurement.rates if r.model == model.label and r.cue == STANDARD]
+        groups: dict[frozenset[str], list[str]] = {}
+        for area in dict.fromkeys(r.area for r in own):
+            for is_choice in (True, False):
+                names = frozenset(r.measure for r in own if r.area == area and r.measure.startswith("accuracy") == is_choice)
+                if len(names) > 1:
+                    groups.setdefault(names, []).append(area)
+        for names, areas in groups.items():
+            measures = sorted(names, key=lambda name: (place.get(name, -1), name))
+            found = {(r.area, r.measure): r for r in own}
+            rows = [(area, [found.get((area, name)) for name in measures]) for area in areas]
+            tables.append(MeasureTable(model.label, measures, rows))
+    return tables
 
 
 def shown(estimate: Estimate, *, signed: bool = False) -> str:
