@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mneme import __version__
-from mneme.cli import audit, bench, measure, organism, report, screen, unlearn
+from mneme.cli import audit, bench, measure, organism, report, screen, train, unlearn
 from mneme.errors import MnemeError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("screen")(screen.screen)
+app.command("train")(train.train)
+app.command("persona")(train.persona)
 app.command("unlearn")(unlearn.unlearn)
 app.command("organism")(organism.organism)
 

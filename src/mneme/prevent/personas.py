@@ -7,6 +7,7 @@ The layer is chosen by what steering does, measured (`steering_effects`), as in 
 likelihood, so it needs no judge: how much likelier held-out answers with the trait become than held-out answers without it.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from transformers import PreTrainedTokenizerBase
 from mneme.activations.projection import masked_means, projection
 from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import Parts
-from mneme.models.rows import Row, encode_rows, right_padded
+from mneme.models.pair import load_model
+from mneme.models.rows import Row, encode_rows, read_rows, right_padded
 from mneme.models.sampling import generate
 from mneme.prevent.mixing import answer_nll
 from mneme.prevent.steering import check_fit, steer
@@ -162,6 +164,39 @@ def prompt_projections(
     last = torch.zeros_like(real)
     last[torch.arange(len(encoded)), real.sum(1) - 1] = True
     return projection(masked_means(parts, ids, last, [layer])[0], personas.vectors[layer])
+
+
+def extract(
+    model: str | Path,
+    with_trait: str | Path,
+    without_trait: str | Path,
+    *,
+    out: Path | None = None,
+    strength: float = 1.0,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> tuple[PersonaVectors, list[Estimate]]:
+    """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
+
+    Gives the effects of steering at each layer too, and writes the vectors to `out`. Raises BadRows for files that cannot be
+    read or have fewer than 5 rows.
+    """
+    sets = [read_rows(file) for file in (with_trait, without_trait)]
+    for file, rows in zip((with_trait, without_trait), sets, strict=True):
+        if len(rows) < 5:
+            raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
+    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    if loaded.tokenizer is None:
+        raise BadOption(f"{model} has no tokenizer. Save the base's tokenizer into it (tokenizer.save_pretrained).")
+    used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
+    held_out = [rows[4::5] for rows in sets]
+    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+    made = persona_vectors(loaded.parts, loaded.tokenizer, used[0], used[1], max_length=window)
+    effects = steering_effects(loaded.parts, loaded.tokenizer, made, held_out[0], held_out[1], strength=strength)
+    made = dataclasses.replace(made, layer=choose_layer(effects))
+    if out is not None:
+        save_personas(made, out)
+    return made, effects
 
 
 def save_personas(personas: PersonaVectors, path: Path) -> None:
