@@ -32,11 +32,11 @@ BATCH_TOKENS = 4096
 class ChoiceScores:
     """Log-likelihood of every choice of every question, question by question."""
 
-    sums: list[Float[ndarray, " choice"]]
+    sums: list[Float[ndarray, " _"]]
     """Nats, over all tokens of the choice."""
     ids: list[list[tuple[int, ...]]]
     """Token ids of every choice, as they follow the prompt."""
-    characters: list[Int[ndarray, " choice"]]
+    characters: list[Int[ndarray, " _"]]
 
     def picks(self, per: Literal["choice", "token", "character"] = "choice") -> Int[ndarray, " question"]:
         """Index of the likeliest choice of every question; `per` token or character the sums are divided by their length."""
