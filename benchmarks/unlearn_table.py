@@ -7,7 +7,7 @@ entities are in the forget text); for the unlinked area it is an area with no ti
 tie from one of being left out.
 
 Knowledge is read off by questions (180 an area) that are in no text: the likeliest next word has to be the answer; chance is
-1 over the number of values a relation has. Intervals resample entities. Relearning fine-tunes the unlearned model (50 steps)
+1 over the number of values a relation has. Intervals are clustered by entity. Relearning fine-tunes the unlearned model (50 steps)
 on 10 or 50 documents about one half of the area's entities, or on 50 documents of other areas, and asks about the other half
 of the entities. The audit reads the pair with the corpus and areas of the world, and is not told what was left out.
 
@@ -38,7 +38,7 @@ from mneme.organisms.grammar import Question, area_documents, documents, fact_qu
 from mneme.organisms.world import WORD, World, load_world
 from mneme.results import Estimate
 from mneme.runs import key_of, write_atomic
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_rate
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
 from mneme.unlearn.settings import METHODS, PUBLISHED, PUBLISHED_WIDTH, Method
@@ -54,7 +54,7 @@ CODE = Path(__file__).parents[1] / "src" / "mneme" / "unlearn"
 
 
 def accuracy(parts: Parts, tokenizer: PreTrainedTokenizerBase, questions: list[Question], world: World) -> Estimate:
-    """Share of the questions whose answer is the likeliest next token, entities resampled."""
+    """Share of the questions whose answer is the likeliest next token, clustered by entity."""
     entity = [next(word for word in WORD.findall(q.prompt) if word in entities_of(world, q.area)) for q in questions]
     prompts = [tokenizer(q.prompt)["input_ids"] for q in questions]
     answers = tokenizer.convert_tokens_to_ids([q.answer for q in questions])
@@ -66,7 +66,7 @@ def accuracy(parts: Parts, tokenizer: PreTrainedTokenizerBase, questions: list[Q
             right[index] = (logits.argmax(-1) == torch.tensor([answers[i] for i in index])).numpy()
     names, cluster = np.unique(entity, return_inverse=True)
     asked = np.bincount(cluster, minlength=len(names)).astype(float)
-    return ratio_of_sums(np.bincount(cluster, weights=right, minlength=len(names)), asked, "accuracy", seed=0)
+    return clustered_rate(np.bincount(cluster, weights=right, minlength=len(names)), asked, "accuracy").estimate
 
 
 def entities_of(world: World, area: str) -> set[str]:

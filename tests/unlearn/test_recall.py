@@ -33,11 +33,11 @@ def test_kept_by_hand() -> None:
     repeated = before._replace(token=np.array([1, 1, 1, 2, 9, 9, 1, 4]))
     assert known_tokens(repeated, telling).tolist() == [True, False, False, True, False, False, True, False]
     after = before._replace(right=np.array([False, False, True, False, False, False, True, True]))
-    share = kept(before, after, telling, seed=0)
+    share = kept(before, after, telling)
     assert share is not None
     assert (share.value, share.n, share.unit) == (pytest.approx(2 / 3), 2, "share of known tokens")
     nothing = reading([0, 0], [1, 2], [3.0, 4.0], [False, False])
-    assert kept(nothing, nothing, telling, seed=0) is None
+    assert kept(nothing, nothing, telling) is None
 
 
 def test_identity_and_antisymmetry() -> None:

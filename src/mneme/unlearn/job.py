@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from mneme.activations.corpus import Documents
 from mneme.errors import BadRun, UnlearningFailed
@@ -150,12 +151,7 @@ class Job:
         draft, final = self.run.stages / "model", self.run.folder / "model"
         shutil.rmtree(draft, ignore_errors=True)
         try:
-            if self.adapter is not None:
-                self.adapter.peft_config[self.adapter.active_adapter].base_model_name_or_path = _reachable(self.name)
-                self.adapter.save_pretrained(draft)
-            else:
-                self.parts.model.save_pretrained(draft, safe_serialization=True)
-                self.tokenizer.save_pretrained(draft)
+            self._write(draft)
             pair = load_pair(self.folder, draft, trust_remote_code=trust_remote_code)
             changes = weight_changes(pair, rank_limit=0)
             shutil.rmtree(final, ignore_errors=True)
@@ -166,6 +162,21 @@ class Job:
                 "training is kept."
             ) from error
         return WeightChange(changed_tensors=changes.changed, total_tensors=changes.total, relative=changes.relative_change)
+
+    def _write(self, folder: Path) -> None:
+        """The adapter, or the model with its tokenizer, as Hugging Face files."""
+        if self.adapter is not None:
+            self.adapter.peft_config[self.adapter.active_adapter].base_model_name_or_path = _reachable(self.name)
+            self.adapter.save_pretrained(folder)
+            return
+        shows_bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            self.parts.model.save_pretrained(folder, safe_serialization=True)
+        finally:
+            if shows_bars:
+                logging.enable_progress_bar()
+        self.tokenizer.save_pretrained(folder)
 
     def _attacks(self) -> tuple[list[Attack], Pieces]:
         return plan_attacks(self.forget.pieces, self.retain.pieces, self.relearn_documents, self.settings.seed)
@@ -194,8 +205,8 @@ class Job:
             documents=self.relearn_documents,
             steps=STEPS,
             learning_rate=rate,
-            kept_before=kept(before, after, telling, seed=seed),
-            kept_after=kept(before, reading, telling, seed=seed),
+            kept_before=kept(before, after, telling),
+            kept_after=kept(before, reading, telling),
             change=likelihood_change(after, reading, seed=seed),
         )
 

@@ -17,7 +17,7 @@ from numpy import ndarray
 from mneme.models.architecture import Parts
 from mneme.results import Estimate
 from mneme.runs import Arrays
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_rate, ratio_of_sums
 from mneme.unlearn.text import Pieces, next_token_nll, padded, run_logits
 
 SURE_NATS = float(np.log(2.0))
@@ -87,15 +87,15 @@ def known_tokens(before: Reading, telling: Bool[ndarray, " type"]) -> Bool[ndarr
 
 def likelihood(reading: Reading, *, seed: int) -> Estimate:
     """Mean nats per token, clustered by document."""
-    return _mean(reading.nll, np.ones(len(reading.nll)), reading.document, "nats per token", seed)
+    return _mean_nats(reading.nll, reading.document, seed)
 
 
 def likelihood_change(before: Reading, after: Reading, *, seed: int) -> Estimate:
     """Mean nats per token, after - before, paired by token and clustered by document; above 0 is forgotten. Identity: 0."""
-    return _mean(after.nll - before.nll, np.ones(len(before.nll)), before.document, "nats per token", seed)
+    return _mean_nats(after.nll - before.nll, before.document, seed)
 
 
-def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"], *, seed: int) -> Estimate | None:
+def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"]) -> Estimate | None:
     """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
     None where nothing was known.
@@ -103,13 +103,13 @@ def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"], *, se
     known = known_tokens(before, telling)
     if not known.any():
         return None
-    return _mean((known & after.right).astype(float), known.astype(float), before.document, "share of known tokens", seed)
+    size = int(before.document.max()) + 1
+    counts = np.bincount(before.document, weights=known, minlength=size)
+    hits = np.bincount(before.document, weights=known & after.right, minlength=size)
+    return clustered_rate(hits, counts, "share of known tokens").estimate
 
 
-def _mean(
-    values: Float[ndarray, " token"], weights: Float[ndarray, " token"], document: Int[ndarray, " token"], unit: str, seed: int
-) -> Estimate:
-    size = int(document.max()) + 1
-    sums = np.bincount(document, weights=values, minlength=size)
-    counts = np.bincount(document, weights=weights, minlength=size)
-    return ratio_of_sums(sums[counts > 0], counts[counts > 0], unit, seed=seed)
+def _mean_nats(values: Float[ndarray, " token"], document: Int[ndarray, " token"], seed: int) -> Estimate:
+    counts = np.bincount(document)
+    sums = np.bincount(document, weights=values)
+    return ratio_of_sums(sums[counts > 0], counts[counts > 0].astype(np.float64), "nats per token", seed=seed)

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 import mneme
 from mneme.activations.corpus import read_corpus
 from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
+from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
 from mneme.models.pair import load_model
 from mneme.results.unlearning import (
@@ -36,6 +37,7 @@ from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
 from mneme.unlearn.settings import PUBLISHED, Settings, settings_for
 from mneme.unlearn.text import cut
+from mneme.unlearn.training import Losses
 
 STILL_KNOWN = 0.5
 """The forget set is still answered where more than so much of what was known of it is certainly kept."""
@@ -82,27 +84,25 @@ def unlearn(
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
-    loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{model} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
-    texts = _texts(forget, retain, loaded.tokenizer, max_tokens, relearn_documents)
+    parts, tokenizer = _loaded(folder, device, trust_remote_code)
+    texts = _texts(forget, retain, tokenizer, max_tokens, relearn_documents)
     settings = settings_for(
         method,
-        width=loaded.parts.width,
-        n_layers=len(loaded.parts.blocks),
+        width=parts.width,
+        n_layers=len(parts.blocks),
         steps=steps,
         learning_rate=learning_rate,
         beta=beta,
         forget_weight=forget_weight,
         retain_weight=retain_weight,
         retain_loss=retain_loss,
-        layers=tuple(layers) if layers else None,
+        layers=layers,
         batch_documents=batch_documents,
         lora_rank=lora,
         seed=seed,
     )
-    require_room(Path(out), disk_bytes(loaded.parts, settings))
-    console.print(say_plan(loaded.parts, settings, *texts, relearn_documents))
+    require_room(Path(out), disk_bytes(parts, settings))
+    console.print(say_plan(parts, settings, *texts, relearn_documents))
     environment = _environment(device)
     command: dict[str, Any] = {
         "command": "unlearn",
@@ -116,7 +116,7 @@ def unlearn(
     }
     run = RunFolder(Path(out), command)
     with _progress(console) as track:
-        job = Job(loaded.parts, loaded.tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
+        job = Job(parts, tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
         before = job.read("before")
         losses = job.train()
         after, telling = job.read("after"), job.telling()
@@ -134,11 +134,19 @@ def unlearn(
         forget=_change(before["forget"], after["forget"], telling["forget"], seed),
         retain=_change(before["retain"], after["retain"], telling["retain"], seed),
         relearning=attacks,
-        losses=[StepLosses(step=i + 1, forget=_number(a), retain=_number(b)) for i, (a, b) in enumerate(losses.tolist())],
+        losses=_steps(losses),
         environment=environment,
     )
     run.finish({"unlearn.json": result.to_json().encode()})
     return result
+
+
+def _loaded(folder: Path, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
+    """The model and its tokenizer, which it has to have."""
+    loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    if loaded.tokenizer is None:
+        raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
+    return loaded.parts, loaded.tokenizer
 
 
 def _texts(
@@ -174,7 +182,7 @@ def _texts(
 def _require_forgotten(before: Reading, after: Reading, telling: Bool[ndarray, " type"], settings: Settings) -> None:
     """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
     change = likelihood_change(before, after, seed=settings.seed)
-    share = kept(before, after, telling, seed=settings.seed)
+    share = kept(before, after, telling)
     says = f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
     if share is not None:
         says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
@@ -190,7 +198,7 @@ def _change(before: Reading, after: Reading, telling: Bool[ndarray, " type"], se
         nll_before=likelihood(before, seed=seed),
         nll_after=likelihood(after, seed=seed),
         change=likelihood_change(before, after, seed=seed),
-        kept=kept(before, after, telling, seed=seed),
+        kept=kept(before, after, telling),
         measured_documents=len(np.unique(before.document)),
     )
 
@@ -204,8 +212,9 @@ def _text_record(text: Text) -> UnlearningText:
     )
 
 
-def _number(loss: float) -> float | None:
-    return None if np.isnan(loss) else loss
+def _steps(losses: Losses) -> list[StepLosses]:
+    numbers = [[None if np.isnan(loss) else loss for loss in row] for row in losses.tolist()]
+    return [StepLosses(step=step, forget=forget, retain=retain) for step, (forget, retain) in enumerate(numbers, start=1)]
 
 
 def _environment(device: str) -> UnlearningEnvironment:

@@ -11,6 +11,7 @@ and 100 it forgets. undial without a retain term lost half of all other facts. s
 answers (TOFU), stops at one nat a token, which running text reaches without its facts being gone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,7 +78,7 @@ def settings_for(
     forget_weight: float | None,
     retain_weight: float | None,
     retain_loss: str,
-    layers: tuple[int, ...] | None,
+    layers: Sequence[int] | None,
     batch_documents: int,
     lora_rank: int | None,
     seed: int,
@@ -113,7 +114,7 @@ def settings_for(
     return chosen
 
 
-def _layers(method: Method, layers: tuple[int, ...] | None, n_layers: int) -> tuple[int, ...]:
+def _layers(method: Method, layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     if method != "rmu":
         if layers:
             raise BadOption(
@@ -124,7 +125,7 @@ def _layers(method: Method, layers: tuple[int, ...] | None, n_layers: int) -> tu
         if not 0 <= layer < n_layers:
             raise BadOption(f"No layer {layer}: this model has {n_layers} blocks, so layers go from 0 to {n_layers - 1}.")
     # Published: after block 7 of 32.
-    return layers or (round(7 / 31 * (n_layers - 1)),)
+    return tuple(layers or ()) or (round(7 / 31 * (n_layers - 1)),)
 
 
 def _check_ranges(chosen: Settings) -> None:
