@@ -4,7 +4,6 @@ AUROC with ties as half (Mann & Whitney 1947). Average precision as the step sum
 (no interpolation). Expected calibration error over ten bins of equal width (Naeini et al. 2015; Guo et al. 2017).
 """
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,102 +30,95 @@ class Judged(NamedTuple):
     """Number of the pair that each cell is of."""
 
 
-def auroc(score: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weight: Float[ndarray, " cell"]) -> float | None:
-    """Chance that a true cell scores above a false one, ties half; None where either kind is missing."""
-    positive, negative = weight * true, weight * ~true
-    if positive.sum() == 0 or negative.sum() == 0:
-        return None
-    _, rank = np.unique(score, return_inverse=True)
-    above = np.bincount(rank, weights=positive)
-    below = np.bincount(rank, weights=negative)
-    beaten = np.cumsum(below) - below / 2
-    return float((above * beaten).sum() / (positive.sum() * negative.sum()))
+Weights = Float[ndarray, "resample cell"]
+"""How often each cell counts; one row of ones is the plain figure."""
+Values = Float[ndarray, " resample"]
+"""A figure for every row of weights; NaN where it has no value."""
 
 
-def average_precision(
-    score: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weight: Float[ndarray, " cell"]
-) -> float | None:
-    """Sum over thresholds, from the top, of (recall gained) x (precision there); None without true cells."""
-    if (weight * true).sum() == 0:
-        return None
-    _, rank = np.unique(-score, return_inverse=True)
-    hits = np.bincount(rank, weights=weight * true)
-    said = np.bincount(rank, weights=weight)
-    precision = np.cumsum(hits) / np.maximum(np.cumsum(said), 1e-30)
-    return float((hits * precision).sum() / hits.sum())
+def auroc(score: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weights: Weights) -> Values:
+    """Chance that a true cell scores above a false one, ties half; no value where either kind is missing."""
+    order, start = _by_score(score)
+    above = np.add.reduceat((weights * true)[:, order], start, axis=1)
+    below = np.add.reduceat((weights * ~true)[:, order], start, axis=1)
+    beaten = np.cumsum(below, axis=1) - below / 2
+    return _ratio((above * beaten).sum(axis=1), above.sum(axis=1) * below.sum(axis=1))
 
 
-def expected_calibration_error(
-    probability: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weight: Float[ndarray, " cell"]
-) -> float:
+def average_precision(score: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weights: Weights) -> Values:
+    """Sum over thresholds, from the top, of (recall gained) x (precision there); no value without true cells."""
+    order, start = _by_score(-score)
+    hits = np.add.reduceat((weights * true)[:, order], start, axis=1)
+    said = np.add.reduceat(weights[:, order], start, axis=1)
+    precision = np.cumsum(hits, axis=1) / np.maximum(np.cumsum(said, axis=1), 1e-30)
+    return _ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
+
+
+def _by_score(score: Float[ndarray, " cell"]) -> tuple[Int[ndarray, " cell"], Int[ndarray, " tie"]]:
+    """Ascending order, and where each distinct score starts in it."""
+    order = np.argsort(score, kind="stable")
+    return order, np.unique(score[order], return_index=True)[1]
+
+
+def expected_calibration_error(probability: Float[ndarray, " cell"], true: Bool[ndarray, " cell"], weights: Weights) -> Values:
     """Mean over cells of |mean P - share true| of their bin; ten bins of equal width, 1 in the last."""
-    bins = np.minimum((probability * _BINS).astype(int), _BINS - 1)
-    total = np.bincount(bins, weights=weight, minlength=_BINS)
-    said = np.bincount(bins, weights=weight * probability, minlength=_BINS)
-    was = np.bincount(bins, weights=weight * true, minlength=_BINS)
-    return float(np.abs(said - was).sum() / total.sum())
+    inside = np.minimum((probability * _BINS).astype(int), _BINS - 1)[:, None] == np.arange(_BINS)
+    gap = weights @ (inside * (probability - true)[:, None])
+    return _ratio(np.abs(gap).sum(axis=1), weights.sum(axis=1))
 
 
-def figures(judged: Judged, weight: Float[ndarray, " cell"]) -> dict[str, float]:
-    """Every figure that has a value. `weight`: how often each cell counts (resampling)."""
+def figures(judged: Judged, weights: Weights) -> dict[str, Values]:
+    """Every figure, for every row of weights."""
     p, true = judged.probability, judged.material
     said = p >= SAID
-    hit, miss = (weight * (said & true)).sum(), (weight * (~said & true)).sum()
-    alarm, rest = (weight * (said & ~true)).sum(), (weight * (~said & ~true)).sum()
-    found: dict[str, float | None] = {
-        "accuracy": _ratio(hit + rest, weight.sum()),
-        "balanced accuracy": _mean_of(_ratio(hit, hit + miss), _ratio(rest, rest + alarm)),
+    hit, miss = weights @ (said & true), weights @ (~said & true)
+    alarm, rest = weights @ (said & ~true), weights @ (~said & ~true)
+    cells = weights.sum(axis=1)
+    return {
+        "accuracy": _ratio(hit + rest, cells),
+        "balanced accuracy": (_ratio(hit, hit + miss) + _ratio(rest, rest + alarm)) / 2,
         "precision": _ratio(hit, hit + alarm),
         "recall": _ratio(hit, hit + miss),
         "F1": _ratio(2 * hit, 2 * hit + miss + alarm),
-        "AUROC": auroc(p, true, weight),
-        "average precision": average_precision(p, true, weight),
-        "Brier": _ratio((weight * (p - true) ** 2).sum(), weight.sum()),
-        "ECE": expected_calibration_error(p, true, weight) if weight.sum() else None,
+        "AUROC": auroc(p, true, weights),
+        "average precision": average_precision(p, true, weights),
+        "Brier": _ratio(weights @ (p - true) ** 2, cells),
+        "ECE": expected_calibration_error(p, true, weights),
         "false alarms": _ratio(alarm, alarm + rest),
-        "direction": _ratio((weight * (said & true & judged.direction_right)).sum(), hit),
+        "direction": _ratio(weights @ (said & true & judged.direction_right), hit),
     }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def estimates(judged: Judged, *, seed: int) -> dict[str, Estimate]:
-    """The figures with percentile intervals; pairs are resampled whole."""
+    """The figures that have a value, with percentile intervals; pairs are resampled whole."""
+    values = figures(judged, np.ones((1, len(judged.pair))))
+    drawn = figures(judged, _drawn(judged, seed))
     n = len(np.unique(judged.pair))
-    values = figures(judged, np.ones(len(judged.pair)))
-    drawn = _resampled(judged, figures, seed)
-    return {name: _estimate(value, [one[name] for one in drawn if name in one], n) for name, value in values.items()}
+    return {name: _estimate(float(value[0]), drawn[name], n) for name, value in values.items() if not np.isnan(value[0])}
 
 
 def differences(first: Judged, second: Judged, *, seed: int) -> dict[str, Estimate]:
     """Figures of `first` minus those of `second`, the same cells in the same order, the same pairs drawn for both."""
+    ones, weights = np.ones((1, len(first.pair))), _drawn(first, seed)
+    here, there = figures(first, ones), figures(second, ones)
+    drawn, other = figures(first, weights), figures(second, weights)
     n = len(np.unique(first.pair))
-    ones = np.ones(len(first.pair))
-
-    def gap(judged: Judged, weight: Float[ndarray, " cell"]) -> dict[str, float]:
-        here, there = figures(judged, weight), figures(second, weight)
-        return {name: here[name] - there[name] for name in here if name in there}
-
-    drawn = _resampled(first, gap, seed)
-    values = gap(first, ones)
-    return {name: _estimate(value, [one[name] for one in drawn if name in one], n) for name, value in values.items()}
+    return {
+        name: _estimate(float(here[name][0] - there[name][0]), drawn[name] - other[name], n)
+        for name in here
+        if not np.isnan(here[name][0] - there[name][0])
+    }
 
 
-def _resampled(
-    judged: Judged, compute: Callable[[Judged, Float[ndarray, " cell"]], dict[str, float]], seed: int
-) -> list[dict[str, float]]:
+def _drawn(judged: Judged, seed: int) -> Weights:
     names, pair = np.unique(judged.pair, return_inverse=True)
-    weights = bootstrap_weights(len(names), _RESAMPLES, seed)
-    return [compute(judged, row[pair]) for row in weights]
+    return bootstrap_weights(len(names), _RESAMPLES, seed)[:, pair]
 
 
-def _estimate(value: float, drawn: Sequence[float], n: int) -> Estimate:
-    low, high = np.quantile(np.array([*drawn, value]), [0.025, 0.975])
+def _estimate(value: float, drawn: Values, n: int) -> Estimate:
+    low, high = np.quantile(np.append(drawn[~np.isnan(drawn)], value), [0.025, 0.975])
     return Estimate(value=value, low=float(low), high=float(high), unit="share", n=n)
 
 
-def _ratio(above: float, below: float) -> float | None:
-    return float(above / below) if below > 0 else None
-
-
-def _mean_of(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else (one + other) / 2
+def _ratio(above: Values, below: Values) -> Values:
+    return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1.0), np.nan))

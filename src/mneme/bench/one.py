@@ -10,10 +10,11 @@ import numpy as np
 from rich.console import Console
 
 import mneme
-from mneme.activations.corpus import Rows, pack_rows, read_corpus
+from mneme.activations.corpus import read_corpus
 from mneme.audit.effects import area_effects
+from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
-from mneme.audit.run import ROW_LENGTH, audit
+from mneme.audit.run import audit
 from mneme.audit.screening import batch_rows_for, screen_corpus
 from mneme.bench.latents import latent_scores
 from mneme.bench.pairs import PairName
@@ -21,7 +22,7 @@ from mneme.bench.signals import Cell, Screened, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
 from mneme.organisms.catalogue import Organism, build_organism, recipe_key
-from mneme.predict.areas import Area, read_areas
+from mneme.predict.areas import read_areas
 from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
 from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
@@ -110,9 +111,8 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
 
 def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> Screened:
     documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
-    length = min(ROW_LENGTH, pair.max_positions or ROW_LENGTH)
-    rows: Rows = pack_rows(documents, pair.tokenizer, length, max_tokens=tokens)
-    areas: tuple[Area, ...] = read_areas(organism.areas)
+    rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
+    areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
     screening = screen_corpus(pair, rows, run, lambda _: None, reading.watched())
     return Screened(screening, reading, areas, rows)

@@ -2,9 +2,9 @@
 
 P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2)
 (positive-part James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair
-(midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of manner (probability where it shows), fitted
-by penalised maximum likelihood on organisms whose truth was measured, in worlds other than the one it ships to be judged on;
-see `mneme bench`, whose `--calibrate` writes `calibration.json`.
+(midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of manner (probability where it shows),
+fitted by penalised maximum likelihood on the organisms of `mneme bench`, whose truth is measured. There each world is judged
+by curves fitted on the others; the curves that ship are fitted on all of them (`benchmarks/bench_tables.py`).
 """
 
 import json

@@ -1,0 +1,97 @@
+"""The bench from end to end with predictions made by hand: what is kept, what is resumed, what is refused."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mneme.bench import run as bench_run
+from mneme.bench.run import Task, bench
+from mneme.errors import BadOption, BadOrganism
+from mneme.results.bench import Bench, BenchPair
+from mneme.runs import RunFolder
+from tests.bench.sample import judged_by_hand
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def kept(task: Task) -> BenchPair:
+    """Judged by hand, and kept as a finished pair is."""
+    pair = judged_by_hand(task)
+    command = bench_run.pair_command(task.name, seed=task.seed, timed=task.timed, tokens=task.tokens)
+    RunFolder(task.out / f"{task.name.world}-{task.name.name}-{task.name.seed}", command).finish(
+        {bench_run.RESULT: pair.model_dump_json().encode()}
+    )
+    return pair
+
+
+def test_end_to_end(tmp_path: Path) -> None:
+    console = quiet()
+    found = bench(["a", "b"], out=tmp_path, console=console, judge=judged_by_hand)
+    assert len(found.pairs) == 32
+    assert Bench.model_validate_json((tmp_path / "bench.json").read_text()) == found
+    assert json.loads((tmp_path / "bench.json").read_text())["schema"] == "mneme.bench/1"
+    assert found.cost_ratio is not None
+    assert found.cost_ratio.value == 0.25
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "32 fine-tunes of 2 worlds, 0 of them finished before; the rest takes about" in said
+
+
+def test_a_scenario_alone(tmp_path: Path) -> None:
+    found = bench(["a", "c"], scenario="null", out=tmp_path, console=quiet(), judge=judged_by_hand)
+    assert {pair.scenario for pair in found.pairs} == {"null"}
+    assert len(found.pairs) == 6
+
+
+def test_resumes_after_a_kill(tmp_path: Path) -> None:
+    """Killed in the eleventh pair; the second call judges the other 22 alone, and says what an undisturbed run says."""
+    asked: list[Task] = []
+
+    def dies(task: Task) -> BenchPair:
+        if len(asked) == 10:
+            raise KeyboardInterrupt
+        asked.append(task)
+        return kept(task)
+
+    def lives(task: Task) -> BenchPair:
+        asked.append(task)
+        return kept(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(["a", "b"], out=tmp_path, console=quiet(), judge=dies)
+    assert not (tmp_path / "bench.json").exists()
+    resumed = bench(["a", "b"], out=tmp_path, console=quiet(), judge=lives)
+    assert len(asked) == len({task.name for task in asked}) == 32
+    undisturbed = bench(["a", "b"], out=tmp_path / "again", console=quiet(), judge=judged_by_hand)
+    assert resumed.to_json() == undisturbed.to_json()
+
+
+def test_another_seed_starts_afresh(tmp_path: Path) -> None:
+    asked: list[Task] = []
+
+    def count(task: Task) -> BenchPair:
+        asked.append(task)
+        return kept(task)
+
+    for seed in (0, 0, 1):
+        bench(["a", "b"], scenario="null", out=tmp_path, seed=seed, console=quiet(), judge=count)
+    assert len(asked) == 12
+
+
+@pytest.mark.slow
+def test_several_processes_say_the_same(tmp_path: Path) -> None:
+    one = bench(["a", "b"], scenario="benign", out=tmp_path / "one", console=quiet(), judge=judged_by_hand)
+    two = bench(["a", "b"], scenario="benign", out=tmp_path / "two", jobs=2, console=quiet(), judge=judged_by_hand)
+    assert one.to_json() == two.to_json()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match="--jobs 0: expected at least 1 process"):
+        bench(["a", "b"], out=tmp_path, jobs=0, console=quiet(), judge=judged_by_hand)
+    with pytest.raises(BadOrganism, match='no world "z"'):
+        bench(["a", "z"], out=tmp_path, console=quiet(), judge=judged_by_hand)
+    assert not list(tmp_path.iterdir())
