@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mneme import __version__
-from mneme.cli import audit, bench, measure, organism, report, screen, train, unlearn
+from mneme.cli import audit, bench, dpo, measure, organism, report, screen, train, unlearn
 from mneme.errors import MnemeError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("screen")(screen.screen)
+app.command("dpo")(dpo.dpo)
 app.command("train")(train.train)
 app.command("persona")(train.persona)
 app.command("unlearn")(unlearn.unlearn)

@@ -1,0 +1,95 @@
+"""The disentanglement band on fixed pairs: will a step of preference training move both answers the right way?
+
+arXiv 2604.18239 (2026). With s_w and s_l the gradients of the mean log-probability of the chosen and of the rejected answers,
+a step of gradient flow raises the first and lowers the second exactly where r, the loss's pull over its push, lies between
+rho r* and r* / rho. It is a first-order statement about these pairs: an optimizer with momentum follows it only roughly.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from mneme.models.architecture import Parts, find_parts
+from mneme.models.rows import Row, right_padded
+from mneme.preferences.likelihood import answer_log_probs, pair_rows, summed_log_probs
+from mneme.preferences.losses import BandTest, band_test, dpo_loss, dpop_loss
+from mneme.preferences.pairs import EncodedPair, check_pairs, encode_pairs
+
+
+@dataclass(frozen=True)
+class WatchedPairs:
+    """A few pairs as one batch, with what the model said of them before training."""
+
+    model: nn.Module
+    parts: Parts
+    pairs: tuple[EncodedPair, ...]
+    ids: Int[Tensor, "batch seq"]
+    learned: Bool[Tensor, "batch seq"]
+    """Rows: all chosen answers, then all rejected ones."""
+    chosen_before: Float[Tensor, " pair"]
+    rejected_before: Float[Tensor, " pair"]
+
+    def test(self, beta: float, sft: float = 0.0, dpop: float = 0.0) -> BandTest:
+        """The band under the loss that `guard_dpo` makes, at the weights of this moment; two backward passes."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        with evaluating(self.model), torch.enable_grad():
+            now = answer_log_probs(self.parts, self.ids, self.learned)
+            chosen, rejected = now.chunk(2)
+            s_w = torch.autograd.grad(chosen.mean(), weights, retain_graph=True, allow_unused=True)
+            s_l = torch.autograd.grad(rejected.mean(), weights, allow_unused=True)
+        pull, push = self._incentives(chosen.detach(), rejected.detach(), beta, sft, dpop)
+        return band_test(_product(s_w, s_w), _product(s_l, s_l), _product(s_w, s_l), pull, push)
+
+    def now(self) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """(log p(chosen), log p(rejected)) of every pair, nats per answer."""
+        with evaluating(self.model):
+            chosen, rejected = (summed_log_probs(self.parts, side) for side in pair_rows(self.pairs))
+        return chosen, rejected
+
+    def _incentives(self, chosen: Tensor, rejected: Tensor, beta: float, sft: float, dpop: float) -> tuple[float, float]:
+        """Means of -dL/dz_w and dL/dz_l over the pairs."""
+        before = (self.chosen_before.to(chosen.device), self.rejected_before.to(chosen.device))
+        with torch.enable_grad():
+            z_w, z_l = chosen.clone().requires_grad_(), rejected.clone().requires_grad_()
+            ratios = z_w - before[0], z_l - before[1]
+            loss = (dpop_loss(*ratios, beta, dpop) if dpop else dpo_loss(*ratios, beta)).sum()
+            lengths = self.learned.sum(1).chunk(2)[0].to(chosen.device)
+            pulled, pushed = torch.autograd.grad(loss - sft * (z_w / lengths).sum(), (z_w, z_l))
+        return float(-pulled.mean()), float(pushed.mean())
+
+
+def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row]) -> WatchedPairs:
+    """Encode `pairs` and ask `model` of them: call it before training. Raises BadRows for pairs that cannot be used."""
+    check_pairs(pairs, "the watched pairs")
+    inner: Any = model.get_base_model() if hasattr(model, "disable_adapter") else model  # type: ignore[operator]
+    with evaluating(model):
+        parts = find_parts(inner)
+        window = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
+        encoded = tuple(encode_pairs(pairs, tokenizer, window, "the watched pairs"))
+        chosen, rejected = pair_rows(encoded)
+        before = [summed_log_probs(parts, side) for side in (chosen, rejected)]
+    ids, _, learned = right_padded([*chosen, *rejected], 0)
+    return WatchedPairs(model, parts, encoded, ids, learned, before[0], before[1])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode meanwhile: no dropout, no checkpointing."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _product(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:
+    """Inner product of two gradients; None where a weight has no part in either."""
+    found = (a.double() * b.double() for a, b in zip(one, other, strict=True) if a is not None and b is not None)
+    return float(sum(float(product.sum()) for product in found))
