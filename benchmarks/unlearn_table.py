@@ -7,9 +7,9 @@ entities are in the forget text); for the unlinked area it is an area with no ti
 tie from one of being left out.
 
 Knowledge is read off by questions (180 an area) that are in no text: the likeliest next word has to be the answer; chance is
-1 over the number of values a relation has. Intervals are clustered by entity. Relearning fine-tunes the unlearned model (50 steps)
-on 10 or 50 documents about one half of the area's entities, or on 50 documents of other areas, and asks about the other half
-of the entities. The audit reads the pair with the corpus and areas of the world, and is not told what was left out.
+1 over the number of values a relation has. Intervals are clustered by entity. Relearning fine-tunes the unlearned model (50
+steps) on 10 or 50 documents about one half of the area's entities, or on 50 documents of other areas, and asks about the other
+half of the entities. The audit reads the pair with the corpus and areas of the world, and is not told what was left out.
 
     python benchmarks/unlearn_table.py            every cell that is not there yet, then docs/benchmarks.md
     python benchmarks/unlearn_table.py --cell biology npo
@@ -50,7 +50,6 @@ AREAS = {"biology": "chemistry", "law": "religion"}
 FORGET, RETAIN = 240, 1500
 ATTACKS = {"related 10": 10, "related 50": 50, "unrelated 50": 50}
 RUNS = Path("runs/unlearn")
-CODE = Path(__file__).parents[1] / "src" / "mneme" / "unlearn"
 
 
 def accuracy(parts: Parts, tokenizer: PreTrainedTokenizerBase, questions: list[Question], world: World) -> Estimate:
@@ -154,16 +153,17 @@ def audit_cell(area: str, folder: Path) -> dict[str, object]:
 
 
 def cell_of(area: str, method: Method) -> dict[str, object]:
-    """One cell, read where it was measured before with the same base, texts, settings and code of unlearning."""
+    """One cell, read where it was measured before with the same base, texts and defaults. A change of the code of a method is
+    not seen: remove its folder."""
     folder = RUNS / f"{area}-{method}"
     texts = write_texts(load_world(WORLD), area, folder)
-    code = [CODE / f"{name}.py" for name in ("losses", "objective", "training", "relearning", "text")]
-    decides = {
-        "base": model_fingerprint(base_folder(WORLD)),
-        "published": str(PUBLISHED[method]),
-        "files": [path.read_text("utf-8") for path in (*texts, *code)],
-    }
-    key = key_of(decides)
+    key = key_of(
+        {
+            "base": model_fingerprint(base_folder(WORLD)),
+            "defaults": str(PUBLISHED[method]),
+            "texts": [path.read_text("utf-8") for path in texts],
+        }
+    )
     path = folder / "cell.json"
     stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if stored.get("key") != key:

@@ -132,7 +132,7 @@ def test_every_option_is_handed_over(called: dict[str, Any], tmp_path: Path) -> 
 def test_json_is_the_record_alone_on_stdout(called: dict[str, Any]) -> None:
     done = runner.invoke(app, ["unlearn", "base", "--forget", "f.txt", "--retain", "r.txt", "--json"])
     assert json.loads(done.stdout) == json.loads(sample().to_json())
-    assert "Audit it: mneme audit base runs/unlearn/model" in done.stderr
+    assert "Audit it: mneme audit base runs/unlearn/model --corpus FILE" in done.stderr
 
 
 def test_every_figure_has_its_interval_and_number() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts, find_parts
@@ -149,6 +150,17 @@ def test_rmu_trains_only_what_the_chosen_blocks_write() -> None:
     trained = prepare(parts, settings("rmu", n_layers=6, layers=(4,))).parameters
     assert sorted(trained) == [f"model.layers.{block}.mlp.down_proj.weight" for block in (2, 3, 4)]
     assert [name for name, p in parts.model.named_parameters() if p.requires_grad] == list(trained)
+
+
+def test_rmu_on_matrices_that_are_kept_the_other_way_round() -> None:
+    """GPT-2 keeps its weights as (in, out), and its feed-forward part is as wide inside as the stream times four."""
+    sizes = {"vocab_size": 92, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64}
+    torch.manual_seed(0)
+    parts = find_parts(GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=2, eos_token_id=3)).eval())
+    chosen = settings("rmu", n_layers=3, layers=(1,))
+    assert sorted(prepare(parts, chosen).parameters) == [f"transformer.h.{block}.mlp.c_proj.weight" for block in (0, 1)]
+    adapted = prepare(parts, settings("rmu", n_layers=3, layers=(1,), lora_rank=2)).parameters
+    assert {name.split(".h.")[1][0] for name in adapted} == {"0", "1"}
 
 
 def test_an_adapter_trains_nothing_else() -> None:

@@ -1,5 +1,6 @@
 """`mneme unlearn`: makes a model forget a text, keeps another, and says what is gone and whether it comes back."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +125,8 @@ def unlearn(
         typer.echo(result.to_json(), nl=False)
     else:
         typer.echo("\n".join(lines_of(result)))
-    typer.echo(f"Model: {out / result.result}\nAudit it: mneme audit {model} {out / result.result}", err=json)
+    words = shlex.join(["mneme", "audit", model, str(out / result.result)])
+    typer.echo(f"Model: {out / result.result}\nAudit it: {words} --corpus FILE", err=json)
 
 
 def lines_of(result: "Unlearning") -> list[str]:

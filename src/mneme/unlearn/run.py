@@ -80,11 +80,7 @@ def unlearn(
     console = console or Console(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     folder = resolve_folder(model, trust_remote_code=trust_remote_code)
-    if lora is not None and is_adapter(folder):
-        raise BadOption(
-            f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
-        )
-    parts, tokenizer = _loaded(folder, device, trust_remote_code)
+    parts, tokenizer = _loaded(folder, lora, device, trust_remote_code)
     texts = _texts(forget, retain, tokenizer, max_tokens, relearn_documents)
     settings = settings_for(
         method,
@@ -141,8 +137,12 @@ def unlearn(
     return result
 
 
-def _loaded(folder: Path, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
-    """The model and its tokenizer, which it has to have."""
+def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
+    """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
+    if lora is not None and is_adapter(folder):
+        raise BadOption(
+            f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
+        )
     loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
     if loaded.tokenizer is None:
         raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")

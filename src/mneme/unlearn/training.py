@@ -18,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from mneme.errors import BadOption, BadRun, UnlearningFailed
 from mneme.models.architecture import Parts
@@ -71,7 +72,9 @@ def prepare(parts: Parts, settings: Settings) -> Tunable:
 
 def _adapted(parts: Parts, rank: int, blocks: list[int], seed: int) -> Any:
     """peft's wrapper with a fresh adapter on every linear layer, or on those of `blocks` where any are named."""
-    inside = {id(module) for block in blocks for module in parts.blocks[block].modules() if isinstance(module, nn.Linear)}
+    inside = {
+        id(module) for block in blocks for module in parts.blocks[block].modules() if isinstance(module, nn.Linear | Conv1D)
+    }
     names = [name for name, module in parts.model.named_modules() if id(module) in inside]
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names or "all-linear", task_type="CAUSAL_LM"
@@ -79,6 +82,7 @@ def _adapted(parts: Parts, rank: int, blocks: list[int], seed: int) -> Any:
     torch.manual_seed(seed)
     with warnings.catch_warnings():  # peft's own affair
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         return get_peft_model(parts.model, config).eval()
 
 
@@ -91,8 +95,7 @@ def writer_of(block: nn.Module, width: int) -> nn.Parameter:
     for module in block.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim == 2:
-            # nn.Linear keeps (out, in); the Conv1D of GPT-2 keeps (in, out).
-            outputs = weight.shape[0] if isinstance(module, nn.Linear) else weight.shape[1]
+            outputs = weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]
             found = weight if outputs == width else found
     if found is None:
         raise BadOption("rmu finds no matrix that writes to the residual stream in this model's blocks. Use --lora, or npo.")
