@@ -8,7 +8,7 @@ there is no score, REFUSAL and CODE are told apart from a failure of the judge, 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from mneme.errors import BadJudge
 from mneme.measure.suite import OpenQuestion
@@ -42,6 +42,7 @@ class Opinion:
     label: str | None = None
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that answers queries; equal queries get equal opinions, in the order of the queries."""
 
