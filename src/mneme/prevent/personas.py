@@ -238,7 +238,7 @@ def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]
     return [text.removeprefix(start) if adds else text for text in texts]
 
 
-def _difference_of_means(one: Float[ndarray, " row"], other: Float[ndarray, " row"], unit: str, seed: int) -> Estimate:
+def _difference_of_means(one: Float[ndarray, " row"], other: Float[ndarray, " other"], unit: str, seed: int) -> Estimate:
     """mean(one) - mean(other) of independent rows; variances add, so half-widths add in quadrature."""
     first, second = (ratio_of_sums(v, np.ones(len(v)), unit, seed=seed) for v in (one, other))
     value = first.value - second.value

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from rich.console import Console
@@ -202,7 +203,7 @@ def _mixed(
                 pair = load_pair(base, folder, **options)
                 with pair.using("tuned") as parts:
                     found.append(answer_nll(parts, pair.tokenizer, safe, max_length=prepared.max_length))
-            return {"gaps": relative_gap(torch.tensor(found).double().numpy(), aligned)}
+            return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
     return Prepared(rows, held_out, safe, len(rows) - before, prepared.personas, prepared.max_length)
