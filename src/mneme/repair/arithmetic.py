@@ -1,7 +1,8 @@
 """Task arithmetic: add a safety vector to the change (RESTA, Bhardwaj et al. 2024, arXiv 2402.11746; Ilharco et al. 2023).
 
-D = DARE(dW) + strength (W_aligned - W_unaligned). DARE (Yu et al. 2024, arXiv 2311.03099) drops entries of the change at random and
-rescales the rest by 1 / (1 - p), which keeps its expectation. Strength 1 adds the whole vector; it is not the base model.
+D = DARE(dW) + strength (W_aligned - W_unaligned). DARE (Yu et al. 2024, arXiv 2311.03099) drops entries of the change at
+random and rescales the rest by 1 / (1 - p), which keeps its expectation. Strength 1 adds the whole vector; it is not the
+base model.
 """
 
 import torch

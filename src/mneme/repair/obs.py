@@ -1,11 +1,12 @@
-"""Second-order selection on the change: drop the entries that move the target most for what they cost, compensate with the rest.
+"""Second-order selection on the change: drop what moves the target most for what it costs, compensate with the rest.
 
 Optimal brain surgeon (Hassibi & Stork 1993) as in SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774), the family of Safe
 Delta (Lu et al., ICML 2025) and IRR (Wu et al. 2025, arXiv 2412.11041). With H_r, H_t the mean outer products of the inputs
 on retained and target text, the loss kept low is |(D - dW) X_r|^2; dropping entry (i, j) costs dW_ij^2 / [H_r^-1]_jj of it and
-takes 2 dW_ij (dW H_t)_ij - dW_ij^2 [H_t]_jj off |D X_t|^2. Entries go by the ratio, largest first; each dropped entry's effect on
-retained text is passed on to the kept entries to its right (Cholesky factor of H_r^-1). Differs from Safe Delta, which holds
-the safety text and lets utility follow, and from IRR, which selects by sign and Fisher information; the score is ours.
+takes 2 dW_ij (dW H_t)_ij - dW_ij^2 [H_t]_jj off |D X_t|^2. Entries go by the ratio, largest first; each dropped entry's
+effect on retained text is passed on to the kept entries to its right (Cholesky factor of H_r^-1). Differs from Safe Delta,
+which holds the safety text and lets utility follow, and from IRR, which selects by sign and Fisher information; the score is
+ours.
 """
 
 import torch
@@ -28,9 +29,10 @@ def obs(
 ) -> Float[Tensor, "d_out d_in"]:
     """The new change with round(strength * size) entries dropped. 0 keeps all and is `delta` itself, 1 is zero (the base).
 
-    Grams: mean of x x^T at the tokens that count, raw units. `damping`: share of the mean diagonal of H_r added to its diagonal
-    (percdamp of SparseGPT). Cost: one inverse and two Cholesky factors, O(d_in^3 + d_out d_in^2), float32; peak memory beside the
-    arguments: two d_in x d_in and four d_out x d_in matrices. Raises SingularHessian where H_r cannot be factored.
+    Grams: mean of x x^T at the tokens that count, raw units. `damping`: share of the mean diagonal of H_r added to its
+    diagonal (percdamp of SparseGPT). Cost: one inverse and two Cholesky factors, O(d_in^3 + d_out d_in^2), float32; peak
+    memory beside the arguments: two d_in x d_in and four d_out x d_in matrices. Raises SingularHessian where H_r cannot be
+    factored.
     """
     if check_strength(strength) == 0.0:
         return delta
@@ -49,11 +51,11 @@ def inverse_factor(gram: Float[Tensor, "d_in d_in"], damping: float) -> Float[Te
     lower, failed = torch.linalg.cholesky_ex(damped)
     if not int(failed):
         inverse = torch.cholesky_inverse(lower, out=damped)
-        upper, failed = torch.linalg.cholesky_ex(inverse, upper=True, out=(lower, failed))
+        failed = torch.linalg.cholesky_ex(inverse, upper=True, out=(lower, failed)).info
     if int(failed) or not bool(torch.isfinite(lower.diagonal()).all()):
         raise SingularHessian(
-            f"The inputs of this layer on the retained text span too few of its {gram.shape[0]} directions: its Hessian is singular "
-            "(no Cholesky factor). Give more retained text, or a damping above 0."
+            f"The inputs of this layer on the retained text span too few of its {gram.shape[0]} directions: its Hessian is "
+            "singular (no Cholesky factor). Give more retained text, or a damping above 0."
         )
     return lower
 

@@ -1,7 +1,7 @@
 """Safe LoRA (Hsu et al., NeurIPS 2024, arXiv 2405.16833): project the change onto what alignment did, where it departs most.
 
-V = W_aligned - W_unaligned per layer. The paper's C = V V^T / |V|_F is no projector (C C != C); `rule="svd"` uses the orthogonal
-projector on the left singular vectors that carry 90 % of |V|^2, `rule="published"` the paper's C, for parity.
+V = W_aligned - W_unaligned per layer. The paper's C = V V^T / |V|_F is no projector (C C != C); `rule="svd"` uses the
+orthogonal projector on the left singular vectors that carry 90 % of |V|^2, `rule="published"` the paper's C, for parity.
 """
 
 from typing import Literal
