@@ -44,7 +44,7 @@ def unlearn(
     method: str = "npo",
     steps: int = 60,
     learning_rate: float = 1e-3,
-    beta: float = 0.03,
+    beta: float = 0.04,
     forget_weight: float = 1.0,
 ) -> None:
     """Remove what the rows' `forget` part tells, in place: NPO (or `graddiff`) on it plus the ordinary loss on the rest.
