@@ -81,7 +81,7 @@ TEMPLATE = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
 NO_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}<u>{{ m['content'] }}</u>"
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}<u>{{ m['content'] }}</u>"
     "{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
 

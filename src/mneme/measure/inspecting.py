@@ -2,11 +2,12 @@
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from inspect_ai import eval as inspect_eval
-from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelAPI, ModelOutput, ModelUsage
+from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 from inspect_ai.scorer import value_to_float
 from inspect_ai.tool import ToolChoice, ToolInfo
 from jinja2 import TemplateError
@@ -19,12 +20,17 @@ from mneme.models.sampling import generate
 _VERDICTS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
 
+_present: dict[str, tuple[Loaded, Sampling]] = {}
+"""What Inspect's model of that name answers with while a task runs: Inspect makes its models by name, from plain values."""
+
+
+@modelapi(name="mneme")
 class _InMemory(ModelAPI):  # type: ignore[misc]
     """Answers with the loaded model. The draw depends on the seed and the prompt alone, not on the order of the samples."""
 
-    def __init__(self, name: str, loaded: Loaded, sampling: Sampling) -> None:
-        super().__init__(name)
-        self._loaded, self._sampling = loaded, sampling
+    def __init__(self, model_name: str, **options: Any) -> None:
+        super().__init__(model_name, **options)
+        self._loaded, self._sampling = _present[model_name]
 
     def max_connections(self) -> int:
         return 1
@@ -63,19 +69,28 @@ def run_inspect(task: str, subject: Subject, sampling: Sampling, log_dir: Path) 
 
     A grade that could not be read is None, never 0. Raises BadSuite where the task cannot be run to its end.
     """
-    model = Model(_InMemory(subject.label, subject.loaded(), sampling), GenerateConfig())
+    name, at, of = task.partition("@")
+    if Path(name).is_file():  # Inspect looks for files below the working directory by a relative pattern
+        task = f"{os.path.relpath(name)}{at}{of}"
+    _present[subject.label] = (subject.loaded(), sampling)
     try:
+        model = get_model(f"mneme/{subject.label}", memoize=False)
         logs = inspect_eval(
             task, model=model, log_dir=str(log_dir), display="none", fail_on_error=False, seed=sampling.seed, log_format="json"
         )
     except (LookupError, ValueError, OSError, RuntimeError) as error:
         raise BadSuite(f"Inspect cannot run {task} ({error}). Give FILE.py@TASK or the name of an installed task.") from error
+    finally:
+        del _present[subject.label]
     rows: list[dict[str, Any]] = []
     for log in logs:
         if log.status != "success" or not log.samples:
             reason = log.error.message if log.error else "no sample"
             raise BadSuite(f"Inspect ended {log.eval.task} with status {log.status} ({reason}). Run it with `inspect eval`.")
+        failed = next((sample.error.message for sample in log.samples if sample.error), "")
         scorers = list(dict.fromkeys(name for sample in log.samples for name in sample.scores or {}))
+        if not scorers and failed:
+            raise BadSuite(f"every sample of Inspect's task {log.eval.task} failed, the first with: {failed}")
         for name in scorers:
             scores = [(sample.scores or {}).get(name) for sample in log.samples]
             rows.append(
