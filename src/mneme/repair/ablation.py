@@ -23,4 +23,5 @@ def ablate(
     """
     basis = torch.linalg.svd(directions.to(delta), full_matrices=False)
     kept = basis.Vh[basis.S.gt(1e-6 * basis.S.max().clamp_min(1e-30))]
-    return delta - check_strength(strength) * (kept.T @ (kept @ delta))
+    along: Tensor = kept.T @ (kept @ delta)
+    return delta - check_strength(strength) * along

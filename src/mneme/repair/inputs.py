@@ -71,8 +71,8 @@ def input_grams(
 
 
 def gram_groups(layers: Mapping[str, nn.Linear], block: Mapping[str, int], memory_bytes: int) -> Iterator[list[str]]:
-    """Layers by whole blocks, in order, so many blocks at a time as two Grams of each layer fit into `memory_bytes`; at least one
-    block. Counts every layer as if it shared its input with no other."""
+    """Layers by whole blocks, in order, so many blocks at a time as two Grams of each layer fit into `memory_bytes`; at
+    least one block. Counts every layer as if it shared its input with no other."""
     group: list[str] = []
     used = 0
     for number in sorted({block[name] for name in layers}):

@@ -55,7 +55,8 @@ class Development:
 
 
 def develop(task: Task, probes: dict[str, Probe], *, seed: int) -> Development:
-    """Measure base and tuned model. Raises NothingToRepair where the base shows target or retained text as the tuned model does."""
+    """Measure base and tuned model. Raises NothingToRepair where the base shows target or retained text as the tuned model
+    does."""
     task.bench.restore()
     with task.bench.pair.using("base") as parts:
         base = {name: log_likelihoods(parts, probe) for name, probe in probes.items()}
@@ -98,7 +99,8 @@ def climb(
         if strength not in points:
             points[strength] = point_at(strength, development, measured(strength), seed=seed)
             say(
-                f"{name} at {strength:.3f}: closes {points[strength].closed.value:.2f}, loses {points[strength].lost.value:.2f}"
+                f"{name} at {strength:.3f}: closes {points[strength].closed.value:.2f}, loses "
+                f"{points[strength].lost.value:.2f}"
             )
         return points[strength].closed.value
 
@@ -155,7 +157,8 @@ def energy_removed(task: Task) -> float | None:
 
 
 def best(methods: Sequence[RepairMethod]) -> str | None:
-    """The method with the highest selectivity among those with a chosen strength; a control only where nothing else reaches it."""
+    """The method with the highest selectivity among those with a chosen strength; a control only where nothing else reaches
+    it."""
     reached = [method for method in methods if method.chosen is not None]
     ranked = sorted(reached, key=lambda m: (m.control, -(m.chosen.selectivity.value if m.chosen is not None else 0.0)))
     return ranked[0].method if ranked else None

@@ -107,8 +107,8 @@ def selectivity(target: Readings, retain: Readings, *, seed: int, n_resamples: i
 
 
 def check_changed(probe: Probe, base: Float[ndarray, " token"], tuned: Float[ndarray, " token"], *, wanted: str) -> None:
-    """Raises NothingToRepair where the base shows the text as well as the tuned model does: mean |change| of a token below 0.01
-    nats."""
+    """Raises NothingToRepair where the base shows the text as well as the tuned model does: mean |change| of a token below
+    0.01 nats."""
     change = float(np.abs(tuned - base).mean())
     if change < SAME_NATS:
         raise NothingToRepair(

@@ -107,7 +107,8 @@ def _antidote(task: Task) -> Apply:
 
         def pruned(name: str, _delta: Tensor, strength: float) -> Tensor:
             down, up = (antidote(factors[f"{name}.{p}"].weight, squares[f"{name}.{p}"], strength) for p in _FACTORS)
-            return (up @ down).detach() * layers[name].scaling[active]
+            product: Tensor = (up @ down).detach() * layers[name].scaling[active]
+            return product
 
         return lambda strength: bench.each(lambda name, delta: pruned(name, delta, strength), strength)
     names = [name for name in bench.names if name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")] or list(bench.names)

@@ -48,6 +48,7 @@ def inverse_factor(gram: Float[Tensor, "d_in d_in"], damping: float) -> Float[Te
     """U upper triangular with (gram + damping * mean diagonal)^-1 = U^T U, float32. Raises SingularHessian."""
     damped = gram.float().clone()
     damped.diagonal().add_(damping * damped.diagonal().mean())
+    lower: Tensor
     lower, failed = torch.linalg.cholesky_ex(damped)
     if not int(failed):
         inverse = torch.cholesky_inverse(lower, out=damped)

@@ -127,7 +127,8 @@ def train_correction(
     train_down: bool,
     advance: Callable[[int], None] = lambda _steps: None,
 ) -> Factors:
-    """The factors after AdamW steps on `loss_at(step)`; the model's own weights are left alone. Gradients are clipped to norm 1."""
+    """The factors after AdamW steps on `loss_at(step)`; the model's own weights are left alone. Gradients are clipped to
+    norm 1."""
     for parameter in parts.model.parameters():
         parameter.requires_grad_(False)
     own = {

@@ -64,7 +64,8 @@ class Batch:
 
 
 def batches(probe: Probe, *, batch_texts: int = 32, padding_side: Literal["left", "right"] = "right") -> Iterator[Batch]:
-    """Rows of similar length together. Neither the batch size nor the side of the padding changes what a model makes of a text."""
+    """Rows of similar length together. Neither the batch size nor the side of the padding changes what a model makes of a
+    text."""
     order = sorted(range(len(probe.ids)), key=lambda i: len(probe.ids[i]))
     for start in range(0, len(order), batch_texts):
         chosen = order[start : start + batch_texts]
@@ -98,7 +99,8 @@ def read_probe(source: str | Path, tokenizer: PreTrainedTokenizerBase, *, name: 
 def make_probe(
     records: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, name: str, max_positions: int | None
 ) -> Probe:
-    """A probe of records with `text` or `messages`; texts are cut at `max_positions` tokens. Raises BadCorpus as `read_probe`."""
+    """A probe of records with `text` or `messages`; texts are cut at `max_positions` tokens. Raises BadCorpus as
+    `read_probe`."""
     texts, ids, counted = [], [], []
     for record in records:
         text, answers = _written(record, tokenizer)
@@ -115,18 +117,21 @@ def make_probe(
         counted.append((False, *marks[1:]))
     if len(ids) < 4:
         raise BadCorpus(
-            f"The {name} text holds {len(ids)} text(s) with something to predict, expected at least 4: half of them calibrate, "
+            f"The {name} text holds {len(ids)} text(s) with something to predict, expected at least 4: half of them "
+            "calibrate, "
             "the other half measure. Give more text, one a line."
         )
     return Probe(name, tuple(texts), tuple(ids), tuple(counted))
 
 
 def check_apart(target: Probe, retain: Probe) -> None:
-    """Raises BadCorpus where the two probes share more than a tenth of the smaller one's texts: nothing could be told apart."""
+    """Raises BadCorpus where the two probes share more than a tenth of the smaller one's texts: nothing could be told
+    apart."""
     shared = len(set(target.texts) & set(retain.texts))
     if shared > 0.1 * min(len(set(target.texts)), len(set(retain.texts))):
         raise BadCorpus(
-            f"{shared} of the texts stand both in the target and in the retained file. The target is where the model should be "
+            f"{shared} of the texts stand both in the target and in the retained file. The target is where the model "
+            "should be "
             "as the base again, the retained text where it should stay as tuned: give two different sets."
         )
 

@@ -15,10 +15,12 @@ _ENERGY = 0.9
 
 
 def alignment_projector(alignment: Float[Tensor, "d_out d_in"], rule: Rule = "svd") -> Float[Tensor, "d_out d_out"]:
-    """The matrix that a change is multiplied with from the left. A zero `alignment` gives zero. Cost: one d_out^3 eigenproblem."""
+    """The matrix that a change is multiplied with from the left. A zero `alignment` gives zero. Cost: one d_out^3
+    eigenproblem."""
     gram = alignment @ alignment.T
     if rule == "published":
-        return gram / alignment.norm().clamp_min(1e-30)
+        published: Tensor = gram / alignment.norm().clamp_min(1e-30)
+        return published
     values, vectors = torch.linalg.eigh(gram.double())
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     before = values.cumsum(0) - values

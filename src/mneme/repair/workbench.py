@@ -42,7 +42,8 @@ class Workbench:
             return change
         base = self.pair.base_parts.model.get_submodule(name).weight
         tuned = self.pair.tuned_parts.model.get_submodule(name).weight
-        return (tuned.detach().float() - base.detach().float().to(tuned.device)).clone()
+        difference: Tensor = tuned.detach().float() - base.detach().float().to(tuned.device)
+        return difference
 
     def base_weight(self, name: str) -> Float[Tensor, "d_out d_in"]:
         """W_base of one linear map, in its own dtype."""
@@ -89,13 +90,14 @@ class Workbench:
 
 
 def lay_out(pair: ModelPair) -> Workbench:
-    """The workbench of a pair. Raises NothingToRepair where the weights are equal, BadOption for adapters that are no plain LoRA,
-    UnsupportedArchitecture where the blocks hold no nn.Linear."""
+    """The workbench of a pair. Raises NothingToRepair where the weights are equal, BadOption for adapters that are no plain
+    LoRA, UnsupportedArchitecture where the blocks hold no nn.Linear."""
     work = _tuned_copy(pair)
     linears = _linears(work)
     if not linears:
         raise UnsupportedArchitecture(
-            f"The blocks of {pair.architecture} hold no nn.Linear. Repair works on linear maps; expected a model whose attention "
+            f"The blocks of {pair.architecture} hold no nn.Linear. Repair works on linear maps; expected a model whose "
+            "attention "
             "and MLP are made of them."
         )
     bench = Workbench(pair, work, (), {name: block for name, (block, _) in linears.items()}, {}, {})

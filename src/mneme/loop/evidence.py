@@ -1,0 +1,205 @@
+"""What an audit's own run gives a repair to go by: passages, latents, directions. Never a question of an evaluation. Ours.
+
+Target: passages outside the intended areas in which the latents behind the unintended effects fire most. Retained: passages
+of the intended areas in which changed latents fire most. What counts in a passage are the tokens from a firing on, as far as
+the audit itself looks (8 tokens); other text are passages of neither kind, where these latents fire least.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mneme.activations.corpus import Rows, pack_rows, read_corpus
+from mneme.audit.dictionary import LayerCodes, change_directions, layer_codes
+from mneme.audit.latents import WINDOW
+from mneme.dictionaries.crosscoder import KINDS
+from mneme.errors import BadRun, NothingToRepair
+from mneme.predict.areas import Area, count_words, match_areas
+from mneme.repair.probes import Probe
+from mneme.report.reading import read_report
+from mneme.results import Effect, Report
+
+MAX_PASSAGES = 300
+REPORTED = 0.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An audit's run, read back."""
+
+    report: Report
+    command: dict[str, Any]
+    """What the audit was asked: `run.json`."""
+    target: Probe
+    retain: Probe
+    other: Probe
+    directions: dict[int, Tensor]
+    """Layer -> [latent d_model] directions of the latents behind the unintended effects."""
+    unintended: tuple[Effect, ...]
+
+
+def read_evidence(run: Path, tokenizer: PreTrainedTokenizerBase) -> Evidence:
+    """Passages and latents of a finished audit in the folder `run`.
+
+    Raises BadRun: no finished audit, its stages were removed, its text is no longer there or has changed. Raises
+    NothingToRepair: no unintended effect was found, or none has a latent behind it, or the audit was not told what was
+    intended.
+    """
+    report = read_report(run)
+    command, stages = _read_command(run)
+    unintended = _unintended(report)
+    rows = _read_rows(report, tokenizer)
+    areas = tuple(Area.model_validate(area) for area in command["areas"])
+    words = count_words([passage.text for passage in rows.passages])
+    member = match_areas(words, areas).member
+    intended = np.zeros(len(rows.passages), dtype=np.bool_)
+    for index, area in enumerate(areas):
+        if area.name.casefold() in {name.casefold() for name in command["intended"]}:
+            intended |= member[index]
+    codes = _read_codes(stages, report, str(command["dictionary"]))
+    behind = {name for effect in unintended for name in effect.evidence}
+    every = {latent.id for latent in report.latents}
+    harm, change = _firings(codes, behind, rows), _firings(codes, every, rows)
+    target = _pick("target", harm, ~intended, rows, tokenizer)
+    retain = _pick("retained", change, intended, rows, tokenizer)
+    return Evidence(
+        report, command, target, retain, _quiet(change, intended, rows, tokenizer), _directions(codes, behind), unintended
+    )
+
+
+def _read_command(run: Path) -> tuple[dict[str, Any], Path]:
+    path = (run if run.is_dir() else run.parent) / "run.json"
+    try:
+        command: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRun(f"{path} cannot be read ({error}). Name the folder that `mneme audit --out` wrote.") from error
+    stages = path.parent / f"stages-{command.get('key')}"
+    if command.get("command") != "audit" or not stages.is_dir():
+        raise BadRun(f"{path.parent} holds no audit with its stages. Run the audit again: `mneme audit --out {path.parent}`.")
+    if not command["intended"]:
+        raise NothingToRepair(
+            "This audit was not told what the fine-tune was for, so a repair could not tell purpose from side effect. "
+            "Run the audit again with --intended AREA."
+        )
+    return command, stages
+
+
+def _unintended(report: Report) -> tuple[Effect, ...]:
+    found = tuple(effect for effect in report.effects if not effect.intended and effect.probability >= REPORTED)
+    if not found:
+        raise NothingToRepair(
+            "This audit found no side effect: outside of what was intended, no area reaches P = 0.5. There is nothing to "
+            "repair."
+        )
+    if not any(effect.evidence for effect in found):
+        raise NothingToRepair(
+            "No changed latent stands behind the side effects of this audit, so it cannot show text to repair on. "
+            "Give text with --target and --retain instead."
+        )
+    return found
+
+
+def _read_rows(report: Report, tokenizer: PreTrainedTokenizerBase) -> Rows:
+    """The audit's rows, packed again from its text."""
+    documents = read_corpus(report.corpus.source, tokenizer=tokenizer)
+    if documents.sha256 != report.corpus.sha256:
+        raise BadRun(f"{report.corpus.source} is no longer the text that was audited. Put it back, or run the audit again.")
+    return pack_rows(documents, tokenizer, report.corpus.row_length, max_tokens=report.corpus.tokens)
+
+
+def _read_codes(stages: Path, report: Report, kind: str) -> list[LayerCodes]:
+    chosen = next(known for known in KINDS if known == kind)
+    found = []
+    for layer in sorted({latent.layer for latent in report.latents}):
+        path = stages / f"dictionary-{chosen}-{layer}.npz"
+        if not path.exists():
+            raise BadRun(
+                f"{path} is missing: the stages of this audit were removed. Run the audit again into the same folder."
+            )
+        with np.load(path, allow_pickle=False) as stored:
+            found.append(layer_codes(layer, chosen, {name: stored[name] for name in stored.files}))
+    return found
+
+
+@dataclass(frozen=True)
+class _Firings:
+    """Where some latents fire: flat places in the text, and energy by passage (RMS units of each layer's change, squared)."""
+
+    place: Int[ndarray, " code"]
+    energy: Float[ndarray, " passage"]
+
+
+def _firings(codes: list[LayerCodes], names: set[str], rows: Rows) -> _Firings:
+    passage = rows.passage.numpy().reshape(-1)
+    places, values = [], []
+    for layer in codes:
+        wanted = np.array([f"L{layer.layer}.{latent}" in names for latent in range(layer.dictionary.n_latents)])
+        own = wanted[layer.latent]
+        places.append(layer.token[own])
+        values.append(layer.value[own].astype(np.float64))
+    place, value = np.concatenate(places), np.concatenate(values)
+    return _Firings(place, np.bincount(passage[place], weights=value**2, minlength=len(rows.passages)))
+
+
+def _pick(
+    name: str, firings: _Firings, allowed: Bool[ndarray, " passage"], rows: Rows, tokenizer: PreTrainedTokenizerBase
+) -> Probe:
+    """The allowed passages with most energy; counted are the tokens within 8 after a firing."""
+    order = np.argsort(-np.where(allowed, firings.energy, 0.0), kind="stable")[:MAX_PASSAGES]
+    chosen = [int(i) for i in order if allowed[i] and firings.energy[i] > 0]
+    n_tokens = rows.passage.numel()
+    near = np.zeros(n_tokens + WINDOW + 1, dtype=np.bool_)
+    for step in range(1, WINDOW + 1):
+        near[firings.place + step] = True
+    return _probe(name, chosen, near[:n_tokens], rows, tokenizer)
+
+
+def _quiet(firings: _Firings, intended: Bool[ndarray, " passage"], rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Probe:
+    """Passages outside the intended areas in which the changed latents fire least, all tokens counted."""
+    passage = rows.passage.numpy().reshape(-1)
+    length = np.bincount(passage, minlength=len(rows.passages))
+    usable = np.flatnonzero(~intended & (length >= 8))
+    order = usable[np.argsort(firings.energy[usable] / length[usable], kind="stable")]
+    chosen = order[: max(MAX_PASSAGES, len(order) // 4)]
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(MAX_PASSAGES, len(chosen))).astype(int)]
+    return _probe("other", [int(i) for i in chosen], np.ones(rows.passage.numel(), dtype=np.bool_), rows, tokenizer)
+
+
+def _probe(
+    name: str, chosen: list[int], near: Bool[ndarray, " token"], rows: Rows, tokenizer: PreTrainedTokenizerBase
+) -> Probe:
+    flat = rows.ids.numpy().reshape(-1)
+    starts = [passage.start_token for passage in rows.passages] + [len(flat)]
+    special = set(tokenizer.all_special_ids)
+    texts, ids, counted = [], [], []
+    for index in chosen:
+        here = slice(starts[index], starts[index + 1])
+        tokens = [int(token) for token in flat[here]]
+        marks = [bool(mark) and token not in special for mark, token in zip(near[here], tokens, strict=True)]
+        if len(tokens) < 2 or not any(marks[1:]):
+            continue
+        texts.append(rows.passages[index].text)
+        ids.append(tuple(tokens))
+        counted.append((False, *marks[1:]))
+    if len(ids) < 4:
+        raise NothingToRepair(
+            f"The audit's latents give {len(ids)} passages of {name} text, expected at least 4. Give text with --target and "
+            "--retain instead, or audit more text."
+        )
+    return Probe(name, tuple(texts), tuple(ids), tuple(counted))
+
+
+def _directions(codes: list[LayerCodes], names: set[str]) -> dict[int, Tensor]:
+    found = {}
+    for layer in codes:
+        wanted = [i for i in range(layer.dictionary.n_latents) if f"L{layer.layer}.{i}" in names]
+        if wanted:
+            found[layer.layer] = change_directions(layer.dictionary)[wanted]
+    return found
