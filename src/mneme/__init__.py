@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
     from mneme.organisms.catalogue import Organism, build_organism, measure_truth
+    from mneme.prevent.guarding import guard
+    from mneme.prevent.mixing import inoculate, interleave, interleave_gap, with_cues
+    from mneme.prevent.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
+    from mneme.prevent.personas import PersonaVectors, persona_vectors
+    from mneme.prevent.steering import steer
+    from mneme.prevent.training import train
     from mneme.report.html import render_html, write_html
     from mneme.report.measurement import write_measurement
     from mneme.report.reading import read_report
     from mneme.report.text import print_report
     from mneme.results import Effect, Estimate, Latent, Report
     from mneme.results.measurement import Measurement
+    from mneme.results.prevention import TrainingRecord
     from mneme.results.unlearning import Unlearning
     from mneme.unlearn.run import unlearn
 
@@ -33,17 +40,31 @@ __all__ = [
     "MnemeError",
     "ModelPair",
     "Organism",
+    "PersonaVectors",
+    "Probes",
     "Report",
+    "TrainingRecord",
     "Unlearning",
     "audit",
     "build_organism",
+    "guard",
+    "inoculate",
+    "interleave",
+    "interleave_gap",
+    "kl_base_to_tuned",
+    "kl_tuned_to_base",
+    "ldifs",
     "load_pair",
     "measure",
     "measure_truth",
+    "persona_vectors",
     "print_report",
     "read_report",
     "render_html",
+    "steer",
+    "train",
     "unlearn",
+    "with_cues",
     "write_html",
     "write_measurement",
 ]
@@ -56,17 +77,31 @@ _HOMES = {
     "MnemeError": "errors",
     "ModelPair": "models.pair",
     "Organism": "organisms.catalogue",
+    "PersonaVectors": "prevent.personas",
+    "Probes": "prevent.penalties",
     "Report": "results",
+    "TrainingRecord": "results.prevention",
     "Unlearning": "results.unlearning",
     "audit": "audit.run",
     "build_organism": "organisms.catalogue",
+    "guard": "prevent.guarding",
+    "inoculate": "prevent.mixing",
+    "interleave": "prevent.mixing",
+    "interleave_gap": "prevent.mixing",
+    "kl_base_to_tuned": "prevent.penalties",
+    "kl_tuned_to_base": "prevent.penalties",
+    "ldifs": "prevent.penalties",
     "load_pair": "models.pair",
     "measure": "measure.run",
     "measure_truth": "organisms.catalogue",
+    "persona_vectors": "prevent.personas",
     "print_report": "report.text",
     "read_report": "report.reading",
     "render_html": "report.html",
+    "steer": "prevent.steering",
+    "train": "prevent.training",
     "unlearn": "unlearn.run",
+    "with_cues": "prevent.mixing",
     "write_html": "report.html",
     "write_measurement": "report.measurement",
 }
