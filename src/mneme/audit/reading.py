@@ -22,7 +22,7 @@ class Manner(NamedTuple):
 
     text: MannerText
     place: Int[ndarray, " place"]
-    """Index of the predicted token, one for a passage."""
+    """Index of every predicted token that shows the manner or its opposite."""
     passage: Int[ndarray, " place"]
 
 
@@ -48,14 +48,15 @@ class Reading(NamedTuple):
         Errors: EmptyMask where fewer than 5 of them show the manner or its opposite.
         """
         manner = self.manners[index]
-        place = manner.place if within is None else manner.place[within[manner.passage]]
-        if len(place) < FEW:
-            raise EmptyMask(f"{len(place)} passages show the manner or its opposite, at least {FEW} are needed")
+        inside = np.ones(len(manner.place), dtype=bool) if within is None else within[manner.passage]
+        place, passage = manner.place[inside], manner.passage[inside]
         first = 2 * list(self.manners).index(index)
         columns = slice(first, first + 2)
-        return manner_change(
-            _places(screened.watched_base, place, columns), _places(screened.watched_tuned, place, columns), seed=seed
-        )
+        base, tuned = (_places(side, place, columns) for side in (screened.watched_base, screened.watched_tuned))
+        found = manner_change(base, tuned, passage, seed=seed)
+        if found.n < FEW:
+            raise EmptyMask(f"{found.n} passages show the manner or its opposite, at least {FEW} are needed")
+        return found
 
 
 def read_text(rows: Rows, areas: tuple[Area, ...]) -> Reading:

@@ -31,7 +31,7 @@ from mneme.results.bench import BenchCost, CellScore
 TOP = 20
 """Latents that are described."""
 _K = 32.0
-_STEPS, _BATCH = 400, 512
+_STEPS, _BATCH = 400, 256
 _CONTEXTS = 24
 _METHODS: dict[str, Kind] = {"crosscoder by norm": "batchtopk", "Delta-Crosscoder": "delta"}
 
