@@ -78,8 +78,9 @@ def run_inspect(task: str, subject: Subject, sampling: Sampling, log_dir: Path) 
         logs = inspect_eval(
             task, model=model, log_dir=str(log_dir), display="none", fail_on_error=False, seed=sampling.seed, log_format="json"
         )
-    except (LookupError, ValueError, OSError, RuntimeError) as error:
-        raise BadSuite(f"Inspect cannot run {task} ({error}). Give FILE.py@TASK or the name of an installed task.") from error
+    except (ImportError, LookupError, SyntaxError, ValueError, OSError, RuntimeError, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BadSuite(f"Inspect cannot run {task} ({reason}). Give FILE.py@TASK or the name of an installed task.") from error
     finally:
         del _present[subject.label]
     rows: list[dict[str, Any]] = []

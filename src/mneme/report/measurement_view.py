@@ -132,7 +132,7 @@ def headline(measurement: Measurement) -> str:
         return f"{measurement.models[0].label} on {measurement.questions} questions of {measurement.suite}."
     found = []
     for label in labels:
-        rows = rows_of(measurement, label)
+        rows = [row for row in rows_of(measurement, label) if row.change]
         moved = [
             f"{row.area} ({shown(row.change.estimate, signed=True)})" for row in rows if row.said == "changed" and row.change
         ]
@@ -148,7 +148,7 @@ def headline(measurement: Measurement) -> str:
 
 def verdict(measurement: Measurement) -> str:
     """The class of the verdict on the page: side-effects, silent or inconclusive."""
-    rows = [row for label in tuned_labels(measurement) for row in rows_of(measurement, label)]
+    rows = [row for label in tuned_labels(measurement) for row in rows_of(measurement, label) if row.change]
     if any(row.said == "changed" for row in rows):
         return "side-effects"
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"
