@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import eval as inspect_eval
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 from inspect_ai.scorer import value_to_float
 from inspect_ai.tool import ToolChoice, ToolInfo
@@ -78,7 +79,7 @@ def run_inspect(task: str, subject: Subject, sampling: Sampling, log_dir: Path) 
         logs = inspect_eval(
             task, model=model, log_dir=str(log_dir), display="none", fail_on_error=False, seed=sampling.seed, log_format="json"
         )
-    except (ImportError, LookupError, SyntaxError, ValueError, OSError, RuntimeError, SystemExit) as error:
+    except (PrerequisiteError, LookupError, ValueError, OSError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadSuite(f"Inspect cannot run {task} ({reason}). Give FILE.py@TASK or the name of an installed task.") from error
     finally:

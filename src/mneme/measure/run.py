@@ -122,20 +122,10 @@ def measure(
         "seed": seed,
         "margin": margin,
     }
-    command: dict[str, Any] = {
-        "command": "measure",
-        "version": mneme.__version__,
-        "models": [subject.fingerprint for subject in subjects],
-        "suite": asked.sha256,
-        "judge": [judging.name, judging.fingerprint, judging.method] if judging else None,
-        "grammar": grammar is not None,
-        "cues": [[cue.cue.name, cue.cue.system, cue.cue.before, cue.cue.after] for cue in found_cues],
-        "data": task_hash(Path(data)) if data else None,
-        **options,
-    }
-    run = RunFolder(Path(out), command)
+    task_file = Path(data) if data else None
+    run = RunFolder(Path(out), _command(asked, subjects, judging, grammar, found_cues, task_file, options))
     with _progress(console) as track:
-        job = _Job(asked, subjects, found_cues, sampling, judging, grammar, Path(data) if data else None, run, track)
+        job = _Job(asked, subjects, found_cues, sampling, judging, grammar, task_file, run, track)
         agreement, untested = _self_test(job, console)
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
         job.cues.extend([_NO_DEFAULT] if any(systems) else [])
@@ -165,6 +155,29 @@ def measure(
         files["answers.jsonl"] = answers_jsonl(asked, models)
     run.finish(files)
     return result
+
+
+def _command(
+    suite: Suite,
+    subjects: Sequence[Subject],
+    judge: Judge | None,
+    grammar: Grammar | None,
+    cues: Sequence[FoundCue],
+    data: Path | None,
+    options: dict[str, str | int | float | None],
+) -> dict[str, Any]:
+    """Everything that decides the result."""
+    return {
+        "command": "measure",
+        "version": mneme.__version__,
+        "models": [subject.fingerprint for subject in subjects],
+        "suite": suite.sha256,
+        "judge": [judge.name, judge.fingerprint, judge.method] if judge else None,
+        "grammar": grammar is not None,
+        "cues": [[found.cue.name, found.cue.system, found.cue.before, found.cue.after] for found in cues],
+        "data": task_hash(data) if data else None,
+        **options,
+    }
 
 
 @dataclass(frozen=True)

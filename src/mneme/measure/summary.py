@@ -265,7 +265,8 @@ def _change(base: Tally, seeds: Sequence[Tally], margin: float) -> tuple[Rate, f
     if base.is_score:
         found = paired_mean_change(base.sums, base.counts, *pairs[0], "score 0-100")
         inner = paired_mean_change(base.sums, base.counts, *pairs[0], "score 0-100", level=0.90).estimate
-        return found, found.p_value or 0.0, None, -100 * margin < inner.low and inner.high < 100 * margin
+        wide = 100 * margin
+        return found, found.p_value or 0.0, None, -wide < inner.low and inner.high < wide
     sums, counts = (np.array([pair[i] for pair in pairs]) for i in (0, 1))
     if len(seeds) == 1:
         sums, counts = sums[0], counts[0]
