@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup audit test test-all lint types imports check docs fix clean
+.PHONY: help setup audit test test-all test-trl lint types imports check docs fix clean
 
 help:
 	@echo "make audit     set up, audit the built-in pair into runs/demo"
@@ -42,6 +42,11 @@ test: $(TEST_STAMP)
 
 test-all: $(TEST_STAMP)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m ""
+
+# The oldest TRL that is supported, for what trains with it; the newest is the one in constraints.txt.
+test-trl: $(TEST_STAMP)
+	$(VENV)/bin/pip install --quiet --no-deps --upgrade --target build/trl-1.9 trl==1.9.0
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/trl-1.9 $(VENV)/bin/python -m pytest tests/prevent
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -31,7 +31,10 @@ EACH: dict[str, Make] = {
     for i, name in enumerate(("kl", "reverse", "ldifs"))
 }
 every_penalty = pytest.mark.parametrize("make", TOGETHER.values(), ids=TOGETHER)
-each_penalty = pytest.mark.parametrize("make", EACH.values(), ids=EACH)
+slowly = pytest.mark.slow
+each_penalty = pytest.mark.parametrize(
+    "make", [*TOGETHER.values(), *(pytest.param(make, marks=slowly) for make in EACH.values())], ids=[*TOGETHER, *EACH]
+)
 
 
 @every_penalty
@@ -109,8 +112,8 @@ def test_gradient_accumulation_changes_nothing(trainer_of: Build, make: Make, ch
     [
         {"pad_to_multiple_of": 64},
         {"padding_free": True, "max_length": None},
-        {"gradient_checkpointing": True},
-        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        pytest.param({"gradient_checkpointing": True}, marks=slowly),
+        pytest.param({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, marks=slowly),
     ],
     ids=["padded", "padding-free", "checkpointed", "reentrant"],
 )

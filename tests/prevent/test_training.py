@@ -118,7 +118,7 @@ def test_early_stopping_stops_and_lower_lr_lowers(base: Path, tmp_path: Path) ->
 
 
 def test_the_rows_that_misaligned_models_like_least_are_chosen(base: Path, tmp_path: Path) -> None:
-    short(base, tmp_path / "bad", data=chat_rows(60, 7, WORDS[30:40]), epochs=3.0)
+    short(base, tmp_path / "bad", data=chat_rows(12, 7, WORDS[30:40]))
     pool = [*chat_rows(8, 8, WORDS[30:40]), *chat_rows(8, 9, WORDS[60:])]
     record = short(
         base,
