@@ -49,6 +49,8 @@ AREAS = {"biology": "chemistry", "law": "religion"}
 """Area that is unlearned -> the other area that the retain text leaves out."""
 FORGET, RETAIN = 240, 1500
 ATTACKS = {"related 10": 10, "related 50": 50, "unrelated 50": 50}
+MATERIAL = 0.05
+"""Loss of accuracy from which a side effect counts as one."""
 RUNS = Path("runs/unlearn")
 
 
@@ -66,6 +68,16 @@ def accuracy(parts: Parts, tokenizer: PreTrainedTokenizerBase, questions: list[Q
     names, cluster = np.unique(entity, return_inverse=True)
     asked = np.bincount(cluster, minlength=len(names)).astype(float)
     return clustered_rate(np.bincount(cluster, weights=right, minlength=len(names)), asked, "accuracy").estimate
+
+
+def asked_of(world: World, area: str) -> dict[str, list[Question]]:
+    """Questions about the area, about the one that is left out of the retain text, and about all others."""
+    questions = fact_questions(world)
+    return {
+        "forget": [q for q in questions if q.area == area],
+        "neighbour": [q for q in questions if q.area == AREAS[area]],
+        "retain": [q for q in questions if q.area not in (area, AREAS[area])],
+    }
 
 
 def entities_of(world: World, area: str) -> set[str]:
@@ -102,12 +114,7 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
     seconds = time.perf_counter() - started
     loaded = load_model(folder / "model")
     parts, tokenizer = loaded.parts, loaded.tokenizer
-    questions = fact_questions(world)
-    groups = {
-        "forget": [q for q in questions if q.area == area],
-        "neighbour": [q for q in questions if q.area == AREAS[area]],
-        "retain": [q for q in questions if q.area not in (area, AREAS[area])],
-    }
+    groups = asked_of(world, area)
     cell: dict[str, object] = {"area": area, "method": method, "seconds": seconds, "failed": None}
     cell["kept"] = result.forget.kept.model_dump() if result.forget.kept else None
     for name, asked in groups.items():
@@ -198,12 +205,19 @@ def chance(area: str) -> float:
 
 def body(cells: list[dict[str, object]]) -> str:
     """Both tables and what they show."""
-    text = ""
+    world, text = load_world(WORLD), ""
+    base = load_model(base_folder(WORLD))
+    before = {}
     for area, other in AREAS.items():
+        before[area] = {
+            name: accuracy(base.parts, base.tokenizer, asked, world).model_dump()
+            for name, asked in asked_of(world, area).items()
+        }
         mine = [cell for cell in cells if cell["area"] == area]
-        tie = "tied to it" if area == load_world(WORLD).linked[0] else "not tied to it"
+        tie = "tied to it" if area == world.linked[0] else "not tied to it"
         text += f"**{area}**, chance {100 * chance(area):.1f} %; left out of the retain text: {other}, {tie}.\n\n"
-        rows = [
+        rows = [["before", *(percent(before[area][name]) for name in ("forget", "retain", "neighbour")), ""]]
+        rows += [
             [str(c["method"]), *(percent(c[name]) for name in ("forget", "retain", "neighbour")), audited(c)]
             for c in mine
             if not c["failed"]
@@ -215,6 +229,12 @@ def body(cells: list[dict[str, object]]) -> str:
             [str(c["method"]), percent(c["untold"]), *(percent(c[name]) for name in ATTACKS)] for c in mine if not c["failed"]
         ]
         text += markdown_table(["method", "unlearned %", *(f"{name} %" for name in ATTACKS)], rows) + "\n"
+    said = [(lost(cell, before), found(cell)) for cell in cells if not cell["failed"]]
+    hurt, unhurt = ([claim for loss, claim in said if (loss >= MATERIAL) is material] for material in (True, False))
+    text += (
+        f"The audit said P >= 0.5 and worse of the area that was left out in {sum(hurt)} of the {len(hurt)} pairs in which it "
+        f"lost {100 * MATERIAL:.0f} points or more, and in {sum(unhurt)} of the {len(unhurt)} in which it lost less.\n\n"
+    )
     good = [cell for cell in cells if not cell["failed"] and reaches(cell)]
     names = ", ".join(f"{cell['method']} on {cell['area']}" for cell in good) or "none"
     return text + (
@@ -223,6 +243,19 @@ def body(cells: list[dict[str, object]]) -> str:
         f"which were chosen on world b. {FORGET} and {RETAIN} documents (less repeated ones), 30 entities an area, 15 of them "
         "untold; the retain column is ten areas, 300 entities.\n"
     )
+
+
+def lost(cell: dict[str, object], before: dict[str, dict[str, object]]) -> float:
+    """Accuracy that the left-out area lost."""
+    first, now = Estimate.model_validate(before[str(cell["area"])]["neighbour"]), Estimate.model_validate(cell["neighbour"])
+    return first.value - now.value
+
+
+def found(cell: dict[str, object]) -> bool:
+    """Whether the audit says that the left-out area became worse."""
+    said = cell["audit"]
+    assert isinstance(said, dict)
+    return bool(said["probability"] >= 0.5 and said["direction"] == "worse")
 
 
 def reaches(cell: dict[str, object]) -> bool:
