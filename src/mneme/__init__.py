@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mneme.audit.run import audit
     from mneme.errors import MnemeError
+    from mneme.loop.repair import repair
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
     from mneme.organisms.catalogue import Organism, build_organism, measure_truth
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mneme.results import Effect, Estimate, Latent, Report
     from mneme.results.measurement import Measurement
     from mneme.results.prevention import TrainingRecord
+    from mneme.results.repair import RepairReport
     from mneme.results.unlearning import Unlearning
     from mneme.unlearn.run import unlearn
 
@@ -42,6 +44,7 @@ __all__ = [
     "Organism",
     "PersonaVectors",
     "Probes",
+    "RepairReport",
     "Report",
     "TrainingRecord",
     "Unlearning",
@@ -61,6 +64,7 @@ __all__ = [
     "print_report",
     "read_report",
     "render_html",
+    "repair",
     "steer",
     "train",
     "unlearn",
@@ -79,6 +83,7 @@ _HOMES = {
     "Organism": "organisms.catalogue",
     "PersonaVectors": "prevent.personas",
     "Probes": "prevent.penalties",
+    "RepairReport": "results.repair",
     "Report": "results",
     "TrainingRecord": "results.prevention",
     "Unlearning": "results.unlearning",
@@ -98,6 +103,7 @@ _HOMES = {
     "print_report": "report.text",
     "read_report": "report.reading",
     "render_html": "report.html",
+    "repair": "loop.repair",
     "steer": "prevent.steering",
     "train": "prevent.training",
     "unlearn": "unlearn.run",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mneme import __version__
-from mneme.cli import audit, bench, dpo, measure, organism, report, screen, train, unlearn
+from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
 from mneme.errors import MnemeError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("dpo")(dpo.dpo)
 app.command("train")(train.train)
 app.command("persona")(train.persona)
 app.command("unlearn")(unlearn.unlearn)
+app.command("repair")(repair.repair)
 app.command("organism")(organism.organism)
 
 

@@ -70,7 +70,7 @@ def series_chart(measurement: Measurement) -> Markup:
 
 
 def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[Estimate]]], chosen: int) -> Markup:
-    width, height, left, bottom, top, right = 720.0, 300.0, 46.0, 46.0, 14.0, 210.0
+    width, height, left, bottom, top, right = 780.0, 300.0, 46.0, 46.0, 14.0, 260.0
     base, span = height - bottom, max(places) - min(places) or 1.0
     x = [left + 14 + (width - left - right - 28) * (place - min(places)) / span for place in places]
 
@@ -98,7 +98,7 @@ def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[E
         at = top + 12 + 18 * number
         text = '<line x1="{}" x2="{}" y1="{}" y2="{}"/></g><text x="{}" y="{}">{}</text>'
         parts.append(
-            Markup(text).format(width - right + 16, width - right + 34, at - 4, at - 4, width - right + 40, at, name[:28])
+            Markup(text).format(width - right + 16, width - right + 34, at - 4, at - 4, width - right + 40, at, name[:36])
         )
     every = math.ceil(len(places) / 8)
     for i, (place, label) in enumerate(zip(places, labels, strict=True)):

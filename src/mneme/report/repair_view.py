@@ -1,0 +1,113 @@
+"""The words of a repair, shared by its page and the terminal: headline, before and after, shares in percent."""
+
+from typing import NamedTuple
+
+from mneme.report import wording
+from mneme.results import Estimate
+from mneme.results.repair import ProbeText, RepairMethod, RepairReport
+
+
+class Row(NamedTuple):
+    """One line of before and after."""
+
+    name: str
+    note: str
+    before: str
+    after: str
+
+
+def percent(estimate: Estimate) -> str:
+    """A share as whole percent."""
+    return f"{round(100 * estimate.value)} %".replace("-", wording.MINUS)
+
+
+def interval(estimate: Estimate) -> str:
+    """Its interval, whole percent."""
+    low, high = (f"{round(100 * bound)}".replace("-", wording.MINUS) for bound in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def nats(estimate: Estimate) -> str:
+    """Nats per token with sign."""
+    return wording.number(estimate.value, signed=True)
+
+
+def nats_interval(estimate: Estimate) -> str:
+    """The interval of nats per token."""
+    return f"[{wording.number(estimate.low, signed=True)}, {wording.number(estimate.high, signed=True)}]"
+
+
+def most(method: RepairMethod) -> float:
+    """The largest share that any strength of this method closed; 0 where none was tried."""
+    return max((point.closed.value for point in method.points), default=0.0)
+
+
+def chosen(report: RepairReport) -> RepairMethod | None:
+    """The method whose model was written; None where none closes the goal."""
+    return next((method for method in report.methods if method.method == report.chosen), None)
+
+
+def headline(report: RepairReport) -> str:
+    """One sentence: what was undone, and what it cost."""
+    best = chosen(report)
+    if best is None or best.chosen is None:
+        return f"No method undoes {wording.percent(report.goal)} of the side effect."
+    return f"{percent(best.chosen.closed)} of the side effect is undone, {percent(best.chosen.lost)} of the purpose is lost."
+
+
+def reason(report: RepairReport) -> str:
+    """One sentence more: the method, the controls beside it, and what was written."""
+    best = chosen(report)
+    if best is None or best.chosen is None:
+        return "No model was written. Ask for less with --close, or give other text."
+    controls = [m for m in report.methods if m.control and m.chosen is not None and m is not best]
+    beside = ", ".join(f"{m.method} loses {percent(m.chosen.lost)}" for m in controls if m.chosen is not None)
+    text = f"{best.method}: {best.description}."
+    if beside:
+        text += f" To undo as much, {beside}."
+    if report.saved is not None and report.saved.kind == "adapter":
+        residual = wording.percent(report.saved.residual or 0.0)
+        text += f" Written as an adapter of rank {report.saved.rank}; what the rank leaves out is {residual} of the change."
+    elif report.saved is not None:
+        text += " Written as a whole model."
+    return text
+
+
+def before_after(report: RepairReport) -> list[Row]:
+    """What is compared between the tuned and the repaired model."""
+    best = chosen(report)
+    point = best.chosen if best is not None else None
+    coherent, other = (best.coherent, best.other_change) if best is not None else (None, None)
+    absent = "not repaired"
+    rows = [
+        Row("Side effect that is left", "share of the target's change", "100 %", _rest(point.closed) if point else absent),
+        Row("Purpose that is left", "share of the retained text's change", "100 %", _rest(point.lost) if point else absent),
+        Row(
+            "Coherent continuations",
+            f"{report.tuned_coherent.n} prompts",
+            f"{percent(report.tuned_coherent)} {interval(report.tuned_coherent)}",
+            f"{percent(coherent)} {interval(coherent)}" if coherent is not None else absent,
+        ),
+    ]
+    if report.tuned_other_change is not None:
+        before = f"{nats(report.tuned_other_change)} {nats_interval(report.tuned_other_change)}"
+        after = f"{nats(other)} {nats_interval(other)}" if other is not None else absent
+        rows.append(Row("Other text", "log-likelihood against the base, nats per token", before, after))
+    return rows
+
+
+def _rest(estimate: Estimate) -> str:
+    low, high = 1 - estimate.high, 1 - estimate.low
+    rest = estimate.model_copy(update={"value": 1 - estimate.value, "low": low, "high": high})
+    return f"{percent(rest)} {interval(rest)}"
+
+
+def ranked(report: RepairReport) -> list[RepairMethod]:
+    """Highest selectivity first; those that do not reach the goal last."""
+    return sorted(report.methods, key=lambda m: -m.chosen.selectivity.value if m.chosen is not None else 9.0)
+
+
+def texts(report: RepairReport) -> list[tuple[str, ProbeText]]:
+    """The probes under the names that a reader knows."""
+    named = [("Target: as the base again", report.target), ("Retained: as tuned", report.retain)]
+    return named + ([("Other text", report.other)] if report.other is not None else [])
