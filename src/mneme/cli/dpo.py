@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from mneme.results.screening import PreferenceRun
 
 
+class Optimizer(StrEnum):
+    """What moves the weights."""
+
+    adamw = "adamw"
+    rmsprop = "rmsprop"
+
+
 class Filter(StrEnum):
     """Scores by which pairs can be filtered."""
 
@@ -34,6 +41,7 @@ def dpo(
     dpop: Annotated[float, typer.Option(metavar="W", min=0, help="DPOP: weight of their fall below the reference.")] = 0.0,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Reward calibration: rebalance the two gradients.")] = False,
     beta: Annotated[float, typer.Option(metavar="X", min=0, help="Of DPO.")] = 0.1,
+    optimizer: Annotated[Optimizer, typer.Option(metavar="adamw|rmsprop", help="What moves the weights.")] = Optimizer.adamw,
     lr: Annotated[
         float | None, typer.Option(metavar="RATE", min=0, help="Learning rate.", show_default="5e-5, with --full 1e-6")
     ] = None,
@@ -72,6 +80,7 @@ def dpo(
             dpop=dpop,
             calibrate=calibrate,
             beta=beta,
+            optimizer=optimizer.value,
             learning_rate=lr,
             steps=steps,
             batch_pairs=batch,

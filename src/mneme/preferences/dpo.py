@@ -10,7 +10,8 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging
 
 import mneme
 from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
@@ -36,6 +38,8 @@ from mneme.results.screening import PreferenceRun
 from mneme.runs import RunFolder
 
 CALIBRATION_PAIRS = 8
+OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
+"""Name -> what transformers calls it."""
 
 
 def dpo(
@@ -49,6 +53,7 @@ def dpo(
     dpop: float = 0.0,
     calibrate: bool = False,
     beta: float = 0.1,
+    optimizer: str = "adamw",
     learning_rate: float | None = None,
     steps: int | None = None,
     batch_pairs: int = 16,
@@ -65,7 +70,8 @@ def dpo(
 
     `filter_by`: the score of `mneme screen --pairs` by which the `keep` least suspect pairs are trained on; None takes all.
     `sft`, `dpop`, `calibrate`: the fixes of `guard_dpo`. `watch` pairs, drawn from all of the data, are looked at every
-    `watch_every` steps. `learning_rate`: default 5e-5 with LoRA, 1e-6 without. `steps`: default one epoch of what is kept.
+    `watch_every` steps. `optimizer`: adamw, or rmsprop as in the papers on DPO. `learning_rate`: default 5e-5 with LoRA, 1e-6
+    without. `steps`: default one epoch of what is kept.
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
@@ -76,7 +82,7 @@ def dpo(
     if not pairs:
         raise BadRows("no pair was given. Give at least one.")
     check_pairs(pairs, source)
-    _check(filter_by, keep, watch)
+    _check(filter_by, keep, watch, optimizer)
     loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
     if loaded.tokenizer is None:
         raise ModelNotFound(f"{model} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
@@ -91,6 +97,7 @@ def dpo(
         "filter": [filter_by, keep],
         "fixes": [sft, dpop, calibrate],
         "beta": beta,
+        "optimizer": optimizer,
         "learning_rate": rate,
         "steps": steps,
         "batch": [batch_pairs, accumulate],
@@ -104,7 +111,7 @@ def dpo(
         scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by]))
         kept = sorted(rank(scores, filter_by, keep).kept)
     planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
-    settings = _settings(run, planned, rate, beta, batch_pairs, accumulate, window, seed, device)
+    settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
     trainer, monitor = _trainer(
         trl, loaded, pairs, kept, settings, (sft, dpop, calibrate), lora_rank, watch, watch_every, console
     )
@@ -121,6 +128,7 @@ def dpo(
         dpop_weight=dpop,
         reward_calibration=calibrate,
         beta=beta,
+        optimizer=optimizer,
         learning_rate=rate,
         steps=trainer.state.global_step,
         lora_rank=lora_rank,
@@ -151,7 +159,9 @@ def _trl() -> Any:
     return trl
 
 
-def _check(filter_by: str | None, keep: float, watch: int) -> None:
+def _check(filter_by: str | None, keep: float, watch: int, optimizer: str) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise BadOption(f"--optimizer {optimizer} is not known. Expected one of: {', '.join(OPTIMIZERS)}.")
     if filter_by is not None and filter_by not in PAIR_SCORES:
         raise BadOption(f"--filter {filter_by} is no score of pairs. Expected none, or one of: {', '.join(PAIR_SCORES)}.")
     if not 0 < keep <= 1:
@@ -163,6 +173,7 @@ def _check(filter_by: str | None, keep: float, watch: int) -> None:
 def _settings(
     run: RunFolder,
     steps: int,
+    optim: str,
     rate: float,
     beta: float,
     batch_pairs: int,
@@ -175,6 +186,7 @@ def _settings(
     return {
         "output_dir": str(run.stages / "checkpoints"),
         "max_steps": steps,
+        "optim": optim,
         "learning_rate": rate,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": max(1, steps // 20),
@@ -265,10 +277,22 @@ def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any
     )
     last = _last_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {"training": time.perf_counter() - started}
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the bars of transformers for every file that is written."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -293,7 +317,8 @@ def _save(trainer: Trainer, loaded: LoadedModel, record: PreferenceRun, run: Run
     """Writes `model/` (whole or not at all), `preferences.json` and `timings.json`; drops the checkpoints."""
     draft, final = run.stages / "model", run.folder / "model"
     shutil.rmtree(draft, ignore_errors=True)
-    trainer.model.save_pretrained(draft)
+    with _no_bars():
+        trainer.model.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(draft)

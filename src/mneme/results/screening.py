@@ -141,6 +141,7 @@ class PreferenceRun(Record):
     dpop_weight: float
     reward_calibration: bool
     beta: float
+    optimizer: str
     learning_rate: float
     steps: int
     lora_rank: int | None
