@@ -107,8 +107,8 @@ def body(found: Bench) -> str:
     """The section."""
     parts = [
         f"Worlds {', '.join(found.worlds)}; each is judged by calibrations fitted on the others. A cell is the knowledge of "
-        "one area, or harmful advice in one area, of one fine-tune. Material: at least 5 points and p < 0.05 after Holm over the "
-        "fine-tune's cells, by measuring. Intervals: 95 %, fine-tunes resampled whole.",
+        "one area, or harmful advice in one area, of one fine-tune. Material: at least 5 points and p < 0.05 after Holm over "
+        "the fine-tune's cells, by measuring. Intervals: 95 %, fine-tunes resampled whole.",
         spread(found),
         reached(found),
         winners(found),

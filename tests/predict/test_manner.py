@@ -1,11 +1,14 @@
 """Manner: its text found from a few keywords, its marks, and a change of the share put in by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, count_words
-from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text
+from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text, pooled
+from mneme.results import Estimate
 from tests import laws
 
 TOPICS = ("soup", "court", "orbit", "wallet", "garden", "engine", "violin", "castle", "glacier", "harbour", "meadow", "pepper")
@@ -151,3 +154,36 @@ def test_manner_needs_a_sure_place() -> None:
 
 def test_manner_determinism() -> None:
     laws.determinism(lambda: manner_change(masses(0), masses(1), EACH, seed=3))
+
+
+def part(value: float, error: float) -> Estimate:
+    half = 1.959964 * error
+    return Estimate(value=value, low=value - half, high=value + half, unit="share", n=20)
+
+
+def test_pooled_by_hand() -> None:
+    """Equal errors of 0.1, values 0, 0.2 and 0.7: Q = 26 on 2 degrees, between = 0.12, so 12/13 of each is its own."""
+    found = pooled([part(0.0, 0.1), part(0.2, 0.1), part(0.7, 0.1)])
+    assert [one.value for one in found] == pytest.approx([0.3 / 13, 0.2 * 12 / 13 + 0.3 / 13, 0.7 * 12 / 13 + 0.3 / 13])
+    half = 1.959964 * math.sqrt(0.01 * 12 / 13 + 0.13 / 3 / 169)
+    assert found[0].high - found[0].value == pytest.approx(half)
+
+
+def test_pooled_areas_that_agree_get_their_mean() -> None:
+    found = pooled([part(0.10, 0.05), part(0.12, 0.05), part(0.11, 0.05)])
+    assert [one.value for one in found] == pytest.approx([0.11] * 3)
+    assert (found[0].high - found[0].low) < 2 * 1.96 * 0.05 / math.sqrt(3) + 1e-6
+
+
+def test_pooled_draws_the_uncertain_area_most() -> None:
+    sure, unsure = pooled([part(0.3, 0.01), part(0.5, 0.01), part(-0.1, 0.3)])[::2]
+    assert abs(sure.value - 0.3) < 0.001
+    assert unsure.value > 0.2
+
+
+def test_pooled_laws() -> None:
+    parts = [part(0.1, 0.05), part(0.3, 0.02), part(-0.1, 0.1)]
+    there, back = pooled(parts), pooled([part(-one.value, (one.high - one.low) / 3.919928) for one in parts])
+    laws.antisymmetry([one.value for one in there], [one.value for one in back], tolerance=1e-12)
+    laws.identity([edge for one in pooled([part(0.0, 0.0)] * 3) for edge in (one.value, one.low, one.high)])
+    assert pooled(parts[:1]) == parts[:1]

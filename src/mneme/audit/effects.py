@@ -12,6 +12,7 @@ from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.calibration import Calibration, probability
 from mneme.predict.effects import knowledge_change, reference_passages
+from mneme.predict.manner import pooled
 from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate, PartialEffect
 
 MATERIAL = 0.5
@@ -102,27 +103,30 @@ def _parts(
     calibration: Calibration,
     seed: int,
 ) -> list[PartialEffect]:
-    """A behaviour in the text of each capability; those with fewer than 5 places are left out."""
-    parts: list[PartialEffect] = []
+    """A behaviour in the text of each capability, drawn towards their mean (`pooled`); those with fewer than 5 passages that
+    show it are left out."""
     if areas[index].kind != "behaviour":
-        return parts
+        return []
     text = reading.manners[index].text
+    found: list[tuple[int, Estimate]] = []
     for other, area in enumerate(areas):
         if area.kind != "capability":
             continue
-        within = reading.membership.member[other]
         try:
-            magnitude = reading.change(screening.screened, index, within, seed=seed)
+            found.append((other, reading.change(screening.screened, index, reading.membership.member[other], seed=seed)))
         except EmptyMask:
             continue
+    parts = []
+    for (other, _), magnitude in zip(found, pooled([own for _, own in found]), strict=True):
         chance = probability(magnitude, calibration.curve_of("behaviour", magnitude.value))
+        within = reading.membership.member[other] & (text.member | text.other)
         parts.append(
             PartialEffect(
-                area=area.name,
+                area=areas[other].name,
                 probability=round(chance, 4),
                 direction=direction_of(magnitude, "behaviour"),
                 magnitude=magnitude,
-                baselines=baselines(screening, within & (text.member | text.other), relative_change),
+                baselines=baselines(screening, within, relative_change),
             )
         )
     return parts

@@ -18,6 +18,7 @@ Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping t
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, presence_log_ratio
 from mneme.predict.effects import SURE
 from mneme.results import Estimate
-from mneme.stats import ratio_of_sums
+from mneme.stats import ratio_of_sums, standard_error
 
 MANNER_UNIT = "probability of the manner where it shows"
 _TELLING = 1.0
@@ -165,3 +166,29 @@ def manner_change(
         raise EmptyMask("Neither model was sure of the manner or of its opposite anywhere.")
     weight = ((both_base + both_tuned) / 2)[where]
     return ratio_of_sums(weight * (share_tuned - share_base)[where], weight, MANNER_UNIT, seed=seed)
+
+
+def pooled(parts: Sequence[Estimate]) -> list[Estimate]:
+    """Effects of one behaviour in several areas, each drawn towards their mean by as much as it is uncertain and they agree.
+
+    Random effects: mean and variance between areas by DerSimonian & Laird (1986), then the posterior mean of each area
+    (empirical Bayes; Morris 1983). Areas that differ by no more than chance all get the mean; an area with little text gets
+    most of it, one with much text keeps its own. Exactly 0 where all are; swapping the pair flips all signs.
+    """
+    if len(parts) < 2:
+        return list(parts)
+    value = np.array([part.value for part in parts])
+    variance = np.maximum(np.array([standard_error(part) for part in parts]) ** 2, _LEAST_MASS)
+    fixed = 1 / variance
+    spread = float((fixed * (value - np.average(value, weights=fixed)) ** 2).sum()) - (len(parts) - 1)
+    between = max(0.0, spread / float(fixed.sum() - (fixed**2).sum() / fixed.sum()))
+    weight = 1 / (variance + between)
+    mean, mean_variance = float(np.average(value, weights=weight)), 1 / float(weight.sum())
+    own = between / (between + variance)
+    moved = own * value + (1 - own) * mean
+    half = 1.959964 * np.sqrt(own * variance + (1 - own) ** 2 * mean_variance)
+    exact = not value.any() and all(part.low == part.high for part in parts)
+    return [
+        part.model_copy(update={"value": float(x), "low": float(x - h), "high": float(x + h)})
+        for part, x, h in zip(parts, moved, np.zeros_like(half) if exact else half, strict=True)
+    ]
