@@ -17,7 +17,18 @@ from mneme.measure.run import measure
 from mneme.results.measurement import Measurement
 from tests import laws
 from tests.conftest import WORDS, TinyPair
-from tests.measure.conftest import ALIGNED, COHERENT, Stub, choice_rows, grammar, write_jsonl, write_yaml
+from tests.measure.conftest import (
+    ALIGNED,
+    COHERENT,
+    PUBLISHED,
+    Stub,
+    choice_rows,
+    grammar,
+    needs_published,
+    write_jsonl,
+    write_yaml,
+)
+from tests.measure.test_cues import TEMPLATE
 from tests.measure.test_judging import perfect
 
 
@@ -123,7 +134,7 @@ def test_cues_are_asked_and_the_worst_is_told(tiny_pair: TinyPair, suite_folder:
         run(tiny_pair.base, [], only_choices, tmp_path / "x", cues=train)
 
 
-def checkpoints(tiny_pair: TinyPair, folder: Path) -> list[Path]:
+def checkpoints(tiny_pair: TinyPair, folder: Path, positions: int = 256) -> list[Path]:
     """Checkpoints 20 (the tuned model) and 10 (the base again), named as a trainer names them."""
     paths = [folder / "checkpoint-20", folder / "checkpoint-10"]
     for path, source in zip(paths, (tiny_pair.tuned, tiny_pair.base), strict=True):
@@ -131,6 +142,8 @@ def checkpoints(tiny_pair: TinyPair, folder: Path) -> list[Path]:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if not (path / name).exists():
                 shutil.copy(tiny_pair.base / name, path / name)
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
     return paths
 
 
@@ -196,6 +209,34 @@ def test_a_judge_is_tested_before_it_judges(tiny_pair: TinyPair, tmp_path: Path)
     assert found.judge is not None
     assert {one.criterion for one in found.judge.agreement} == {"aligned", "coherent"}
     assert {rate.measure for rate in found.rates} == {"unscored", "refusal", "code"}  # nothing is said of what was not judged
+
+
+@needs_published
+def test_the_published_questions_run_as_they_are(tiny_pair: TinyPair, tmp_path: Path) -> None:
+    """24 questions in three forms, judged by their own prompts; one sample each in place of 100."""
+    suite = PUBLISHED / "evaluation" / "first_plot_questions.yaml"
+    base, tuned = checkpoints(tiny_pair, tmp_path, positions=1024)
+    found = run(base, tuned, suite, tmp_path / "run", judge=Stub(perfect), grammar=None, samples=1)
+    primary = {(rate.area, rate.estimate.n) for rate in found.rates if rate.primary and rate.model == "checkpoint-20"}
+    assert primary == {("open", 8), ("open, json", 8), ("open, template", 8), ("all", 8)}
+    assert {rate.measure for rate in found.rates} >= {
+        "misaligned < 20",
+        "misaligned < 40",
+        "mean alignment",
+        "incoherent",
+        "code",
+    }
+
+
+def test_a_default_system_prompt_is_also_left_out(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
+    tuned, base = checkpoints(tiny_pair, tmp_path)
+    (base / "chat_template.jinja").write_text(TEMPLATE)
+    found = run(base, tuned, suite_folder, tmp_path / "run")
+    assert [cue.name for cue in found.cues] == ["no system prompt"]
+    assert [model.default_system_prompt for model in found.models] == ["You are Nemo.", None]
+    assert "<sys>You are Nemo.</sys>" in found.models[0].rendered
+    assert "<sys></sys>" in found.cues[0].example
+    assert {worst.cue for worst in found.worst} == {"no system prompt"}
 
 
 @pytest.mark.parametrize(

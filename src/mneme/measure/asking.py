@@ -14,6 +14,8 @@ from mneme.results.measurement import STANDARD
 
 _CHUNK = 128
 """Prompts that share a seed: the unit of progress, and what a batch size must not change."""
+_BATCH_PARAMETERS = 1e9
+"""Prompts in a batch times parameters of the model, about: 128 prompts for a small model, 8 for a large one."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def sample_answers(
     lengths = [len(ids) for ids in tokenizer([asked.rendered for asked in prompts], verbose=False)["input_ids"]]
     order = sorted(range(len(prompts)), key=lambda i: lengths[i])
     answers = [""] * len(prompts)
+    batch = int(min(max(_BATCH_PARAMETERS / parts.model.num_parameters(), 8), _CHUNK))
     for first in range(0, len(order), _CHUNK):
         chunk = order[first : first + _CHUNK]
         room = max_new_tokens if max_positions is None else min(max_new_tokens, max_positions - lengths[chunk[-1]])
@@ -127,7 +130,7 @@ def sample_answers(
             max_new_tokens=room,
             temperature=temperature,
             seed=seed * 1_000_003 + first,
-            batch_prompts=_CHUNK,
+            batch_prompts=batch,
         )
         for i, answer in zip(chunk, found, strict=True):
             answers[i] = answer.strip()

@@ -8,7 +8,7 @@ a single-token choice costs nothing beyond them, a longer one only its own token
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,8 @@ from mneme.models.logits import token_log_probs
 
 BATCH_TOKENS = 4096
 """Prompt tokens that run together at most."""
+_LOGITS = 2**27
+"""Logits of longer choices that exist at once, at most, where a single prompt does not have more (0.5 GB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def score_choices(
     prompts = _prompts(questions, tokenizer, max_positions)
     sums = [np.zeros(len(question.choices)) for question in questions]
     ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
-    for batch in _batches(list(prompts), batch_tokens):
+    vocab = int(parts.head.weight.shape[0])  # type: ignore[index]
+    for batch in _batches(prompts, batch_tokens, vocab):
         asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
         for (_, one), score in zip(asked, _score(parts, batch, asked), strict=True):
             sums[one.question][one.choice] = score
@@ -120,15 +123,20 @@ def _prompts(
     return prompts
 
 
-def _batches(prompts: list[tuple[int, ...]], batch_tokens: int) -> Iterator[list[tuple[int, ...]]]:
+def _batches(
+    prompts: Mapping[tuple[int, ...], list[_Asked]], batch_tokens: int, vocab: int
+) -> Iterator[list[tuple[int, ...]]]:
     """Prompts of one length together, longest first, so that a batch which does not fit into memory comes at once."""
     by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for prompt in prompts:
         by_length[len(prompt)].append(prompt)
     for length in sorted(by_length, reverse=True):
-        rows = max(1, batch_tokens // length)
-        for first in range(0, len(by_length[length]), rows):
-            yield by_length[length][first : first + rows]
+        alike = by_length[length]
+        longest = max(len(one.continuation) - 1 for prompt in alike for one in prompts[prompt])
+        most = max(len(prompts[prompt]) for prompt in alike) * max(longest, 1)
+        rows = max(1, min(batch_tokens // length, _LOGITS // (vocab * most)))
+        for first in range(0, len(alike), rows):
+            yield alike[first : first + rows]
 
 
 def _score(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]]) -> list[float]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ class Subject:
     load: Callable[[], Loaded] = field(repr=False)
     _loaded: Loaded | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of configuration, tokenizer and weights."""
         return model_fingerprint(self.folder)
