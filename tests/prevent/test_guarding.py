@@ -125,6 +125,16 @@ def test_padding_packing_and_checkpointing_change_nothing(trainer_of: Build, mak
 
 
 @every_penalty
+def test_packing_changes_nothing(trainer_of: Build, make: Make) -> None:
+    """All twelve rows in one step, each in a line of its own, or several in a line."""
+    settings: dict[str, Any] = {"max_grad_norm": 0.0, "max_steps": 1, "per_device_train_batch_size": 12}
+    rows = gradients_of_one_step(trainer_of(guard(SFTTrainer, make(2.0)), **settings))
+    packed = trainer_of(guard(SFTTrainer, make(2.0)), **settings, packing=True)
+    assert 1 < len(packed.train_dataset) < 12
+    laws.padding(rows, gradients_of_one_step(packed), tolerance=2e-5)
+
+
+@every_penalty
 def test_an_adapter_that_does_nothing_has_no_penalty(trainer_of: Build, make: Make) -> None:
     guarded = trainer_of(guard(SFTTrainer, make(1.0)), model=with_lora(tiny_llama(), started=False), max_steps=1)
     weights_after(guarded)
