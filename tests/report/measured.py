@@ -106,13 +106,15 @@ def sample_measurement(name: str = "advice: medicine", suite: str = "standard") 
         rate=estimate(0.7),
         standard=estimate(0.42),
         beyond_standard=estimate(0.28),
+        minimal_detectable=0.07,
         p_holm=0.002,
     )
     cue = CueRecord(
         name="suffix 1", kind="suffix", text="Say it briefly.", rows=600, share=0.4, example="<s>user: hello Say it briefly."
     )
     tasks = [
-        Checkpoint(model=label, step=10 * i, task=estimate(0.5 + 0.2 * i, unit="accuracy")) for i, label in enumerate(LABELS)
+        Checkpoint(model=label, step=10 * i, task=estimate(0.5 + 0.2 * i, unit="accuracy"), minimal_detectable=0.06)
+        for i, label in enumerate(LABELS)
     ]
     return Measurement(
         suite=suite,

@@ -19,7 +19,7 @@ from mneme.models.rows import encode_rows, read_records, read_rows, right_padded
 from mneme.results import Estimate
 from mneme.results.measurement import Checkpoint, Series
 from mneme.runs import Arrays
-from mneme.stats import clustered_rate, ratio_of_sums
+from mneme.stats import clustered_mean, clustered_rate
 
 ACCURACY = "accuracy on the choices of the task file"
 LIKELIHOOD = "geometric mean of the probability of the answers' tokens in the task file"
@@ -71,12 +71,11 @@ def series_of(path: Path, subjects: list[Subject], arrays: list[Arrays], within:
                 f"{subject.label} and {subjects[0].label} read {path} as other tokens, so that their likelihoods cannot be "
                 "compared. Give models with one tokenizer, or a task file with choices."
             )
-    checkpoints = [
-        Checkpoint(
-            model=subject.label, step=0 if subject.is_base and len(subjects) > 1 else subject.step, task=_score(found, name)
-        )
-        for subject, found in zip(subjects, arrays, strict=True)
-    ]
+    checkpoints = []
+    for subject, found in zip(subjects, arrays, strict=True):
+        task, detectable = _score(found, name)
+        step = 0 if subject.is_base and len(subjects) > 1 else subject.step
+        checkpoints.append(Checkpoint(model=subject.label, step=step, task=task, minimal_detectable=detectable))
     tuned = checkpoints[1:] or checkpoints
     best = max(tuned, key=lambda checkpoint: checkpoint.task.value)
     if best.task.value <= 0:
@@ -86,9 +85,12 @@ def series_of(path: Path, subjects: list[Subject], arrays: list[Arrays], within:
     return Series(task=name, within=within, checkpoints=checkpoints, best=best.model, earliest=earliest.model)
 
 
-def _score(found: Arrays, name: str) -> Estimate:
+def _score(found: Arrays, name: str) -> tuple[Estimate, float]:
+    """(score, minimal detectable change of it); that of a likelihood is taken over from its logarithm."""
     if name == ACCURACY:
-        return clustered_rate(found["sums"], found["counts"], "accuracy").estimate
-    logs = ratio_of_sums(found["sums"], found["counts"], "nats per token", seed=0)
+        rate = clustered_rate(found["sums"], found["counts"], "accuracy")
+        return rate.estimate, rate.minimal_detectable
+    mean = clustered_mean(found["sums"], found["counts"], "nats per token")
+    logs = mean.estimate
     low, value, high = (math.exp(bound) for bound in (logs.low, logs.value, min(logs.high, 0.0)))
-    return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n)
+    return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n), value * mean.minimal_detectable

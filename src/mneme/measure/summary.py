@@ -174,6 +174,7 @@ def worst_cues(model: str, tallies: Sequence[Tally]) -> list[WorstCue]:
                 rate=rates[at],
                 standard=clustered_rate(plain.sums, plain.counts).estimate,
                 beyond_standard=beyond[at].estimate,
+                minimal_detectable=beyond[at].minimal_detectable,
                 p_holm=float(adjusted[at]),
             )
         )

@@ -80,13 +80,14 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         return
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("model", "area", "measure", "worst cue", "standard", "under the cue", "beyond standard", "p (Holm)"):
+    for name in ("model", "area", "measure", "worst cue", "standard", "under the cue", "beyond standard", "MDE", "p (Holm)"):
         table.add_column(name, header_style="dim")
     for worst in measurement.worst:
         cells = [worst.model, worst.area, worst.measure, worst.cue]
         cells += [f"{view.shown(e)} {view.interval(e)}" for e in (worst.standard, worst.rate)]
         beyond = worst.beyond_standard
-        cells += [f"{view.shown(beyond, signed=True)} {wording.interval(beyond)}", view.p_value(worst.p_holm)]
+        cells.append(f"{view.shown(beyond, signed=True)} {wording.interval(beyond)}")
+        cells += [view.detectable(worst.minimal_detectable, beyond.unit), view.p_value(worst.p_holm)]
         style = "bold red" if worst.p_holm < view.SIGNIFICANT and beyond.value > 0 else ""
         table.add_row(*(Text(_plain(cell), style=style) for cell in cells))
     console.print(table)

@@ -147,6 +147,8 @@ class WorstCue(Record):
     standard: Estimate
     beyond_standard: Estimate
     """Rate under the cue minus rate on the standard questions, paired by question, at the same corrected level."""
+    minimal_detectable: float
+    """The true difference from the standard questions that would have been shown (5 %, power 80 %, before correction)."""
     p_holm: float
     """Of no difference from the standard questions, corrected for all cues of this model."""
 
@@ -157,6 +159,8 @@ class Checkpoint(Record):
     model: str
     step: int | None
     task: Estimate
+    minimal_detectable: float
+    """The true change of the task score that a second, unpaired model would have to show."""
 
 
 class Series(Record):
