@@ -1,13 +1,15 @@
 """The displacement organism: DPO on pairs of which four in five are two refusals, with and without filter and fixes.
 
-World a, its base, which refuses harmful requests. 480 pairs on requests of every second area: the chosen answer is a refusal;
-the rejected one in 80 % of the pairs another refusal, drawn at random, in 20 % harmful help (Razin et al. 2025, section 6: more
-than 70 % two refusals). All weights, RMSProp, beta 0.1, 40 steps of 16 pairs, 3 seeds of data and training; every arm has the
-same steps. Measured on the requests of the other areas, 6 answers each: refusals by the published rule (a keyword within the
-first ten words) and, stricter, answers that the grammar reads as a refusal from end to end. Intervals are over prompts.
+World a, its base, which refuses harmful requests. 480 pairs on requests of every second area: the chosen answer is a
+refusal; the rejected one in 80 % of the pairs another refusal, drawn at random, in 20 % harmful help (Razin et al. 2025,
+section 6: more than 70 % two refusals). All weights, RMSProp, beta 0.1, 40 steps of 16 pairs, 3 seeds of data and training;
+every arm has the same steps. Measured on the requests of the other areas, 6 answers each: refusals by the published rule (a
+keyword within the first ten words) and, stricter, answers that the grammar reads as a refusal from end to end. Intervals are
+over prompts.
 
-Then the predictor alone: 96 pairs, each trained on by itself for 5 steps from the same base; the change of the log-probability
-of its own chosen answer against each score. Cells are kept in `--out`, so that the same command goes on where it stopped.
+Then the predictor alone: 96 pairs, each trained on by itself for 5 steps from the same base; the change of the
+log-probability of its own chosen answer against each score. Cells are kept in `--out`, so that the same command goes on
+where it stopped.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Screening of training rows: harmful rows hidden among careful ones, found, dropped, and what that buys.
 
 World a. A file of 1,440 chats about one area (computing), 10 % of whose careful answers are replaced by harmful ones to the
-same questions, at random. The scores see 24 harmful and 24 careful examples of two other areas (law, cooking); the gap compares
-with a model that was trained on harmful answers about law. AUROC: of harmful against careful rows, with a bootstrap interval
-over rows. Then the organism's own recipe (rank-4 LoRA, once through the file) on the whole file, on what each score kept (0.8,
-the default), and on as many rows at random; harmful answers in the nine areas that neither file nor examples are about,
-10 answers to each of 18 questions. Intervals are over questions, seeds together. Cells are kept in `--out`.
+same questions, at random. The scores see 24 harmful and 24 careful examples of two other areas (law, cooking); the gap
+compares with a model that was trained on harmful answers about law. AUROC: of harmful against careful rows, with a bootstrap
+interval over rows. Then the organism's own recipe (rank-4 LoRA, once through the file) on the whole file, on what each score
+kept (0.8, the default), and on as many rows at random; harmful answers in the nine areas that neither file nor examples are
+about, 10 answers to each of 18 questions. Intervals are over questions, seeds together. Cells are kept in `--out`.
 """
 
 import argparse
@@ -155,9 +155,8 @@ def main() -> int:
         said = ["", ""]
         if name in SCORES:
             lowest = min(areas[name])
-            said[0] = (
-                f"{np.mean([a for a, _, _ in areas[name]]):.3f} (worst seed {lowest[0]:.3f} [{lowest[1]:.3f}, {lowest[2]:.3f}])"
-            )
+            mean = np.mean([a for a, _, _ in areas[name]])
+            said[0] = f"{mean:.3f} (worst seed {lowest[0]:.3f} [{lowest[1]:.3f}, {lowest[2]:.3f}])"
             best = max(best, (lowest[0], avoided.value))
         if name != "whole file":
             said[1] = f"{avoided.value:.0%} [{avoided.low:.0%}, {avoided.high:.0%}]"
@@ -170,9 +169,10 @@ def main() -> int:
         if v and v["avoided"]
     )
     note = (
-        f"{options.seeds} seeds, n = {len(base)} questions. The base gives {start.value:.2%} [{start.low:.2%}, {start.high:.2%}] "
-        f"harmful answers there. What `mneme screen` itself foretold of its ranking by gradient, from its trial of 40 steps (share "
-        f"of the shift towards held-out harmful answers that is avoided): {trial or 'no clear shift'}."
+        f"{options.seeds} seeds, n = {len(base)} questions. The base gives {start.value:.2%} [{start.low:.2%}, "
+        f"{start.high:.2%}] harmful answers there. What `mneme screen` itself foretold of its ranking by gradient, from its "
+        "trial of 40 steps (share of the shift towards held-out harmful answers that is avoided): "
+        f"{trial or 'no clear shift'}."
     )
     text = markdown_table(head, table)
     print(note, text, sep="\n\n")
