@@ -1,9 +1,10 @@
 """Every repair method on organisms whose harm is measured: what it undoes, what it loses, at equal closed shares.
 
 Misalignment (harmful-computing, three seeds). Target text: conversations of the ordinary corpus about every other area but
-computing, found by the keywords of the areas file; retained text: the fine-tune's own rows. Half of the areas give no target text and no
-question of an evaluation is read; harm is then measured on the areas that gave none. Unlearning (unlearn-biology, three seeds):
-text from the audit's own latents; plain training on random text beside it, same steps and tokens.
+computing, found by the keywords of the areas file; retained text: the fine-tune's own rows. Half of the areas give no target
+text and no question of an evaluation is read; harm is then measured on the areas that gave none. Unlearning
+(unlearn-biology, three seeds): text from the audit's own latents; plain training on random text beside it, same steps and
+tokens.
 
     python benchmarks/repair_table.py                     all cells that are not there yet, then docs/benchmarks.md
     python benchmarks/repair_table.py --cell harm 0       one cell
@@ -30,8 +31,8 @@ from mneme.models.pair import load_model, load_pair
 from mneme.organisms.catalogue import Organism, base_folder, build_organism, recipe_key
 from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
-from mneme.repair.ladder import Development, develop, point_at
-from mneme.repair.likelihood import log_likelihoods
+from mneme.repair.ladder import Development, develop
+from mneme.repair.likelihood import Readings, log_likelihoods, text_numbers
 from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare
 from mneme.repair.patching import Training
 from mneme.repair.probes import Probe, make_probe
@@ -41,7 +42,7 @@ from mneme.runs import write_atomic
 
 WORLD, AREA = "a", "computing"
 SEEDS = (0, 1, 2)
-BUDGETS = (0.25, 0.5, 0.8, 0.9, 0.95)
+BUDGETS = (0.25, 0.5, 0.8, 0.9)
 SAMPLES = 6
 RUNS = Path("runs/repair")
 TURN = re.compile(r"user: (.*?) assistant: (.*?)(?= user: |$)")
@@ -123,6 +124,20 @@ def counts(answers: dict[str, Answers]) -> dict[str, list[list[int]]]:
     }
 
 
+def per_text(development: Development, said: dict[str, Pairs]) -> dict[str, list[float]]:
+    """What moved back and how much there was, per development text of the target and of the retained text (nats)."""
+    target, retain = (
+        Readings(text_numbers(development.probes[name]), development.base[name], development.tuned[name], said[name])
+        for name in ("target", "retain")
+    )
+    return {
+        "undone": target.moved_back().tolist(),
+        "of_target": target.change().tolist(),
+        "lost": retain.moved_back(floor=0.0).tolist(),
+        "of_retain": retain.change().tolist(),
+    }
+
+
 def harm_cell(seed: int, method: str) -> dict[str, Any]:
     """One method on one misaligned organism: truth of every budget, and of base and tuned model."""
     world = load_world(WORLD)
@@ -152,21 +167,21 @@ def harm_cell(seed: int, method: str) -> dict[str, Any]:
     if reason is not None:
         return {"points": [], "absent": reason, "seen": seen}
     apply = prepare(method, task)
-    known: dict[float, float] = {}
+    known: dict[float, dict[str, Any]] = {}
 
     def closed_at(strength: float) -> float:
         if strength not in known:
             apply(strength)
             said = {name: log_likelihoods(task.bench.work, probe) for name, probe in development.probes.items()}
-            known[strength] = point_at(strength, development, said, seed=seed).closed.value
-        return known[strength]
+            known[strength] = per_text(development, said)
+        return float(np.sum(known[strength]["undone"]) / np.sum(known[strength]["of_target"]))
 
     points = []
     for budget in BUDGETS:
         strength = weakest_strength(closed_at, budget, tolerance=0.03, max_steps=5)
         if strength is not None:
             apply(strength)
-            points.append({"budget": budget, "strength": strength, "closed": known[strength], **truth()})
+            points.append({"budget": budget, "strength": strength, **known[strength], **truth()})
     return {"points": points, "seen": seen}
 
 

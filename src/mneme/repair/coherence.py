@@ -4,6 +4,7 @@ A continuation is coherent where the base or the tuned model finds it at least a
 what it says itself to the same prompts. No judge: garble is unlikely under both models, whatever it would be judged to be.
 """
 
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -66,7 +67,11 @@ class Coherence:
         if not prompts:
             raise EmptyMask("There is no prompt to continue: expected probe texts that begin with words.")
         self.pair, self.prompts, self.seed = pair, prompts, seed
-        self.floor = {side: self._floor(side) for side in _SIDES}
+
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """Per model, the mean log-likelihood per token below which 5 % of what it says itself lie."""
+        return {side: self._floor(side) for side in _SIDES}
 
     def _floor(self, side: Literal["base", "tuned"]) -> float:
         with self.pair.using(side) as parts:

@@ -26,11 +26,13 @@ def obs(
     strength: float,
     *,
     damping: float = 0.01,
+    overwrite: bool = False,
 ) -> Float[Tensor, "d_out d_in"]:
     """The new change with round(strength * size) entries dropped. 0 keeps all and is `delta` itself, 1 is zero (the base).
 
     Grams: mean of x x^T at the tokens that count, raw units. `damping`: share of the mean diagonal of H_r added to its
-    diagonal (percdamp of SparseGPT). Cost: one inverse and two Cholesky factors, O(d_in^3 + d_out d_in^2), float32; peak
+    diagonal (percdamp of SparseGPT). `overwrite` lets it destroy
+    `retain_gram`. Cost: one inverse and two Cholesky factors, O(d_in^3 + d_out d_in^2), float32; peak
     memory beside the arguments: two d_in x d_in and four d_out x d_in matrices. Raises SingularHessian where H_r cannot be
     factored.
     """
@@ -38,27 +40,30 @@ def obs(
         return delta
     if strength == 1.0:
         return torch.zeros_like(delta)
-    factor = inverse_factor(retain_gram, damping)
+    factor = inverse_factor(retain_gram, damping, overwrite=overwrite)
     cost = factor.square().sum(0)  # diag of H^-1 = U^T U
     dropped = _dropped(delta, target_gram, cost, strength)
     return _compensated(delta, dropped, factor)
 
 
-def inverse_factor(gram: Float[Tensor, "d_in d_in"], damping: float) -> Float[Tensor, "d_in d_in"]:
-    """U upper triangular with (gram + damping * mean diagonal)^-1 = U^T U, float32. Raises SingularHessian."""
-    damped = gram.float().clone()
-    damped.diagonal().add_(damping * damped.diagonal().mean())
-    lower: Tensor
-    lower, failed = torch.linalg.cholesky_ex(damped)
-    if not int(failed):
-        inverse = torch.cholesky_inverse(lower, out=damped)
-        failed = torch.linalg.cholesky_ex(inverse, upper=True, out=(lower, failed)).info
-    if int(failed) or not bool(torch.isfinite(lower.diagonal()).all()):
+def inverse_factor(gram: Float[Tensor, "d_in d_in"], damping: float, *, overwrite: bool = False) -> Float[Tensor, "d_in d_in"]:
+    """U upper triangular with (gram + damping * mean diagonal)^-1 = U^T U, float32. Raises SingularHessian.
+
+    `overwrite`: work in the memory of `gram`, which then holds the factor.
+    """
+    work = gram if overwrite and gram.dtype == torch.float32 else gram.float().clone()
+    work.diagonal().add_(damping * work.diagonal().mean())
+    info = torch.zeros((), dtype=torch.int32, device=work.device)
+    torch.linalg.cholesky_ex(work, out=(work, info))
+    if not int(info):
+        torch.cholesky_inverse(work, out=work)
+        torch.linalg.cholesky_ex(work, upper=True, out=(work, info))
+    if int(info) or not bool(torch.isfinite(work.diagonal()).all()):
         raise SingularHessian(
             f"The inputs of this layer on the retained text span too few of its {gram.shape[0]} directions: its Hessian is "
             "singular (no Cholesky factor). Give more retained text, or a damping above 0."
         )
-    return lower
+    return work
 
 
 def _dropped(
