@@ -20,7 +20,7 @@ from mneme.models.sampling import generate
 from mneme.repair.likelihood import log_likelihoods, text_numbers
 from mneme.repair.probes import Probe
 from mneme.results import Estimate
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_rate
 
 MAX_PROMPTS = 48
 NEW_TOKENS = 24
@@ -87,7 +87,7 @@ class Coherence:
         for side in _SIDES:
             with self.pair.using(side) as judge:
                 coherent |= likelihoods(judge, self.pair.tokenizer, self.prompts, said) >= self.floor[side]
-        return ratio_of_sums(coherent.astype(np.float64), np.ones(len(said)), "share of continuations", seed=self.seed)
+        return clustered_rate(coherent.astype(np.float64), np.ones(len(said)), "share of continuations").estimate
 
 
 _SIDES: tuple[Literal["base", "tuned"], ...] = ("base", "tuned")

@@ -51,7 +51,7 @@ def frontier(report: RepairReport) -> Markup:
         parts.append(_text(x, y0 + 18, f"{tick:.0%}", "middle") + _text(x0 - 8, y + 4, f"{tick:.0%}", "end"))
     parts.append(_line("even", *at(0, 0), *at(1, 1)) + _line("goal", *at(0, report.goal), *at(1, report.goal)))
     parts.append(_text(x0 + wide / 2, _HEIGHT - 6, "gain of the fine-tune that is lost", "middle"))
-    parts.append(_text(x0 + wide + 12, _TOP + 10, "side effect undone, by method:", "start"))
+    parts.append(_text(x0 + wide + 12, _TOP + 10, "undone, by method", "start"))
     for number, method in enumerate(report.methods):
         parts.append(_curve(number, method, at))
         y = _TOP + 32 + 18 * number

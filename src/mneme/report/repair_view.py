@@ -39,7 +39,7 @@ def nats_interval(estimate: Estimate) -> str:
 
 def most(method: RepairMethod) -> float:
     """The largest share that any strength of this method closed; 0 where none was tried."""
-    return max((point.closed.value for point in method.points), default=0.0)
+    return max([0.0, *(point.closed.value for point in method.points)])
 
 
 def chosen(report: RepairReport) -> RepairMethod | None:
