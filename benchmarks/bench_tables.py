@@ -60,10 +60,11 @@ def reached(found: Bench) -> str:
         value = None if mine is None else mine.figures.get(name)
         met = value is not None and (value.value >= bound if sign == ">=" else value.value <= bound)
         rows.append([row, f"{name}, {scenario}", f"{sign} {bound:g}", shown(value), "yes" if met else "no"])
-    for name, ratio in (("seconds", found.cost_ratio), ("tokens", found.token_ratio)):
-        met = ratio is not None and ratio.value <= 0.25
-        bound = "<= 0.25" if name == "seconds" else "–"
-        rows.append(["d", f"{name} of an audit / of measuring everything", bound, shown(ratio), "yes" if met else "no"])
+    met = found.cost_ratio is not None and found.cost_ratio.value <= 0.25
+    what = "seconds of an audit / of measuring everything"
+    rows.append(["d", what, "<= 0.25", shown(found.cost_ratio), "yes" if met else "no"])
+    rows.append(["", "the same, its forecast alone (no dictionaries)", "", shown(found.forecast_ratio), ""])
+    rows.append(["", "tokens of an audit / of measuring everything", "", shown(found.token_ratio), ""])
     return markdown_table(["", "what", "to reach", "reached", "met"], rows)
 
 

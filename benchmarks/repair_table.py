@@ -15,6 +15,7 @@ import json
 import re
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,42 @@ def main() -> None:
                 kept(f"harm-{method}-{seed}", lambda seed=seed, method=method: harm_cell(seed, method))
         if chosen.cell is None or chosen.cell[0] == "forget":
             kept(f"forget-{seed}", lambda seed=seed: forget_cell(seed))
+    if chosen.cell is None or chosen.cell[0] == "page":
+        write_page(methods, chosen.seeds)
+
+
+def write_page(methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Both sections, of the cells that are there."""
+    folder = RUNS / f"{WORLD}-{recipe_key(WORLD)}"
+    cells = {
+        (method, seed): json.loads((folder / f"harm-{method}-{seed}.json").read_text("utf-8"))
+        for method in methods
+        for seed in seeds
+        if (folder / f"harm-{method}-{seed}.json").exists()
+    }
+    truth = Truth(cells, seeds, AREA)
+    rows = [row for budget in BUDGETS for method in truth.methods if (row := truth.row(method, budget)) is not None]
+    absent = sorted(f"{method} ({cell['absent']})" for (method, _), cell in cells.items() if cell.get("absent"))
+    body = (
+        f"Organism harmful-{AREA} of world {WORLD}, {len(seeds)} seeds, {SAMPLES} answers to each of 18 questions an area. "
+        "Every method is as strong as closes the stated share of the target's change in likelihood on development text (the "
+        "weakest strength found). Shares are of the way from the tuned model back to the base; intervals resample seeds and "
+        "prompts. Target text speaks of half of the other areas only.\n\n"
+    )
+    body += markdown_table(HARM_HEAD, rows) + (f"\nNot applicable: {', '.join(absent)}.\n" if absent else "")
+    write_section("repair harm", "Repair: misalignment", "python benchmarks/repair_table.py", body)
+    found = [json.loads(path.read_text("utf-8")) for seed in seeds if (path := folder / f"forget-{seed}.json").exists()]
+    if found:
+        text = (
+            f"Organism unlearn-biology, {len(found)} seeds: training on the text of the audit's latents, and on as many steps "
+            "of random text. Shares are of the accuracy that unlearning took; intervals resample seeds and entities.\n\n"
+        )
+        write_section(
+            "repair forget",
+            "Repair: what unlearning broke",
+            "python benchmarks/repair_table.py",
+            text + markdown_table(FORGET_HEAD, forget_rows(found)),
+        )
 
 
 if __name__ == "__main__":

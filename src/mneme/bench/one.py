@@ -54,13 +54,15 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
     )
     found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
     pair = load_pair(organism.base, organism.tuned)
+    started = time.perf_counter()
     seen = _screened(pair, organism, run, tokens)
+    mine = audit_scores(seen, seed=seed)
+    forecast = BenchCost(seconds=time.perf_counter() - started, tokens=2 * seen.rows.ids.numel())
     scores = signal_scores(seen)
     batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
     latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
     if timed:
-        costs |= _costs(organism, base, tuned, tokens, seed)
-    mine = audit_scores(seen, seed=seed)
+        costs |= {"forecast": forecast, **_costs(organism, base, tuned, tokens, seed)}
     oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
     cells = list(found)
     every: dict[str, Mapping[Cell, CellScore]] = {

@@ -105,8 +105,9 @@ def compose(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: i
         pairs=pairs,
         scores=scores,
         curves=curves,
-        cost_ratio=_ratio(pairs, "seconds", seed),
-        token_ratio=_ratio(pairs, "tokens", seed),
+        cost_ratio=_ratio(pairs, "audit", "seconds", seed),
+        forecast_ratio=_ratio(pairs, "forecast", "seconds", seed),
+        token_ratio=_ratio(pairs, "audit", "tokens", seed),
         environment={
             "mneme": mneme.__version__,
             "python": platform.python_version(),
@@ -119,14 +120,14 @@ def compose(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: i
     )
 
 
-def _ratio(pairs: Sequence[BenchPair], field: str, seed: int) -> Estimate | None:
-    """What audits cost over what measuring everything costs, on the pairs on which both were timed."""
-    timed = [pair.costs for pair in pairs if "audit" in pair.costs and "measuring everything" in pair.costs]
+def _ratio(pairs: Sequence[BenchPair], what: str, field: str, seed: int) -> Estimate | None:
+    """What `what` costs over what measuring everything costs, on the pairs on which both were timed."""
+    timed = [pair.costs for pair in pairs if what in pair.costs and "measuring everything" in pair.costs]
     if not timed:
         return None
-    above = np.array([float(getattr(costs["audit"], field)) for costs in timed])
+    above = np.array([float(getattr(costs[what], field)) for costs in timed])
     below = np.array([float(getattr(costs["measuring everything"], field)) for costs in timed])
-    return ratio_of_sums(above, below, f"{field} of an audit / of measuring everything", seed=seed)
+    return ratio_of_sums(above, below, f"{field}, {what} / measuring everything", seed=seed)
 
 
 def _timed(names: Sequence[PairName]) -> set[PairName]:

@@ -78,12 +78,12 @@ def show(found: "Bench", console: "Console") -> None:
         for score in own:
             table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
         console.print(table)
-    if found.cost_ratio is not None:
-        ratio = found.cost_ratio
-        console.print(
-            f"An audit takes {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time of measuring everything "
-            f"({ratio.n} fine-tunes timed)."
-        )
+    for what, ratio in (("An audit", found.cost_ratio), ("Its forecast alone", found.forecast_ratio)):
+        if ratio is not None:
+            console.print(
+                f"{what} takes {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time of measuring everything "
+                f"({ratio.n} fine-tunes timed)."
+            )
 
 
 def figure(score: "Score", name: str) -> str:
