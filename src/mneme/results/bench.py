@@ -54,8 +54,8 @@ class BenchPair(Record):
     scenario: Scenario
     cells: list[BenchCell]
     costs: dict[str, BenchCost]
-    """Of each baseline that has a dictionary; where costs were taken also `audit` (whole, to its page), `forecast` (the part of
-    it that the probabilities come from: the screen, without dictionaries) and `measuring everything` (both models)."""
+    """Of each baseline that has a dictionary; where costs were taken also `audit` (whole, to its page), `forecast` (the part
+    of it that the probabilities come from: the screen, without dictionaries) and `measuring everything` (both models)."""
 
 
 class Score(Record):
