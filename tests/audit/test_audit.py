@@ -203,6 +203,18 @@ def test_every_other_dictionary_runs(world: World, tmp_path: Path, kind: str) ->
     assert all(latent.nu_error is not None for latent in report.latents)
 
 
+def test_without_a_dictionary_the_probabilities_are_the_same(world: World, whole_run: Run, tmp_path: Path) -> None:
+    report = audited(world, tmp_path / "out", dictionary="none")
+    assert report.latents == []
+    assert not any(layer.chosen for layer in report.layers)
+    assert report.verdict == whole_run.report.verdict
+    assert report.environment.dictionary == "none"
+    for area in AREAS:
+        alone, whole = effect_of(report, area), effect_of(whole_run.report, area)
+        assert (alone.probability, alone.direction, alone.magnitude) == (whole.probability, whole.direction, whole.magnitude)
+        assert alone.evidence == []
+
+
 def test_a_layer_that_was_asked_for(world: World, whole_run: Run, tmp_path: Path) -> None:
     """The last one, which the screen does not choose."""
     assert [layer.layer for layer in whole_run.report.layers if layer.chosen] == [0]
@@ -246,7 +258,7 @@ def test_an_adapter_says_what_its_merged_checkpoint_says(world: World, tmp_path:
 
 REFUSED: dict[str, tuple[dict[str, Any], type[MnemeError], str]] = {
     "only one model": ({"tuned": None}, BadOption, "give both BASE and TUNED, or neither"),
-    "unknown dictionary": ({"dictionary": "pca"}, BadOption, "No dictionary kind 'pca': expected one of .*change"),
+    "unknown dictionary": ({"dictionary": "pca"}, BadOption, "No dictionary kind 'pca': expected one of .*change.* or none"),
     "unknown describer": ({"describe": "poetry"}, BadOption, "--describe"),
     "no corpus": ({"corpus": None}, BadCorpus, "No text to read: give ordinary text with --corpus"),
     "missing corpus": ({"corpus": "/nowhere/text.txt"}, BadCorpus, "does not exist. Give a .txt"),

@@ -276,7 +276,7 @@ def _environment(job: Job) -> Environment:
         torch=torch.__version__,
         transformers=transformers.__version__,
         seed=job.seed,
-        dictionary=job.kind,
+        dictionary=job.kind or "none",
         threads=torch.get_num_threads(),
         calibration=shipped_calibration().fitted_on,
     )

@@ -6,6 +6,7 @@ often as the audit will run them. Memory and bytes follow from shapes.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mneme.audit.dictionary import SWEEP, dictionary_size
+from mneme.audit.inputs import trained_kinds
 from mneme.audit.screening import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
@@ -84,7 +86,7 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
 
 
 def forecast(
-    shape: Shape, tokens: int, row_length: int, kind: Kind, *, layers: list[int] | None = None, processes: int = 1
+    shape: Shape, tokens: int, row_length: int, kind: Kind | None, *, layers: list[int] | None = None, processes: int = 1
 ) -> Forecast:
     """Try the parts out and count them; takes a few seconds. `layers` None: the screen will choose one, taken here to lie in
     the middle. `processes` share the work of each part, not its start. Nobody else's random numbers are touched."""
@@ -92,9 +94,13 @@ def forecast(
         return _forecast(shape, tokens, row_length, kind, layers, processes)
 
 
-def _forecast(shape: Shape, tokens: int, row_length: int, kind: Kind, layers: list[int] | None, processes: int) -> Forecast:
+def _forecast(
+    shape: Shape, tokens: int, row_length: int, kind: Kind | None, layers: list[int] | None, processes: int
+) -> Forecast:
     rows = batch_rows_for(row_length, shape.vocab_size)
     deepest = [layer + 1 for layer in layers] if layers else [shape.layers // 2]
+    if kind is None:
+        deepest = []
     batches = tokens / (rows * row_length)
     fixed, block = _forward_seconds(shape.config, rows, row_length)
     whole = fixed + shape.layers * block
@@ -102,7 +108,7 @@ def _forecast(shape: Shape, tokens: int, row_length: int, kind: Kind, layers: li
     checks = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS / rows
     null = min(1.0, 16_384 / tokens) * batches
     sampled = 4096 / (rows * row_length)
-    kinds: tuple[Kind, ...] = ("change", "rotated") if kind == "change" else (kind,)
+    kinds = trained_kinds(kind)
     parts = {
         "screen": batches * (2 * whole + output),
         "layers": sampled * ((2 + shape.layers) * (whole + output / 8) + 2 * shape.layers * block),
@@ -196,7 +202,7 @@ def _dictionary_seconds(width: int, tokens: int, kinds: tuple[Kind, ...]) -> flo
 
 
 def _dictionary_flops(width: int, tokens: int, kinds: tuple[Kind, ...]) -> float:
-    return sum(
+    return math.fsum(
         6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs)
         for run in _runs(width, tokens // 2, kinds)
     )
@@ -208,6 +214,8 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, kinds: tuple[Kind,
     models = shape.parameters * 4 * (1 if shape.adapter else 2)
     logits = 5 * batch_tokens * shape.vocab_size * 4
     table = tokens * (120 + 9 * shape.layers)
-    activations = 2 * min(tokens * shape.width * 8, 1 << 30)
-    learnt = max(run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in _runs(shape.width, tokens // 2, kinds))
+    activations = 2 * min(tokens * shape.width * 8, 1 << 30) if kinds else 0
+    learnt = max(
+        (run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in _runs(shape.width, tokens // 2, kinds)), default=0
+    )
     return int(_LIBRARIES_BYTES + models + table + max(logits, activations + learnt))

@@ -13,12 +13,19 @@ DEFAULT_TOKENS = 131_072
 ROW_LENGTH = 256
 
 
-def chosen_kind(dictionary: str) -> Kind:
-    """The kind of dictionary of that name. Raises BadOption, which lists them."""
+def chosen_kind(dictionary: str) -> Kind | None:
+    """The kind of dictionary of that name; None for `none`. Raises BadOption, which lists them."""
     kind = next((kind for kind in KINDS if kind == dictionary), None)
-    if kind is None:
-        raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}.")
+    if kind is None and dictionary != "none":
+        raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}, or none.")
     return kind
+
+
+def trained_kinds(kind: Kind | None) -> tuple[Kind, ...]:
+    """The dictionaries that an audit trains: the kind asked for, beside that of the change a crosscoder for context."""
+    if kind is None:
+        return ()
+    return ("change", "rotated") if kind == "change" else (kind,)
 
 
 def rows_of(documents: Documents, tokenizer: PreTrainedTokenizerBase, longest: int | None, tokens: int | None) -> Rows:

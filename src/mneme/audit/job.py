@@ -23,7 +23,8 @@ class Job(NamedTuple):
     documents: Documents
     rows: Rows
     areas: tuple[Area, ...]
-    kind: Kind
+    kind: Kind | None
+    """None: no dictionary is trained, and the effects are read without latents."""
     layers: tuple[int, ...] | None
     seed: int
     describe: str

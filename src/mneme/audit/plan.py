@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from mneme.audit.dictionary import SWEEP, dictionary_size
+from mneme.dictionaries.crosscoder import Kind
 from mneme.models.pair import ModelPair
 from mneme.results import Cost
 
@@ -17,10 +18,11 @@ class Plan(NamedTuple):
     disk_bytes: int
 
 
-def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kind: str) -> Plan:
+def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kind: Kind | None) -> Plan:
     """2 FLOPs a parameter and token forward; the sweep's and the final dictionary's encoder product three times over (forward
     and two sparse gradients); causal checks 7 passes of 8 rows for about 24 latents a layer."""
     parameters, width = pair.n_parameters, pair.width
+    n_layers = n_layers if kind else 0
     n_latents = dictionary_size(width, tokens // 2)
     screen = 2 * tokens * 2 * parameters
     harvest = 2 * tokens * 2 * parameters * n_layers

@@ -21,14 +21,13 @@ from mneme.audit.compose import compose, nothing_changed, record_latents
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Shape, forecast
-from mneme.audit.inputs import check_intended, check_layers, chosen_kind, rows_of
+from mneme.audit.inputs import check_intended, check_layers, chosen_kind, rows_of, trained_kinds
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
 from mneme.audit.reading import Reading, read_text
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
 from mneme.describe.endpoint import check_endpoint
-from mneme.dictionaries.crosscoder import Kind
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadCorpus, BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
@@ -66,7 +65,8 @@ def audit(
 
     `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`:
     txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
-    default list.
+    default list. `dictionary`: change, rotated, batchtopk, delta; or none, which gives the same probabilities in a fraction
+    of the time, without latents behind them, words for them and effects outside the list.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
@@ -102,7 +102,7 @@ def audit(
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     length = rows.ids.shape[1]
     check_layers(layers, pair.n_layers)
-    plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), dictionary)
+    plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), kind)
     require_room(Path(out), plan.disk_bytes)
     described_by = check_endpoint(endpoint).name if endpoint else "offline"
     command: dict[str, Any] = {
@@ -210,7 +210,7 @@ def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], t
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
-    for layer in layers:
+    for layer in layers if job.kind else ():
         sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
         try:
@@ -223,7 +223,7 @@ def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], t
 
 def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
     """The dictionaries of one layer, each from its stage: the kind asked for, beside the change a crosscoder for context."""
-    kinds: tuple[Kind, ...] = ("change", "rotated") if job.kind == "change" else (job.kind,)
+    kinds = trained_kinds(job.kind)
     advance = track(f"dictionaries {', '.join(kinds)} L{stream.layer} (tokens)", None)
     stages = job.run.pieces(
         [f"dictionary-{kind}-{stream.layer}" for kind in kinds],

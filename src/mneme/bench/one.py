@@ -54,15 +54,13 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
     )
     found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
     pair = load_pair(organism.base, organism.tuned)
-    started = time.perf_counter()
     seen = _screened(pair, organism, run, tokens)
-    mine = audit_scores(seen, seed=seed)
-    forecast = BenchCost(seconds=time.perf_counter() - started, tokens=2 * seen.rows.ids.numel())
     scores = signal_scores(seen)
     batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
     latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
     if timed:
-        costs |= {"forecast": forecast, **_costs(organism, base, tuned, tokens, seed)}
+        costs |= _costs(organism, base, tuned, tokens, seed)
+    mine = audit_scores(seen, seed=seed)
     oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
     cells = list(found)
     every: dict[str, Mapping[Cell, CellScore]] = {
@@ -168,23 +166,23 @@ def _oracle(change: Change) -> CellScore:
 
 
 def _costs(organism: Organism, base: Arrays, tuned: Arrays, tokens: int, seed: int) -> dict[str, BenchCost]:
-    """What the whole audit costs here and now, and what measuring everything on both models cost."""
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        report = audit(
-            organism.base,
-            organism.tuned,
-            corpus=organism.corpus,
-            areas=organism.areas,
-            out=folder,
-            tokens=tokens,
-            seed=seed,
-            threads=1,
-            console=Console(quiet=True),
-        )
-    seconds = time.perf_counter() - started
+    """What audits cost here and now, with and without a dictionary, and what measuring everything on both models cost."""
     both = base["cost"] + tuned["cost"]
-    return {
-        "audit": BenchCost(seconds=seconds, tokens=report.cost.tokens),
-        "measuring everything": BenchCost(seconds=float(both[0]), tokens=int(both[1])),
-    }
+    costs = {"measuring everything": BenchCost(seconds=float(both[0]), tokens=int(both[1]))}
+    for name, dictionary in (("audit", "change"), ("audit without dictionary", "none")):
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            report = audit(
+                organism.base,
+                organism.tuned,
+                corpus=organism.corpus,
+                areas=organism.areas,
+                out=folder,
+                dictionary=dictionary,
+                tokens=tokens,
+                seed=seed,
+                threads=1,
+                console=Console(quiet=True),
+            )
+        costs[name] = BenchCost(seconds=time.perf_counter() - started, tokens=report.cost.tokens)
+    return costs

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """The dictionaries that can be trained on the change."""
+    """The dictionaries that can be trained on the change, or none."""
 
     change = "change"
     rotated = "rotated"
     batchtopk = "batchtopk"
     delta = "delta"
+    none = "none"
 
 
 def parse_layers(text: str | None) -> list[int] | None:
@@ -85,7 +86,8 @@ def audit(
         typer.Option(metavar="P", min=0, max=1, help="Exit with 1 when an unintended effect reaches P.", show_default=False),
     ] = None,
     dictionary: Annotated[
-        Kind, typer.Option(metavar="change|rotated|batchtopk|delta", help="What is learned on the change.")
+        Kind,
+        typer.Option(metavar="change|rotated|batchtopk|delta|none", help="What is learned on the change; none: effects only."),
     ] = Kind.change,
     layers: Annotated[
         str | None,

@@ -78,7 +78,7 @@ def show(found: "Bench", console: "Console") -> None:
         for score in own:
             table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
         console.print(table)
-    for what, ratio in (("An audit", found.cost_ratio), ("Its forecast alone", found.forecast_ratio)):
+    for what, ratio in (("An audit", found.cost_ratio), ("Without a dictionary it", found.quick_ratio)):
         if ratio is not None:
             console.print(
                 f"{what} takes {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time of measuring everything "

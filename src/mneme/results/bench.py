@@ -54,8 +54,8 @@ class BenchPair(Record):
     scenario: Scenario
     cells: list[BenchCell]
     costs: dict[str, BenchCost]
-    """Of each baseline that has a dictionary; where costs were taken also `audit` (whole, to its page), `forecast` (the part
-    of it that the probabilities come from: the screen, without dictionaries) and `measuring everything` (both models)."""
+    """Of each baseline that has a dictionary; where costs were taken also `audit` (whole, to its page), `audit without
+    dictionary` (the same probabilities) and `measuring everything` (both models)."""
 
 
 class Score(Record):
@@ -95,8 +95,8 @@ class Bench(Record):
     curves: list[FittedCurve]
     cost_ratio: Estimate | None
     """Seconds of an audit over seconds of measuring everything, same pairs, same process, one thread; None = not timed."""
-    forecast_ratio: Estimate | None
-    """The same for the forecast alone: the screen, which the probabilities come from, without dictionaries and ablations."""
+    quick_ratio: Estimate | None
+    """The same for the audit with `--dictionary none`: equal probabilities, no latents."""
     token_ratio: Estimate | None
     """The same in tokens run through a model."""
     environment: dict[str, str]
