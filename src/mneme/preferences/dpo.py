@@ -77,15 +77,9 @@ def dpo(
     """
     console = console or Console(stderr=True)
     trl = _trl()
-    source = str(data) if isinstance(data, str | Path) else "the pairs"
-    pairs = read_pairs(data) if isinstance(data, str | Path) else list(data)
-    if not pairs:
-        raise BadRows("no pair was given. Give at least one.")
-    check_pairs(pairs, source)
+    source, pairs = _checked_pairs(data)
     _check(filter_by, keep, watch, optimizer)
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{model} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
+    loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     encoded = encode_pairs(pairs, loaded.tokenizer, window, source)
     rate = learning_rate if learning_rate is not None else 5e-5 if lora_rank else 1e-6
@@ -106,10 +100,8 @@ def dpo(
         "seed": seed,
     }
     run = RunFolder(Path(out), command)
-    kept = list(range(len(pairs)))
-    if filter_by is not None:
-        scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by]))
-        kept = sorted(rank(scores, filter_by, keep).kept)
+    scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
+    kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
     planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
     settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
     trainer, monitor = _trainer(
@@ -137,15 +129,36 @@ def dpo(
         displacement=monitor.looks,
         band=monitor.bands,
         outside_band=float(np.mean([not band.inside for band in monitor.bands])),
-        versions={
-            "mneme": mneme.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": str(trl.__version__),
-        },
+        versions=_versions(trl),
     )
     _save(trainer, loaded, record, run, seconds)
     return record
+
+
+def _checked_pairs(data: str | Path | Sequence[Row]) -> tuple[str, list[Row]]:
+    """Where the pairs come from, and the pairs. Raises BadRows for none, or for one that cannot be trained on."""
+    source = str(data) if isinstance(data, str | Path) else "the pairs"
+    pairs = read_pairs(data) if isinstance(data, str | Path) else list(data)
+    if not pairs:
+        raise BadRows("no pair was given. Give at least one.")
+    check_pairs(pairs, source)
+    return source, pairs
+
+
+def _with_tokenizer(loaded: LoadedModel, name: str | Path) -> LoadedModel:
+    if loaded.tokenizer is None:
+        raise ModelNotFound(f"{name} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
+    return loaded
+
+
+def _versions(trl: Any) -> dict[str, str]:
+    """Of what decides the numbers."""
+    return {
+        "mneme": mneme.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": str(trl.__version__),
+    }
 
 
 def _trl() -> Any:
