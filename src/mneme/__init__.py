@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mneme.audit.run import audit
+    from mneme.bench.run import bench
     from mneme.errors import MnemeError
     from mneme.loop.repair import repair
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
     from mneme.organisms.catalogue import Organism, build_organism, measure_truth
+    from mneme.preferences.dpo import dpo
+    from mneme.preferences.guarding import guard_dpo
+    from mneme.preferences.monitor import DisplacementMonitor
+    from mneme.preferences.screening import screen
     from mneme.prevent.guarding import guard
     from mneme.prevent.mixing import inoculate, interleave, interleave_gap, with_cues
     from mneme.prevent.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DisplacementMonitor",
     "Effect",
     "Estimate",
     "Latent",
@@ -49,8 +55,11 @@ __all__ = [
     "TrainingRecord",
     "Unlearning",
     "audit",
+    "bench",
     "build_organism",
+    "dpo",
     "guard",
+    "guard_dpo",
     "inoculate",
     "interleave",
     "interleave_gap",
@@ -65,6 +74,7 @@ __all__ = [
     "read_report",
     "render_html",
     "repair",
+    "screen",
     "steer",
     "train",
     "unlearn",
@@ -74,6 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DisplacementMonitor": "preferences.monitor",
     "Effect": "results",
     "Estimate": "results",
     "Latent": "results",
@@ -88,8 +99,11 @@ _HOMES = {
     "TrainingRecord": "results.prevention",
     "Unlearning": "results.unlearning",
     "audit": "audit.run",
+    "bench": "bench.run",
     "build_organism": "organisms.catalogue",
+    "dpo": "preferences.dpo",
     "guard": "prevent.guarding",
+    "guard_dpo": "preferences.guarding",
     "inoculate": "prevent.mixing",
     "interleave": "prevent.mixing",
     "interleave_gap": "prevent.mixing",
@@ -104,6 +118,7 @@ _HOMES = {
     "read_report": "report.reading",
     "render_html": "report.html",
     "repair": "loop.repair",
+    "screen": "preferences.screening",
     "steer": "prevent.steering",
     "train": "prevent.training",
     "unlearn": "unlearn.run",

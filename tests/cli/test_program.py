@@ -74,6 +74,7 @@ def test_import_is_without_torch() -> None:
 
 def test_public_names() -> None:
     assert mneme.__all__ == [
+        "DisplacementMonitor",
         "Effect",
         "Estimate",
         "Latent",
@@ -83,12 +84,16 @@ def test_public_names() -> None:
         "Organism",
         "PersonaVectors",
         "Probes",
+        "RepairReport",
         "Report",
         "TrainingRecord",
         "Unlearning",
         "audit",
+        "bench",
         "build_organism",
+        "dpo",
         "guard",
+        "guard_dpo",
         "inoculate",
         "interleave",
         "interleave_gap",
@@ -102,6 +107,8 @@ def test_public_names() -> None:
         "print_report",
         "read_report",
         "render_html",
+        "repair",
+        "screen",
         "steer",
         "train",
         "unlearn",
@@ -124,7 +131,7 @@ def test_a_public_name_is_kept_after_first_use() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'adit'; it has Effect, .*audit"):
+    with pytest.raises(AttributeError, match=r"no attribute 'adit'; it has DisplacementMonitor, Effect, .*audit"):
         _ = mneme.adit  # type: ignore[attr-defined]
 
 
