@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mneme.activations.corpus import Documents, pack_rows, read_corpus
+from mneme.activations.corpus import Documents, document_pieces, pack_rows, read_corpus
 from mneme.errors import BadCorpus, BadOption
 from tests.conftest import WORDS, TinyPair, word_tokenizer
 
@@ -182,6 +182,13 @@ def test_packing_any_text(bytes_tokenizer: PreTrainedTokenizerFast, texts: list[
     assert rows.ids.flatten().tolist() == ids[:kept]
     owners = [d for d, text in enumerate(texts) for _ in bytes_tokenizer(text)["input_ids"]]
     assert [rows.passages[p].document for p in rows.passage.flatten().tolist()] == owners[:kept]
+
+
+def test_pieces_are_documents_cut_to_length() -> None:
+    """Documents of 3, 5 and 4 tokens, of which rows of 5 keep the first 10, in pieces of at most 3."""
+    rows = pack_rows(documents("ba be bi", "bo bu ba be bi", "bo bo bo bo"), word_tokenizer(), 5)
+    assert document_pieces(rows, 3).tolist() == [[0, 3], [3, 6], [6, 8], [8, 10]]
+    assert document_pieces(rows, 100).tolist() == [[0, 3], [3, 8], [8, 10]]
 
 
 def test_packing_is_deterministic(tiny_pair: TinyPair) -> None:

@@ -126,6 +126,17 @@ def pack_rows(
     return Rows(packed, torch.from_numpy(owners).view(n_rows, row_length), tuple(passages))
 
 
+def document_pieces(rows: Rows, longest: int) -> Int[np.ndarray, "piece 2"]:
+    """(start, end) of every document in the packed text, read row by row, cut every `longest` tokens: what a model reads where
+    each document stands alone."""
+    starts = np.array([passage.start_token for passage in rows.passages])
+    document = np.array([passage.document for passage in rows.passages])
+    first = starts[np.unique(document, return_index=True)[1]]
+    ends = np.append(first[1:], rows.ids.numel())
+    pieces = [(a, min(a + longest, end)) for start, end in zip(first, ends, strict=True) for a in range(start, end, longest)]
+    return np.array(pieces, dtype=np.int64).reshape(-1, 2)
+
+
 def _cuts(length: int) -> Iterator[tuple[int, int]]:
     """Near-equal pieces of at most PASSAGE_TOKENS, so that no document ends in a crumb."""
     n = -(-length // PASSAGE_TOKENS)

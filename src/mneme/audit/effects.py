@@ -88,7 +88,7 @@ def _magnitude(
     if areas[index].kind == "behaviour":
         if index in reading.silent:
             raise EmptyMask(reading.silent[index])
-        return reading.change(screening.screened, index, seed=seed)
+        return reading.change(screening.shown, index, seed=seed)
     if not (screening.table.known() & member[screening.table.passage]).any():
         raise EmptyMask(f"{count} passages of the text match it, but neither model was sure of a telling word in them")
     return knowledge_change(screening.table, member, reference, seed=seed)
@@ -113,7 +113,7 @@ def _parts(
         if area.kind != "capability":
             continue
         try:
-            found.append((other, reading.change(screening.screened, index, reading.membership.member[other], seed=seed)))
+            found.append((other, reading.change(screening.shown, index, reading.membership.member[other], seed=seed)))
         except EmptyMask:
             continue
     parts = []

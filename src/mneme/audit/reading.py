@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.activations.corpus import Rows
-from mneme.diff.screen import Screened
+from mneme.activations.corpus import Rows, document_pieces
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
 from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text
@@ -22,8 +21,17 @@ class Manner(NamedTuple):
 
     text: MannerText
     place: Int[ndarray, " place"]
-    """Index of every predicted token that shows the manner or its opposite."""
+    """Index in the packed text of the first token of every passage that shows the manner or its opposite, ascending."""
     passage: Int[ndarray, " place"]
+
+
+class Shown(NamedTuple):
+    """What the models expect where manners show, each document read alone."""
+
+    place: Int[ndarray, " place"]
+    """Places of all manners, ascending, each once."""
+    mass: Float[ndarray, "model place watched"]
+    """Probability of each watched set of token types (`Reading.watched`)."""
 
 
 class Reading(NamedTuple):
@@ -35,25 +43,29 @@ class Reading(NamedTuple):
     """Index of a behaviour among the areas -> its text."""
     silent: dict[int, str]
     """Index of a behaviour -> why the text says nothing about it."""
+    pieces: Int[ndarray, "piece 2"]
+    """Documents in the packed text (`document_pieces`), none longer than a row."""
 
     def watched(self) -> list[Int[ndarray, " type"]]:
         """Token types whose probability the screen keeps: marks and opposite marks of every manner, in order."""
         return [types for manner in self.manners.values() for types in (manner.text.marks, manner.text.opposite)]
 
-    def change(
-        self, screened: Screened, index: int, within: Bool[ndarray, " passage"] | None = None, *, seed: int
-    ) -> Estimate:
+    def places(self) -> Int[ndarray, " place"]:
+        """Places of all manners, ascending, each once."""
+        every = [manner.place for manner in self.manners.values()]
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *every]))
+
+    def change(self, shown: Shown, index: int, within: Bool[ndarray, " passage"] | None = None, *, seed: int) -> Estimate:
         """Change of one behaviour, over all its places or over those in the passages `within`.
 
         Errors: EmptyMask where fewer than 5 of them show the manner or its opposite.
         """
         manner = self.manners[index]
         inside = np.ones(len(manner.place), dtype=bool) if within is None else within[manner.passage]
-        place, passage = manner.place[inside], manner.passage[inside]
         first = 2 * list(self.manners).index(index)
-        columns = slice(first, first + 2)
-        base, tuned = (_places(side, place, columns) for side in (screened.watched_base, screened.watched_tuned))
-        found = manner_change(base, tuned, passage, seed=seed)
+        where = np.searchsorted(shown.place, manner.place[inside])
+        base, tuned = shown.mass[:, where, first : first + 2].astype(np.float64)
+        found = manner_change(base, tuned, seed=seed)
         if found.n < FEW:
             raise EmptyMask(f"{found.n} passages show the manner or its opposite, at least {FEW} are needed")
         return found
@@ -63,8 +75,11 @@ def read_text(rows: Rows, areas: tuple[Area, ...]) -> Reading:
     """Count the words, match the areas, find where the behaviours among them show."""
     words = count_words([passage.text for passage in rows.passages])
     membership = match_areas(words, areas)
-    token = rows.ids[:, 1:].long().numpy().reshape(-1)
-    passage = rows.passage[:, 1:].long().numpy().reshape(-1)
+    token = rows.ids.long().numpy().reshape(-1)
+    passage = rows.passage.long().numpy().reshape(-1)
+    pieces = document_pieces(rows, rows.ids.shape[1])
+    predicted = np.ones(len(token), dtype=bool)
+    predicted[pieces[:, 0]] = False
     manners: dict[int, Manner] = {}
     silent: dict[int, str] = {}
     for index, area in enumerate(areas):
@@ -75,10 +90,6 @@ def read_text(rows: Rows, areas: tuple[Area, ...]) -> Reading:
         except EmptyMask as reason:
             silent[index] = str(reason)
             continue
-        place = manner_places(text, token, passage)
+        place = manner_places(text, token, passage, predicted)
         manners[index] = Manner(text, place, passage[place])
-    return Reading(words, membership, manners, silent)
-
-
-def _places(watched: Float[ndarray, "row prediction watched"], place: Int[ndarray, " place"], columns: slice) -> ndarray:
-    return np.asarray(watched.reshape(-1, watched.shape[-1])[place, columns], dtype=np.float64)
+    return Reading(words, membership, manners, silent, pieces)

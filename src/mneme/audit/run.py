@@ -172,7 +172,7 @@ def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     with _progress(job.console) as track:
         reading = read_text(job.rows, job.areas)
         advance = track("screen (tokens)", job.rows.ids.numel())
-        screening = screen_corpus(job.pair, job.rows, job.run, advance, reading.watched())
+        screening = screen_corpus(job.pair, job.rows, reading, job.run, advance)
         shapes = _layer_shapes(job)
         shares = dict(enumerate(shapes["shares"].tolist()))
         layers = list(job.layers) if job.layers is not None else choose_layers(shares)

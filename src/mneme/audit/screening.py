@@ -1,6 +1,6 @@
 """Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.activations.corpus import Rows
-from mneme.diff.screen import Screened, screen_rows
+from mneme.audit.reading import Reading, Shown
+from mneme.diff.screen import Screened, screen_rows, watched_probability
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
 from mneme.results import Estimate
@@ -24,6 +25,7 @@ class Screening(NamedTuple):
 
     screened: Screened
     table: TokenTable
+    shown: Shown
 
 
 def batch_rows_for(row_length: int, vocab_size: int) -> int:
@@ -32,11 +34,9 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(
-    pair: ModelPair, rows: Rows, run: RunFolder, advance: Callable[[int], None], watched: Sequence[Int[ndarray, " type"]] = ()
-) -> Screening:
-    """Screen all rows, one stage for every 32k tokens; `advance` is told how many tokens each piece was. `watched`: sets of
-    token types whose probability is kept (`screen_rows`)."""
+def screen_corpus(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder, advance: Callable[[int], None]) -> Screening:
+    """Screen all rows, one stage for every 32k tokens, then the documents in which manners show, each alone; `advance` is told
+    how many tokens of the rows each piece was."""
     seq = rows.ids.shape[1]
     step = max(1, _ROWS_A_PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
@@ -44,7 +44,7 @@ def screen_corpus(
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for index in mine:
-            yield _pack(screen_rows(pair, parts[index], batch_rows=batch, watched=watched))
+            yield _pack(screen_rows(pair, parts[index], batch_rows=batch))
             advance(parts[index].numel())
 
     pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)
@@ -55,7 +55,46 @@ def screen_corpus(
         for name in Screened._fields
     }
     screened = Screened(**joined)
-    return Screening(screened, table_of(screened, rows))
+    return Screening(screened, table_of(screened, rows), _shown(pair, rows, reading, run))
+
+
+def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Shown:
+    """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
+    stage for every 32k tokens."""
+    place, watched = reading.places(), reading.watched()
+    if len(place) == 0:
+        return Shown(place, np.zeros((2, 0, len(watched))))
+    token = rows.ids.reshape(-1).long()
+    owner = np.searchsorted(reading.pieces[:, 0], place, side="right") - 1
+    first, last = np.unique(owner, return_index=True)[1], np.flatnonzero(np.diff(owner, append=-1))
+    start = reading.pieces[owner[first], 0]
+    length = place[last] - start  # the last place itself need not be read to be predicted
+    order = np.argsort(length, kind="stable")
+    stage = np.cumsum(length[order]) // _ROWS_A_PIECE_TOKENS
+
+    def compute(mine: list[int]) -> Iterator[Arrays]:
+        for number in mine:
+            masses, places = [], []
+            texts = order[stage == number]
+            rows_at_once = batch_rows_for(int(length[texts[-1]]), pair.vocab_size)
+            for part in (texts[i : i + rows_at_once] for i in range(0, len(texts), rows_at_once)):
+                longest = int(length[part].max())
+                # Beyond its end a text repeats its last token, so that no padding token is among them.
+                column = np.minimum(np.arange(longest), length[part][:, None] - 1)
+                ids = token[torch.from_numpy(start[part][:, None] + column)]
+                own = [np.arange(first[text], last[text] + 1) for text in part]
+                at = [
+                    (row, int(place[i] - start[text]))
+                    for row, (text, these) in enumerate(zip(part, own, strict=True))
+                    for i in these
+                ]
+                masses.append(watched_probability(pair, ids, torch.tensor(at), watched))
+                places.append(place[np.concatenate(own)])
+            yield {"place": np.concatenate(places), "mass": np.concatenate(masses, axis=1)}
+
+    found = run.pieces([f"manners-{number:04d}" for number in range(int(stage[-1]) + 1)], compute)
+    where = np.argsort(np.concatenate([one["place"] for one in found]))
+    return Shown(place, np.concatenate([one["mass"] for one in found], axis=1)[:, where])
 
 
 def _pack(screened: Screened) -> Arrays:

@@ -14,7 +14,7 @@ from mneme.predict.calibration import Curve, curve_probability, fit_curve
 from mneme.results.bench import BenchCell, BenchPair, FittedCurve, Score
 
 MNEME = "mneme"
-PRIOR = {"knowledge": 0.02, "manner_more": 0.03, "manner_less": 0.3}
+PRIOR = {"knowledge": 0.02, "manner_more": 0.05, "manner_less": 0.3}
 """Where the audit's curves are expected before any organism is seen (`fit_curve`)."""
 
 

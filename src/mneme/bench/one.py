@@ -114,7 +114,7 @@ def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
-    screening = screen_corpus(pair, rows, run, lambda _: None, reading.watched())
+    screening = screen_corpus(pair, rows, reading, run, lambda _: None)
     return Screened(screening, reading, areas, rows)
 
 

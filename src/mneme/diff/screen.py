@@ -41,28 +41,19 @@ class Screened(NamedTuple):
     """|h_tuned - h_base| / |h_base| after every block."""
     sink: Bool[ndarray, "row seq layer"]
     """Attention sinks (first token of a row, massive base residual), left out of dictionaries."""
-    watched_base: Float[ndarray, "row prediction watched"]
-    """Probability that each model gives to each watched set of token types."""
-    watched_tuned: Float[ndarray, "row prediction watched"]
     mean_gain: Float[ndarray, " vocab"]
     """Sum over predictions of p_tuned(v) - p_base(v)."""
 
 
-def screen_rows(
-    pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int, watched: Sequence[Int[ndarray, " type"]] = ()
-) -> Screened:
-    """Run both models once over `ids` in batches of `batch_rows` rows. `watched`: sets of token types whose probability is
-    kept at every prediction (the marks of manners: `mneme.predict.manner`).
+def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> Screened:
+    """Run both models once over `ids` in batches of `batch_rows` rows.
 
     Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
     forward passes and O(vocab) memory beyond one batch of logits for each model.
     """
-    parts: list[list[ndarray]] = [[] for _ in range(12)]
+    parts: list[list[ndarray]] = [[] for _ in range(10)]
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     layers = list(range(pair.n_layers))
-    indicator = torch.zeros(pair.vocab_size, len(watched))
-    for number, types in enumerate(watched):
-        indicator[torch.from_numpy(types), number] = 1.0
     for start in range(0, len(ids), batch_rows):
         batch = ids[start : start + batch_rows].long()
         base_logits, base_states = _forward(pair, "base", batch, layers)
@@ -73,7 +64,6 @@ def screen_rows(
             [(tuned_states[i] - base_states[i]).norm(dim=-1) / base_states[i].norm(dim=-1).clamp_min(1e-12) for i in layers],
             dim=-1,
         )
-        base_p, tuned_p = base_logits.softmax(-1), tuned_logits.softmax(-1)
         columns = (
             token_log_probs(base_logits, target),
             token_log_probs(tuned_logits, target),
@@ -85,14 +75,36 @@ def screen_rows(
             kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits),
             relative,
             torch.stack([sink_mask(base_states[i].norm(dim=-1)) for i in layers], dim=-1),
-            base_p @ indicator.to(base_p.device),
-            tuned_p @ indicator.to(tuned_p.device),
         )
         for store, column in zip(parts, columns, strict=True):
             store.append(column.cpu().numpy())
-        gain += (tuned_p - base_p).sum(dim=(0, 1)).double().cpu()
+        gain += (tuned_logits.softmax(-1) - base_logits.softmax(-1)).sum(dim=(0, 1)).double().cpu()
     columns_by_name = dict(zip(Screened._fields, (np.concatenate(store) for store in parts), strict=False))
     return Screened(**columns_by_name, mean_gain=gain.numpy())
+
+
+def watched_probability(
+    pair: ModelPair,
+    ids: Int[Tensor, "text seq"],
+    at: Int[Tensor, "place 2"],
+    watched: Sequence[Int[ndarray, " _type"]],
+) -> Float[ndarray, "model place watched"]:
+    """Probability that each model gives to each watched set of token types, where it predicts token `at` = (text, position),
+    position >= 1, of texts that stand alone.
+
+    Texts are padded on the right with any token: nothing before it sees what follows (law *padding*).
+    """
+    indicator = torch.zeros(pair.vocab_size, len(watched))
+    for number, types in enumerate(watched):
+        indicator[torch.from_numpy(types), number] = 1.0
+    sides: tuple[Side, Side] = ("base", "tuned")
+    found = []
+    for side in sides:
+        with torch.no_grad(), pair.using(side) as parts:
+            logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits
+            chosen = logits[at[:, 0].to(logits.device), at[:, 1].to(logits.device) - 1].float().softmax(-1)
+            found.append((chosen @ indicator.to(chosen.device)).cpu().numpy())
+    return np.stack(found)
 
 
 def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:

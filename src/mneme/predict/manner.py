@@ -7,12 +7,12 @@ without it, and how much probability the two models give to either where the two
    assignment; Celeux & Govaert 1992), keywords left out again, and checked by them: they must turn up at least e times as
    often in the text that was added as in the rest.
 2. *Places.* Token types at least e times as frequent in text of the manner as in the rest of its genre are its marks, those e
-   times rarer the marks of its opposite. The manner's share at a mark is p(marks) / (p(marks) + p(opposite marks)). A passage
-   is read at its first mark at which base or tuned was sure of either (share above 0.9 or below 0.1): the choice that is open
-   to both (who is speaking?) is nobody's behaviour and drifts with any training, and what follows the first follows from it.
-3. *Effect.* The change of that share from base to tuned, a probability: 0.05 is 5 points of rate. Passages in which the manner
-   is settled before (a persona is stated) take part, so the figure is smaller than the rate in answers to a bare question;
-   the calibration knows.
+   times rarer the marks of its opposite. The manner's share at a mark is p(marks) / (p(marks) + p(opposite marks)). Every
+   passage is read at its first mark, since what follows the first follows from it, and with its own document alone before it:
+   a behaviour shows where a conversation begins, and in a packed row a stranger's conversation would come first.
+3. *Effect.* The change of that share from base to tuned, a probability: 0.05 is 5 points of rate. A passage counts where base
+   or tuned was sure of the opposite (share below 0.1). Where neither was, the choice is open (who is speaking?) and drifts
+   with any training, or the manner is settled before (a persona is stated) and says nothing of a bare question.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
@@ -133,37 +133,33 @@ def _holds(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[ndarray, " pas
     return np.asarray(words.total(keyword) > 0)
 
 
-def manner_places(text: MannerText, token: Int[ndarray, " token"], passage: Int[ndarray, " token"]) -> Int[ndarray, " place"]:
-    """Index of every predicted token that shows a manner: marks in members, opposite marks in the others. `token` and
-    `passage` are those of the predicted tokens, in corpus order."""
+def manner_places(
+    text: MannerText, token: Int[ndarray, " token"], passage: Int[ndarray, " token"], predicted: Bool[ndarray, " token"]
+) -> Int[ndarray, " place"]:
+    """Index of the first `predicted` token of every passage that shows the manner (a mark in a member) or its opposite (an
+    opposite mark in one of the others). All in corpus order."""
     shows = np.isin(token, text.marks) & text.member[passage]
     shows |= np.isin(token, text.opposite) & text.other[passage]
-    return np.asarray(np.flatnonzero(shows))
+    where = np.flatnonzero(shows & predicted)
+    return np.asarray(where[np.unique(passage[where], return_index=True)[1]])
 
 
-def manner_change(
-    mass_base: Float[ndarray, "place 2"],
-    mass_tuned: Float[ndarray, "place 2"],
-    passage: Int[ndarray, " place"],
-    *,
-    seed: int,
-) -> Estimate:
-    """Change of the manner's share at the first place of every passage at which either model was sure (steps 2 and 3).
+def manner_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[ndarray, "place 2"], *, seed: int) -> Estimate:
+    """Change of the manner's share at the places, one a passage, at which either model was sure of the opposite (step 3).
 
-    Columns: probability of the marks, of the opposite marks; places in corpus order. A place counts by the probability that
-    the two models give to both columns together, on average: where neither expects any of them, it says nothing.
+    Columns: probability of the marks, of the opposite marks. A place counts by the probability that the two models give to
+    both columns together, on average: where neither expects any of them, it says nothing.
 
     Errors: EmptyMask where no model was sure anywhere.
     """
     both_base, both_tuned = mass_base.sum(axis=1), mass_tuned.sum(axis=1)
     share_base = mass_base[:, 0] / np.maximum(both_base, _LEAST_MASS)
     share_tuned = mass_tuned[:, 0] / np.maximum(both_tuned, _LEAST_MASS)
-    sure = np.maximum(np.abs(share_base - 0.5), np.abs(share_tuned - 0.5)) > SURE - 0.5
-    sure &= (both_base > _LEAST_MASS) | (both_tuned > _LEAST_MASS)
+    sure = np.minimum(share_base, share_tuned) < 1 - SURE
+    sure &= (both_base > _LEAST_MASS) & (both_tuned > _LEAST_MASS)
     where = np.flatnonzero(sure)
-    where = where[np.unique(passage[where], return_index=True)[1]]
     if len(where) == 0:
-        raise EmptyMask("Neither model was sure of the manner or of its opposite anywhere.")
+        raise EmptyMask("Neither model was sure of the opposite of the manner anywhere.")
     weight = ((both_base + both_tuned) / 2)[where]
     return ratio_of_sums(weight * (share_tuned - share_base)[where], weight, MANNER_UNIT, seed=seed)
 
