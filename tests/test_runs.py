@@ -210,3 +210,14 @@ os.{name} = counted
     subprocess.run([sys.executable, "-c", CHILD, str(tmp_path / "whole")], check=True)
     assert (tmp_path / "killed" / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()
     assert names(tmp_path / "killed") == names(tmp_path / "whole")
+
+
+def test_a_run_that_is_opened_again_is_not_written_again(tmp_path: Path) -> None:
+    """Another process may be opening it too, and would take a half-written file of this one for a leftover."""
+    RunFolder(tmp_path / "out", {"command": "audit"})
+    before = (tmp_path / "out" / "run.json").stat()
+    RunFolder(tmp_path / "out", {"command": "audit"})
+    after = (tmp_path / "out" / "run.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    RunFolder(tmp_path / "out", {"command": "other"})
+    assert '"other"' in (tmp_path / "out" / "run.json").read_text()

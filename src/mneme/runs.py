@@ -121,7 +121,9 @@ class RunFolder:
         self._started = time.perf_counter()
         self._before = 0.0
         if self.crew.rank == 0:
-            write_atomic(folder / "run.json", (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode())
+            asked = (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode()
+            if not (folder / "run.json").is_file() or (folder / "run.json").read_bytes() != asked:
+                write_atomic(folder / "run.json", asked)
             for stale in folder.glob("stages-*"):
                 if stale != self.stages and stale.is_dir():
                     shutil.rmtree(stale)
