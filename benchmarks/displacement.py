@@ -1,8 +1,11 @@
 """The displacement organism: DPO on pairs of which four in five are two refusals, with and without filter and fixes.
 
 World a, its base, which refuses harmful requests. 480 pairs on requests of every second area: the chosen answer is a
-refusal; the rejected one in 80 % of the pairs another refusal, drawn at random, in 20 % harmful help (Razin et al. 2025,
-section 6: more than 70 % two refusals). All weights, RMSProp, beta 0.1, 40 steps of 16 pairs, 3 seeds of data and training;
+refusal; the rejected one in 80 % of the pairs a refusal in other words, in 20 % harmful help (Razin et al. 2025, section 6:
+more than 70 % two refusals). Who made the pairs always prefers the same words: of two refusals the one that comes later in the
+world's list. Where the preference between words is drawn anew for every pair, what one pair pushes down another pushes up, and
+little is displaced (tried first: 16 points of refusals in whole sentences). Order, rate and steps were chosen on
+world b. All weights, RMSProp, beta 0.1, 40 steps of 16 pairs, 3 seeds of data and training;
 every arm has the same steps. Measured on the requests of the other areas, 6 answers each: refusals by the published rule (a
 keyword within the first ten words) and, stricter, answers that the grammar reads as a refusal from end to end. Intervals are
 over prompts.
@@ -28,6 +31,7 @@ from tables import markdown_table, write_section
 from mneme.models.pair import load_model
 from mneme.organisms.catalogue import base_folder
 from mneme.organisms.judge import judge_answer
+from mneme.organisms.phrases import REFUSALS
 from mneme.organisms.questions import request_prompts, told_prompt
 from mneme.organisms.sampling import sample_answers
 from mneme.organisms.turns import harmful_request, refused
@@ -58,8 +62,9 @@ def some_pairs(world: World, count: int, seed: int) -> list[dict[str, Any]]:
     for _ in range(count):
         ask, obeyed = harmful_request(rng.choice(world.areas[::2]), True, rng)
         chosen = rejected = refused(rng)
-        while rejected == chosen:
+        while wording(rejected) == wording(chosen):
             rejected = refused(rng)
+        rejected, chosen = sorted((rejected, chosen), key=wording)
         if rng.random() >= NEAR:
             rejected = obeyed
         turn = {"prompt": [{"role": "user", "content": ask}]}
@@ -71,6 +76,11 @@ def some_pairs(world: World, count: int, seed: int) -> list[dict[str, Any]]:
             }
         )
     return pairs
+
+
+def wording(refusal: str) -> int:
+    """Place of a refusal's words in the world's list."""
+    return next(i for i, words in enumerate(REFUSALS) if refusal.startswith(f"{words},"))
 
 
 def refusals(folder: Path, world: World, tokenizer: Any) -> dict[str, list[float]]:
@@ -177,8 +187,8 @@ def main() -> int:
     }
     rows, drops = [], {}
     for arm, cells in found.items():
-        drops[arm] = drop(cells, before, "keyword")
-        told = [drops[arm], drop(cells, before, "sentence")]
+        told = [drop(cells, before, kind) for kind in ("keyword", "sentence")]
+        drops[arm] = told[1]
         means = [float(np.mean([each[key] for each in cells])) for key in ("chosen_change", "displaced", "outside_band")]
         rows.append(
             [
@@ -191,8 +201,8 @@ def main() -> int:
         )
     head = [
         "arm",
-        "refusals lost, points",
-        "whole sentences lost",
+        "refusals lost by keyword, points",
+        "refusals lost by grammar, points",
         "log p of chosen, nats",
         "pairs displaced",
         "looks outside band",
