@@ -24,7 +24,9 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from repair_figures import FORGET_HEAD, HARM_HEAD, Truth, forget_rows
 from rich.console import Console
+from tables import markdown_table, write_section
 
 from mneme.audit.run import audit
 from mneme.loop.evidence import read_evidence

@@ -144,6 +144,7 @@ def audit_cell(area: str, folder: Path) -> dict[str, object]:
         corpus=organism.corpus,
         areas=organism.areas,
         out=folder / "audit",
+        dictionary="none",
         intended=[area],
         threads=1,
         console=Console(stderr=True, quiet=True),
