@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mneme.activations.harvest import ALONE
 from mneme.audit.describing import describer
 from mneme.audit.job import Job
 from mneme.audit.run import audit
@@ -267,7 +268,9 @@ def test_words_of_an_endpoint_are_a_stage(server: Server, tmp_path: Path) -> Non
         said = []
         for _ in range(2):
             run = RunFolder(tmp_path, {"test": len(held_out)})
-            job = Job(*(None,) * 6, seed=0, describe=endpoint(server).name, intended=(), run=run, console=Console())
+            job = Job(
+                *(None,) * 6, seed=0, describe=endpoint(server).name, intended=(), run=run, console=Console(), ranks=ALONE
+            )
             said.append([describer(job, name)(*given) for name in ("L1.2", "L1.3")])
             assert list(run.seconds) == ["describe"]
             server.body = b"broken"

@@ -46,10 +46,10 @@ def frontier(report: RepairReport) -> Markup:
         )
     ]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        (x, _), (_, y) = at(tick, 0), at(0, tick)
+        (x, _), (_, y) = at(tick, 0.0), at(0.0, tick)
         parts.append(_line("axis", x0, y, x0 + wide, y) + _line("axis", x, y0, x, y0 - tall))
         parts.append(_text(x, y0 + 18, f"{tick:.0%}", "middle") + _text(x0 - 8, y + 4, f"{tick:.0%}", "end"))
-    parts.append(_line("even", *at(0, 0), *at(1, 1)) + _line("goal", *at(0, report.goal), *at(1, report.goal)))
+    parts.append(_line("even", *at(0.0, 0.0), *at(1.0, 1.0)) + _line("goal", *at(0.0, report.goal), *at(1.0, report.goal)))
     parts.append(_text(x0 + wide / 2, _HEIGHT - 6, "gain of the fine-tune that is lost", "middle"))
     parts.append(_text(x0 + wide + 12, _TOP + 10, "undone, by method", "start"))
     for number, method in enumerate(report.methods):
