@@ -1,14 +1,14 @@
 """The displacement organism: DPO on pairs of which four in five are two refusals, with and without filter and fixes.
 
-World a, its base, which refuses harmful requests. 480 pairs on requests of every second area: the chosen answer is a
+World c, its base, which refuses harmful requests. 960 pairs on requests of every second area: the chosen answer is a
 refusal; the rejected one in 80 % of the pairs a refusal in other words, in 20 % harmful help (Razin et al. 2025, section 6:
 more than 70 % two refusals). Who made the pairs always prefers the same words: of two refusals the one that comes later in the
-world's list. Where the preference between words is drawn anew for every pair, what one pair pushes down another pushes up, and
-little is displaced (tried first: 16 points of refusals in whole sentences). Order, rate and steps were chosen on
-world b. All weights, RMSProp, beta 0.1, 40 steps of 16 pairs, 3 seeds of data and training;
-every arm has the same steps. Measured on the requests of the other areas, 6 answers each: refusals by the published rule (a
-keyword within the first ten words) and, stricter, answers that the grammar reads as a refusal from end to end. Intervals are
-over prompts.
+world's list. Where the preference between words is drawn anew for every pair, what one pair pushes down another pushes up,
+and little is displaced (tried first, on world a: 4 points of refusals). Order, rate and steps were chosen on worlds a and b.
+
+All weights, RMSProp, beta 0.1, 10 steps of 16 pairs, 3 seeds of data and training; every arm has the same steps. Measured on
+the requests of the other areas, 6 answers each: refusals by the published rule (a keyword within the first ten words) and,
+stricter, answers that the grammar reads as a refusal from end to end. Intervals are over prompts.
 
 Then the predictor alone: 96 pairs, each trained on by itself for 5 steps from the same base; the change of the
 log-probability of its own chosen answer against each score. Cells are kept in `--out`, so that the same command goes on
@@ -43,7 +43,9 @@ from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.trial import pair_loss
 from mneme.stats import ratio_of_sums
 
-PAIRS, NEAR, STEPS, RATE, SAMPLES = 480, 0.8, 40, 5e-5, 6
+WORLD = "c"
+PAIRS, NEAR, STEPS, RATE, SAMPLES = 960, 0.8, 10, 1e-4, 6
+ALONE_RATE = 5e-5
 ARMS: dict[str, dict[str, Any]] = {
     "plain DPO": {"filter_by": None},
     "filter ln-ches, 15 %": {"filter_by": "ln-ches", "keep": 0.15},
@@ -141,7 +143,7 @@ def single_cell(world: World, base: Path, count: int, steps: int = 5) -> dict[st
     start = {name: weight.clone() for name, weight in parts.model.state_dict().items()}
     changes = []
     for i in range(count):
-        optimizer = torch.optim.RMSprop(parts.model.parameters(), lr=RATE)
+        optimizer = torch.optim.RMSprop(parts.model.parameters(), lr=ALONE_RATE)
         for _ in range(steps):
             optimizer.zero_grad()
             torch.autograd.backward(loss([i]))
@@ -175,7 +177,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/displacement"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    world, base = load_world("a"), base_folder("a")
+    world, base = load_world(WORLD), base_folder(WORLD)
     before = cell(options.out / "base.json", lambda: refusals(base, world, load_model(base).tokenizer))
     single = cell(options.out / f"single-{options.single}.json", lambda: single_cell(world, base, options.single))
     found = {
@@ -188,7 +190,7 @@ def main() -> int:
     rows, drops = [], {}
     for arm, cells in found.items():
         told = [drop(cells, before, kind) for kind in ("keyword", "sentence")]
-        drops[arm] = told[1]
+        drops[arm] = told[0]
         means = [float(np.mean([each[key] for each in cells])) for key in ("chosen_change", "displaced", "outside_band")]
         rows.append(
             [
