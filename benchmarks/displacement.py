@@ -190,7 +190,7 @@ def main() -> int:
     rows, drops = [], {}
     for arm, cells in found.items():
         told = [drop(cells, before, kind) for kind in ("keyword", "sentence")]
-        drops[arm] = told[0]
+        drops[arm] = told[1]
         means = [float(np.mean([each[key] for each in cells])) for key in ("chosen_change", "displaced", "outside_band")]
         rows.append(
             [
