@@ -8,7 +8,7 @@ from mneme.errors import BadOption, SingularHessian
 from mneme.repair.ablation import ablate
 from mneme.repair.antidote import antidote
 from mneme.repair.arithmetic import arithmetic, dare
-from mneme.repair.obs import inverse_factor, obs
+from mneme.repair.obs import inverse_factor, largest, obs
 from mneme.repair.projection import alignment_projector, likeness, project
 from mneme.repair.random_mask import random_mask
 from mneme.repair.regmean import regmean
@@ -187,3 +187,16 @@ def test_ablate_leaves_nothing_along_the_directions() -> None:
     assert float((directions @ ablate(DELTA, directions, 1.0)).abs().max()) < 1e-5
     half = ablate(DELTA, directions, 0.5)
     assert torch.allclose(directions @ half, 0.5 * directions @ DELTA, atol=1e-5)
+
+
+def test_largest_by_hand_and_as_topk() -> None:
+    """Of equal entries the first ones; zeros of either sign are equal; infinities have a place."""
+    values = torch.tensor([[0.0, -2.0, 3.0], [3.0, -0.0, float("-inf")]])
+    assert largest(values, 3).tolist() == [[True, False, True], [True, False, False]]
+    assert largest(values, 1).tolist() == [[False, False, True], [False, False, False]]
+    assert [int(largest(values, count).sum()) for count in range(7)] == list(range(7))
+    many = torch.randn(50, 70, generator=torch.Generator().manual_seed(0)) * 1e-3
+    for count in (1, 1234, 3499):
+        expected = torch.zeros(3500, dtype=torch.bool)
+        expected[many.flatten().topk(count).indices] = True
+        assert torch.equal(largest(many, count).flatten(), expected)

@@ -9,6 +9,8 @@ which holds the safety text and lets utility follow, and from IRR, which selects
 ours.
 """
 
+import struct
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -33,7 +35,7 @@ def obs(
     Grams: mean of x x^T at the tokens that count, raw units. `damping`: share of the mean diagonal of H_r added to its
     diagonal (percdamp of SparseGPT). `overwrite` lets it destroy
     `retain_gram`. Cost: one inverse and two Cholesky factors, O(d_in^3 + d_out d_in^2), float32; peak
-    memory beside the arguments: two d_in x d_in and four d_out x d_in matrices. Raises SingularHessian where H_r cannot be
+    memory beside the arguments: two d_in x d_in and three d_out x d_in matrices. Raises SingularHessian where H_r cannot be
     factored.
     """
     if check_strength(strength) == 0.0:
@@ -73,13 +75,31 @@ def _dropped(
     strength: float,
 ) -> Bool[Tensor, "d_out d_in"]:
     """Which entries go. `inverse`: diagonal of H_r^-1. The common factor dW_ij^2 of gain and cost is divided out."""
-    gram = target_gram.to(delta)
-    safe = torch.where(delta == 0, torch.ones_like(delta), delta)
-    ratio = (2 * (delta @ gram) / safe - gram.diagonal()) * inverse.to(delta)
-    n_dropped = round(strength * delta.numel())
-    dropped = torch.zeros(delta.numel(), dtype=torch.bool, device=delta.device)
-    dropped[ratio.flatten().topk(n_dropped, sorted=False).indices] = True
-    return dropped.view_as(delta)
+    ratio = delta.float() @ target_gram.float()
+    ratio.mul_(2).div_(torch.where(delta == 0, 1.0, delta)).sub_(target_gram.diagonal()).mul_(inverse.to(ratio))
+    return largest(ratio, round(strength * delta.numel()))
+
+
+def largest(values: Float[Tensor, "*shape"], count: int) -> Bool[Tensor, "*shape"]:
+    """Mask of the `count` largest float32 entries, of equal ones the first. By bisection over all values of a float,
+    because a selection would copy all entries with their places (16 bytes each)."""
+    low, high = -0x7F800001, 0x7F800000  # floats by rank: just below minus infinity, and infinity
+    while high - low > 1:
+        middle = (low + high) // 2
+        if int((values >= _float_of(middle)).sum()) >= count:
+            low = middle
+        else:
+            high = middle
+    chosen = values >= _float_of(high)
+    missing = count - int(chosen.sum())
+    if missing:
+        chosen.view(-1)[(values == _float_of(low)).flatten().nonzero().squeeze(1)[:missing]] = True
+    return chosen
+
+
+def _float_of(rank: int) -> float:
+    """The float32 of a rank: 0 is 0.0, 1 the smallest positive one, -1 its negative."""
+    return float(struct.unpack("<f", struct.pack("<I", rank if rank >= 0 else 0x80000000 - rank))[0])
 
 
 def _compensated(
