@@ -152,3 +152,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadRun, match="Give a folder that you may write to"):
         write_html(sample_report(), tmp_path / "file" / "report.html")
+
+
+def test_without_a_dictionary_the_page_says_that_nothing_was_looked_for() -> None:
+    report = sample_report()
+    environment = report.environment.model_copy(update={"dictionary": "none"})
+    page = render_html(report.model_copy(update={"latents": [], "environment": environment}))
+    assert "No dictionary was asked for" in page
+    assert "No latent was learned" in render_html(report.model_copy(update={"latents": []}))
