@@ -23,6 +23,7 @@ WRITTEN = [
     ),
     "timings.json",
     "report.json",
+    "plan.json",
     "report.html",
 ]
 BEFORE, AFTER = "before", "after"
