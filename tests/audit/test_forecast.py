@@ -58,4 +58,5 @@ def test_plan_reads_the_text_and_checks_the_layers(world: World) -> None:
 def test_plan_and_fact_stand_beside_each_other(whole_run: Run) -> None:
     beside = json.loads((whole_run.out / "plan.json").read_text())
     assert 0.2 < beside["planned"]["seconds"] / beside["measured"]["seconds"] < 5
-    assert 0.5 < beside["planned"]["peak_bytes"] / beside["measured"]["peak_bytes"] < 2
+    # What is measured is the peak of this whole process, which other tests may have raised.
+    assert 0 < beside["planned"]["peak_bytes"] < 2 * beside["measured"]["peak_bytes"]

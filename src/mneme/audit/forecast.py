@@ -89,7 +89,8 @@ def forecast(
     shape: Shape, tokens: int, row_length: int, kind: Kind | None, *, layers: list[int] | None = None, processes: int = 1
 ) -> Forecast:
     """Try the parts out and count them; takes a few seconds. `layers` None: the screen will choose one, taken here to lie in
-    the middle. `processes` share the work of each part, not its start. Nobody else's random numbers are touched."""
+    the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. Nobody
+    else's random numbers are touched."""
     with torch.random.fork_rng(devices=[]):
         return _forecast(shape, tokens, row_length, kind, layers, processes)
 
@@ -118,7 +119,6 @@ def _forecast(
         "null": null * (2 * whole + output),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    parts["start"] = time.process_time() * 1.2
     passes = 2 * batches + sampled * (2 + shape.layers) + _CAUSAL_PASSES * checks + 2 * null
     halves = sum(2 * batches * depth / shape.layers for depth in deepest)
     flops = 2.0 * shape.parameters * (passes + halves) * rows * row_length + _dictionary_flops(shape.width, tokens, kinds)
