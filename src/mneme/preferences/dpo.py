@@ -4,10 +4,8 @@ Everything that decides the result is in the key of the run folder; the same cal
 checkpoint and gives the same losses.
 """
 
-import json
 import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +27,7 @@ from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.rows import Row, rows_hash
+from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.preferences.guarding import guard_dpo
 from mneme.preferences.monitor import DisplacementMonitor
 from mneme.preferences.pairs import check_pairs, encode_pairs, explicit, read_pairs
@@ -76,7 +75,7 @@ def dpo(
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
     console = console or Console(stderr=True)
-    trl = _trl()
+    trl = import_trl("preference training")
     source, pairs = _checked_pairs(data)
     _check(filter_by, keep, watch, optimizer)
     loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
@@ -131,7 +130,8 @@ def dpo(
         outside_band=float(np.mean([not band.inside for band in monitor.bands])),
         versions=_versions(trl),
     )
-    _save(trainer, loaded, record, run, seconds)
+    with _no_bars():
+        save_trained(trainer, loaded.tokenizer, run, {"preferences.json": record.to_json().encode()}, seconds)
     return record
 
 
@@ -159,17 +159,6 @@ def _versions(trl: Any) -> dict[str, str]:
         "transformers": transformers.__version__,
         "trl": str(trl.__version__),
     }
-
-
-def _trl() -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import trl
-    except ImportError as error:
-        raise BadOption(
-            "preference training needs TRL, which is not installed. Install it with: pip install 'mneme-audit[train]'"
-        ) from error
-    return trl
 
 
 def _check(filter_by: str | None, keep: float, watch: int, optimizer: str) -> None:
@@ -288,7 +277,7 @@ def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any
     console.print(
         f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.", markup=False
     )
-    last = _last_checkpoint(Path(trainer.args.output_dir))
+    last = last_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
     with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")
@@ -308,35 +297,8 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint whose state, which is written last, can be read; None without one."""
-    whole = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            whole.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-            continue  # cut short by the kill that we are recovering from
-    return max(whole)[1] if whole else None
-
-
 def _losses(trainer: Trainer) -> list[float]:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(loss) for loss in losses):
         raise BadRun("the loss is not a number: training diverged. Give a smaller --lr.")
     return losses
-
-
-def _save(trainer: Trainer, loaded: LoadedModel, record: PreferenceRun, run: RunFolder, seconds: dict[str, float]) -> None:
-    """Writes `model/` (whole or not at all), `preferences.json` and `timings.json`; drops the checkpoints."""
-    draft, final = run.stages / "model", run.folder / "model"
-    shutil.rmtree(draft, ignore_errors=True)
-    with _no_bars():
-        trainer.model.save_pretrained(draft)
-    (draft / "README.md").unlink(missing_ok=True)
-    if loaded.tokenizer is not None:
-        loaded.tokenizer.save_pretrained(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(draft, final)
-    run.seconds.update(seconds)
-    run.finish({"preferences.json": record.to_json().encode()})
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)

@@ -1,11 +1,7 @@
 """What a training shows while it runs, where it goes on after a kill, and what it leaves behind."""
 
-import json
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import peft
@@ -18,11 +14,9 @@ from transformers.trainer_callback import PrinterCallback
 
 import mneme
 from mneme.errors import BadRun
-from mneme.models.pair import LoadedModel
 from mneme.models.rows import Row, rows_hash
 from mneme.prevent.safeguards import SAFEGUARDS
 from mneme.results.prevention import HeldOutLoss, StepRecord, TrainingRecord, UsedSafeguard
-from mneme.runs import RunFolder
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
@@ -53,17 +47,6 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
 def quiet(trainer: Trainer) -> None:
     """Takes away the callback that prints every log to standard output."""
     trainer.remove_callback(PrinterCallback)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written whole (its state, which comes last, can be read), or None."""
-    whole = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            whole.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-            continue  # cut short by the kill that we are recovering from
-    return max(whole)[1] if whole else None
 
 
 def record_of(
@@ -117,23 +100,6 @@ def record_of(
             "trl": _trl_version(),
         },
     )
-
-
-def save_result(
-    trainer: Trainer, model: LoadedModel, record: TrainingRecord, run: RunFolder, seconds: Mapping[str, float]
-) -> None:
-    """Writes `model/` (whole or not at all), `training.json` and `timings.json`; drops the checkpoints."""
-    draft, final = run.stages / "model", run.folder / "model"
-    shutil.rmtree(draft, ignore_errors=True)
-    trainer.model.save_pretrained(draft)
-    (draft / "README.md").unlink(missing_ok=True)
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(draft, final)
-    run.seconds.update(seconds)
-    run.finish({"training.json": record.to_json().encode()})
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
 
 
 def _trl_version() -> str:

@@ -5,7 +5,6 @@ checkpoint and gives the same losses.
 """
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,13 @@ from mneme.errors import BadOption
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.rows import Row, encode_rows, read_rows, rows_hash, trainable
+from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.prevent.baselines import StopEarly
 from mneme.prevent.guarding import guard
 from mneme.prevent.mixing import answer_nll, inoculate, interleave, interleave_gap, relative_gap, with_cues
 from mneme.prevent.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.prevent.personas import PersonaVectors, load_personas
-from mneme.prevent.progress import ShowProgress, last_checkpoint, quiet, record_of, save_result
+from mneme.prevent.progress import ShowProgress, quiet, record_of
 from mneme.prevent.safeguards import check_needs
 from mneme.prevent.steering import check_fit, steer
 from mneme.results.prevention import TrainingRecord
@@ -89,7 +89,7 @@ def train(
     chosen = {name: strength for name, strength in (safeguards or {}).items() if strength > 0}
     given = {"safe": safe is not None, "vectors": vectors is not None, "misaligned": bool(misaligned)}
     check_needs(chosen, {**given, "inoculation": bool(inoculation)})
-    trl = _trl()
+    trl = import_trl("training")
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     rate = (learning_rate or (2e-4 if lora_rank else 2e-5)) * chosen.get("lower-lr", 1.0)
     rows, safe_rows = _rows_of(data), [] if safe is None else _rows_of(safe)
@@ -118,19 +118,8 @@ def train(
     trainer = _trainer(trl, model, base, prepared, chosen, lora_rank, probe_rows or max(1, batch_rows // 4), settings, console)
     seconds = _train(trainer, model, prepared, chosen)
     record = record_of(trainer, command, str(base), prepared.rows, prepared.interleaved, chosen, lora_rank)
-    save_result(trainer, model, record, run, seconds)
+    save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
     return record
-
-
-def _trl() -> Any:
-    try:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        import trl
-    except ImportError as error:
-        raise BadOption(
-            "training needs TRL, which is not installed. Install it with: pip install 'mneme-audit[train]'"
-        ) from error
-    return trl
 
 
 def _rows_of(source: str | Path | Sequence[Row]) -> list[Row]:

@@ -9,6 +9,7 @@ import hashlib
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
@@ -38,16 +39,18 @@ def csp_hash(text: str) -> str:
 
 
 @cache
-def _template() -> Template:
+def page_template(name: str, *parts: str, **spoken: ModuleType) -> Template:
+    """The template `name`, which may include `parts`, under the rules of every page: whatever is put in is escaped, and a name
+    that is not there is an error. `spoken`: modules that it calls by these names."""
     environment = Environment(
-        loader=DictLoader({name: package_file(name) for name in ("page.html.j2", "parts.html.j2")}),
+        loader=DictLoader({file: package_file(file) for file in (name, *parts)}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["w"] = wording
-    return environment.get_template("page.html.j2")
+    environment.globals.update(spoken)
+    return environment.get_template(name)
 
 
 def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
@@ -66,7 +69,7 @@ def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimme
     data = examples_json(latents, trim)
     if len(data) >= LARGEST_PAGE:
         return None
-    page = _template().render(
+    page = page_template("page.html.j2", "parts.html.j2", w=wording).render(
         report=report,
         effects=effects,
         bars={e.area: figures.interval_bar(e, limits[wording.unit_name(e.magnitude.unit)]) for e in effects},

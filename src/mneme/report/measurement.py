@@ -1,32 +1,16 @@
 """The page of a measurement: one self-contained HTML file without script, under the same rules of safety as the audit's."""
 
-from functools import cache
 from pathlib import Path
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mneme.errors import BadRun
 from mneme.report import measurement_figures as figures
 from mneme.report import measurement_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
 from mneme.results.measurement import Measurement
 from mneme.runs import write_atomic
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=DictLoader({"measurement.html.j2": package_file("measurement.html.j2")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["v"] = view
-    environment.globals["w"] = wording
-    return environment.get_template("measurement.html.j2")
 
 
 def render_measurement(measurement: Measurement) -> str:
@@ -40,7 +24,7 @@ def render_measurement(measurement: Measurement) -> str:
         for row in view.rows_of(measurement, label)
         if row.change
     }
-    page = _template().render(
+    page = page_template("measurement.html.j2", v=view, w=wording).render(
         m=measurement,
         labels=labels,
         bars=bars,

@@ -1,9 +1,7 @@
 """The page and the terminal table of a repair; the page is one self-contained file without script, under the audit's rules."""
 
-from functools import cache
 from pathlib import Path
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
@@ -12,25 +10,11 @@ from rich.text import Text
 from mneme.errors import BadRun
 from mneme.report import repair_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720.0, 420.0, 52.0, 44.0, 14.0, 150.0
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=DictLoader({"repair.html.j2": package_file("repair.html.j2")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["v"] = view
-    environment.globals["w"] = wording
-    return environment.get_template("repair.html.j2")
 
 
 def frontier(report: RepairReport) -> Markup:
@@ -93,7 +77,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> Markup:
 def render_repair(report: RepairReport) -> str:
     """The whole page. Raises BadRun where it would be larger than 5 MB (texts of megabytes)."""
     style = package_file("style.css") + package_file("repair.css")
-    page = _template().render(
+    page = page_template("repair.html.j2", v=view, w=wording).render(
         r=report,
         best=view.chosen(report),
         methods=view.ranked(report),
