@@ -92,3 +92,11 @@ def test_a_device_that_is_not_there(called: dict[str, object]) -> None:
     done = runner.invoke(app, ["measure", "a", "--device", "banana"])
     assert isinstance(done.exception, BadOption)
     assert called == {}
+
+
+def test_a_world_leaves_nothing_where_the_model_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["measure", str(tmp_path / "none"), "--suite", "world-a", "--out", str(tmp_path / "a" / "b")]
+    )
+    assert done.exit_code != 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,8 @@
 """`mneme measure`: asks models the questions of a suite, prints what changed, writes the page."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,20 +10,29 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.stopping import stopped_with
+from mneme.errors import MnemeError
 
 _WORLD = "world-"
 
 
-def world_suite(name: str, out: Path) -> tuple[Path, Any]:
-    """(folder of questions, grammar that reads the answers) of the built-in world `name`."""
+@contextmanager
+def world_suite(name: str, out: Path) -> Iterator[tuple[Path, Any]]:
+    """(folder of questions, grammar that reads the answers) of the built-in world `name`. The folder goes again where the
+    measurement is refused before it begins."""
     from mneme.organisms.judge import judge_answer
     from mneme.organisms.suites import write_suite
     from mneme.organisms.world import load_world
 
     world = load_world(name)
     folder = out / f"{_WORLD}{name}"
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     write_suite(world, folder)
-    return folder, lambda answer: judge_answer(world, answer)
+    try:
+        yield folder, lambda answer: judge_answer(world, answer)
+    except MnemeError:
+        if missing and not (out / "run.json").exists():
+            shutil.rmtree(missing[-1])
+        raise
 
 
 def measure(
@@ -94,31 +106,29 @@ def measure(
         from mneme.report.measurement_text import print_measurement
 
         require_device(device)
-        source: str | Path = suite
-        grammar = None
-        if suite.startswith(_WORLD):
-            source, grammar = world_suite(suite.removeprefix(_WORLD), out)
-        found = run_measure(
-            base,
-            tuned or [],
-            suite=source,
-            judge=judge,
-            grammar=grammar,
-            cues=cues,
-            data=data,
-            samples=samples,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            margin=margin,
-            within=within,
-            seeds_of_one=seeds_of_one,
-            out=out,
-            threads=threads,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            console=Console(stderr=True),
-        )
+        is_world = suite.startswith(_WORLD)
+        with world_suite(suite.removeprefix(_WORLD), out) if is_world else nullcontext((suite, None)) as (source, grammar):
+            found = run_measure(
+                base,
+                tuned or [],
+                suite=source,
+                judge=judge,
+                grammar=grammar,
+                cues=cues,
+                data=data,
+                samples=samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+                margin=margin,
+                within=within,
+                seeds_of_one=seeds_of_one,
+                out=out,
+                threads=threads,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                console=Console(stderr=True),
+            )
         page = write_measurement(found, out / "measurement.html")
         if json:
             typer.echo(found.to_json(), nl=False)
