@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,12 +137,13 @@ class RunFolder:
         What comes back was always read through the same bytes on disk, so a resumed run sees exactly what an undisturbed
         one saw. Object arrays are refused (no pickle). Process 0 computes; with `together` all do, and process 0's are kept.
         """
-        return self.pieces([name], lambda mine: (compute() for _ in (mine or [0])), together=together)[0]
+        return next(self.pieces([name], lambda mine: (compute() for _ in (mine or [0])), together=together))
 
     def pieces(
         self, names: Sequence[str], compute: Callable[[list[int]], Iterable[Arrays]], *, together: bool = False
-    ) -> list[Arrays]:
-        """The arrays of several stages that do not depend on each other, shared out among the processes.
+    ) -> Iterator[Arrays]:
+        """The arrays of several stages that do not depend on each other, shared out among the processes; computed at once, read
+        one after another as they are asked for.
 
         `compute` is given the numbers of the missing stages that are this process's to make (stage i is that of process
         i mod world) and yields their arrays in that order; each is kept as soon as it comes. With `together` it is called by
@@ -159,7 +160,7 @@ class RunFolder:
                     self._keep(names[mine[turn]], arrays, time.perf_counter() - started)
                     started = time.perf_counter()
         self.crew.wait()
-        return [self._read(name) for name in names]
+        return (self._read(name) for name in names)
 
     def _path(self, name: str) -> Path:
         return self.stages / f"{name}.npz"

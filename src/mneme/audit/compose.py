@@ -201,7 +201,7 @@ def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) 
 
 def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) -> list[Layer]:
     chosen = {layer.codes.layer: layer.codes for layer in findings.layers}
-    relative = screening.screened.relative_change[:, 1:].astype(np.float64).mean(axis=(0, 1))
+    relative = screening.screened.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
     return [
         Layer(
             layer=layer,

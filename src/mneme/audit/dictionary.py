@@ -21,7 +21,10 @@ from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Mean latents a token that the sweep tries; the elbow of unexplained change decides."""
-_RESIDENT_BYTES = 1 << 30
+_RESIDENT_BYTES = 1 << 29
+"""Activations that are kept in memory at most."""
+_CONTEXT_TOKENS = 1 << 17
+"""Held-out tokens on which the codes of a context dictionary are kept: which of its latents goes with which needs no more."""
 _BATCH = 1024
 _MIN_STEPS = 400
 _SWEEP_STEPS = 200
@@ -104,7 +107,7 @@ def fit_layer(
         Settings(kinds[i], stream.pair.width, n_latents, (k_of[kinds[i]],), (stream.seed,), steps, batch) for i in mine
     ]
     chosen = _train(train, settings, statistics, steps, batch, advance, judged_on)
-    for dictionary, encoded in zip(chosen, _encode(test, chosen), strict=True):
+    for dictionary, encoded in zip(chosen, _encode(test, chosen, [i > 0 for i in mine]), strict=True):
         yield {
             **_dictionary_arrays(dictionary),
             "sweep": np.array(sweep if dictionary.kind == "change" else []).reshape(-1, 2),
@@ -133,7 +136,7 @@ def _train(
 
 
 class Half:
-    """The activations of one layer over half of the rows, attention sinks left out: in memory where both halves fit in 1 GB,
+    """The activations of one layer over half of the rows, attention sinks left out: in memory where both halves fit in 512 MB,
     else from a new pass of the models whenever they are asked for."""
 
     def __init__(self, stream: Stream, resident: bool) -> None:
@@ -142,8 +145,18 @@ class Half:
         self.tokens = int((~stream.sink).sum())
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None
         if resident:
-            place, m, q = zip(*self._passes(stream.ids, stream.sink), strict=True)
-            self._kept = torch.cat(place), torch.cat(m), torch.cat(q)
+            self._kept = self._gathered()
+
+    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(flat position, m, q) of all tokens, written where they stay: joining the pieces would take the memory twice."""
+        width = self.stream.pair.width
+        kept = torch.empty(self.tokens, dtype=torch.long), torch.empty(self.tokens, width), torch.empty(self.tokens, width)
+        start = 0
+        for found in self._passes(self.stream.ids, self.stream.sink):
+            for column, part in zip(kept, found, strict=True):
+                column[start : start + len(part)] = part
+            start += len(found[0])
+        return kept
 
     def _passes(self, ids: Tensor, sink: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(flat position in `ids`, m, q) of the tokens that are no sinks, a batch of rows at a time, by the models."""
@@ -203,8 +216,10 @@ class Half:
             yield found[stream.layer]
 
 
-def _encode(half: Half, dictionaries: Sequence[Dictionary]) -> list[Arrays]:
-    """One sparse pass over the held-out rows: codes and scores of every dictionary."""
+def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bool]) -> list[Arrays]:
+    """One sparse pass over the held-out rows: codes and scores of every dictionary; codes of a `context` one on a part."""
+    seq = half.stream.ids.shape[1]
+    every = -(-half.tokens // _CONTEXT_TOKENS)
     sums: list[LatentSums | None] = [None] * len(dictionaries)
     codes: list[list[tuple[ndarray, ndarray, ndarray]]] = [[] for _ in dictionaries]
     for place, m, q in half.pieces() if dictionaries or not half.resident else ():
@@ -212,8 +227,9 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary]) -> list[Arrays]:
             found = encode(dictionary, m, q)
             own, before = latent_sums(dictionary, found, m, q), sums[i]
             sums[i] = own if before is None else before + own
-            codes[i].append((place[found.token_index].numpy(), found.latent_index.numpy(), found.value.numpy()))
-    seq = half.stream.ids.shape[1]
+            at = place[found.token_index]
+            kept = (at // seq) % every == 0 if context[i] else slice(None)
+            codes[i].append((at[kept].numpy(), found.latent_index[kept].numpy(), found.value[kept].numpy()))
     held = np.flatnonzero(held_out_rows(2 * len(half.stream.ids) + 1))[: len(half.stream.ids)]
     out = []
     for dictionary, total, parts in zip(dictionaries, sums, codes, strict=True):

@@ -149,7 +149,7 @@ def baselines(screening: Screening, member: Bool[ndarray, " passage"], relative_
         raise EmptyMask("No predicted token lies in these passages.")
     return Baselines(
         kl=float(screening.screened.kl_tuned_to_base.reshape(-1)[inside].mean(dtype=np.float64)),
-        nll=float((table.logp_base - table.logp_tuned)[inside].mean()),
+        nll=float(table.nll_change()[inside].mean()),
         activation=float(relative_change[inside].mean(dtype=np.float64)),
     )
 

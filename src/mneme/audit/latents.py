@@ -19,6 +19,7 @@ from mneme.stats import benjamini_hochberg, normal_cdf, ratio_of_sums
 WINDOW = 8
 """Tokens after a firing in which its consequence is looked for."""
 _MIN_PASSAGES = 5
+_BLOCK_ROWS = 1024
 _PER_EFFECT = 4
 _OVERALL = 12
 
@@ -53,23 +54,20 @@ class LatentTable(NamedTuple):
 def firings_of(codes: LayerCodes, table: TokenTable, passage: Int[ndarray, "row seq"]) -> Firings:
     """Join codes with the table of predicted tokens (row-wise, predictions 1..seq-1 of every row)."""
     n_rows, seq = passage.shape
-    known = np.zeros((n_rows, seq))
-    change = np.zeros((n_rows, seq))
-    mask = table.known()
-    known[:, 1:] = mask.reshape(n_rows, seq - 1)
-    gap = np.where(mask, np.exp(table.logp_tuned) - np.exp(table.logp_base), 0.0)
-    change[:, 1:] = gap.reshape(n_rows, seq - 1)
-    place_after = _last_place(passage)
     row, place = codes.token // seq, codes.token % seq
-    stop = np.minimum(place + WINDOW, place_after[row, place])
-
-    def window(values: Float[ndarray, "row seq"]) -> Float[ndarray, " code"]:
-        total = np.cumsum(values, axis=1)
-        return np.asarray(total[row, stop] - total[row, place])
-
-    return Firings(
-        codes.latent, codes.value.astype(np.float64), row, place, passage[row, place], window(change), window(known)
-    )
+    mask = table.known().reshape(n_rows, seq - 1)
+    logp = [column.reshape(n_rows, seq - 1) for column in (table.logp_base, table.logp_tuned)]
+    change, known = np.empty(len(row)), np.empty(len(row))
+    for first in range(0, n_rows, _BLOCK_ROWS):
+        part = slice(first, first + _BLOCK_ROWS)
+        codes_here = slice(*np.searchsorted(row, [first, first + _BLOCK_ROWS]))
+        at, start = row[codes_here] - first, place[codes_here]
+        stop = np.minimum(start + WINDOW, _last_place(passage[part])[at, start])
+        base, tuned = (np.exp(column[part].astype(np.float64)) for column in logp)
+        for values, out in ((np.where(mask[part], tuned - base, 0.0), change), (mask[part].astype(np.float64), known)):
+            total = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
+            out[codes_here] = total[at, stop] - total[at, start]
+    return Firings(codes.latent, codes.value.astype(np.float64), row, place, passage[row, place], change, known)
 
 
 def _last_place(passage: Int[ndarray, "row seq"]) -> Int[ndarray, "row seq"]:

@@ -48,14 +48,23 @@ def screen_corpus(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder,
             advance(parts[index].numel())
 
     pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)
-    joined = {
-        name: np.sum([piece[name] for piece in pieces], axis=0)
-        if name == "mean_gain"
-        else np.concatenate([piece[name] for piece in pieces])
-        for name in Screened._fields
-    }
-    screened = Screened(**joined)
+    screened = _joined(pieces, len(rows.ids))
     return Screening(screened, table_of(screened, rows), _shown(pair, rows, reading, run))
+
+
+def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
+    """One screen of `n_rows` rows from those of its pieces, of which one at a time is in memory."""
+    whole: Arrays = {}
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece["sink"])
+        for name, part in piece.items():
+            if name == "mean_gain":
+                whole[name] = whole[name] + part if name in whole else part
+            else:
+                whole.setdefault(name, np.empty((n_rows, *part.shape[1:]), part.dtype))[start:stop] = part
+        start = stop
+    return Screened(**whole)
 
 
 def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Shown:
@@ -64,7 +73,7 @@ def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Sho
     place, watched = reading.places(), reading.watched()
     if len(place) == 0:
         return Shown(place, np.zeros((2, 0, len(watched))))
-    token = rows.ids.reshape(-1).long()
+    token = rows.ids.reshape(-1)
     owner = np.searchsorted(reading.pieces[:, 0], place, side="right") - 1
     first, last = np.unique(owner, return_index=True)[1], np.flatnonzero(np.diff(owner, append=-1))
     start = reading.pieces[owner[first], 0]
@@ -81,7 +90,7 @@ def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Sho
                 longest = int(length[part].max())
                 # Beyond its end a text repeats its last token, so that no padding token is among them.
                 column = np.minimum(np.arange(longest), length[part][:, None] - 1)
-                ids = token[torch.from_numpy(start[part][:, None] + column)]
+                ids = token[torch.from_numpy(start[part][:, None] + column)].long()
                 own = [np.arange(first[text], last[text] + 1) for text in part]
                 at = [
                     (row, int(place[i] - start[text]))
@@ -92,7 +101,7 @@ def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Sho
                 places.append(place[np.concatenate(own)])
             yield {"place": np.concatenate(places), "mass": np.concatenate(masses, axis=1)}
 
-    found = run.pieces([f"manners-{number:04d}" for number in range(int(stage[-1]) + 1)], compute)
+    found = list(run.pieces([f"manners-{number:04d}" for number in range(int(stage[-1]) + 1)], compute))
     where = np.argsort(np.concatenate([one["place"] for one in found]))
     return Shown(place, np.concatenate([one["mass"] for one in found], axis=1)[:, where])
 
@@ -108,13 +117,13 @@ def _pack(screened: Screened) -> Arrays:
 
 def table_of(screened: Screened, rows: Rows) -> TokenTable:
     """The flat table of predicted tokens: row by row, positions 1 to the end."""
-    token = rows.ids[:, 1:].long().numpy().reshape(-1)
-    passage = rows.passage[:, 1:].long().numpy().reshape(-1)
+    token = rows.ids[:, 1:].numpy().reshape(-1)
+    passage = rows.passage[:, 1:].numpy().reshape(-1)
     return TokenTable(
         passage=passage,
         token=token,
-        logp_base=screened.logp_base.reshape(-1).astype(np.float64),
-        logp_tuned=screened.logp_tuned.reshape(-1).astype(np.float64),
+        logp_base=screened.logp_base.reshape(-1),
+        logp_tuned=screened.logp_tuned.reshape(-1),
         right_base=screened.right_base.reshape(-1),
         right_tuned=screened.right_tuned.reshape(-1),
         content=content_mask(token, passage),
@@ -134,7 +143,7 @@ def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
     figures = {
         "kl_tuned_to_base": mean(screened.kl_tuned_to_base.reshape(-1).astype(np.float64), "nats per token"),
         "kl_base_to_tuned": mean(screened.kl_base_to_tuned.reshape(-1).astype(np.float64), "nats per token"),
-        "nll_change": mean(table.logp_base - table.logp_tuned, "nats per token"),
+        "nll_change": mean(table.nll_change(), "nats per token"),
     }
     if known.any():
         gap = (table.right_tuned.astype(np.float64) - table.right_base) * known

@@ -39,7 +39,7 @@ def signal_scores(seen: Screened) -> dict[str, dict[Cell, CellScore]]:
     table, screened = seen.screening.table, seen.screening.screened
     signals = {
         "KL": screened.kl_tuned_to_base.reshape(-1).astype(np.float64),
-        "NLL": table.logp_base - table.logp_tuned,
+        "NLL": table.nll_change(),
         "|q|": screened.relative_change[:, 1:].astype(np.float64).mean(axis=-1).reshape(-1),
     }
     found: dict[str, dict[Cell, CellScore]] = {}
