@@ -142,7 +142,7 @@ class RunFolder:
     def pieces(
         self, names: Sequence[str], compute: Callable[[list[int]], Iterable[Arrays]], *, together: bool = False
     ) -> Iterator[Arrays]:
-        """The arrays of several stages that do not depend on each other, shared out among the processes; computed at once, read
+        """The arrays of several stages that do not depend on each other, shared out among the processes; made at once, read
         one after another as they are asked for.
 
         `compute` is given the numbers of the missing stages that are this process's to make (stage i is that of process

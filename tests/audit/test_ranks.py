@@ -58,7 +58,7 @@ def test_four_processes_write_the_bytes_of_one(world: World, whole_run: Run, tmp
 def test_activations_that_do_not_fit_in_memory_are_shared_too(world: World, tmp_path: Path) -> None:
     """With room for nothing, every epoch is a new pass of the models, striped over the processes."""
     outs = []
-    no_room = "import mneme.audit.dictionary as d; d._RESIDENT_BYTES = 0"
+    no_room = "import mneme.audit.dictionary as d; d.RESIDENT_BYTES = 0"
     for processes in (1, 2):
         out = tmp_path / str(processes) / "out"
         out.parent.mkdir()

@@ -1,6 +1,7 @@
 """Steps 3 to 5 of the audit: harvest one layer, train a dictionary of its change, score every latent on held-out rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +22,14 @@ from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Mean latents a token that the sweep tries; the elbow of unexplained change decides."""
-_RESIDENT_BYTES = 1 << 29
+RESIDENT_BYTES = 1 << 29
 """Activations that are kept in memory at most."""
-_CONTEXT_TOKENS = 1 << 17
+CONTEXT_TOKENS = 1 << 17
 """Held-out tokens on which the codes of a context dictionary are kept: which of its latents goes with which needs no more."""
 _BATCH = 1024
 _MIN_STEPS = 400
 _SWEEP_STEPS = 200
-_HELD_OUT_TOKENS = 16_384
+HELD_OUT_TOKENS = 16_384
 
 
 class LayerCodes(NamedTuple):
@@ -70,6 +71,16 @@ def dictionary_size(width: int, tokens: int) -> int:
     return int(1 << (wanted.bit_length() - 1))
 
 
+def batch_size(tokens: int) -> int:
+    """Tokens of a batch: 1,024, fewer where that is more than an eighth of all training tokens."""
+    return min(_BATCH, max(16, tokens // 8))
+
+
+def run_lengths(tokens: int, batch: int) -> tuple[int, int]:
+    """Steps of the sweep's short runs, and of the final dictionaries: one pass over the training tokens, 400 at least."""
+    return min(_SWEEP_STEPS, max(50, 4 * tokens // batch)), max(_MIN_STEPS, tokens // batch)
+
+
 def fit_layer(
     stream: Stream, kinds: Sequence[Kind], mine: Sequence[int], *, advance: Callable[[int], None]
 ) -> Iterator[Arrays]:
@@ -78,42 +89,61 @@ def fit_layer(
     The sweep of the change dictionary trains one for every k on the same batches, as short runs; the k at the elbow of
     unexplained held-out change is then trained for the full length. Crosscoders of the other kinds keep the published way of
     choosing: k = 32 (capped at an eighth of the latents), no sweep. All dictionaries learn from one stream of batches. The
-    members of the sweep are shared out among `stream.ranks`, which must all call this. `advance` is told the tokens of every
-    batch that was learnt from.
+    members of the sweep are shared out among `stream.ranks` (`sweep_owners`), which must all call this; only the process that
+    trains the change dictionary waits for all of them. `advance` is told the tokens of every batch that was learnt from.
     """
     held = torch.from_numpy(held_out_rows(len(stream.ids)))
-    resident = int((~stream.sink).sum()) * stream.pair.width * 8 <= _RESIDENT_BYTES
+    resident = int((~stream.sink).sum()) * stream.pair.width * 8 <= RESIDENT_BYTES
     train, test = (Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident) for rows in (~held, held))
-    batch = min(_BATCH, max(16, train.tokens // 8))
+    batch = batch_size(train.tokens)
     m, q = train.sample(32_768)
     statistics = {kind: input_statistics(kind, m, q) for kind in kinds}
-    judged_on = test.sample(_HELD_OUT_TOKENS)
+    judged_on = test.sample(HELD_OUT_TOKENS)
     n_latents = dictionary_size(stream.pair.width, train.tokens)
+    short, steps = run_lengths(train.tokens, batch)
     k_of = dict.fromkeys(kinds, min(32.0, n_latents / 8))
-    sweep: list[tuple[float, float]] = []
+    sweep: Callable[[], list[tuple[float, float]]] = list
     if "change" in kinds:
         ks = tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
-        own = stream.ranks.own(ks)
-        steps = min(_SWEEP_STEPS, max(50, 4 * train.tokens // batch))
-        settings = [Settings("change", stream.pair.width, n_latents, tuple(own), (stream.seed,), steps, batch)] if own else []
-        trained = _train(train, settings, statistics, steps, batch, advance, judged_on)
+        owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
+        own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
+        settings = [Settings("change", stream.pair.width, n_latents, own, (stream.seed,), short, batch)] if own else []
         left = torch.zeros(len(ks), dtype=torch.float64)
-        for member in trained:
+        for member in _train(train, settings, statistics, short, batch, advance, judged_on):
             left[ks.index(member.k)] = unexplained_change(member, *judged_on)
-        sweep = list(zip(ks, stream.ranks.total(left).tolist(), strict=True))
-        k_of["change"] = choose_k(sweep)
-    steps = max(_MIN_STEPS, train.tokens // batch)
+        total = stream.ranks.total_later(left)
+        sweep = partial(_tried, ks, total)
+    if any(kinds[i] == "change" for i in mine):
+        k_of["change"] = choose_k(sweep())
     settings = [
         Settings(kinds[i], stream.pair.width, n_latents, (k_of[kinds[i]],), (stream.seed,), steps, batch) for i in mine
     ]
     chosen = _train(train, settings, statistics, steps, batch, advance, judged_on)
+    tried = sweep()
     for dictionary, encoded in zip(chosen, _encode(test, chosen, [i > 0 for i in mine]), strict=True):
         yield {
             **_dictionary_arrays(dictionary),
-            "sweep": np.array(sweep if dictionary.kind == "change" else []).reshape(-1, 2),
+            "sweep": np.array(tried if dictionary.kind == "change" else []).reshape(-1, 2),
             "unexplained": np.array(unexplained_change(dictionary, *judged_on)),
             **encoded,
         }
+
+
+def sweep_owners(n_members: int, kinds: Sequence[Kind], length: float, world: int) -> list[int]:
+    """Which process trains each member of the sweep: the one with the least to do, where dictionary i of `kinds`, `length`
+    times as long, is trained by process i mod `world`. A crosscoder's step takes about 2.5 times a change dictionary's."""
+    load = [0.0] * world
+    for index, kind in enumerate(kinds):
+        load[index % world] += length * (1.0 if kind == "change" else 2.5)
+    owners = []
+    for _ in range(n_members):
+        owners.append(load.index(min(load)))
+        load[owners[-1]] += 1.0
+    return owners
+
+
+def _tried(ks: Sequence[float], total: Callable[[], Tensor]) -> list[tuple[float, float]]:
+    return list(zip(ks, total().tolist(), strict=True))
 
 
 def _train(
@@ -211,7 +241,7 @@ class Half:
     def _mixed(self, batch: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         stream = self.stream
         rows = harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks)
-        buffer = max(batch, _RESIDENT_BYTES // (stream.pair.width * 8) // 2)
+        buffer = max(batch, RESIDENT_BYTES // (stream.pair.width * 8) // 2)
         for found in shuffled(rows, buffer_tokens=buffer, batch_tokens=batch, seed=stream.seed + epoch, drop=stream.sink):
             yield found[stream.layer]
 
@@ -219,7 +249,7 @@ class Half:
 def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bool]) -> list[Arrays]:
     """One sparse pass over the held-out rows: codes and scores of every dictionary; codes of a `context` one on a part."""
     seq = half.stream.ids.shape[1]
-    every = -(-half.tokens // _CONTEXT_TOKENS)
+    every = -(-half.tokens // CONTEXT_TOKENS)
     sums: list[LatentSums | None] = [None] * len(dictionaries)
     codes: list[list[tuple[ndarray, ndarray, ndarray]]] = [[] for _ in dictionaries]
     for place, m, q in half.pieces() if dictionaries or not half.resident else ():

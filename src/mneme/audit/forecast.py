@@ -9,21 +9,32 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mneme.audit.dictionary import SWEEP, dictionary_size
+from mneme.activations.harvest import ALONE
+from mneme.audit.dictionary import (
+    CONTEXT_TOKENS,
+    HELD_OUT_TOKENS,
+    RESIDENT_BYTES,
+    SWEEP,
+    batch_size,
+    dictionary_size,
+    run_lengths,
+)
 from mneme.audit.inputs import trained_kinds
 from mneme.audit.screening import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
+from mneme.diff.screen import read_predictions
 from mneme.errors import BrokenWeights
 from mneme.models.checkpoints import is_adapter, one_line, read_json, resolve_folder
-from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, token_log_probs
+from mneme.models.ranks import Ranks
 
 LATENTS_CHECKED = 20
 """Latents that an audit usually ablates at a layer."""
@@ -86,54 +97,103 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
 
 
 def forecast(
-    shape: Shape, tokens: int, row_length: int, kind: Kind | None, *, layers: list[int] | None = None, processes: int = 1
+    shape: Shape,
+    tokens: int,
+    row_length: int,
+    kind: Kind | None,
+    *,
+    layers: list[int] | None = None,
+    processes: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Forecast:
-    """Try the parts out and count them; takes a few seconds. `layers` None: the screen will choose one, taken here to lie in
-    the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. Nobody
-    else's random numbers are touched."""
-    with torch.random.fork_rng(devices=[]):
-        return _forecast(shape, tokens, row_length, kind, layers, processes)
-
-
-def _forecast(
-    shape: Shape, tokens: int, row_length: int, kind: Kind | None, layers: list[int] | None, processes: int
-) -> Forecast:
+    """Try the parts out and count them; takes about a second. `layers` None: the screen will choose one, taken here to lie in
+    the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. The
+    trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
-    deepest = [layer + 1 for layer in layers] if layers else [shape.layers // 2]
-    if kind is None:
-        deepest = []
-    batches = tokens / (rows * row_length)
-    fixed, block = _forward_seconds(shape.config, rows, row_length)
-    whole = fixed + shape.layers * block
-    output = _output_seconds(rows, row_length, shape.vocab_size)
+    runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
+    trials = [
+        partial(_blocks_seconds, shape.config, 1, rows, row_length),
+        partial(_blocks_seconds, shape.config, 2, rows, row_length),
+        partial(_output_seconds, rows, row_length, shape.vocab_size),
+        *(partial(_step_seconds, run) for run in runs),
+    ]
+    found = torch.zeros(len(trials), dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        for index in ranks.own(range(len(trials))):
+            found[index] = trials[index]()
+    one, two, output, *steps = ranks.total(found).tolist()
+    block = max(two - one, 0.05 * one)
+    return _counted(shape, tokens, (rows, row_length), kind, layers, processes, _Times(block, one - block, output, steps))
+
+
+class _Times(NamedTuple):
+    """Seconds of one batch of rows: a block, what does not depend on depth (embedding, head), all that is read from the
+    logits; and of one step of each training run."""
+
+    block: float
+    ends: float
+    output: float
+    steps: list[float]
+
+
+def _counted(
+    shape: Shape,
+    tokens: int,
+    batch_shape: tuple[int, int],
+    kind: Kind | None,
+    layers: list[int] | None,
+    processes: int,
+    times: _Times,
+) -> Forecast:
+    rows, row_length = batch_shape
+    a_batch = rows * row_length
+    deepest = [] if kind is None else [layer + 1 for layer in layers] if layers else [shape.layers // 2]
+    runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
+    batches, harvested = tokens / a_batch, _harvested_tokens(shape.width, tokens, runs) / a_batch
+    whole = max(times.ends, 0.0) + shape.layers * times.block
     checks = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS / rows
     null = min(1.0, 16_384 / tokens) * batches
-    sampled = 4096 / (rows * row_length)
-    kinds = trained_kinds(kind)
+    sampled = min(tokens, 4096) / a_batch
     parts = {
-        "screen": batches * (2 * whole + output),
-        "layers": sampled * ((2 + shape.layers) * (whole + output / 8) + 2 * shape.layers * block),
-        "harvest": batches * sum(2 * depth * block for depth in deepest),
-        "dictionaries": len(deepest) * _dictionary_seconds(shape.width, tokens // 2, kinds),
-        "ablation": checks * (_CAUSAL_PASSES * (whole + output / 8)),
-        "null": null * (2 * whole + output),
+        "screen": batches * (2 * whole + times.output),
+        "layers": sampled * ((2 + shape.layers) * (whole + times.output / 2) + 2 * shape.layers * times.block),
+        "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
+        "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
+        "ablation": checks * (_CAUSAL_PASSES * (whole + times.output / 2)),
+        "null": null * (2 * whole + times.output),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
     passes = 2 * batches + sampled * (2 + shape.layers) + _CAUSAL_PASSES * checks + 2 * null
-    halves = sum(2 * batches * depth / shape.layers for depth in deepest)
-    flops = 2.0 * shape.parameters * (passes + halves) * rows * row_length + _dictionary_flops(shape.width, tokens, kinds)
+    passes += sum(2 * harvested * depth / shape.layers for depth in deepest)
+    learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
     return Forecast(
         tokens=tokens,
-        flops=flops,
-        moved_bytes=4.0 * shape.parameters * (passes + halves),
+        flops=2.0 * shape.parameters * passes * a_batch + len(deepest) * learnt,
+        moved_bytes=4.0 * shape.parameters * passes,
         disk_bytes=tokens * (60 + 2 * shape.layers) + 64_000_000,
-        peak_bytes=_peak_bytes(shape, tokens, rows * row_length, kinds),
+        peak_bytes=_peak_bytes(shape, tokens, a_batch, runs),
         seconds=sum(parts.values()),
         parts=parts,
     )
 
 
-def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
+def _harvested_tokens(width: int, tokens: int, runs: list[Settings]) -> float:
+    """How many tokens the harvest of one layer reads: all once where their activations stay in memory, else anew for the
+    sweep, for the final dictionaries and for the codes."""
+    if not runs or tokens * width * 8 <= RESIDENT_BYTES:
+        return float(tokens)
+    lengths = sorted({run.n_steps for run in runs})
+    buffer = min(RESIDENT_BYTES // (width * 16), tokens // 2)
+    return sum(steps * runs[0].batch_size + buffer for steps in lengths) + tokens / 2 + 3 * HELD_OUT_TOKENS
+
+
+def _steps(run: Settings, tokens: int) -> float:
+    """Steps of a run, with those that thresholds and quality on held-out tokens and the codes of the other half are worth."""
+    extra = 2 * HELD_OUT_TOKENS + (tokens / 2 if len(run.runs) == 1 else 0.0)
+    return run.n_steps + extra / run.batch_size
+
+
+def _seconds(work: Callable[[], object], repeats: int = 2) -> float:
     """The fastest of a few runs, after one that warms up."""
     work()
     best = float("inf")
@@ -145,20 +205,16 @@ def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 
 @torch.no_grad()
-def _forward_seconds(config: Any, rows: int, row_length: int) -> tuple[float, float]:
-    """Seconds of one batch: what does not depend on depth (embedding, head), and one block."""
+def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int) -> float:
+    """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
     ids = torch.randint(0, config.get_text_config().vocab_size, (rows, row_length))
-    times = []
-    for n_blocks in (1, 2):
-        shallow = copy.deepcopy(config)
-        text = shallow.get_text_config()
-        text.num_hidden_layers = n_blocks
-        if getattr(text, "layer_types", None):
-            text.layer_types = text.layer_types[:n_blocks]
-        model = AutoModelForCausalLM.from_config(shallow, dtype=torch.float32).eval()
-        times.append(_seconds(lambda model=model: model(input_ids=ids, use_cache=False).logits))  # type: ignore[misc]
-    block = max(times[1] - times[0], 0.05 * times[0])
-    return max(times[0] - block, 0.0), block
+    shallow = copy.deepcopy(config)
+    text = shallow.get_text_config()
+    text.num_hidden_layers = n_blocks
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:n_blocks]
+    model = AutoModelForCausalLM.from_config(shallow, dtype=torch.float32).eval()
+    return _seconds(lambda: model(input_ids=ids, use_cache=False).logits)
 
 
 @torch.no_grad()
@@ -166,56 +222,35 @@ def _output_seconds(rows: int, row_length: int, vocab_size: int) -> float:
     """Seconds of everything the screen computes from the two models' logits of one batch."""
     base, tuned = torch.randn(2, rows, row_length, vocab_size)
     target = torch.zeros(rows, row_length, dtype=torch.long)
-
-    def work() -> None:
-        for logits in (base, tuned):
-            token_log_probs(logits, target)
-            logits.argmax(-1)
-        kl_tuned_to_base(tuned_logits=tuned, base_logits=base)
-        kl_base_to_tuned(tuned_logits=tuned, base_logits=base)
-        (tuned.softmax(-1) - base.softmax(-1)).sum((0, 1))
-
-    return _seconds(work, repeats=2)
+    return _seconds(lambda: read_predictions(base, tuned, target))
 
 
 def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
-    """The dictionaries that an audit trains on `tokens` training tokens: the sweep, then each kind for its full length."""
-    n_latents = dictionary_size(width, tokens)
-    batch = min(1024, max(16, tokens // 8))
-    full = max(400, tokens // batch)
+    """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
+    n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
+    short, full = run_lengths(tokens, batch)
     runs = [Settings(kind, width, n_latents, (min(32.0, n_latents / 8),), (0,), full, batch) for kind in kinds]
     if "change" in kinds:
         ks = tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
         runs[0] = Settings("change", width, n_latents, (0.1,), (0,), full, batch)
-        runs.append(Settings("change", width, n_latents, ks, (0,), min(200, max(50, 4 * tokens // batch)), batch))
+        runs.append(Settings("change", width, n_latents, ks, (0,), short, batch))
     return runs
 
 
-def _dictionary_seconds(width: int, tokens: int, kinds: tuple[Kind, ...]) -> float:
-    total = 0.0
-    for run in _runs(width, tokens, kinds):
-        inputs = run.input_width
-        trainer = Trainer(run, torch.zeros(inputs), torch.ones(inputs))
-        x = torch.randn(run.batch_size, inputs)
-        total += run.n_steps * _seconds(lambda trainer=trainer, x=x: trainer.step_normalised(x))  # type: ignore[misc]
-    return total
+def _step_seconds(run: Settings) -> float:
+    trainer = Trainer(run, torch.zeros(run.input_width), torch.ones(run.input_width))
+    x = torch.randn(run.batch_size, run.input_width)
+    return _seconds(lambda: trainer.step_normalised(x))
 
 
-def _dictionary_flops(width: int, tokens: int, kinds: tuple[Kind, ...]) -> float:
-    return math.fsum(
-        6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs)
-        for run in _runs(width, tokens // 2, kinds)
-    )
-
-
-def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, kinds: tuple[Kind, ...]) -> int:
-    """The larger of the screen (logits of both models and their softmax) and the dictionaries (activations held twice while
-    they are joined, weights with gradients and two moments)."""
+def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings]) -> int:
+    """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
+    gradients and two moments, codes of the context dictionary, of which a copy is joined)."""
     models = shape.parameters * 4 * (1 if shape.adapter else 2)
-    logits = 5 * batch_tokens * shape.vocab_size * 4
-    table = tokens * (120 + 9 * shape.layers)
-    activations = 2 * min(tokens * shape.width * 8, 1 << 30) if kinds else 0
-    learnt = max(
-        (run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in _runs(shape.width, tokens // 2, kinds)), default=0
-    )
-    return int(_LIBRARIES_BYTES + models + table + max(logits, activations + learnt))
+    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
+    table = tokens * (80 + 3 * shape.layers)
+    kept = min(tokens * shape.width * 8, RESIDENT_BYTES) if runs else 0
+    learnt = max((run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in runs), default=0)
+    coded = min(tokens // 2, CONTEXT_TOKENS) if len(runs) > 2 else tokens // 2 if runs else 0
+    codes = 2 * 20 * 32 * coded
+    return int(_LIBRARIES_BYTES + models + table + max(screen, kept + max(learnt, codes)))

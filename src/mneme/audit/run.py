@@ -127,7 +127,7 @@ def audit(
     if changes.changed == 0:
         report, planned = nothing_changed(job, changes, plan.cost), None
     else:
-        planned = _planned(job, layers) if ranks.rank == 0 else None
+        planned = _planned(job, layers)
         report = _run(job, changes, plan.cost)
     run.finish({"report.json": report.to_json().encode(), **_beside(planned, run)})
     return report
@@ -147,7 +147,13 @@ def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
     config = pair.base_parts.model.config
     shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
     planned = forecast(
-        shape, ids.numel(), ids.shape[1], job.kind, layers=list(layers or []) or None, processes=job.ranks.world
+        shape,
+        ids.numel(),
+        ids.shape[1],
+        job.kind,
+        layers=list(layers or []) or None,
+        processes=job.ranks.world,
+        ranks=job.ranks,
     )
     job.console.print(
         f"Plan: {planned.tokens:,} tokens, {planned.flops / 1e9:,.0f} GFLOP, about {planned.seconds:.0f} s, peak memory about "

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 
 from mneme.activations.corpus import Rows
@@ -15,9 +15,9 @@ from mneme.models.pair import ModelPair
 from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
 from mneme.results import Estimate
 from mneme.runs import Arrays, RunFolder
-from mneme.stats import ratio_of_sums
+from mneme.stats import ratios_of_sums
 
-_ROWS_A_PIECE_TOKENS = 32_768
+_PIECE_TOKENS = 16_384
 
 
 class Screening(NamedTuple):
@@ -35,10 +35,10 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
 
 
 def screen_corpus(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder, advance: Callable[[int], None]) -> Screening:
-    """Screen all rows, one stage for every 32k tokens, then the documents in which manners show, each alone; `advance` is told
+    """Screen all rows, one stage for every 16k tokens, then the documents in which manners show, each alone; `advance` is told
     how many tokens of the rows each piece was."""
     seq = rows.ids.shape[1]
-    step = max(1, _ROWS_A_PIECE_TOKENS // seq)
+    step = max(1, _PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
     parts = torch.split(rows.ids, step)
 
@@ -69,7 +69,7 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
 
 def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
-    stage for every 32k tokens."""
+    stage for every 16k tokens."""
     place, watched = reading.places(), reading.watched()
     if len(place) == 0:
         return Shown(place, np.zeros((2, 0, len(watched))))
@@ -79,7 +79,7 @@ def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Sho
     start = reading.pieces[owner[first], 0]
     length = place[last] - start  # the last place itself need not be read to be predicted
     order = np.argsort(length, kind="stable")
-    stage = np.cumsum(length[order]) // _ROWS_A_PIECE_TOKENS
+    stage = np.cumsum(length[order]) // (_PIECE_TOKENS // 4)
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:
@@ -135,22 +135,18 @@ def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
     """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, accuracy on known tokens, share flipped."""
     table, screened = screening.table, screening.screened
     known = table.known().astype(np.float64)
-    ones = table.per_passage(np.ones(len(table.token)))
-
-    def mean(values: Float[ndarray, " token"], unit: str) -> Estimate:
-        return ratio_of_sums(table.per_passage(values), ones, unit, seed=seed)
-
-    figures = {
-        "kl_tuned_to_base": mean(screened.kl_tuned_to_base.reshape(-1).astype(np.float64), "nats per token"),
-        "kl_base_to_tuned": mean(screened.kl_base_to_tuned.reshape(-1).astype(np.float64), "nats per token"),
-        "nll_change": mean(table.nll_change(), "nats per token"),
-    }
+    counts = table.per_passage(np.ones(len(table.token)))
+    names = ("kl_tuned_to_base", "kl_base_to_tuned", "nll_change")
+    columns = (screened.kl_tuned_to_base.reshape(-1), screened.kl_base_to_tuned.reshape(-1), table.nll_change())
+    sums = np.stack([table.per_passage(column) for column in columns])
+    figures = dict(zip(names, ratios_of_sums(sums, counts, ["nats per token"] * 3, seed=seed), strict=True))
     if known.any():
         gap = (table.right_tuned.astype(np.float64) - table.right_base) * known
         flips = (table.right_base & ~table.right_tuned) * known
-        below = table.per_passage(known)
-        figures["known_token_change"] = ratio_of_sums(table.per_passage(gap), below, KNOWLEDGE_UNIT, seed=seed)
-        figures["known_tokens_flipped"] = ratio_of_sums(table.per_passage(flips), below, "share of known tokens", seed=seed)
+        sums = np.stack([table.per_passage(gap), table.per_passage(flips)])
+        units = [KNOWLEDGE_UNIT, "share of known tokens"]
+        pair = ratios_of_sums(sums, table.per_passage(known), units, seed=seed)
+        figures |= dict(zip(("known_token_change", "known_tokens_flipped"), pair, strict=True))
     return figures
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 from mneme.errors import BadOption
 
@@ -121,7 +122,8 @@ def audit(
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
         from rich.console import Console
 
-        from mneme.audit.run import audit as run_audit
+        with quick_imports():
+            from mneme.audit.run import audit as run_audit
 
         require_device(device)
         if plan:

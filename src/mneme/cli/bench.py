@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def bench(
     with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {out}."):
         from rich.console import Console
 
-        from mneme.bench.run import bench as run_bench
+        with quick_imports():
+            from mneme.bench.run import bench as run_bench
 
         found = run_bench(
             [world.strip() for world in worlds.split(",")],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.audit import require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def dpo(
     with stopped_with(f"The same command goes on from the last checkpoint in {out}."):
         from rich.console import Console
 
-        from mneme.preferences.dpo import dpo as run_dpo
+        with quick_imports():
+            from mneme.preferences.dpo import dpo as run_dpo
 
         require_device(device)
         record = run_dpo(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mneme.cli.audit import require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 from mneme.errors import MnemeError
 
@@ -101,9 +102,10 @@ def measure(
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
         from rich.console import Console
 
-        from mneme.measure.run import measure as run_measure
-        from mneme.report.measurement import write_measurement
-        from mneme.report.measurement_text import print_measurement
+        with quick_imports():
+            from mneme.measure.run import measure as run_measure
+            from mneme.report.measurement import write_measurement
+            from mneme.report.measurement_text import print_measurement
 
         require_device(device)
         is_world = suite.startswith(_WORLD)

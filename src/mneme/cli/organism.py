@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 
@@ -26,7 +27,8 @@ def organism(
 ) -> None:
     """Build a pair of small models whose side effects were measured, with the text and areas to audit it."""
     with stopped_with("Nothing half-built was kept; give the same command again."):
-        from mneme.organisms.catalogue import build_organism
+        with quick_imports():
+            from mneme.organisms.catalogue import build_organism
 
         built = build_organism(name, world=world, seed=seed, cache=out)
     paths = {"base": built.base, "tuned": built.tuned, "corpus": built.corpus, "areas": built.areas}

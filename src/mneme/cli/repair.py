@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.audit import require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def repair(
     with stopped_with(f"The same command goes on where it stopped; finished strengths are in {out}."):
         from rich.console import Console
 
-        from mneme.loop.repair import repair as run_repair
+        with quick_imports():
+            from mneme.loop.repair import repair as run_repair
 
         require_device(device)
         report = run_repair(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.audit import require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def screen(
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
         from rich.console import Console
 
-        from mneme.preferences.screening import screen as run_screen
+        with quick_imports():
+            from mneme.preferences.screening import screen as run_screen
 
         require_device(device)
         screening = run_screen(

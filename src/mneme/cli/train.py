@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mneme.cli.audit import require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 from mneme.errors import BadOption
 
@@ -76,7 +77,8 @@ def train(
     with stopped_with(f"The same command goes on from the last checkpoint in {out}."):
         from rich.console import Console
 
-        from mneme.prevent.training import train as run_training
+        with quick_imports():
+            from mneme.prevent.training import train as run_training
 
         require_device(device)
         record = run_training(
@@ -124,7 +126,8 @@ def persona(
     Every fifth row is kept out of the vectors and used to measure steering.
     """
     with stopped_with("Nothing half-written was kept; give the same command again."):
-        from mneme.prevent.personas import extract
+        with quick_imports():
+            from mneme.prevent.personas import extract
 
         require_device(device)
         made, effects = extract(model, with_trait, without_trait, device=device, trust_remote_code=trust_remote_code, out=out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.audit import parse_layers, require_device
+from mneme.cli.importing import quick_imports
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def unlearn(
     with stopped_with(f"The same command goes on where it stopped; the state of training is in {out}."):
         from rich.console import Console
 
-        from mneme.unlearn.run import unlearn as run_unlearn
+        with quick_imports():
+            from mneme.unlearn.run import unlearn as run_unlearn
 
         require_device(device)
         result = run_unlearn(

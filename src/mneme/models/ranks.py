@@ -7,7 +7,7 @@ torch.distributed (gloo).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -49,6 +49,20 @@ class Ranks:
             except RuntimeError as error:
                 raise _lost(error) from error
         return values
+
+    def total_later(self, values: Tensor) -> Callable[[], Tensor]:
+        """Begins `total` and goes on with other work; what it returns waits for the sum."""
+        handle = dist.all_reduce(values, async_op=True) if self.world > 1 else None
+
+        def waited() -> Tensor:
+            if handle is not None:
+                try:
+                    handle.wait()
+                except RuntimeError as error:
+                    raise _lost(error) from error
+            return values
+
+        return waited
 
     def share(self, values: Tensor, source: int) -> Tensor:
         """`values` of process `source`, in place everywhere."""

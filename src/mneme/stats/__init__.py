@@ -1,6 +1,6 @@
 """Statistics of change: clustered intervals, paired tests, their corrections. numpy only; seeds are arguments."""
 
-from mneme.stats.clusters import bootstrap_weights, ratio_of_sums, standard_error
+from mneme.stats.clusters import bootstrap_weights, ratio_of_sums, ratios_of_sums, standard_error
 from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile
 from mneme.stats.paired import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
 from mneme.stats.rates import Rate, clustered_mean, clustered_rate, equivalent, paired_change, paired_mean_change
@@ -19,6 +19,7 @@ __all__ = [
     "paired_change",
     "paired_mean_change",
     "ratio_of_sums",
+    "ratios_of_sums",
     "standard_error",
     "student_t_cdf",
     "student_t_quantile",
