@@ -13,7 +13,8 @@ import pytest
 
 from tests.audit.conftest import Run, World
 
-# In the order in which an audit writes: three files for the start and each stage (times first), then the results.
+# In the order in which an audit writes: three files for the start and each stage (times first), then the results. Between
+# causal-0 and null come the records of its latents, as many as were chosen.
 WRITTEN = [
     "run.json",
     *(
@@ -73,7 +74,7 @@ def kill_and_resume(world: World, out: Path, whole_run: Run, name: str, moment: 
     process = audit_process(world, out, interrupted_at(name, moment, signal.SIGKILL))
     _, complaint = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, complaint
-    done = {path.name for path in out.rglob("*") if path.is_file() and not path.name.startswith(".mneme-")}
+    done = {path.name for path in out.rglob("*") if path.is_file() and not path.name.startswith((".mneme-", "latent-"))}
     assert done == set(WRITTEN[: WRITTEN.index(name) + (moment == AFTER)])
     finish_and_compare(world, out, whole_run)
 

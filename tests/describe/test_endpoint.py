@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from mneme.activations.harvest import ALONE
 from mneme.audit.describing import describer
-from mneme.audit.job import Job
 from mneme.audit.run import audit
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import MAX_PHRASE, check_endpoint, clean_phrase, describe_with, detection_by
 from mneme.errors import BadOption, EndpointFailed
 from mneme.models.client import Endpoint, endpoint_of
-from mneme.runs import RunFolder
 from tests.conftest import TinyPair
 from tests.describe.server import Server, serving
 
@@ -260,23 +256,11 @@ def test_other_options_are_refused_without_showing_secrets(option: str, words: s
     assert "secret" not in str(caught.value)
 
 
-def test_words_of_an_endpoint_are_a_stage(server: Server, tmp_path: Path) -> None:
-    """A run that is opened again reads them, with the score or its absence, and asks nothing."""
+def test_the_audit_describes_with_the_endpoint_and_keeps_the_key_words(server: Server) -> None:
     server.answer = lambda data: PHRASE if "active passages" in data else fitting(data, "Whales")
-    for held_out in (unhelped(HELD_OUT), unhelped(HELD_OUT)[:3]):
-        given = (SHOWN, held_out, BACKGROUND, *CLUES)
-        said = []
-        for _ in range(2):
-            run = RunFolder(tmp_path, {"test": len(held_out)})
-            job = Job(
-                *(None,) * 6, seed=0, describe=endpoint(server).name, intended=(), run=run, console=Console(), ranks=ALONE
-            )
-            said.append([describer(job, name)(*given) for name in ("L1.2", "L1.3")])
-            assert list(run.seconds) == ["describe"]
-            server.body = b"broken"
-        server.body = None
-        expected = describe_with(endpoint(server), *given, seed=0)
-        assert said == [[expected] * 2] * 2
+    given = (SHOWN, unhelped(HELD_OUT), BACKGROUND, *CLUES)
+    assert describer(endpoint(server).name, 0)(*given) == describe_with(endpoint(server), *given, seed=0)
+    assert describer("offline", 0)(*given) == describe_offline(*given)
 
 
 @pytest.mark.slow
@@ -288,7 +272,7 @@ def test_an_audit_asks_once_and_resumes_to_the_same_bytes(server: Server, tiny_p
     assert asked > 1
     assert report.latents
     assert f"{server.url}?model=first-model" in (tmp_path / "run.json").read_text()
-    assert "describe" in json.loads((tmp_path / "timings.json").read_text())
+    assert "descriptions" in json.loads((tmp_path / "timings.json").read_text())
     (tmp_path / "report.json").unlink()
     server.answer = lambda data: "something else" if "active passages" in data else fitting(data, "b")
     audit(tiny_pair.base, tiny_pair.tuned, **given)

@@ -5,7 +5,7 @@ before anything is rounded: a change of 1 % is lost when two large half-precisio
 Cost: two forward passes that stop after the deepest layer; no logits, no cache.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,8 +45,9 @@ def harvest(
     """m and q after each of `layers` for rows without padding, `batch_rows` rows at a time, in order.
 
     Several processes (`ranks`) run every n-th batch each and share what they found, so that all of them get all batches, the
-    same to the last bit; each must ask for the same harvest. Exactly zero q where the two models are the same. Memory: one
-    batch. Raises BadOption for layers that do not exist, rows longer than the models' positions, or no layers at all.
+    same to the last bit, while they compute the next; each must ask for the same harvest. Exactly zero q where the two models
+    are the same. Memory: one batch, two of every process where there are several. Raises BadOption for layers that do not
+    exist, rows longer than the models' positions, or no layers at all.
     """
     if not layers or batch_rows < 1:
         raise BadOption("a harvest needs at least one layer and at least one row a batch.")
@@ -61,16 +62,26 @@ def harvest(
 
 def _harvest(pair: ModelPair, ids: Tensor, layers: list[int], batch_rows: int, ranks: Ranks) -> Iterator[Harvested]:
     batches = [slice(start, min(start + batch_rows, len(ids))) for start in range(0, len(ids), batch_rows)]
+    on_their_way: list[tuple[slice, Callable[[], Tensor]]] = []
     for first in range(0, len(batches), ranks.world):
         turns = batches[first : first + ranks.world]
         own = _both(pair, ids[turns[ranks.rank]], layers) if ranks.rank < len(turns) else None
+        arrived, on_their_way = on_their_way, []
         for source, rows in enumerate(turns):
             if source == ranks.rank and own is not None:
                 stacked = own
             else:
                 stacked = torch.empty(2, len(layers), rows.stop - rows.start, ids.shape[1], pair.width)
-            ranks.share(stacked, source)
-            yield Harvested(rows, *({layer: side[i] for i, layer in enumerate(layers)} for side in stacked))
+            on_their_way.append((rows, ranks.share_later(stacked, source)))
+        if ranks.world == 1:
+            arrived, on_their_way = on_their_way, arrived
+        yield from _arrived(arrived, layers)
+    yield from _arrived(on_their_way, layers)
+
+
+def _arrived(shared: list[tuple[slice, Callable[[], Tensor]]], layers: list[int]) -> Iterator[Harvested]:
+    for rows, waited in shared:
+        yield Harvested(rows, *({layer: side[i] for i, layer in enumerate(layers)} for side in waited()))
 
 
 def _both(pair: ModelPair, ids: Tensor, layers: list[int]) -> Float[Tensor, "rotated layer batch seq d_model"]:

@@ -1,6 +1,8 @@
 """Step 10 of the audit: everything found, composed into one report."""
 
 import platform
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,33 +147,49 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
 
 
 def record_latents(job: Job, screening: Screening, findings: Findings, track: Track) -> list[Latent]:
-    """Every chosen latent in words and numbers. Reads the tuned model's head, so it comes before the null."""
+    """Every chosen latent in words and numbers, each a stage of its own, so that a resumed run asks no endpoint twice.
+    Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
     text = Text(ids, passage, job.pair.tokenizer, screening.screened)
     background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.seed)
     records = []
     for layer in findings.layers:
-        context = _context(layer)
         advance = track(f"descriptions L{layer.codes.layer} (latents)", len(layer.chosen))
-        for latent in layer.chosen:
-            share, q_value = layer.causal.get(latent, (None, None))
-            records.append(
-                record_latent(
-                    job.pair,
-                    layer.codes,
-                    layer.firings,
-                    text,
-                    Chosen(latent, share, q_value),
-                    job.areas,
-                    findings.membership,
-                    background,
-                    context,
-                    describer(job, latent_id(layer.codes.layer, latent)),
-                    seed=job.seed,
-                )
-            )
-            advance(1)
+        names = [f"latent-{latent_id(layer.codes.layer, latent)}" for latent in layer.chosen]
+        stored = job.run.pieces(names, partial(_recorded, job, findings, layer, text, background, advance))
+        records += [Latent.model_validate_json(arrays["json"].tobytes()) for arrays in stored]
+        job.run.seconds["descriptions"] = sum(job.run.seconds.pop(name) for name in names)
     return records
+
+
+def _recorded(
+    job: Job,
+    findings: Findings,
+    layer: JudgedLayer,
+    text: Text,
+    background: list[str],
+    advance: Callable[[int], None],
+    mine: list[int],
+) -> Iterator[Arrays]:
+    """The records of the chosen latents number `mine`, as JSON."""
+    context = _context(layer)
+    for index in mine:
+        latent = layer.chosen[index]
+        record = record_latent(
+            job.pair,
+            layer.codes,
+            layer.firings,
+            text,
+            Chosen(latent, *layer.causal.get(latent, (None, None))),
+            job.areas,
+            findings.membership,
+            background,
+            context,
+            describer(job.describe, job.seed),
+            seed=job.seed,
+        )
+        yield {"json": np.frombuffer(record.model_dump_json().encode(), dtype=np.uint8)}
+        advance(1)
 
 
 def _context(layer: JudgedLayer) -> Context | None:

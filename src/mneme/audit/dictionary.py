@@ -131,15 +131,16 @@ def fit_layer(
 
 def sweep_owners(n_members: int, kinds: Sequence[Kind], length: float, world: int) -> list[int]:
     """Which process trains each member of the sweep: the one with the least to do, where dictionary i of `kinds`, `length`
-    times as long, is trained by process i mod `world`. A crosscoder's step takes about 2.5 times a change dictionary's."""
+    times as long, is trained by process i mod `world`. A crosscoder's step takes about 3.3 times a change dictionary's, and
+    that of a member with a large k, of which there are more at the end, longer than that of others."""
     load = [0.0] * world
     for index, kind in enumerate(kinds):
-        load[index % world] += length * (1.0 if kind == "change" else 2.5)
-    owners = []
+        load[index % world] += length * (1.0 if kind == "change" else 3.3)
+    owners: list[int] = []
     for _ in range(n_members):
-        owners.append(load.index(min(load)))
+        owners.append(min(range(world), key=lambda rank: (load[rank], -rank)))
         load[owners[-1]] += 1.0
-    return owners
+    return owners[::-1]
 
 
 def _tried(ks: Sequence[float], total: Callable[[], Tensor]) -> list[tuple[float, float]]:
@@ -226,7 +227,10 @@ class Half:
             made: Iterator[tuple[Tensor, Tensor]]
             if self._kept is not None:
                 order = torch.randperm(self.tokens, generator=generator)
-                made = ((self._kept[1][part], self._kept[2][part]) for part in torch.split(order, batch))
+                made = (
+                    (self._kept[1].index_select(0, part), self._kept[2].index_select(0, part))
+                    for part in torch.split(order, batch)
+                )
             else:
                 made = self._mixed(batch, epoch)
             for m, q in made:

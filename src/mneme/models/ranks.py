@@ -52,26 +52,23 @@ class Ranks:
 
     def total_later(self, values: Tensor) -> Callable[[], Tensor]:
         """Begins `total` and goes on with other work; what it returns waits for the sum."""
-        handle = dist.all_reduce(values, async_op=True) if self.world > 1 else None
+        return _waiting(values, dist.all_reduce(values, async_op=True) if self.world > 1 else None)
 
-        def waited() -> Tensor:
-            if handle is not None:
-                try:
-                    handle.wait()
-                except RuntimeError as error:
-                    raise _lost(error) from error
-            return values
+    def share_later(self, values: Tensor, source: int) -> Callable[[], Tensor]:
+        """Begins to put `values` of process `source` in their place everywhere; what it returns waits for them."""
+        return _waiting(values, dist.broadcast(values, src=source, async_op=True) if self.world > 1 else None)
 
-        return waited
 
-    def share(self, values: Tensor, source: int) -> Tensor:
-        """`values` of process `source`, in place everywhere."""
-        if self.world > 1:
+def _waiting(values: Tensor, work: dist.Work | None) -> Callable[[], Tensor]:
+    def waited() -> Tensor:
+        if work is not None:
             try:
-                dist.broadcast(values, src=source)
+                work.wait()
             except RuntimeError as error:
                 raise _lost(error) from error
         return values
+
+    return waited
 
 
 def join_ranks() -> Ranks:
