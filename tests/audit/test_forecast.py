@@ -27,7 +27,7 @@ def test_a_configuration_of_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part that is tried out takes one second."""
-    monkeypatch.setattr("mneme.audit.forecast._seconds", lambda _work, **_repeats: 1.0)
+    monkeypatch.setattr("mneme.audit.forecast._seconds", lambda _work, _device: 1.0)
 
 
 @pytest.mark.usefixtures("clock")

@@ -51,14 +51,14 @@ class Moments:
 class _Running:
     """Sums over tokens in float64, and q^T (q Omega), a Nystrom sketch of the uncentred second moment."""
 
-    def __init__(self, d_model: int, seed: int) -> None:
+    def __init__(self, d_model: int, seed: int, device: torch.device) -> None:
         columns = min(d_model, SKETCH_COLUMNS)
         generator = torch.Generator().manual_seed(seed)
         random = torch.randn(d_model, columns, generator=generator, dtype=torch.float64)
-        self.omega = torch.linalg.qr(random).Q
-        self.sketch = torch.zeros(d_model, columns, dtype=torch.float64)
-        self.q_sum = torch.zeros(d_model, dtype=torch.float64)
-        self.m_sum = torch.zeros(d_model, dtype=torch.float64)
+        self.omega = torch.linalg.qr(random).Q.to(device)
+        self.sketch = torch.zeros(d_model, columns, dtype=torch.float64, device=device)
+        self.q_sum = torch.zeros(d_model, dtype=torch.float64, device=device)
+        self.m_sum = torch.zeros(d_model, dtype=torch.float64, device=device)
         self.q_square = self.m_square = self.relative = 0.0
         self.tokens = 0
 
@@ -106,7 +106,7 @@ def layer_moments(
             m, q = harvested.m[layer].flatten(0, 1), q.flatten(0, 1)
             if keep is not None:
                 m, q = m[keep], q[keep]
-            running.setdefault(layer, _Running(q.shape[-1], seed)).add(m, q)
+            running.setdefault(layer, _Running(q.shape[-1], seed, q.device)).add(m, q)
     if not running or not next(iter(running.values())).tokens:
         raise BadCorpus(
             "no token was left to measure after the attention sinks were taken out. Give more text or longer rows."

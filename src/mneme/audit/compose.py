@@ -230,6 +230,7 @@ def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) 
             chosen=layer in chosen,
             unexplained=chosen[layer].unexplained if layer in chosen else None,
             k=chosen[layer].dictionary.k if layer in chosen else None,
+            rounding=float(shapes["rounding"][layer]),
         )
         for layer in range(job.pair.n_layers)
     ]

@@ -180,8 +180,9 @@ class Half:
 
     def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
         """(flat position, m, q) of all tokens, written where they stay: joining the pieces would take the memory twice."""
-        width = self.stream.pair.width
-        kept = torch.empty(self.tokens, dtype=torch.long), torch.empty(self.tokens, width), torch.empty(self.tokens, width)
+        shape, device = (self.tokens, self.stream.pair.width), self.stream.pair.device
+        place = torch.empty(self.tokens, dtype=torch.long, device=device)
+        kept = place, torch.empty(shape, device=device), torch.empty(shape, device=device)
         start = 0
         for found in self._passes(self.stream.ids, self.stream.sink):
             for column, part in zip(kept, found, strict=True):
@@ -195,6 +196,7 @@ class Half:
         for found in harvest(stream.pair, ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks):
             keep = ~sink[found.rows].flatten()
             place = keep.nonzero().squeeze(1) + found.rows.start * ids.shape[1]
+            place = place.to(stream.pair.device)
             yield place, found.m[stream.layer].flatten(0, 1)[keep], found.q[stream.layer].flatten(0, 1)[keep]
 
     def pieces(self) -> Iterator[tuple[Int[Tensor, " token"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]]:
@@ -216,7 +218,7 @@ class Half:
             _, m, q = zip(*self._passes(stream.ids[pick], stream.sink[pick]), strict=True)
             return torch.cat(m)[:limit], torch.cat(q)[:limit]
         place, whole_m, whole_q = self._kept
-        chosen = torch.isin(place // stream.ids.shape[1], pick).nonzero().squeeze(1)[:limit]
+        chosen = torch.isin(place // stream.ids.shape[1], pick.to(place.device)).nonzero().squeeze(1)[:limit]
         return whole_m[chosen], whole_q[chosen]
 
     def batches(self, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -226,7 +228,7 @@ class Half:
         while done < steps:
             made: Iterator[tuple[Tensor, Tensor]]
             if self._kept is not None:
-                order = torch.randperm(self.tokens, generator=generator)
+                order = torch.randperm(self.tokens, generator=generator).to(self.stream.pair.device)
                 made = (
                     (self._kept[1].index_select(0, part), self._kept[2].index_select(0, part))
                     for part in torch.split(order, batch)
@@ -255,7 +257,7 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
     seq = half.stream.ids.shape[1]
     every = -(-half.tokens // CONTEXT_TOKENS)
     sums: list[LatentSums | None] = [None] * len(dictionaries)
-    codes: list[list[tuple[ndarray, ndarray, ndarray]]] = [[] for _ in dictionaries]
+    codes: list[list[tuple[ndarray, ...]]] = [[] for _ in dictionaries]
     for place, m, q in half.pieces() if dictionaries or not half.resident else ():
         for i, dictionary in enumerate(dictionaries):
             found = encode(dictionary, m, q)
@@ -263,7 +265,8 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
             sums[i] = own if before is None else before + own
             at = place[found.token_index]
             kept = (at // seq) % every == 0 if context[i] else slice(None)
-            codes[i].append((at[kept].numpy(), found.latent_index[kept].numpy(), found.value[kept].numpy()))
+            columns = (at[kept], found.latent_index[kept], found.value[kept])
+            codes[i].append(tuple(column.cpu().numpy() for column in columns))
     held = np.flatnonzero(held_out_rows(2 * len(half.stream.ids) + 1))[: len(half.stream.ids)]
     out = []
     for dictionary, total, parts in zip(dictionaries, sums, codes, strict=True):
@@ -275,13 +278,13 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
         for name in ("change_energy", "firing_rate", "relative_norm", "cosine", "nu_error", "nu_reconstruction"):
             column = getattr(scores, name)
             if column is not None:
-                arrays[f"score_{name}"] = np.nan_to_num(column.double().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
+                arrays[f"score_{name}"] = np.nan_to_num(column.double().cpu().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
         out.append(arrays)
     return out
 
 
 def _dictionary_arrays(dictionary: Dictionary) -> Arrays:
-    tensors = {name: getattr(dictionary, name).numpy() for name in ("w_enc", "w_dec", "b_enc", "b_dec", "mean", "scale")}
+    tensors = {name: getattr(dictionary, name).cpu().numpy() for name in ("w_enc", "w_dec", "b_enc", "b_dec", "mean", "scale")}
     numbers = np.array([dictionary.threshold, dictionary.k, dictionary.d_model, dictionary.seed], dtype=np.float64)
     return {**tensors, "numbers": numbers}
 

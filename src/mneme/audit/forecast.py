@@ -9,6 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from mneme.dictionaries.training import Trainer
 from mneme.diff.screen import read_predictions
 from mneme.errors import BrokenWeights
 from mneme.models.checkpoints import is_adapter, one_line, read_json, resolve_folder
+from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 
 LATENTS_CHECKED = 20
@@ -53,6 +55,21 @@ class Shape(NamedTuple):
     layers: int
     vocab_size: int
     adapter: bool
+
+
+class Machine(NamedTuple):
+    """Where an audit runs, and in which precision."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+
+    @property
+    def bytes_a_weight(self) -> int:
+        """Of the models; stored ones may be wider than planned here."""
+        return 4 if self.precision == "float32" else 2
+
+
+HERE = Machine()
 
 
 class Forecast(NamedTuple):
@@ -102,6 +119,7 @@ def forecast(
     row_length: int,
     kind: Kind | None,
     *,
+    machine: Machine = HERE,
     layers: list[int] | None = None,
     processes: int = 1,
     ranks: Ranks = ALONE,
@@ -112,10 +130,10 @@ def forecast(
     rows = batch_rows_for(row_length, shape.vocab_size)
     runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
     trials = [
-        partial(_blocks_seconds, shape.config, 1, rows, row_length),
-        partial(_blocks_seconds, shape.config, 2, rows, row_length),
-        partial(_output_seconds, rows, row_length, shape.vocab_size),
-        *(partial(_step_seconds, run) for run in runs),
+        partial(_blocks_seconds, shape.config, 1, rows, row_length, machine),
+        partial(_blocks_seconds, shape.config, 2, rows, row_length, machine),
+        partial(_output_seconds, rows, row_length, shape.vocab_size, machine.device),
+        *(partial(_step_seconds, run, machine.device) for run in runs),
     ]
     found = torch.zeros(len(trials), dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
@@ -123,7 +141,8 @@ def forecast(
             found[index] = trials[index]()
     one, two, output, *steps = ranks.total(found).tolist()
     block = max(two - one, 0.05 * one)
-    return _counted(shape, tokens, (rows, row_length), kind, layers, processes, _Times(block, one - block, output, steps))
+    times = _Times(block, one - block, output, steps)
+    return _counted(shape, tokens, (rows, row_length), kind, layers, processes, times, machine)
 
 
 class _Times(NamedTuple):
@@ -144,6 +163,7 @@ def _counted(
     layers: list[int] | None,
     processes: int,
     times: _Times,
+    machine: Machine,
 ) -> Forecast:
     rows, row_length = batch_shape
     a_batch = rows * row_length
@@ -169,9 +189,9 @@ def _counted(
     return Forecast(
         tokens=tokens,
         flops=2.0 * shape.parameters * passes * a_batch + len(deepest) * learnt,
-        moved_bytes=4.0 * shape.parameters * passes,
+        moved_bytes=float(machine.bytes_a_weight) * shape.parameters * passes,
         disk_bytes=tokens * (60 + 2 * shape.layers) + 64_000_000,
-        peak_bytes=_peak_bytes(shape, tokens, a_batch, runs),
+        peak_bytes=_peak_bytes(shape, tokens, a_batch, runs, machine),
         seconds=sum(parts.values()),
         parts=parts,
     )
@@ -193,36 +213,39 @@ def _steps(run: Settings, tokens: int) -> float:
     return run.n_steps + extra / run.batch_size
 
 
-def _seconds(work: Callable[[], object], repeats: int = 2) -> float:
-    """The fastest of a few runs, after one that warms up."""
-    work()
-    best = float("inf")
-    for _ in range(repeats):
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The faster of two runs, after one that warms up."""
+    times = []
+    for _ in range(3):
         started = time.perf_counter()
         work()
-        best = min(best, time.perf_counter() - started)
-    return best
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
 
 
 @torch.no_grad()
-def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int) -> float:
+def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Machine) -> float:
     """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
-    ids = torch.randint(0, config.get_text_config().vocab_size, (rows, row_length))
+    device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
+    ids = torch.randint(0, config.get_text_config().vocab_size, (rows, row_length), device=device)
     shallow = copy.deepcopy(config)
     text = shallow.get_text_config()
     text.num_hidden_layers = n_blocks
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:n_blocks]
-    model = AutoModelForCausalLM.from_config(shallow, dtype=torch.float32).eval()
-    return _seconds(lambda: model(input_ids=ids, use_cache=False).logits)
+    model = AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16 if narrow else torch.float32).eval().to(device)
+    with torch.autocast(device.type, torch.bfloat16) if narrow else nullcontext():
+        return _seconds(lambda: model(input_ids=ids, use_cache=False).logits, device)
 
 
 @torch.no_grad()
-def _output_seconds(rows: int, row_length: int, vocab_size: int) -> float:
+def _output_seconds(rows: int, row_length: int, vocab_size: int, device: str) -> float:
     """Seconds of everything the screen computes from the two models' logits of one batch."""
-    base, tuned = torch.randn(2, rows, row_length, vocab_size)
-    target = torch.zeros(rows, row_length, dtype=torch.long)
-    return _seconds(lambda: read_predictions(base, tuned, target))
+    base, tuned = torch.randn(2, rows, row_length, vocab_size, device=device)
+    target = torch.zeros(rows, row_length, dtype=torch.long, device=device)
+    return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
 
 
 def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
@@ -237,20 +260,22 @@ def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
     return runs
 
 
-def _step_seconds(run: Settings) -> float:
-    trainer = Trainer(run, torch.zeros(run.input_width), torch.ones(run.input_width))
-    x = torch.randn(run.batch_size, run.input_width)
-    return _seconds(lambda: trainer.step_normalised(x))
+def _step_seconds(run: Settings, device: str) -> float:
+    trainer = Trainer(run, torch.zeros(run.input_width, device=device), torch.ones(run.input_width, device=device))
+    x = torch.randn(run.batch_size, run.input_width, device=device)
+    return _seconds(lambda: trainer.step_normalised(x), torch.device(device))
 
 
-def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings]) -> int:
+def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine) -> int:
     """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
-    gradients and two moments, codes of the context dictionary, of which a copy is joined)."""
-    models = shape.parameters * 4 * (1 if shape.adapter else 2)
+    gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
+    and its tables lie elsewhere."""
+    models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
     screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
     table = tokens * (80 + 3 * shape.layers)
     kept = min(tokens * shape.width * 8, RESIDENT_BYTES) if runs else 0
     learnt = max((run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in runs), default=0)
     coded = min(tokens // 2, CONTEXT_TOKENS) if len(runs) > 2 else tokens // 2 if runs else 0
     codes = 2 * 20 * 32 * coded
-    return int(_LIBRARIES_BYTES + models + table + max(screen, kept + max(learnt, codes)))
+    outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
+    return int(outside + models + max(screen, kept + max(learnt, codes)))

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from mneme.activations.corpus import Documents, Rows, pack_rows
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.errors import BadAreas, BadCorpus, BadOption
+from mneme.models.pair import PRECISIONS, Precision
 from mneme.predict.areas import Area
 
 DEFAULT_TOKENS = 131_072
@@ -19,6 +21,21 @@ def chosen_kind(dictionary: str) -> Kind | None:
     if kind is None and dictionary != "none":
         raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}, or none.")
     return kind
+
+
+def first_device(device: str) -> str:
+    """Where a model begins: `auto` is the first GPU, or the CPU where there is none; every other device is itself."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_for(device: str, precision: str) -> Precision:
+    """The precision of that name; auto: bfloat16 on GPUs, float32 elsewhere. Raises BadOption, which lists them."""
+    if precision == "auto":
+        return "bfloat16" if first_device(device).startswith("cuda") else "float32"
+    known = next((one for one in PRECISIONS if one == precision), None)
+    if known is None:
+        raise BadOption(f"No precision {precision!r}: expected auto, {' or '.join(PRECISIONS)}.")
+    return known
 
 
 def trained_kinds(kind: Kind | None) -> tuple[Kind, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mneme.activations.corpus import read_corpus
-from mneme.audit.forecast import Forecast, forecast, shape_of
-from mneme.audit.inputs import check_layers, chosen_kind, rows_of
+from mneme.audit.forecast import Forecast, Machine, forecast, shape_of
+from mneme.audit.inputs import check_layers, chosen_kind, first_device, precision_for, rows_of
 from mneme.errors import ModelMismatch
 from mneme.models.checkpoints import resolve_folder
 from mneme.models.pair import load_tokenizer
@@ -24,6 +24,8 @@ def plan(
     tokens: int | None = None,
     processes: int = 1,
     threads: int | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
     trust_remote_code: bool = False,
 ) -> Forecast:
     """What `audit` with the same arguments will take on this machine: both configurations, the tokenizer and the text are
@@ -40,4 +42,12 @@ def plan(
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
     rows = rows_of(read_corpus(corpus, tokenizer=tokenizer), tokenizer, longest, tokens)
     chosen = list(layers or []) or None
-    return forecast(shape, rows.ids.numel(), rows.ids.shape[1], chosen_kind(dictionary), layers=chosen, processes=processes)
+    return forecast(
+        shape,
+        rows.ids.numel(),
+        rows.ids.shape[1],
+        chosen_kind(dictionary),
+        machine=Machine(first_device(device), precision_for(device, precision)),
+        layers=chosen,
+        processes=processes,
+    )

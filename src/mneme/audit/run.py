@@ -6,7 +6,7 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import mneme
 from mneme.activations.corpus import read_corpus
-from mneme.activations.harvest import harvest
+from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
-from mneme.audit.forecast import Forecast, Shape, forecast
-from mneme.audit.inputs import check_intended, check_layers, chosen_kind, rows_of, trained_kinds
+from mneme.audit.forecast import Forecast, Machine, Shape, forecast
+from mneme.audit.inputs import check_intended, check_layers, chosen_kind, precision_for, rows_of, trained_kinds
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.plan import plan_audit
@@ -41,6 +41,7 @@ from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_room
 
 BUILT_IN = "unlearn-biology"
+_ROUNDING_ROWS = 4
 
 
 def audit(
@@ -58,6 +59,8 @@ def audit(
     intended: Sequence[str] = (),
     threads: int | None = None,
     device: str = "cpu",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    attention: str | None = None,
     trust_remote_code: bool = False,
     console: Console | None = None,
 ) -> Report:
@@ -70,7 +73,8 @@ def audit(
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
-    passages of the text (docs/describe.md).
+    passages of the text (docs/describe.md). `device`, `precision` (auto: bfloat16 on GPUs, else float32) and `attention`:
+    docs/scale.md; how much of the change is then rounding is in the report.
 
     Under torchrun every process calls this and they share the work (`mneme.models.ranks`); the result is the same to the last
     bit. `out` must then be a folder that all of them see.
@@ -78,9 +82,9 @@ def audit(
     Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
     checked.
     """
-    ranks = join_ranks()
-    console = Console(quiet=True) if ranks.rank else console or Console(stderr=True)
     device = local_device(device)
+    ranks = join_ranks(device)
+    console = Console(quiet=True) if ranks.rank else console or Console(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     endpoint = endpoint_of(describe)
     if (base is None) != (tuned is None):
@@ -97,7 +101,10 @@ def audit(
         )
     chosen_areas = read_areas(Path(areas)) if areas else default_areas()
     check_intended(intended, chosen_areas)
-    pair = load_pair(base, tuned, device=device, trust_remote_code=trust_remote_code)
+    chosen_precision = precision_for(device, precision)
+    pair = load_pair(
+        base, tuned, device=device, precision=chosen_precision, attention=attention, trust_remote_code=trust_remote_code
+    )
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     length = rows.ids.shape[1]
@@ -119,6 +126,7 @@ def audit(
         "seed": seed,
         "describe": described_by,
         "intended": list(intended),
+        "precision": chosen_precision,
     }
     run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
@@ -129,7 +137,7 @@ def audit(
     else:
         planned = _planned(job, layers)
         report = _run(job, changes, plan.cost)
-    run.finish({"report.json": report.to_json().encode(), **_beside(planned, run)})
+    run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
     return report
 
 
@@ -146,11 +154,13 @@ def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
     shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
+    machine = Machine(str(pair.device), pair.precision)
     planned = forecast(
         shape,
         ids.numel(),
         ids.shape[1],
         job.kind,
+        machine=machine,
         layers=list(layers or []) or None,
         processes=job.ranks.world,
         ranks=job.ranks,
@@ -162,14 +172,13 @@ def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
     return planned
 
 
-def _beside(planned: Forecast | None, run: RunFolder) -> dict[str, bytes]:
+def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> dict[str, bytes]:
     """plan.json: what was planned and what it took. Nothing where the models do not differ."""
     if planned is None:
         return {}
-    measured = {
-        "seconds": round(run.wall_seconds(), 3),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident
+    measured = {"seconds": round(run.wall_seconds(), 3), "peak_bytes": peak}
     both = {"planned": planned._asdict(), "measured": measured}
     return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
@@ -201,10 +210,12 @@ def _layer_shapes(job: Job) -> Arrays:
         first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
         first_tokens[:, 0] = True
         moments = layer_moments(stream, seed=job.seed, drop=first_tokens)
+        rounding = rounding_share(job.pair, job.rows.ids[pick[:_ROUNDING_ROWS]], every)
         return {
             "shares": np.array([shares[layer] for layer in every]),
             "mean": np.array([moments[layer].mean_share for layer in every]),
             "first": np.array([moments[layer].first_component_share for layer in every]),
+            "rounding": np.array([rounding[layer] for layer in every]),
         }
 
     return job.run.stage("layers", compute, together=True)

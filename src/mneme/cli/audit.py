@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,14 @@ class Kind(StrEnum):
     none = "none"
 
 
+class Precision(StrEnum):
+    """Of matrix products."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 def parse_layers(text: str | None) -> list[int] | None:
     """'2,3' -> [2, 3], each once, ascending; None stays None. Raises BadOption for anything else."""
     if text is None:
@@ -38,8 +46,8 @@ def parse_layers(text: str | None) -> list[int] | None:
 
 
 def require_device(name: str) -> None:
-    """Raises BadOption where torch cannot put a tensor on the device `name`; the CPU is not asked."""
-    if name == "cpu":
+    """Raises BadOption where torch cannot put a tensor on the device `name`; neither the CPU nor `auto` is asked."""
+    if name in ("cpu", "auto"):
         return
     import torch
 
@@ -103,7 +111,14 @@ def audit(
         typer.Option(metavar="offline|URL", help="How latents get their words: offline, or an OpenAI-compatible endpoint."),
     ] = "offline",
     json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; everything else goes to stderr.")] = False,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="A torch device: cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="A torch device: cpu, cuda, cuda:1; auto: all GPUs.")] = "cpu",
+    precision: Annotated[
+        Precision, typer.Option(metavar="auto|float32|bfloat16", help="Of matrix products; auto: bfloat16 on GPUs only.")
+    ] = Precision.auto,
+    attention: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="transformers' attn_implementation, such as flash_attention_2.", show_default=False),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Threads of torch; without it, all cores.", show_default=False)
     ] = None,
@@ -127,7 +142,18 @@ def audit(
 
         require_device(device)
         if plan:
-            show_plan(base, tuned, corpus, dictionary.value, chosen, tokens, threads, trust_remote_code)
+            show_plan(
+                base,
+                tuned,
+                corpus,
+                dictionary=dictionary.value,
+                layers=chosen,
+                tokens=tokens,
+                threads=threads,
+                device=device,
+                precision=precision.value,
+                trust_remote_code=trust_remote_code,
+            )
             return
         report = run_audit(
             base,
@@ -143,6 +169,8 @@ def audit(
             intended=intended or [],
             threads=threads,
             device=device,
+            precision=precision.value,
+            attention=attention,
             trust_remote_code=trust_remote_code,
             console=Console(stderr=True),
         )
@@ -158,28 +186,14 @@ def show_plan(
     base: str | None,
     tuned: str | None,
     corpus: str | None,
-    dictionary: str,
-    layers: list[int] | None,
-    tokens: int | None,
-    threads: int | None,
-    trust_remote_code: bool,
+    **options: Any,
 ) -> None:
-    """Prints what the audit would take. Raises BadOption where the models or the text are not named."""
+    """Prints what the audit with these `options` would take. Raises BadOption where the models or the text are not named."""
     from mneme.audit.planning import plan as plan_run
 
     if base is None or tuned is None or corpus is None:
         raise BadOption("--plan needs BASE, TUNED and --corpus: the cost depends on their size.")
-    found = plan_run(
-        base,
-        tuned,
-        corpus=corpus,
-        dictionary=dictionary,
-        layers=layers,
-        tokens=tokens,
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
-        threads=threads,
-        trust_remote_code=trust_remote_code,
-    )
+    found = plan_run(base, tuned, corpus=corpus, processes=int(os.environ.get("WORLD_SIZE", "1")), **options)
     lines = {
         "tokens of text": f"{found.tokens:,}",
         "arithmetic": f"{found.flops / 1e12:,.2f} TFLOP",

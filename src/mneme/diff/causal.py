@@ -62,7 +62,7 @@ def ablation_kl(
 ) -> Float[ndarray, "row prediction"]:
     """KL(tuned with `removed` taken from its residual stream after `layer` || base) at every prediction, nats."""
     with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h: h - removed.to(h)):
-        logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
+        logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float().to(base_logits.device)
     kl: Float[ndarray, "row prediction"] = kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
     return kl
 

@@ -58,21 +58,27 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
         batch = ids[start : start + batch_rows].long()
         base_logits, base_states = _forward(pair, "base", batch, layers)
         tuned_logits, tuned_states = _forward(pair, "tuned", batch, layers)
+        tuned_logits = tuned_logits.to(base_logits.device)  # a model spread over several devices may end on another one
         said, own_gain = read_predictions(base_logits, tuned_logits, batch[:, 1:].to(base_logits.device))
         gain += own_gain.double().cpu()
         relative = torch.stack(
-            [(tuned_states[i] - base_states[i]).norm(dim=-1) / base_states[i].norm(dim=-1).clamp_min(1e-12) for i in layers],
+            [_relative(base_states[i], tuned_states[i].to(base_states[i].device)).cpu() for i in layers],
             dim=-1,
         )
         columns = (
             *said,
             relative,
-            torch.stack([sink_mask(base_states[i].norm(dim=-1)) for i in layers], dim=-1),
+            torch.stack([sink_mask(base_states[i].norm(dim=-1)).cpu() for i in layers], dim=-1),
         )
         for store, column in zip(parts, columns, strict=True):
             store.append(column.cpu().numpy())
     columns_by_name = dict(zip(Screened._fields, (np.concatenate(store) for store in parts), strict=False))
     return Screened(**columns_by_name, mean_gain=gain.numpy())
+
+
+def _relative(base: Float[Tensor, "row seq d_model"], tuned: Float[Tensor, "row seq d_model"]) -> Float[Tensor, "row seq"]:
+    size: Tensor = (tuned - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(1e-12)
+    return size
 
 
 def read_predictions(
@@ -146,7 +152,7 @@ def patched_kl_share(
     which must all call this.
     """
     base_logits, base_states = _forward(pair, "base", ids, layers)
-    tuned_logits, _ = _forward(pair, "tuned", ids, [])
+    tuned_logits = _forward(pair, "tuned", ids, [])[0].to(base_logits.device)
     whole = float(kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
     if whole <= 0.0:
         return dict.fromkeys(layers, 0.0)
@@ -155,6 +161,7 @@ def patched_kl_share(
         layer = layers[index]
         with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
             patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
+        patched = patched.to(base_logits.device)
         rest = float(kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
         shares[index] = 1.0 - rest / whole
     return dict(zip(layers, ranks.total(shares).tolist(), strict=True))

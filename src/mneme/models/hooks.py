@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts, block_output
@@ -95,6 +95,34 @@ def read_residuals(
     with torch.no_grad(), read(parts, layers) as found, stop_after(parts, max(layers)):
         parts.decoder(input_ids=ids.to(parts.device), use_cache=False)
     return found
+
+
+@contextmanager
+def in_float32(parts: Parts) -> Iterator[None]:
+    """Let a model of narrower weights compute in float32: every block has its weights widened while it runs, and gets its own
+    back afterwards. Memory: one block in float32."""
+    kept: list[tuple[nn.Parameter, Tensor]] = []
+
+    def widen(module: nn.Module, _args: object) -> None:
+        for weight in module.parameters():
+            if weight.dtype != torch.float32:
+                kept.append((weight, weight.data))
+                weight.data = weight.data.float()
+
+    def narrow(*_: object) -> None:
+        while kept:
+            weight, own = kept.pop()
+            weight.data = own
+
+    units = [parts.embedding, *parts.blocks, parts.norm, parts.head]
+    handles = [unit.register_forward_pre_hook(widen) for unit in units]
+    handles += [unit.register_forward_hook(narrow) for unit in units]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        narrow()
 
 
 def check_layers(parts: Parts, layers: Sequence[int]) -> None:

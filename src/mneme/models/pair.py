@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
+from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.checkpoints import (
     has_tokenizer,
@@ -24,8 +24,13 @@ from mneme.models.checkpoints import (
     resolve_folder,
     weight_files,
 )
+from mneme.models.hooks import in_float32
 
 Side = Literal["base", "tuned"]
+Precision = Literal["float32", "bfloat16"]
+"""float32: weights and everything computed. bfloat16: weights as they are stored, matrix products in bfloat16 (autocast), the
+residual stream in float32, so that the difference of two of them is taken before anything of it is rounded."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 PROBE_TEXT = (
     "The quick brown fox reads 3 books, doesn't it? In 1987 E=mc^2 was café talk;\n"
@@ -55,13 +60,25 @@ class ModelPair:
     tuned_parts: Parts
     peft_model: Any = None
     """The switched adapter's wrapper around the resident base; None for two checkpoints."""
+    precision: Precision = "float32"
 
     @contextmanager
-    def using(self, side: Side) -> Iterator[Parts]:
-        """The parts of one of the two models, with the adapter on or off meanwhile. Gradients are the caller's choice."""
+    def using(self, side: Side, *, exact: bool = False) -> Iterator[Parts]:
+        """The parts of one of the two models, with the adapter on or off meanwhile, and matrix products in bfloat16 where that
+        is the pair's precision (`exact`: in float32 all the same). Gradients are the caller's choice."""
         off = self.adapter and side == "base"
+        parts = self.base_parts if side == "base" else self.tuned_parts
         with self.peft_model.disable_adapter() if off else nullcontext():
-            yield self.base_parts if side == "base" else self.tuned_parts
+            if self.precision == "float32":
+                yield parts
+            else:
+                with in_float32(parts) if exact else torch.autocast(parts.device.type, torch.bfloat16):
+                    yield parts
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go and activations come from."""
+        return self.base_parts.device
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,14 @@ def load_model(
     source: str | Path,
     *,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """One causal language model, in eval mode, its parts proven; an adapter folder is merged into the base it names.
 
+    `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
+    `attention`: transformers' `attn_implementation`; None leaves the choice to it.
     Raises ModelNotFound, UnsafeWeights, BrokenWeights or UnsupportedArchitecture.
     """
     folder = resolve_folder(source, trust_remote_code=trust_remote_code)
@@ -89,10 +109,10 @@ def load_model(
         named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         if not named:
             raise ModelNotFound(f"{folder} is an adapter that names no base. Give its base as BASE and the adapter as TUNED.")
-        base = load_model(named, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        base = load_model(named, device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
         merged = _attach(base.parts.model, folder).merge_and_unload()
         return LoadedModel(find_parts(merged.eval()), load_tokenizer(folder) or base.tokenizer, folder)
-    model = _load_weights(folder, device, dtype, trust_remote_code)
+    model = _load_weights(folder, device, dtype, attention, trust_remote_code)
     return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder)
 
 
@@ -101,16 +121,19 @@ def load_pair(
     tuned: str | Path,
     *,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision = "float32",
+    attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelPair:
     """Load and check BASE and TUNED, each a folder, a hub name or an adapter folder.
 
     TUNED as an adapter of BASE keeps one resident base. TUNED = BASE keeps one model. BASE as an adapter is merged into
-    the base it names, and TUNED is then loaded on its own. TUNED without a tokenizer uses BASE's.
+    the base it names, and TUNED is then loaded on its own. TUNED without a tokenizer uses BASE's. `device` and `attention` are
+    those of `load_model`.
     Raises, beside the errors of `load_model`, ModelMismatch: adapter of another base, other token ids, other shapes.
     """
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"device": device, "attention": attention, "trust_remote_code": trust_remote_code}
+    options["dtype"] = torch.float32 if precision == "float32" else "auto"
     base_folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)
     first = load_model(base_folder, **options)
@@ -130,6 +153,9 @@ def load_pair(
         second = load_model(tuned_folder, **options)
     _check_shapes(first.parts, second.parts)
     tokenizer = _shared_tokenizer(first, second, str(base), str(tuned))
+    if precision == "bfloat16":
+        for embedding in {first.parts.embedding, second.parts.embedding}:
+            embedding.register_forward_hook(_widened)
     model = first.parts.model
     config = model.config.get_text_config()
     return ModelPair(
@@ -148,7 +174,13 @@ def load_pair(
         base_parts=first.parts,
         tuned_parts=second.parts,
         peft_model=peft_model,
+        precision=precision,
     )
+
+
+def _widened(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+    """The embedding's output in float32: all that blocks add to it then stays in float32 too."""
+    return output.float()
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
@@ -174,7 +206,9 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_weights(
+    folder: Path, device: str, dtype: torch.dtype | Literal["auto"], attention: str | None, trust_remote_code: bool
+) -> PreTrainedModel:
     config = read_json(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code and config.get("model_type") not in CONFIG_MAPPING:
         raise UnsafeWeights(
@@ -192,9 +226,10 @@ def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_co
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they come back in `info`, by name
+                attn_implementation=attention,
                 **place,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
         raise BrokenWeights(
             f"{folder} cannot be loaded as a causal language model ({one_line(error)}). Expected what save_pretrained writes."
         ) from error
@@ -205,10 +240,24 @@ def _load_weights(folder: Path, device: str, dtype: torch.dtype, trust_remote_co
             "The weights and the configuration are not of one model; save it again."
         )
     model.eval()
-    if not place:
+    if place:
+        _check_placed(model, folder)
+    else:
         model.to(device)
     _check_finite(model, folder)
     return model
+
+
+def _check_placed(model: PreTrainedModel, folder: Path) -> None:
+    """Raise BadOption where accelerate had to leave a part of the model outside the GPUs: such weights cannot be compared."""
+    places = getattr(model, "hf_device_map", None) or {}
+    elsewhere = {"disk", "cpu"} if torch.cuda.is_available() else {"disk"}
+    outside = sorted(name for name, place in places.items() if place in elsewhere)
+    if outside:
+        raise BadOption(
+            f"--device auto: the GPUs here do not hold {folder}; {len(outside)} of its {len(places)} parts would lie outside "
+            f"them, first {outside[0] or 'the whole model'}. Use more or larger GPUs, or --precision bfloat16."
+        )
 
 
 @contextmanager

@@ -3,15 +3,18 @@
 Every process holds its own pair of models and walks through the same steps; work is striped (item i belongs to process
 i mod n), so that each number is computed by one process, in the same way as by a single one, and then shared unchanged. Large
 results are shared through the run folder, which all processes must see; small ones and activations through
-torch.distributed (gloo).
+torch.distributed (gloo; nccl between GPUs).
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -36,10 +39,7 @@ class Ranks:
     def wait(self) -> None:
         """Returns when all processes are here. Raises BadRun where one has stopped."""
         if self.world > 1:
-            try:
-                dist.barrier()
-            except RuntimeError as error:
-                raise _lost(error) from error
+            self.total(torch.zeros(1))
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same everywhere, in place. Exact where all but one hold zeros."""
@@ -71,8 +71,9 @@ def _waiting(values: Tensor, work: dist.Work | None) -> Callable[[], Tensor]:
     return waited
 
 
-def join_ranks() -> Ranks:
-    """The processes that torchrun started together with this one (RANK, WORLD_SIZE); alone without it.
+def join_ranks(device: str = "cpu") -> Ranks:
+    """The processes that torchrun started together with this one (RANK, WORLD_SIZE); alone without it. They talk through gloo,
+    about what lies on a GPU `device` through nccl.
 
     Raises BadRun where they cannot find each other.
     """
@@ -81,12 +82,18 @@ def join_ranks() -> Ranks:
         return Ranks()
     if not dist.is_initialized():
         try:
-            dist.init_process_group("gloo", timeout=_PATIENCE)
+            if device.startswith("cuda"):
+                torch.cuda.set_device(device)
+                dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+            else:
+                dist.init_process_group("gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise BadRun(
                 f"The {world} processes of this run cannot reach each other ({str(error).splitlines()[0][:120]}). Start them "
                 "with torchrun --nproc-per-node N, and see that its --master-port is free."
             ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _ended)
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
@@ -95,8 +102,13 @@ def local_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
-def _lost(error: RuntimeError) -> BadRun:
+def _ended(*_: object) -> None:
+    """torchrun ends the other processes as soon as one has stopped, often before they notice themselves."""
+    raise _lost("torchrun ended this one")
+
+
+def _lost(reason: object) -> BadRun:
     return BadRun(
-        f"Another process of this run has stopped ({str(error).splitlines()[0][:100]}). Finished stages are kept: give "
+        f"Another process of this run has stopped ({str(reason).splitlines()[0][:100]}). Finished stages are kept: give "
         "the same command again, with any number of processes."
     )

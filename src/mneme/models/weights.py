@@ -90,7 +90,7 @@ def _deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
 
 
 def _dense(name: str, base: Tensor, tuned: Tensor, rank_limit: int) -> _Delta:
-    if base is tuned or torch.equal(base, tuned.to(base.device)):
+    if base is tuned or (base.dtype == tuned.dtype and torch.equal(base, tuned.to(base.device))):
         return name, base, 0.0, None
     delta = tuned.detach().to(base.device, torch.float64) - base.detach().double()
     return name, base, _norm(delta), _singular(delta, rank_limit)

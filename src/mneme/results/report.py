@@ -133,6 +133,8 @@ class Layer(Record):
     """Share of centred q on held-out text that the dictionary leaves unexplained; None = layer not chosen."""
     k: float | None
     """Mean latents a token, chosen by the elbow of unexplained change; None = layer not chosen."""
+    rounding: float = 0.0
+    """Share of centred |q|^2 that is rounding: of matrix products in bfloat16 against float32. 0 = computed in float32."""
 
 
 class NullCheck(Record):
