@@ -19,8 +19,8 @@ LAYERS = [0, 1]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A base and the same with a small change in its first block, stored in bfloat16; a residual stream much larger than what a
-    block adds to it, as deep models have."""
+    """A base and the same with a small change in its first block, stored in bfloat16. The residual stream is much larger than
+    what a block adds to it, as in deep models."""
     folder = tmp_path_factory.mktemp("narrow")
     model = tiny_llama(hidden_size=64, intermediate_size=128).to(torch.bfloat16)
     model.model.embed_tokens.weight.data *= 256

@@ -131,7 +131,7 @@ def watched_probability(
         with torch.no_grad(), pair.using(side) as parts:
             logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits
             chosen = logits[at[:, 0].to(logits.device), at[:, 1].to(logits.device) - 1].float().softmax(-1)
-            found.append((chosen @ indicator.to(chosen.device)).cpu().numpy())
+        found.append((chosen @ indicator.to(chosen.device)).cpu().numpy())  # in float32, whatever the model's precision
     return np.stack(found)
 
 
