@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from mneme.organisms.catalogue import build_organism
 
 SIZES = {"1 M": (128, 4), "5 M": (256, 6), "26 M": (512, 8)}
 PROCESSES_TOKENS = 131_072
+PLAN_TOKENS = 65_536
 
 
 def write_pair(folder: Path, width: int, layers: int) -> tuple[Path, Path]:
@@ -58,15 +60,28 @@ def text_of(folder: Path, copies: int) -> Path:
     return path
 
 
-def audit(base: Path, tuned: Path, corpus: Path, out: Path, *options: str, processes: int = 1) -> dict[str, float]:
-    """Seconds of the whole process, of CPU, peak bytes, and what was planned."""
+def audit(base: Path, tuned: Path, corpus: Path, out: Path, *options: str, start: str = "alone") -> dict[str, float]:
+    """Seconds of the whole command, of CPU, peak bytes, and what was planned. `start`: alone, or two processes by torchrun or
+    each by itself, as a scheduler starts them."""
     command = ["-m", "mneme", "audit", str(base), str(tuned), "--corpus", str(corpus), "--out", str(out), "--threads", "1"]
-    if processes > 1:
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
+    command = [sys.executable, *command, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    ranks: list[dict[str, str]] = [{}]
+    if start == "torchrun":
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    elif start == "direct":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run([sys.executable, *command, *options], check=True, env=environment, capture_output=True)
+    running = [
+        subprocess.Popen(command, env=environment | rank, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for rank in ranks
+    ]
+    if any(process.wait() for process in running):
+        raise SystemExit(f"{' '.join(command)} failed; run it by itself to see why.")
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     plan = json.loads((out / "plan.json").read_text())
@@ -76,6 +91,7 @@ def audit(base: Path, tuned: Path, corpus: Path, out: Path, *options: str, proce
         "peak": plan["measured"]["peak_bytes"],
         "measured": plan["measured"]["seconds"],
         "planned": plan["planned"]["seconds"],
+        "flops": plan["planned"]["flops"],
         "planned_peak": plan["planned"]["peak_bytes"],
     }
 
@@ -121,32 +137,71 @@ def dictionary_part() -> str:
 def processes_part(folder: Path) -> str:
     """One process against two, the built-in pair, one thread each, alternating."""
     organism = build_organism("unlearn-biology")
-    times: dict[int, list[float]] = {1: [], 2: []}
+    names = {"alone": "1", "torchrun": "2, by torchrun", "direct": "2, each started by itself"}
+    times: dict[str, list[float]] = {start: [] for start in names}
     options = ("--areas", str(organism.areas), "--tokens", str(PROCESSES_TOKENS))
     reports = set()
-    for turn in range(2):
-        for n in times:
-            out = folder / f"p{n}-{turn}"
-            times[n].append(audit(organism.base, organism.tuned, organism.corpus, out, *options, processes=n)["seconds"])
+    for turn in range(3):
+        for start in names:
+            out = folder / f"{start}-{turn}"
+            times[start].append(audit(organism.base, organism.tuned, organism.corpus, out, *options, start=start)["seconds"])
             reports.add((out / "report.json").read_bytes())
-    rows = [[str(n), " / ".join(f"{t:.1f}" for t in found)] for n, found in times.items()]
-    ratio = min(times[1]) / min(times[2])
-    same = "the same bytes" if len(reports) == 1 else "DIFFERENT reports"
-    return markdown_table(["processes", "seconds"], rows) + f"\n{ratio:.2f} x faster, {same} of report.json.\n"
+    rows = []
+    for start, found in times.items():
+        ratios = [alone / taken for alone, taken in zip(times["alone"], found, strict=True)]
+        cells = " / ".join(f"{ratio:.2f}" for ratio in ratios)
+        rows.append([names[start], " / ".join(f"{t:.1f}" for t in found), cells, f"{np.median(ratios):.2f}"])
+    same = "The same bytes" if len(reports) == 1 else "DIFFERENT bytes"
+    head = ["processes", "seconds", "times as fast as one", "median"]
+    return markdown_table(head, rows) + f"\n{same} of report.json in all {3 * len(names)} runs.\n"
+
+
+def matmul_limit() -> float:
+    """FLOP/s of one thread on a square matrix product in float32, the best of five."""
+    torch.set_num_threads(1)
+    a, times = torch.randn(1024, 1024), []
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - started)
+    return 2.0 * 1024**3 / min(times)
 
 
 def plan_part(folder: Path) -> str:
-    """Plan against fact on three sizes."""
-    rows = []
+    """Plan against fact on three sizes, and how near the whole audit comes to the limit of the machine."""
+    rows, parameters, seconds = [], [], []
     for name, (width, layers) in SIZES.items():
         here = folder / name.replace(" ", "")
         base, tuned = write_pair(here, width, layers)
-        found = audit(base, tuned, text_of(here, 1), here / "run", "--tokens", "65536")
+        found = audit(base, tuned, text_of(here, 1), here / "run", "--tokens", str(PLAN_TOKENS))
+        limit = matmul_limit()
         ratio, memory = found["planned"] / found["measured"], found["planned_peak"] / found["peak"]
+        parameters.append(float(json.loads((here / "run" / "report.json").read_text())["pair"]["parameters"]))
+        seconds.append(found["measured"])
         cells = [f"{found['planned']:.0f}", f"{found['measured']:.0f}", f"{ratio:.2f}"]
-        rows.append([name, *cells, f"{found['planned_peak'] / 1e6:.0f}", f"{found['peak'] / 1e6:.0f}", f"{memory:.2f}"])
-    head = ["parameters", "planned s", "measured s", "ratio", "planned MB", "measured MB", "ratio"]
-    return markdown_table(head, rows)
+        cells += [f"{found['planned_peak'] / 1e6:.0f}", f"{found['peak'] / 1e6:.0f}", f"{memory:.2f}"]
+        rate = found["flops"] / found["measured"]
+        rows.append(
+            [f"{parameters[-1] / 1e6:.1f} M", *cells, f"{PLAN_TOKENS / found['measured']:,.0f}", f"{rate / limit:.0%}"]
+        )
+    head = [
+        "parameters",
+        "planned s",
+        "measured s",
+        "ratio",
+        "planned MB",
+        "measured MB",
+        "ratio",
+        "tokens/s",
+        "share of limit",
+    ]
+    slope = exponent(parameters, seconds)
+    return (
+        markdown_table(head, rows)
+        + f"\nAudit of {PLAN_TOKENS:,} tokens; tokens/s of text, each of which goes through both models "
+        f"several times. Limit: a float32 matrix product on the same thread, {limit / 1e9:.0f} GFLOP/s. Exponent of time in "
+        f"parameters {slope:.2f}.\n"
+    )
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from mneme.errors import BadAreas, BadCorpus, BadOption, BadRun, MnemeError, ModelNotFound
+from mneme.report.html import render_html
 from mneme.results import Effect, Report
 from tests import laws
 from tests.audit.conftest import AREAS, WRONG, Run, World, audited, damaged, pair_model, words_of_area, write_world
@@ -213,6 +214,20 @@ def test_without_a_dictionary_the_probabilities_are_the_same(world: World, whole
         alone, whole = effect_of(report, area), effect_of(whole_run.report, area)
         assert (alone.probability, alone.direction, alone.magnitude) == (whole.probability, whole.direction, whole.magnitude)
         assert alone.evidence == []
+
+
+def test_bfloat16_says_what_float32_says_and_how_much_is_rounding(world: World, whole_run: Run, tmp_path: Path) -> None:
+    report = audited(world, tmp_path, precision="bfloat16")
+    assert report.verdict == whole_run.report.verdict
+    for effect in whole_run.report.effects:
+        found = effect_of(report, effect.area)
+        assert (found.probability >= 0.5) == (effect.probability >= 0.5)
+        assert found.magnitude.value == pytest.approx(effect.magnitude.value, abs=0.05)
+    assert all(0 < layer.rounding < 0.05 for layer in report.layers)
+    assert all(layer.rounding == 0 for layer in whole_run.report.layers)
+    assert "of the change is rounding to bfloat16" in render_html(report)
+    with pytest.raises(BadOption, match="expected auto, float32 or bfloat16"):
+        audited(world, tmp_path / "other", precision="float8")
 
 
 def test_a_layer_that_was_asked_for(world: World, whole_run: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def audit(
     intended: Sequence[str] = (),
     threads: int | None = None,
     device: str = "cpu",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: str = "auto",
     attention: str | None = None,
     trust_remote_code: bool = False,
     console: Console | None = None,
