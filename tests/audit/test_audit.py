@@ -6,11 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
+from mneme.audit.dictionary import coded_rows
 from mneme.errors import BadAreas, BadCorpus, BadOption, BadRun, MnemeError, ModelNotFound
 from mneme.report.html import render_html
 from mneme.results import Effect, Report
@@ -214,6 +216,18 @@ def test_without_a_dictionary_the_probabilities_are_the_same(world: World, whole
         alone, whole = effect_of(report, area), effect_of(whole_run.report, area)
         assert (alone.probability, alone.direction, alone.magnitude) == (whole.probability, whole.direction, whole.magnitude)
         assert alone.evidence == []
+
+
+def test_codes_of_much_text_are_kept_on_a_part_of_it(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert coded_rows(10, 4).nonzero()[0].tolist() == [1, 3, 5, 7, 9]
+    monkeypatch.setattr("mneme.audit.dictionary.CODED_TOKENS", 8)
+    assert coded_rows(10, 4).nonzero()[0].tolist() == [1, 7]
+    monkeypatch.setattr("mneme.audit.dictionary.CODED_TOKENS", 1024)
+    report = audited(world, tmp_path)
+    [stage] = tmp_path.glob("stages-*/dictionary-change-*.npz")
+    rows = set((np.load(stage)["token"] // report.corpus.row_length).tolist())
+    assert rows <= set(coded_rows(report.corpus.tokens // report.corpus.row_length, report.corpus.row_length).nonzero()[0])
+    assert report.effects[0].evidence
 
 
 def test_bfloat16_says_what_float32_says_and_how_much_is_rounding(world: World, whole_run: Run, tmp_path: Path) -> None:

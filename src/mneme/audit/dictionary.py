@@ -24,8 +24,9 @@ SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Mean latents a token that the sweep tries; the elbow of unexplained change decides."""
 RESIDENT_BYTES = 1 << 29
 """Activations that are kept in memory at most."""
-CONTEXT_TOKENS = 1 << 17
-"""Held-out tokens on which the codes of a context dictionary are kept: which of its latents goes with which needs no more."""
+CODED_TOKENS, CONTEXT_TOKENS = 1 << 19, 1 << 17
+"""Held-out tokens on which codes are kept at most, of the dictionary and of its context: rows spread evenly over all. Scores
+are of all held-out tokens."""
 _BATCH = 1024
 _MIN_STEPS = 400
 _SWEEP_STEPS = 200
@@ -63,6 +64,19 @@ class Stream(NamedTuple):
 def held_out_rows(n_rows: int) -> Bool[ndarray, " row"]:
     """Every other row is held out (at least one where there are two), so that both halves hold every part of the text."""
     return np.asarray(np.arange(n_rows) % 2 == 1)
+
+
+def coded_rows(n_rows: int, seq: int) -> Bool[ndarray, " row"]:
+    """The held-out rows on which the codes of the dictionary are kept: all of them up to 524,288 tokens, else every n-th."""
+    held = np.flatnonzero(held_out_rows(n_rows))
+    coded = np.zeros(n_rows, dtype=bool)
+    coded[held[:: _thinning(len(held), seq, CODED_TOKENS)]] = True
+    return coded
+
+
+def _thinning(rows: int, seq: int, limit: int) -> int:
+    """Every how many rows are at most `limit` tokens."""
+    return max(1, -(-rows * seq // limit))
 
 
 def dictionary_size(width: int, tokens: int) -> int:
@@ -253,9 +267,10 @@ class Half:
 
 
 def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bool]) -> list[Arrays]:
-    """One sparse pass over the held-out rows: codes and scores of every dictionary; codes of a `context` one on a part."""
+    """One sparse pass over the held-out rows: codes and scores of every dictionary; codes of at most so many tokens as
+    `CODED_TOKENS` and, of a `context` one, `CONTEXT_TOKENS`."""
     seq = half.stream.ids.shape[1]
-    every = -(-half.tokens // CONTEXT_TOKENS)
+    limits = [CONTEXT_TOKENS if is_context else CODED_TOKENS for is_context in context]
     sums: list[LatentSums | None] = [None] * len(dictionaries)
     codes: list[list[tuple[ndarray, ...]]] = [[] for _ in dictionaries]
     for place, m, q in half.pieces() if dictionaries or not half.resident else ():
@@ -264,7 +279,7 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
             own, before = latent_sums(dictionary, found, m, q), sums[i]
             sums[i] = own if before is None else before + own
             at = place[found.token_index]
-            kept = (at // seq) % every == 0 if context[i] else slice(None)
+            kept = (at // seq) % _thinning(len(half.stream.ids), seq, limits[i]) == 0
             columns = (at[kept], found.latent_index[kept], found.value[kept])
             codes[i].append(tuple(column.cpu().numpy() for column in columns))
     held = np.flatnonzero(held_out_rows(2 * len(half.stream.ids) + 1))[: len(half.stream.ids)]

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from mneme.audit.ablation import causal_checks
-from mneme.audit.dictionary import LayerCodes, held_out_rows
+from mneme.audit.dictionary import LayerCodes, coded_rows
 from mneme.audit.effects import MATERIAL, AreaEffects, area_effects, baselines, direction_of
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
@@ -154,11 +154,11 @@ def _unlisted(
                 break
         else:
             groups.append(([latent], member))
-    # The other half of the same text, where no latent was looked for, would pass the change off as drift.
-    held = held_out_rows(len(job.rows.ids))
+    # The rest of the same text, where no latent was looked for, would pass the change off as drift.
+    coded = coded_rows(*job.rows.ids.shape)
     looked = np.zeros(screening.table.n_passages, dtype=bool)
-    looked[job.rows.passage.numpy()[held]] = True
-    looked[job.rows.passage.numpy()[~held]] = False
+    looked[job.rows.passage.numpy()[coded]] = True
+    looked[job.rows.passage.numpy()[~coded]] = False
     found = []
     for latents, member in groups:
         try:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
 from mneme.audit.dictionary import (
+    CODED_TOKENS,
     CONTEXT_TOKENS,
     HELD_OUT_TOKENS,
     RESIDENT_BYTES,
@@ -41,8 +42,8 @@ from mneme.models.ranks import Ranks
 LATENTS_CHECKED = 20
 """Latents that an audit usually ablates at a layer."""
 _CAUSAL_PASSES, _CAUSAL_ROWS = 7, 8
-_LIBRARIES_BYTES = 560_000_000
-"""Resident memory of Python with torch and transformers imported."""
+_LIBRARIES_BYTES = 680_000_000
+"""Resident memory of Python with torch and transformers imported, and what the allocator keeps of small work."""
 _SERIAL_SHARE = 0.03
 
 
@@ -273,9 +274,10 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
     screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
     table = tokens * (80 + 3 * shape.layers)
-    kept = min(tokens * shape.width * 8, RESIDENT_BYTES) if runs else 0
+    whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
+    kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer
     learnt = max((run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in runs), default=0)
-    coded = min(tokens // 2, CONTEXT_TOKENS) if len(runs) > 2 else tokens // 2 if runs else 0
+    coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
     codes = 2 * 20 * 32 * coded
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
     return int(outside + models + max(screen, kept + max(learnt, codes)))
