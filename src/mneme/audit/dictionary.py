@@ -110,8 +110,7 @@ def fit_layer(
     resident = int((~stream.sink).sum()) * stream.pair.width * 8 <= RESIDENT_BYTES
     train, test = (Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident) for rows in (~held, held))
     batch = batch_size(train.tokens)
-    m, q = train.sample(32_768)
-    statistics = {kind: input_statistics(kind, m, q) for kind in kinds}
+    statistics = _statistics(train, kinds)
     judged_on = test.sample(HELD_OUT_TOKENS)
     n_latents = dictionary_size(stream.pair.width, train.tokens)
     short, steps = run_lengths(train.tokens, batch)
@@ -141,6 +140,12 @@ def fit_layer(
             "unexplained": np.array(unexplained_change(dictionary, *judged_on)),
             **encoded,
         }
+
+
+def _statistics(train: "Half", kinds: Sequence[Kind]) -> dict[Kind, tuple[Tensor, Tensor]]:
+    """Mean and scale of every kind's input, from a sample that is not kept."""
+    m, q = train.sample(2 * HELD_OUT_TOKENS)
+    return {kind: input_statistics(kind, m, q) for kind in kinds}
 
 
 def sweep_owners(n_members: int, kinds: Sequence[Kind], length: float, world: int) -> list[int]:

@@ -9,7 +9,9 @@ Rotated coordinates: m = (h_base + h_tuned)/sqrt2 and q = (h_tuned - h_base)/sqr
 - delta: the same input; the last 80 % of the latents also carry the delta loss (arXiv 2603.04426).
 """
 
+import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,6 +26,7 @@ Kind = Literal["change", "rotated", "batchtopk", "delta"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _ROOT_HALF = math.sqrt(0.5)
 _CHUNK_ELEMENTS = 1 << 23
+_STATISTICS_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,16 @@ def input_statistics(
             f"The two models differ by the same vector (or by nothing) on all {q.shape[0]} tokens: there is no change for a "
             "dictionary to learn. Report 'no change' instead of training one."
         )
-    raw = coordinates(kind, m, q).double()
-    mean = raw.mean(0)
-    power = (raw - mean).square().mean(0).reshape(-1, q.shape[1]).mean(1)
+    pieces = list(zip(*(torch.split(x, _STATISTICS_TOKENS) for x in (m, q)), strict=True))
+    mean = _total(coordinates(kind, *piece).double().sum(0) for piece in pieces) / len(q)
+    power = _total((coordinates(kind, *piece).double() - mean).square().sum(0) for piece in pieces) / len(q)
+    power = power.reshape(-1, q.shape[1]).mean(1)
     rms = torch.where(power > 0, power.sqrt(), torch.ones_like(power))
     return mean.float(), rms.repeat_interleave(q.shape[1]).float()
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
 
 
 def normalise(
