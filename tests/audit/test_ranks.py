@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mneme.audit.dictionary import sweep_owners
+from mneme.audit.run import audit
+from mneme.errors import BadOption
+from mneme.models.ranks import Ranks
 from tests.audit.conftest import Run, World
 
 PROGRAM = """
@@ -45,6 +49,20 @@ def test_two_processes_write_the_bytes_of_one(world: World, whole_run: Run, tmp_
     assert same_as_alone(tmp_path / "out", whole_run)
     assert done.stdout.count("Page: ") == 1
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_sweep_goes_to_whoever_has_least_to_do() -> None:
+    """Beside two sweep members' worth of change dictionary on process 0 and 6.6 of crosscoder on process 1, 10 members."""
+    owners = sweep_owners(10, ("change", "rotated"), 2.0, 2)
+    assert (owners.count(0), owners.count(1)) == (7, 3)
+    assert sweep_owners(3, ("change",), 2.0, 1) == [0, 0, 0]
+    assert set(sweep_owners(3, ("change", "rotated"), 2.0, 4)) == {2, 3}
+
+
+def test_all_gpus_are_for_one_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mneme.audit.run.join_ranks", lambda _device: Ranks(0, 2))
+    with pytest.raises(BadOption, match="--device auto gives one process all GPUs"):
+        audit(world.base, world.damaged, corpus=world.corpus, device="auto")
 
 
 @pytest.mark.slow

@@ -37,10 +37,11 @@ def shuffled_change(pair: ModelPair, seed: int) -> None:
     base = dict(pair.base_parts.model.named_parameters())
     with torch.no_grad():
         for name, weight in pair.tuned_parts.model.named_parameters():
-            change = weight - base[name]
+            before = base[name].to(weight.device)
+            change = weight - before
             for axis in range(change.ndim):
                 change = _permuted(change, axis, generator)
-            weight.copy_(base[name] + change)
+            weight.copy_(before + change)
 
 
 def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:

@@ -87,6 +87,8 @@ def audit(
     console = Console(quiet=True) if ranks.rank else console or Console(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     endpoint = endpoint_of(describe)
+    if device == "auto" and ranks.world > 1:
+        raise BadOption("--device auto gives one process all GPUs. Start a single process, or use --device cuda for one each.")
     if (base is None) != (tuned is None):
         raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
     if base is None or tuned is None:
