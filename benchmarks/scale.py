@@ -36,7 +36,7 @@ PLAN_TOKENS = 65_536
 
 
 def write_pair(folder: Path, width: int, layers: int) -> tuple[Path, Path]:
-    """A random model of that shape with the tokenizer of the built-in world, and the same with one matrix of every block disturbed."""
+    """A random model of that shape with the tokenizer of the built-in world, and the same with a matrix of every block changed."""
     tokenizer = AutoTokenizer.from_pretrained(build_organism("identical").base)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=layers,
@@ -227,7 +227,6 @@ def main() -> None:
         "plan": "Plan and fact",
         "models": "Growth with the model",
     }
-    command = "python benchmarks/scale.py --tokens " + " ".join(map(str, options.tokens)) + " --write"
     for part in options.parts:
         with tempfile.TemporaryDirectory() as folder:
             made = {
@@ -239,6 +238,8 @@ def main() -> None:
             }[part](Path(folder))
         print(f"{titles[part]}\n{made}", flush=True)
         if options.write:
+            given = f" --tokens {' '.join(map(str, options.tokens))}" if part == "tokens" else ""
+            command = f"python benchmarks/scale.py --parts {part}{given} --write"
             machine = f"{platform.machine()}, {os.cpu_count()} cores, no GPU, torch {torch.__version__}."
             write_section(f"scale-{part}", titles[part], command, f"{machine}\n\n{made}")
 
