@@ -36,7 +36,7 @@ PLAN_TOKENS = 65_536
 
 
 def write_pair(folder: Path, width: int, layers: int) -> tuple[Path, Path]:
-    """A random model of that shape with the tokenizer of the built-in world, and the same with a matrix of every block changed."""
+    """A random model of that shape with the tokenizer of the built-in world, the same with a matrix of every block changed."""
     tokenizer = AutoTokenizer.from_pretrained(build_organism("identical").base)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=layers,
