@@ -38,6 +38,7 @@ def test_an_audit_on_a_gpu(
 ) -> None:
     if not in_memory:
         monkeypatch.setattr("mneme.audit.dictionary.RESIDENT_BYTES", 0)
+        monkeypatch.setattr("mneme.audit.dictionary.made_ahead", lambda batches, _device: batches)  # streams are not pretended
     pair = load_pair(world.base, world.damaged)  # transformers loads through tricks of its own, which are not pretended
     monkeypatch.setattr(run_module, "load_pair", lambda *_given, **_options: on_gpu(pair))
     monkeypatch.setattr(run_module, "forecast", planned)

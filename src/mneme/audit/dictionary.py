@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.activations.ahead import made_ahead
 from mneme.activations.harvest import ALONE, harvest, shuffled
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
 from mneme.dictionaries.quality import choose_k, unexplained_change
@@ -253,7 +254,7 @@ class Half:
                     for part in torch.split(order, batch)
                 )
             else:
-                made = self._mixed(batch, epoch)
+                made = made_ahead(self._mixed(batch, epoch), self.stream.pair.device)
             for m, q in made:
                 if len(q) < batch:
                     continue
