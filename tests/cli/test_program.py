@@ -164,6 +164,8 @@ def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
         "intended": ["biology", "law"],
         "threads": 1,
         "device": "meta",
+        "precision": "auto",
+        "attention": None,
         "trust_remote_code": True,
     }
 
