@@ -144,7 +144,7 @@ def processes_part(folder: Path) -> str:
     times: dict[str, list[float]] = {start: [] for start in names}
     options = ("--areas", str(organism.areas), "--tokens", str(PROCESSES_TOKENS))
     reports = set()
-    for turn in range(3):
+    for turn in range(2):
         for start in names:
             out = folder / f"{start}-{turn}"
             times[start].append(audit(organism.base, organism.tuned, organism.corpus, out, *options, start=start)["seconds"])
@@ -156,7 +156,7 @@ def processes_part(folder: Path) -> str:
         rows.append([names[start], " / ".join(f"{t:.1f}" for t in found), cells, f"{np.median(ratios):.2f}"])
     same = "The same bytes" if len(reports) == 1 else "DIFFERENT bytes"
     head = ["processes", "seconds", "times as fast as one", "median"]
-    return markdown_table(head, rows) + f"\n{same} of report.json in all {3 * len(names)} runs.\n"
+    return markdown_table(head, rows) + f"\n{same} of report.json in all {2 * len(names)} runs.\n"
 
 
 def matmul_limit() -> float:
