@@ -27,7 +27,7 @@ from mneme.dictionaries.crosscoder import input_statistics
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.models.architecture import find_parts
-from mneme.models.pair import ModelPair, Precision
+from mneme.models.pair import ModelPair, Precision, widen_stream
 
 SIZES: dict[str, dict[str, Any]] = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
@@ -55,7 +55,7 @@ def random_pair(size: str, device: torch.device, precision: Precision) -> ModelP
     with wrapped.disable_adapter():
         parts = find_parts(wrapped.get_base_model())
     if precision == "bfloat16":
-        parts.embedding.register_forward_hook(lambda _module, _args, output: output.float())
+        widen_stream(parts.embedding)
     count = sum(weight.numel() for name, weight in wrapped.named_parameters() if "lora_" not in name)
     return ModelPair(
         tokenizer=PreTrainedTokenizerFast.__new__(PreTrainedTokenizerFast), base_name=size, tuned_name=size,

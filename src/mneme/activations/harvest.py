@@ -66,17 +66,17 @@ def _harvest(pair: ModelPair, ids: Tensor, layers: list[int], batch_rows: int, r
     for first in range(0, len(batches), ranks.world):
         turns = batches[first : first + ranks.world]
         own = _both(pair, ids[turns[ranks.rank]], layers) if ranks.rank < len(turns) else None
-        arrived, on_their_way = on_their_way, []
+        begun: list[tuple[slice, Callable[[], Tensor]]] = []
         for source, rows in enumerate(turns):
             if source == ranks.rank and own is not None:
                 stacked = own
             else:
                 shape = (2, len(layers), rows.stop - rows.start, ids.shape[1], pair.width)
                 stacked = torch.empty(shape, device=pair.device)
-            on_their_way.append((rows, ranks.share_later(stacked, source)))
-        if ranks.world == 1:
-            arrived, on_their_way = on_their_way, arrived
-        yield from _arrived(arrived, layers)
+            begun.append((rows, ranks.share_later(stacked, source)))
+        # Alone there is nothing to wait for; else these arrive while the next are computed.
+        ready, on_their_way = (on_their_way, begun) if ranks.world > 1 else (begun, [])
+        yield from _arrived(ready, layers)
     yield from _arrived(on_their_way, layers)
 
 

@@ -158,7 +158,7 @@ def record_latents(job: Job, screening: Screening, findings: Findings, track: Tr
         names = [f"latent-{latent_id(layer.codes.layer, latent)}" for latent in layer.chosen]
         stored = job.run.pieces(names, partial(_recorded, job, findings, layer, text, background, advance))
         records += [Latent.model_validate_json(arrays["json"].tobytes()) for arrays in stored]
-        job.run.seconds["descriptions"] = sum(job.run.seconds.pop(name) for name in names)
+        job.run.seconds["descriptions"] = sum(map(job.run.seconds.pop, names), job.run.seconds.get("descriptions", 0.0))
     return records
 
 

@@ -96,6 +96,11 @@ def run_lengths(tokens: int, batch: int) -> tuple[int, int]:
     return min(_SWEEP_STEPS, max(50, 4 * tokens // batch)), max(_MIN_STEPS, tokens // batch)
 
 
+def sweep_ks(n_latents: int, batch: int) -> tuple[float, ...]:
+    """The k of `SWEEP` that fit: at most an eighth of the latents, at least one code a batch."""
+    return tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
+
+
 def fit_layer(
     stream: Stream, kinds: Sequence[Kind], mine: Sequence[int], *, advance: Callable[[int], None]
 ) -> Iterator[Arrays]:
@@ -118,7 +123,7 @@ def fit_layer(
     k_of = dict.fromkeys(kinds, min(32.0, n_latents / 8))
     sweep: Callable[[], list[tuple[float, float]]] = list
     if "change" in kinds:
-        ks = tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
+        ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
         settings = [Settings("change", stream.pair.width, n_latents, own, (stream.seed,), short, batch)] if own else []
@@ -215,8 +220,7 @@ class Half:
         stream = self.stream
         for found in harvest(stream.pair, ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks):
             keep = ~sink[found.rows].flatten()
-            place = keep.nonzero().squeeze(1) + found.rows.start * ids.shape[1]
-            place = place.to(stream.pair.device)
+            place = (keep.nonzero().squeeze(1) + found.rows.start * ids.shape[1]).to(stream.pair.device)
             yield place, found.m[stream.layer].flatten(0, 1)[keep], found.q[stream.layer].flatten(0, 1)[keep]
 
     def pieces(self) -> Iterator[tuple[Int[Tensor, " token"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]]:
@@ -276,7 +280,7 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
     """One sparse pass over the held-out rows: codes and scores of every dictionary; codes of at most so many tokens as
     `CODED_TOKENS` and, of a `context` one, `CONTEXT_TOKENS`."""
     seq = half.stream.ids.shape[1]
-    limits = [CONTEXT_TOKENS if is_context else CODED_TOKENS for is_context in context]
+    every = [_thinning(len(half.stream.ids), seq, CONTEXT_TOKENS if is_context else CODED_TOKENS) for is_context in context]
     sums: list[LatentSums | None] = [None] * len(dictionaries)
     codes: list[list[tuple[ndarray, ...]]] = [[] for _ in dictionaries]
     for place, m, q in half.pieces() if dictionaries or not half.resident else ():
@@ -285,7 +289,7 @@ def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bo
             own, before = latent_sums(dictionary, found, m, q), sums[i]
             sums[i] = own if before is None else before + own
             at = place[found.token_index]
-            kept = (at // seq) % _thinning(len(half.stream.ids), seq, limits[i]) == 0
+            kept = (at // seq) % every[i] == 0
             columns = (at[kept], found.latent_index[kept], found.value[kept])
             codes[i].append(tuple(column.cpu().numpy() for column in columns))
     held = np.flatnonzero(held_out_rows(2 * len(half.stream.ids) + 1))[: len(half.stream.ids)]

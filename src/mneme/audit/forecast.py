@@ -23,10 +23,10 @@ from mneme.audit.dictionary import (
     CONTEXT_TOKENS,
     HELD_OUT_TOKENS,
     RESIDENT_BYTES,
-    SWEEP,
     batch_size,
     dictionary_size,
     run_lengths,
+    sweep_ks,
 )
 from mneme.audit.inputs import trained_kinds
 from mneme.audit.screening import batch_rows_for
@@ -256,9 +256,8 @@ def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
     short, full = run_lengths(tokens, batch)
     runs = [Settings(kind, width, n_latents, (min(32.0, n_latents / 8),), (0,), full, batch) for kind in kinds]
     if "change" in kinds:
-        ks = tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
         runs[0] = Settings("change", width, n_latents, (0.1,), (0,), full, batch)
-        runs.append(Settings("change", width, n_latents, ks, (0,), short, batch))
+        runs.append(Settings("change", width, n_latents, sweep_ks(n_latents, batch), (0,), short, batch))
     return runs
 
 

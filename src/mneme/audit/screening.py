@@ -69,7 +69,7 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
 
 def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
-    stage for every 16k tokens."""
+    stage for every 4k tokens."""
     place, watched = reading.places(), reading.watched()
     if len(place) == 0:
         return Shown(place, np.zeros((2, 0, len(watched))))

@@ -155,7 +155,7 @@ def load_pair(
     tokenizer = _shared_tokenizer(first, second, str(base), str(tuned))
     if precision == "bfloat16":
         for embedding in {first.parts.embedding, second.parts.embedding}:
-            embedding.register_forward_hook(_widened)
+            widen_stream(embedding)
     model = first.parts.model
     config = model.config.get_text_config()
     return ModelPair(
@@ -178,9 +178,13 @@ def load_pair(
     )
 
 
-def _widened(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-    """The embedding's output in float32: all that blocks add to it then stays in float32 too."""
-    return output.float()
+def widen_stream(embedding: nn.Module) -> None:
+    """From now on the embedding's output is float32: all that blocks add to it then stays in float32 too."""
+
+    def widened(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+        return output.float()
+
+    embedding.register_forward_hook(widened)
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:

@@ -9,9 +9,11 @@ torch.distributed (gloo; nccl between GPUs).
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -43,32 +45,35 @@ class Ranks:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same everywhere, in place. Exact where all but one hold zeros."""
-        if self.world > 1:
-            try:
-                dist.all_reduce(values)
-            except RuntimeError as error:
-                raise _lost(error) from error
-        return values
+        return self.total_later(values)()
 
     def total_later(self, values: Tensor) -> Callable[[], Tensor]:
         """Begins `total` and goes on with other work; what it returns waits for the sum."""
-        return _waiting(values, dist.all_reduce(values, async_op=True) if self.world > 1 else None)
+        with _all_there():
+            work = dist.all_reduce(values, async_op=True) if self.world > 1 else None
+        return partial(_waited, values, work)
 
     def share_later(self, values: Tensor, source: int) -> Callable[[], Tensor]:
         """Begins to put `values` of process `source` in their place everywhere; what it returns waits for them."""
-        return _waiting(values, dist.broadcast(values, src=source, async_op=True) if self.world > 1 else None)
+        with _all_there():
+            work = dist.broadcast(values, src=source, async_op=True) if self.world > 1 else None
+        return partial(_waited, values, work)
 
 
-def _waiting(values: Tensor, work: dist.Work | None) -> Callable[[], Tensor]:
-    def waited() -> Tensor:
+def _waited(values: Tensor, work: dist.Work | None) -> Tensor:
+    with _all_there():
         if work is not None:
-            try:
-                work.wait()
-            except RuntimeError as error:
-                raise _lost(error) from error
-        return values
+            work.wait()
+    return values
 
-    return waited
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """Raises BadRun where torch.distributed says that another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _lost(error) from error
 
 
 def join_ranks(device: str = "cpu") -> Ranks:
