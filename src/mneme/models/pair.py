@@ -102,7 +102,7 @@ def load_model(
 
     `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
     `attention`: transformers' `attn_implementation`; None leaves the choice to it.
-    Raises ModelNotFound, UnsafeWeights, BrokenWeights or UnsupportedArchitecture.
+    Raises ModelNotFound, UnsafeWeights, BrokenWeights, UnsupportedArchitecture, or BadOption for the attention.
     """
     folder = resolve_folder(source, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
@@ -234,6 +234,11 @@ def _load_weights(
                 **place,
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        if attention is not None and (isinstance(error, ImportError) or "attn_implementation" in str(error)):
+            raise BadOption(
+                f"--attention {attention!r} cannot be used for {folder} here ({one_line(error)}). Give sdpa or eager, or "
+                "leave the choice to transformers."
+            ) from error
         raise BrokenWeights(
             f"{folder} cannot be loaded as a causal language model ({one_line(error)}). Expected what save_pretrained writes."
         ) from error
