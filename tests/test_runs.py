@@ -16,6 +16,7 @@ import pytest
 
 from mneme.errors import BadRun
 from mneme.runs import RunFolder, key_of, require_room, write_atomic
+from mneme.runs.ledger import LEDGER, LOCK
 
 COMMAND = {"base": "a", "tuned": "b", "seed": 0}
 
@@ -36,6 +37,18 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
+def current_umask() -> int:
+    """Of this process."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def results(folder: Path) -> set[str]:
+    """`names` without what mneme keeps to know its own files."""
+    return {name for name in names(folder) if name not in (LEDGER, LOCK)}
+
+
 def out_of_room(*_: object) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -51,7 +64,7 @@ def test_write_atomic_writes_whole_files_that_others_may_read(tmp_path: Path) ->
     write_atomic(path, b"one")
     write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~current_umask()
     assert names(tmp_path) == {"new", "new/folder", "new/folder/report.json"}
 
 
@@ -130,7 +143,7 @@ def test_failed_stage_is_computed_again(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="half-way"):
         RunFolder(tmp_path, COMMAND).stage("screen", fails)
-    assert names(tmp_path) == {"run.json"}
+    assert results(tmp_path) == {"run.json", f"stages-{key_of(COMMAND)}"}
     assert RunFolder(tmp_path, COMMAND).stage("screen", lambda: {"x": np.ones(2)})["x"].sum() == 2
 
 
@@ -138,14 +151,14 @@ def test_stage_refuses_what_only_pickle_could_store(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, COMMAND)
     with pytest.raises(TypeError, match="'words' has dtype object"):
         run.stage("bad", lambda: {"words": np.array(["a", None], dtype=object)})
-    assert names(tmp_path) == {"run.json"}
+    assert results(tmp_path) == {"run.json", run.stages.name}
 
 
 def test_stages_of_another_command_are_dropped_and_other_files_are_not(tmp_path: Path) -> None:
-    old = RunFolder(tmp_path, COMMAND)
-    old.stage("screen", lambda: {"x": np.zeros(1)})
+    with RunFolder(tmp_path, COMMAND) as old:
+        old.stage("screen", lambda: {"x": np.zeros(1)})
     (tmp_path / "notes.txt").write_text("mine")
-    new = RunFolder(tmp_path, {**COMMAND, "seed": 1})
+    new = RunFolder(tmp_path, {**COMMAND, "seed": 1}, overwrite=True)
     assert new.key != old.key
     assert not old.stages.exists()
     assert new.stage("screen", lambda: {"x": np.ones(1)})["x"] == 1
@@ -154,14 +167,9 @@ def test_stages_of_another_command_are_dropped_and_other_files_are_not(tmp_path:
 
 def test_leftovers_of_a_kill_are_removed_at_the_next_start(tmp_path: Path) -> None:
     """SIGKILL between the temporary file and the rename leaves the temporary file: nobody could remove it then."""
-    run = RunFolder(tmp_path, COMMAND)
-    run.stage("screen", lambda: {"x": np.zeros(1)})
-    leftovers = [
-        tmp_path / ".mneme-report.json.ab12",
-        tmp_path / ".mneme-report.html.ab12",
-        run.stages / ".mneme-screen.npz.cd34",
-        run.stages / ".mneme-screen.seconds.ef56",
-    ]
+    with RunFolder(tmp_path, COMMAND) as run:
+        run.stage("screen", lambda: {"x": np.zeros(1)})
+    leftovers = [run.stages / f".mneme-{name}.ab12" for name in ("report.json", "report.html", "screen.npz", "screen.json")]
     for path in leftovers:
         path.write_bytes(b"half")
     RunFolder(tmp_path, COMMAND)
@@ -178,14 +186,19 @@ def test_finish_writes_results_and_timings(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_bytes() == b"<p>"
 
 
-# In the order in which CHILD writes: run.json, first.seconds, first.npz, second.seconds, second.npz, timings, report.json.
+# In the order in which CHILD writes: the ledger; before run.json and after it the ledger again; first.json, first.npz,
+# second.json, second.npz; before timings.json and report.json, and after them, the ledger.
 KILLS = {
-    "first stage written, not renamed": ("os.replace", 3),
-    "first stage renamed": ("os.replace_after", 3),
-    "second stage half written": ("os.fsync", 5),
-    "report half written": ("os.fsync", 7),
-    "report not renamed": ("os.replace", 7),
+    "ledger half written": ("os.fsync", 1),
+    "run.json not yet told to be whole": ("os.replace", 4),
+    "first stage written, not renamed": ("os.replace", 6),
+    "first stage renamed": ("os.replace_after", 6),
+    "second stage half written": ("os.fsync", 8),
+    "report half written": ("os.fsync", 11),
+    "report not renamed": ("os.replace", 11),
 }
+FINISHES = "report renamed, not yet told to be whole"
+KILLS[FINISHES] = ("os.replace_after", 11)
 
 
 @pytest.mark.parametrize("moment", KILLS)
@@ -205,7 +218,7 @@ os.{name} = counted
 """
     killed = subprocess.run([sys.executable, "-c", killer + CHILD, str(tmp_path / "killed")], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "report.json").exists()
+    assert (tmp_path / "killed" / "report.json").exists() == (moment == FINISHES)
     subprocess.run([sys.executable, "-c", CHILD, str(tmp_path / "killed")], check=True)
     subprocess.run([sys.executable, "-c", CHILD, str(tmp_path / "whole")], check=True)
     assert (tmp_path / "killed" / "report.json").read_bytes() == (tmp_path / "whole" / "report.json").read_bytes()
@@ -214,9 +227,9 @@ os.{name} = counted
 
 def test_a_run_that_is_opened_again_is_not_written_again(tmp_path: Path) -> None:
     """Another process may be opening it too, and would take a half-written file of this one for a leftover."""
-    RunFolder(tmp_path / "out", {"command": "audit"})
+    RunFolder(tmp_path / "out", {"command": "audit"}).close()
     before = (tmp_path / "out" / "run.json").stat()
-    RunFolder(tmp_path / "out", {"command": "audit"})
+    RunFolder(tmp_path / "out", {"command": "audit"}).close()
     after = (tmp_path / "out" / "run.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     RunFolder(tmp_path / "out", {"command": "other"})

@@ -23,9 +23,8 @@ def kept(task: Task) -> BenchPair:
     """Judged by hand, and kept as a finished pair is."""
     pair = judged_by_hand(task)
     command = bench_run.pair_command(task.name, seed=task.seed, timed=task.timed, tokens=task.tokens)
-    RunFolder(task.out / f"{task.name.world}-{task.name.name}-{task.name.seed}", command).finish(
-        {bench_run.RESULT: pair.model_dump_json().encode()}
-    )
+    with RunFolder(task.out / f"{task.name.world}-{task.name.name}-{task.name.seed}", command, overwrite=True) as run:
+        run.finish({bench_run.RESULT: pair.model_dump_json().encode()})
     return pair
 
 
@@ -78,7 +77,7 @@ def test_another_seed_starts_afresh(tmp_path: Path) -> None:
         return kept(task)
 
     for seed in (0, 0, 1):
-        bench(["a", "b"], scenario="null", out=tmp_path, seed=seed, console=quiet(), judge=count)
+        bench(["a", "b"], scenario="null", out=tmp_path, seed=seed, console=quiet(), judge=count, overwrite=seed == 1)
     assert len(asked) == 12
 
 

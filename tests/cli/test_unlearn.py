@@ -126,6 +126,7 @@ def test_every_option_is_handed_over(called: dict[str, Any], tmp_path: Path) -> 
         "threads": 2,
         "device": "cpu",
         "trust_remote_code": False,
+        "overwrite": False,
     }
 
 

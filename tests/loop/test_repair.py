@@ -23,6 +23,7 @@ from mneme.repair.saving import low_rank, save_repaired
 from mneme.repair.search import weakest_strength
 from mneme.repair.workbench import lay_out
 from mneme.results.repair import RepairReport
+from mneme.runs import RunFolder
 from tests.loop.conftest import Repairable, write_words
 
 
@@ -128,7 +129,8 @@ def test_saving_leaves_the_adapter_in_memory_as_it_was(repairable: Repairable, t
     bench = lay_out(load_pair(repairable.base, repairable.adapter))
     before = {name: bench.delta(name).clone() for name in bench.names}
     bench.each(lambda _name, delta: 0.5 * delta, 0.5)
-    saved = save_repaired(bench, tmp_path / "model")
+    with RunFolder(tmp_path / "out", {"command": "repair"}) as run:
+        saved = save_repaired(bench, run)
     assert saved.kind == "adapter"
     assert all(torch.equal(bench.delta(name), delta) for name, delta in before.items())
 

@@ -38,10 +38,11 @@ from mneme.models.weights import WeightChanges, weight_changes
 from mneme.organisms.catalogue import Organism, build_organism
 from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
-from mneme.runs import Arrays, RunFolder, require_room
+from mneme.runs import Arrays, RunFolder, require_apart, require_room
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
+_OUTPUTS = ("report.json", "report.html", "plan.json")
 
 
 def audit(
@@ -62,6 +63,7 @@ def audit(
     precision: str = "auto",
     attention: str | None = None,
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
@@ -75,6 +77,8 @@ def audit(
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
     passages of the text (docs/describe.md). `device`, `precision` (auto: bfloat16 on GPUs, else float32) and `attention`:
     docs/scale.md; how much of the change is then rounding is in the report.
+
+    `overwrite`: remove what another finished run left in `out` (only what mneme wrote), and work beside files of others.
 
     Under torchrun every process calls this and they share the work (`mneme.models.ranks`); the result is the same to the last
     bit. `out` must then be a folder that all of them see.
@@ -96,6 +100,7 @@ def audit(
         organism = _built_in_pair(ranks)
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
+    require_apart(out, {"BASE": base, "TUNED": tuned, "--corpus": corpus, "--areas": areas})
     kind = chosen_kind(dictionary)
     if corpus is None:
         raise BadCorpus(
@@ -130,16 +135,16 @@ def audit(
         "intended": list(intended),
         "precision": chosen_precision,
     }
-    run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
-    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
-    changes = weight_changes(pair)
-    if changes.changed == 0:
-        report, planned = nothing_changed(job, changes, plan.cost), None
-    else:
-        planned = _planned(job, layers)
-        report = _run(job, changes, plan.cost)
-    run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
+    with RunFolder(Path(out), command, ranks, outputs=_OUTPUTS, overwrite=overwrite) as run:
+        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
+        changes = weight_changes(pair)
+        if changes.changed == 0:
+            report, planned = nothing_changed(job, changes, plan.cost), None
+        else:
+            planned = _planned(job, layers)
+            report = _run(job, changes, plan.cost)
+        run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
     return report
 
 

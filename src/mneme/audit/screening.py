@@ -11,6 +11,7 @@ from numpy import ndarray
 from mneme.activations.corpus import Rows
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.screen import Screened, screen_rows, watched_probability
+from mneme.errors import BadRun
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
 from mneme.results import Estimate
@@ -64,6 +65,8 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
             else:
                 whole.setdefault(name, np.empty((n_rows, *part.shape[1:]), part.dtype))[start:stop] = part
         start = stop
+    if start != n_rows:
+        raise BadRun(f"The stages of the screen hold {start} rows of {n_rows}. Remove the run folder and start afresh.")
     return Screened(**whole)
 
 

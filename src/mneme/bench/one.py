@@ -48,50 +48,51 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
     costs.
     """
     organism = build_organism(name.name, world=name.world, seed=name.seed)
-    run = RunFolder(folder, pair_command(name, seed=seed, timed=timed, tokens=tokens))
-    tuned = run.stage(
-        "measured", lambda: measure_folder(organism.tuned, organism.base, name.world, seed=seed, everything=timed)
-    )
-    found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
-    pair = load_pair(organism.base, organism.tuned)
-    seen = _screened(pair, organism, run, tokens)
-    scores = signal_scores(seen)
-    batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
-    latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
-    if timed:
-        costs |= _costs(organism, base, tuned, tokens, seed)
-    mine = audit_scores(seen, seed=seed)
-    oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
-    cells = list(found)
-    every: dict[str, Mapping[Cell, CellScore]] = {
-        "says nothing": {cell: CellScore(size=0.0, probability=0.0) for cell in cells},
-        "random": _random(cells, name, seed),
-        "naive": _naive(cells, name),
-        **scores,
-        **latents,
-        "mneme": mine,
-        "oracle": {cell: _oracle(oracle[cell]) for cell in cells},
-    }
-    judged = BenchPair(
-        world=name.world,
-        name=name.name,
-        seed=name.seed,
-        scenario=name.scenario,
-        cells=[
-            BenchCell(
-                kind=kind,
-                area=area,
-                change=change.change,
-                p_value=change.p_value,
-                material=change.material,
-                scores={predictor: said.get((kind, area), CellScore(size=0.0)) for predictor, said in every.items()},
-            )
-            for (kind, area), change in found.items()
-        ],
-        costs=costs,
-    )
-    run.finish({RESULT: judged.model_dump_json(indent=1).encode()})
-    return judged
+    command = pair_command(name, seed=seed, timed=timed, tokens=tokens)
+    with RunFolder(folder, command, outputs=(RESULT,), overwrite=True) as run:
+        tuned = run.stage(
+            "measured", lambda: measure_folder(organism.tuned, organism.base, name.world, seed=seed, everything=timed)
+        )
+        found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
+        pair = load_pair(organism.base, organism.tuned)
+        seen = _screened(pair, organism, run, tokens)
+        scores = signal_scores(seen)
+        batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
+        latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
+        if timed:
+            costs |= _costs(organism, base, tuned, tokens, seed)
+        mine = audit_scores(seen, seed=seed)
+        oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
+        cells = list(found)
+        every: dict[str, Mapping[Cell, CellScore]] = {
+            "says nothing": {cell: CellScore(size=0.0, probability=0.0) for cell in cells},
+            "random": _random(cells, name, seed),
+            "naive": _naive(cells, name),
+            **scores,
+            **latents,
+            "mneme": mine,
+            "oracle": {cell: _oracle(oracle[cell]) for cell in cells},
+        }
+        judged = BenchPair(
+            world=name.world,
+            name=name.name,
+            seed=name.seed,
+            scenario=name.scenario,
+            cells=[
+                BenchCell(
+                    kind=kind,
+                    area=area,
+                    change=change.change,
+                    p_value=change.p_value,
+                    material=change.material,
+                    scores={predictor: said.get((kind, area), CellScore(size=0.0)) for predictor, said in every.items()},
+                )
+                for (kind, area), change in found.items()
+            ],
+            costs=costs,
+        )
+        run.finish({RESULT: judged.model_dump_json(indent=1).encode()})
+        return judged
 
 
 def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`mneme bench`: builds, measures and forecasts every pair once, and judges every predictor on worlds it has not seen."""
 
-import json
 import multiprocessing
 import os
 import platform
@@ -23,11 +22,13 @@ from mneme.errors import BadOption
 from mneme.organisms.catalogue import base_folder, build_organism, recipe_key
 from mneme.results import Estimate
 from mneme.results.bench import Bench, BenchPair
-from mneme.runs import RunFolder, key_of, require_room, write_atomic
+from mneme.runs import RunFolder, key_of, read_finished, require_room
 from mneme.stats import ratio_of_sums
 
 SECONDS_A_PAIR, SECONDS_TIMED = 75, 200
 _DISK_A_PAIR = 10_000_000
+_PATIENCE = 3600.0
+"""Seconds that a process waits for another which measures the base of the same world."""
 
 
 class Task(NamedTuple):
@@ -48,6 +49,7 @@ def bench(
     jobs: int = 1,
     seed: int = 0,
     tokens: int = TOKENS,
+    overwrite: bool = False,
     console: Console | None = None,
     judge: Callable[[Task], BenchPair] | None = None,
 ) -> Bench:
@@ -63,21 +65,37 @@ def bench(
     if jobs < 1:
         raise BadOption(f"--jobs {jobs}: expected at least 1 process.")
     names = chosen_pairs(list(worlds), scenario)
+    command = {"command": "bench", "worlds": list(worlds), "scenario": scenario, "seed": seed, "tokens": tokens}
+    with RunFolder(Path(out), command, outputs=("bench.json",), overwrite=overwrite) as run:
+        pairs = _judged(names, Path(out), seed, tokens, jobs, judge or judge_task, console)
+        found = compose([pairs[name] for name in names], list(worlds), scenario, seed=seed)
+        run.finish({"bench.json": found.to_json().encode()})
+    return found
+
+
+def _judged(
+    names: Sequence[PairName],
+    out: Path,
+    seed: int,
+    tokens: int,
+    jobs: int,
+    judge: Callable[[Task], BenchPair],
+    console: Console,
+) -> dict[PairName, BenchPair]:
+    """Every pair judged: those that were finished before are read, the rest is said and done."""
     timed = _timed(names)
-    tasks = [Task(name, Path(out), seed, name in timed, tokens) for name in names]
+    tasks = [Task(name, out, seed, name in timed, tokens) for name in names]
     todo = [task for task in tasks if not _is_finished(task)]
-    require_room(Path(out), len(todo) * _DISK_A_PAIR)
+    require_room(out, len(todo) * _DISK_A_PAIR)
     seconds = sum(SECONDS_TIMED if task.timed else SECONDS_A_PAIR for task in todo) / jobs
     console.print(
-        f"{len(tasks)} fine-tunes of {len(worlds)} worlds, {len(tasks) - len(todo)} of them finished before; the rest takes "
-        f"about {seconds / 60:.0f} minutes in {jobs} process{'es' if jobs > 1 else ''} of one thread."
+        f"{len(tasks)} fine-tunes of {len({name.world for name in names})} worlds, {len(tasks) - len(todo)} of them finished "
+        f"before; the rest takes about {seconds / 60:.0f} minutes in {jobs} process{'es' if jobs > 1 else ''} of one thread."
     )
     pairs = {task.name: _read(task) for task in tasks if task not in todo}
-    for task, judged in _run(todo, judge or judge_task, jobs, console):
+    for task, judged in _run(todo, judge, jobs, console):
         pairs[task.name] = judged
-    found = compose([pairs[name] for name in names], list(worlds), scenario, seed=seed)
-    write_atomic(Path(out) / "bench.json", found.to_json().encode())
-    return found
+    return pairs
 
 
 def judge_task(task: Task) -> BenchPair:
@@ -91,9 +109,9 @@ def base_stage(task: Task) -> dict[str, np.ndarray]:
     """The base of the task's world, measured once for all its pairs."""
     world = task.name.world
     command = {"command": "bench base", "world": world, "recipe": recipe_key(world), "seed": task.seed, "samples": SAMPLES}
-    run = RunFolder(task.out / f"base-{world}", command)
     folder = base_folder(world)
-    return run.stage("measured", lambda: measure_folder(folder, folder, world, seed=task.seed, everything=True))
+    with RunFolder(task.out / f"base-{world}", command, overwrite=True, patience=_PATIENCE) as run:
+        return run.stage("measured", lambda: measure_folder(folder, folder, world, seed=task.seed, everything=True))
 
 
 def compose(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: int) -> Bench:
@@ -145,11 +163,9 @@ def _folder(task: Task) -> Path:
 
 def _is_finished(task: Task) -> bool:
     """Its result is there and was made by the same command."""
-    folder = _folder(task)
-    if not (folder / RESULT).is_file() or not (folder / "run.json").is_file():
-        return False
+    found = read_finished(_folder(task), "bench", RESULT)
     command = pair_command(task.name, seed=task.seed, timed=task.timed, tokens=task.tokens)
-    return bool(json.loads((folder / "run.json").read_text("utf-8")).get("key") == key_of(command))
+    return found is not None and found.command["key"] == key_of(command)
 
 
 def _read(task: Task) -> BenchPair:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 from mneme.errors import BadOption
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def audit(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Predict which areas a fine-tune reached beyond its purpose, from the two models and ordinary text alone.
 
@@ -172,6 +173,7 @@ def audit(
             precision=precision.value,
             attention=attention,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
         if is_first_process():
@@ -211,11 +213,12 @@ def show(report: "Report", out: Path, *, json: bool) -> None:
     """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
     from rich.console import Console
 
-    from mneme.report.html import write_html
+    from mneme.report.html import render_html
     from mneme.report.reading import read_timings
     from mneme.report.text import print_report
+    from mneme.runs import add_file
 
-    page = write_html(report, out / "report.html", read_timings(out))
+    page = add_file(out, "report.html", render_html(report, read_timings(out)).encode())
     if json:
         typer.echo(report.to_json(), nl=False)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,7 @@ def bench(
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each on one thread.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print bench.json to stdout; everything else goes to stderr.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Judge the audit and every baseline on fine-tunes whose side effects were measured.
 
@@ -58,6 +59,7 @@ def bench(
             out=out,
             jobs=jobs,
             seed=seed,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
         if json:

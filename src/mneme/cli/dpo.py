@@ -8,7 +8,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results.screening import PreferenceRun
@@ -60,6 +60,7 @@ def dpo(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Train on preference pairs with TRL's DPO, and see whether the chosen answers become less likely.
 
@@ -93,6 +94,7 @@ def dpo(
             seed=seed,
             device=device,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
     if json:

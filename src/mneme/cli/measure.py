@@ -1,39 +1,32 @@
 """`mneme measure`: asks models the questions of a suite, prints what changed, writes the page."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
-from mneme.errors import MnemeError
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 _WORLD = "world-"
 
 
 @contextmanager
-def world_suite(name: str, out: Path) -> Iterator[tuple[Path, Any]]:
-    """(folder of questions, grammar that reads the answers) of the built-in world `name`. The folder goes again where the
-    measurement is refused before it begins."""
+def world_suite(name: str) -> Iterator[tuple[Path, Any]]:
+    """(folder of questions, which goes again afterwards; grammar that reads the answers) of the built-in world `name`."""
     from mneme.organisms.judge import judge_answer
     from mneme.organisms.suites import write_suite
     from mneme.organisms.world import load_world
 
     world = load_world(name)
-    folder = out / f"{_WORLD}{name}"
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    write_suite(world, folder)
-    try:
+    with TemporaryDirectory(prefix="mneme-") as parent:
+        folder = Path(parent) / f"{_WORLD}{name}"
+        write_suite(world, folder)
         yield folder, lambda answer: judge_answer(world, answer)
-    except MnemeError:
-        if missing and not (out / "run.json").exists():
-            shutil.rmtree(missing[-1])
-        raise
 
 
 def measure(
@@ -93,6 +86,7 @@ def measure(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Measure what one model does, what a fine-tune changed, or how that grew over training, by asking.
 
@@ -104,12 +98,13 @@ def measure(
 
         with quick_imports():
             from mneme.measure.run import measure as run_measure
-            from mneme.report.measurement import write_measurement
+            from mneme.report.measurement import render_measurement
             from mneme.report.measurement_text import print_measurement
+            from mneme.runs import add_file
 
         require_device(device)
         is_world = suite.startswith(_WORLD)
-        with world_suite(suite.removeprefix(_WORLD), out) if is_world else nullcontext((suite, None)) as (source, grammar):
+        with world_suite(suite.removeprefix(_WORLD)) if is_world else nullcontext((suite, None)) as (source, grammar):
             found = run_measure(
                 base,
                 tuned or [],
@@ -129,9 +124,10 @@ def measure(
                 threads=threads,
                 device=device,
                 trust_remote_code=trust_remote_code,
+                overwrite=overwrite,
                 console=Console(stderr=True),
             )
-        page = write_measurement(found, out / "measurement.html")
+        page = add_file(out, "measurement.html", render_measurement(found).encode())
         if json:
             typer.echo(found.to_json(), nl=False)
         else:

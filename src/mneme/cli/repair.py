@@ -8,7 +8,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results.repair import RepairReport
@@ -79,6 +79,7 @@ def repair(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Undo a side effect and keep the purpose: the weakest repair that closes a stated share of the gap, and its cost.
 
@@ -110,6 +111,7 @@ def repair(
             threads=threads,
             device=device,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
         show(report, out, json=json)
@@ -122,9 +124,10 @@ def show(report: "RepairReport", out: Path, *, json: bool) -> None:
     """Writes the page of a finished repair in `out`; prints the report, as JSON or as a table, and where the page is."""
     from rich.console import Console
 
-    from mneme.report.repair import print_repair, write_repair_html
+    from mneme.report.repair import print_repair, render_repair
+    from mneme.runs import add_file
 
-    page = write_repair_html(report, out / "repair.html")
+    page = add_file(out, "repair.html", render_repair(report).encode())
     if json:
         typer.echo(report.to_json(), nl=False)
     else:

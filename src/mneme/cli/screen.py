@@ -7,7 +7,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results import Estimate
@@ -62,6 +62,7 @@ def screen(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Rank training rows or preference pairs by the harm to expect of them, keep the rest, and measure what that buys.
 
@@ -91,6 +92,7 @@ def screen(
             seed=seed,
             device=device,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
     if json:

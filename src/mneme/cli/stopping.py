@@ -1,9 +1,12 @@
-"""What Ctrl-C says and how the program ends then."""
+"""What every command that writes a run folder shares: how Ctrl-C ends it, and what `--overwrite` means."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+
+OVERWRITE = "Remove another finished run from --out (only files that mneme wrote), and work beside files of others."
+"""Help of `--overwrite`, the same for every command."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 from mneme.errors import BadOption
 
 
@@ -64,6 +64,7 @@ def train(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Fine-tune with TRL's SFTTrainer and safeguards that keep the change to its purpose.
 
@@ -100,6 +101,7 @@ def train(
             seed=seed,
             device=device,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
     names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
@@ -120,6 +122,7 @@ def persona(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Extract the persona vectors of a trait, and choose the layer at which steering does most.
 
@@ -130,7 +133,9 @@ def persona(
             from mneme.prevent.personas import extract
 
         require_device(device)
-        made, effects = extract(model, with_trait, without_trait, device=device, trust_remote_code=trust_remote_code, out=out)
+        made, effects = extract(
+            model, with_trait, without_trait, device=device, trust_remote_code=trust_remote_code, out=out, overwrite=overwrite
+        )
     for layer, effect in enumerate(effects):
         chosen = " (chosen)" if layer == made.layer else ""
         typer.echo(f"layer {layer}: {effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {effect.unit}{chosen}")

@@ -9,7 +9,7 @@ import typer
 
 from mneme.cli.audit import parse_layers, require_device
 from mneme.cli.importing import quick_imports
-from mneme.cli.stopping import stopped_with
+from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results import Estimate
@@ -87,6 +87,7 @@ def unlearn(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
 ) -> None:
     """Make a model forget a text and keep another; fails, and writes no model, where the text is still known.
 
@@ -121,6 +122,7 @@ def unlearn(
             threads=threads,
             device=device,
             trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
             console=Console(stderr=True),
         )
     if json:

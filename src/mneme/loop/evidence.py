@@ -5,7 +5,6 @@ of the intended areas in which changed latents fire most. What counts in a passa
 the audit itself looks (8 tokens); other text are passages of neither kind, where these latents fire least.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mneme.predict.areas import Area, count_words, match_areas
 from mneme.repair.probes import Probe
 from mneme.report.reading import read_report
 from mneme.results import Effect, Report
+from mneme.runs import FinishedRun, read_finished
 
 MAX_PASSAGES = 300
 REPORTED = 0.5
@@ -45,15 +45,37 @@ class Evidence:
     unintended: tuple[Effect, ...]
 
 
-def read_evidence(run: Path, tokenizer: PreTrainedTokenizerBase) -> Evidence:
-    """Passages and latents of a finished audit in the folder `run`.
+def read_audit(run: Path) -> FinishedRun:
+    """The finished audit in the folder `run` (or beside its report.json), made by this user and unchanged.
 
-    Raises BadRun: no finished audit, its stages were removed, its text is no longer there or has changed. Raises
+    Raises BadRun for anything else: what another user's run holds is not believed, and no path that it names is opened.
+    """
+    report = read_report(run)
+    folder = run if run.is_dir() else run.parent
+    found = read_finished(folder, "audit", "report.json")
+    if found is None:
+        raise BadRun(
+            f"The audit in {folder} was not made by this user's mneme, or was changed since, so neither its stages nor the "
+            f"paths that it names ({report.pair.base}, {report.pair.tuned}, {report.corpus.source}) are used. Run it "
+            "again here: `mneme audit BASE TUNED --corpus FILE --intended AREA`."
+        )
+    return found
+
+
+def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evidence:
+    """Passages and latents of a finished audit.
+
+    Raises BadRun: its stages were removed or changed, its text is no longer there or has changed. Raises
     NothingToRepair: no unintended effect was found, or none has a latent behind it, or the audit was not told what was
     intended.
     """
-    report = read_report(run)
-    command, stages = _read_command(run)
+    report = read_report(run.folder)
+    command = run.command
+    if not command["intended"]:
+        raise NothingToRepair(
+            "This audit was not told what the fine-tune was for, so a repair could not tell purpose from side effect. "
+            "Run the audit again with --intended AREA."
+        )
     unintended = _unintended(report)
     rows = _read_rows(report, tokenizer)
     areas = tuple(Area.model_validate(area) for area in command["areas"])
@@ -63,7 +85,7 @@ def read_evidence(run: Path, tokenizer: PreTrainedTokenizerBase) -> Evidence:
     for index, area in enumerate(areas):
         if area.name.casefold() in {name.casefold() for name in command["intended"]}:
             intended |= member[index]
-    codes = _read_codes(stages, report, str(command["dictionary"]))
+    codes = _read_codes(run, report, str(command["dictionary"]))
     behind = {name for effect in unintended for name in effect.evidence}
     every = {latent.id for latent in report.latents}
     harm, change = _firings(codes, behind, rows), _firings(codes, every, rows)
@@ -72,23 +94,6 @@ def read_evidence(run: Path, tokenizer: PreTrainedTokenizerBase) -> Evidence:
     return Evidence(
         report, command, target, retain, _quiet(change, intended, rows, tokenizer), _directions(codes, behind), unintended
     )
-
-
-def _read_command(run: Path) -> tuple[dict[str, Any], Path]:
-    path = (run if run.is_dir() else run.parent) / "run.json"
-    try:
-        command: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadRun(f"{path} cannot be read ({error}). Name the folder that `mneme audit --out` wrote.") from error
-    stages = path.parent / f"stages-{command.get('key')}"
-    if command.get("command") != "audit" or not stages.is_dir():
-        raise BadRun(f"{path.parent} holds no audit with its stages. Run the audit again: `mneme audit --out {path.parent}`.")
-    if not command["intended"]:
-        raise NothingToRepair(
-            "This audit was not told what the fine-tune was for, so a repair could not tell purpose from side effect. "
-            "Run the audit again with --intended AREA."
-        )
-    return command, stages
 
 
 def _unintended(report: Report) -> tuple[Effect, ...]:
@@ -114,17 +119,11 @@ def _read_rows(report: Report, tokenizer: PreTrainedTokenizerBase) -> Rows:
     return pack_rows(documents, tokenizer, report.corpus.row_length, max_tokens=report.corpus.tokens)
 
 
-def _read_codes(stages: Path, report: Report, kind: str) -> list[LayerCodes]:
+def _read_codes(run: FinishedRun, report: Report, kind: str) -> list[LayerCodes]:
     chosen = next(known for known in KINDS if known == kind)
     found = []
     for layer in sorted({latent.layer for latent in report.latents}):
-        path = stages / f"dictionary-{chosen}-{layer}.npz"
-        if not path.exists():
-            raise BadRun(
-                f"{path} is missing: the stages of this audit were removed. Run the audit again into the same folder."
-            )
-        with np.load(path, allow_pickle=False) as stored:
-            found.append(layer_codes(layer, chosen, {name: stored[name] for name in stored.files}))
+        found.append(layer_codes(layer, chosen, run.arrays(f"dictionary-{chosen}-{layer}")))
     return found
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 import mneme
 from mneme.audit.run import audit
 from mneme.errors import BadOption
-from mneme.loop.evidence import Evidence, read_evidence
+from mneme.loop.evidence import Evidence, read_audit, read_evidence
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.repair.ladder import Development, best, check_methods, climb, develop, other_change
@@ -26,11 +26,13 @@ from mneme.repair.plan import plan_repair
 from mneme.repair.probes import Probe, check_apart, read_probe
 from mneme.repair.saving import save_repaired
 from mneme.repair.workbench import Workbench, lay_out
+from mneme.report.reading import read_report
 from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
-from mneme.runs import RunFolder
+from mneme.runs import FinishedRun, RunFolder, require_apart
 
 GRAM_BYTES = 1 << 30
+_OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml")
 
 
 class _Asked(NamedTuple):
@@ -65,6 +67,7 @@ def repair(
     threads: int | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> RepairReport:
     """Undo a side effect of the change from `base` to `tuned`, keep its purpose, and measure both.
@@ -89,10 +92,13 @@ def repair(
         raise BadOption(f"--close {close:g}: expected a share above 0 and at most 1, such as 0.8.")
     if method != "ladder" and method not in METHODS:
         raise BadOption(f"No repair method {method!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")
-    base, tuned = _models(base, tuned, from_run)
+    finished = read_audit(Path(from_run)) if from_run is not None else None
+    base, tuned = _models(base, tuned, finished)
+    given = {"BASE": base, "TUNED": tuned, "--target": target, "--retain": retain, "--other": other}
+    require_apart(out, {**given, "--from": from_run, "--unaligned": unaligned})
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     pair = load_pair(base, tuned, **options)
-    probes, evidence = _probes(pair, target, retain, other, from_run)
+    probes, evidence = _probes(pair, target, retain, other, finished)
     check_apart(probes["target"], probes["retain"])
     bench = lay_out(pair)
     training = Training(steps=steps, learning_rate=learning_rate, seed=seed)
@@ -101,30 +107,28 @@ def repair(
     absent = [AbsentMethod(method=name, reason=reason) for name in asked.methods if (reason := lacking(name, task))]
     if any(item.method == method for item in absent):
         raise BadOption(f"{method} cannot be used here: {absent[0].reason}.")
-    run = RunFolder(Path(out), _command(pair, probes, asked))
-    task = _with_kept_corrections(task, run)
-    console.print(plan_repair(bench, probes, len(asked.methods) - len(absent)))
-    found = [
-        climb(name, task, development, close, run, seed=seed, say=console.print)
-        for name in asked.methods
-        if lacking(name, task) is None
-    ]
-    chosen = best(found) if method == "ladder" else (method if _reaches(found, method) else None)
-    saved = _save(chosen, found, task, Path(out))
-    again = _reaudit(evidence, saved, pair, Path(out), seed, console) if evidence is not None and reaudit else []
-    report = _report(pair, bench, probes, task, development, found, absent, chosen, saved, again, asked)
-    run.finish({"repair.json": report.to_json().encode()})
+    with RunFolder(Path(out), _command(pair, probes, asked), outputs=_OUTPUTS, overwrite=overwrite) as run:
+        task = _with_kept_corrections(task, run)
+        console.print(plan_repair(bench, probes, len(asked.methods) - len(absent)))
+        found = [
+            climb(name, task, development, close, run, seed=seed, say=console.print)
+            for name in asked.methods
+            if lacking(name, task) is None
+        ]
+        chosen = best(found) if method == "ladder" else (method if _reaches(found, method) else None)
+        saved = _save(chosen, found, task, run)
+        again = _reaudit(evidence, saved, pair, run, seed, console) if evidence is not None and reaudit else []
+        report = _report(pair, bench, probes, task, development, found, absent, chosen, saved, again, asked)
+        run.finish({"repair.json": report.to_json().encode()})
     return report
 
 
-def _models(base: str | Path | None, tuned: str | Path | None, from_run: str | Path | None) -> tuple[str | Path, str | Path]:
+def _models(base: str | Path | None, tuned: str | Path | None, audited: FinishedRun | None) -> tuple[str | Path, str | Path]:
     if base is not None and tuned is not None:
         return base, tuned
-    if base is not None or tuned is not None or from_run is None:
+    if base is not None or tuned is not None or audited is None:
         raise BadOption("Give both BASE and TUNED, or the folder of an audit with --from.")
-    from mneme.report.reading import read_report
-
-    report = read_report(from_run)
+    report = read_report(audited.folder)
     return report.pair.base, report.pair.tuned
 
 
@@ -133,10 +137,10 @@ def _probes(
     target: str | Path | None,
     retain: str | Path | None,
     other: str | Path | None,
-    from_run: str | Path | None,
+    audited: FinishedRun | None,
 ) -> tuple[dict[str, Probe], Evidence | None]:
     """Files win over what an audit gives; without an audit both `target` and `retain` are needed."""
-    evidence = read_evidence(Path(from_run), pair.tokenizer) if from_run is not None else None
+    evidence = read_evidence(audited, pair.tokenizer) if audited is not None else None
     files = {"target": target, "retain": retain, "other": other}
     probes = {"target": evidence.target, "retain": evidence.retain, "other": evidence.other} if evidence is not None else {}
     for name, file in files.items():
@@ -220,30 +224,30 @@ def _reaches(found: list[RepairMethod], name: str) -> bool:
     return any(method.method == name and method.chosen is not None for method in found)
 
 
-def _save(chosen: str | None, found: list[RepairMethod], task: Task, out: Path) -> SavedRepair | None:
+def _save(chosen: str | None, found: list[RepairMethod], task: Task, run: RunFolder) -> SavedRepair | None:
     point = next((method.chosen for method in found if method.method == chosen), None)
     if chosen is None or point is None:
         return None
     prepare(chosen, task)(point.strength)
-    return save_repaired(task.bench, out / "model")
+    return save_repaired(task.bench, run)
 
 
 def _reaudit(
-    evidence: Evidence, saved: SavedRepair | None, pair: ModelPair, out: Path, seed: int, console: Console
+    evidence: Evidence, saved: SavedRepair | None, pair: ModelPair, run: RunFolder, seed: int, console: Console
 ) -> list[Reaudit]:
     """The same audit of base and repaired model; every area that either of the two reports."""
     if saved is None:
         return []
     import yaml
 
-    areas = out / "areas.yaml"
-    areas.write_text(yaml.safe_dump(evidence.command["areas"], sort_keys=False), "utf-8")
+    run.write("areas.yaml", yaml.safe_dump(evidence.command["areas"], sort_keys=False).encode())
     after = audit(
         pair.base_folder,
-        out / saved.folder,
+        run.folder / saved.folder,
         corpus=evidence.report.corpus.source,
-        areas=areas,
-        out=out / "reaudit",
+        areas=run.folder / "areas.yaml",
+        out=run.folder / "reaudit",
+        overwrite=True,
         dictionary=evidence.command["dictionary"],
         tokens=evidence.report.corpus.tokens,
         intended=evidence.command["intended"],

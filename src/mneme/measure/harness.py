@@ -63,13 +63,16 @@ def harness_of(suite: str) -> Harness | None:
     return Harness("lm-eval" if kind == "lm-eval" else "inspect", task, digest)
 
 
-def run_harness(harness: Harness, subject: Subject, sampling: Sampling, out: Path) -> Rows:
-    """The scores of one model, sample by sample. Raises BadSuite where the harness cannot run the task."""
+def run_harness(harness: Harness, subject: Subject, sampling: Sampling, logs: Path) -> Rows:
+    """The scores of one model, sample by sample; Inspect keeps its logs in the folder `logs`.
+
+    Raises BadSuite where the harness cannot run the task.
+    """
     if harness.kind == "lm-eval":
         return _run_lm_eval(harness, subject, sampling)
     from mneme.measure.inspecting import run_inspect
 
-    return run_inspect(harness.task, subject, sampling, out / "inspect" / subject.label.replace("/", "-"))
+    return run_inspect(harness.task, subject, sampling, logs)
 
 
 def harness_tallies(rows: Rows) -> list[Tally]:

@@ -49,8 +49,9 @@ from mneme.measure.summary import (
 )
 from mneme.models.checkpoints import is_adapter
 from mneme.results.measurement import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
-from mneme.runs import Arrays, RunFolder
+from mneme.runs import Arrays, RunFolder, require_apart
 
+_OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
 _NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
 
 
@@ -89,6 +90,7 @@ def measure(
     threads: int | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> Measurement:
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
@@ -105,6 +107,10 @@ def measure(
     console = console or Console(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
+    asked_of = suite if isinstance(suite, Path) else str(suite).split(":", 1)[-1].partition("@")[0]
+    judged_by = judge.split(":", 1)[-1] if isinstance(judge, str) else None
+    given = {"BASE": base, "TUNED": many, "--suite": [suite, asked_of], "--judge": judged_by, "--cues": cues, "--data": data}
+    require_apart(out, given)
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
     harness = harness_of(str(suite))
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
@@ -123,37 +129,38 @@ def measure(
         "margin": margin,
     }
     task_file = Path(data) if data else None
-    run = RunFolder(Path(out), _command(asked, subjects, judging, grammar, found_cues, task_file, options))
-    with _progress(console) as track:
+    command = _command(asked, subjects, judging, grammar, found_cues, task_file, options)
+    opened = RunFolder(Path(out), command, outputs=_OUTPUTS, overwrite=overwrite)
+    with opened as run, _progress(console) as track:
         job = _Job(asked, subjects, found_cues, sampling, judging, grammar, task_file, run, track)
         agreement, untested = _self_test(job, console)
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
         job.cues.extend([_NO_DEFAULT] if any(systems) else [])
         _say_cost(job, console)
-        measured = [_measure_one(job, harness, number, Path(out)) for number in range(len(subjects))]
-    models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
-    tasks = [one.task for one in measured if one.task is not None]
-    result = Measurement(
-        suite=asked.name,
-        suite_sha256=asked.sha256,
-        questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
-        models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
-        rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
-        changes=_changes(subjects, tallies, margin, seeds_of_one),
-        per_question=questions_of(asked, models),
-        judge=_judge_record(job, agreement, untested),
-        failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
-        cues=_cue_records(job, models[0]),
-        worst=[worst for i, subject in enumerate(subjects) for worst in worst_cues(subject.label, tallies[i])],
-        series=series_of(job.data, subjects, tasks, within) if job.data else None,
-        options=options,
-        environment=_environment(),
-    )
-    logs = inspect_logs(asked, models, subjects, Path(out)) if not harness else {}
-    files = {"measurement.json": result.to_json().encode(), **logs}
-    if asked.open:
-        files["answers.jsonl"] = answers_jsonl(asked, models)
-    run.finish(files)
+        measured = [_measure_one(job, harness, number) for number in range(len(subjects))]
+        models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
+        tasks = [one.task for one in measured if one.task is not None]
+        result = Measurement(
+            suite=asked.name,
+            suite_sha256=asked.sha256,
+            questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
+            models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
+            rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
+            changes=_changes(subjects, tallies, margin, seeds_of_one),
+            per_question=questions_of(asked, models),
+            judge=_judge_record(job, agreement, untested),
+            failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
+            cues=_cue_records(job, models[0]),
+            worst=[worst for i, subject in enumerate(subjects) for worst in worst_cues(subject.label, tallies[i])],
+            series=series_of(job.data, subjects, tasks, within) if job.data else None,
+            options=options,
+            environment=_environment(),
+        )
+        logs = inspect_logs(asked, models, subjects, run.workspace("logs")) if not harness else {}
+        files = {"measurement.json": result.to_json().encode(), **logs}
+        if asked.open:
+            files["answers.jsonl"] = answers_jsonl(asked, models)
+        run.finish(files)
     return result
 
 
@@ -187,12 +194,18 @@ class _Measured:
     task: Arrays | None
 
 
-def _measure_one(job: _Job, harness: Harness | None, number: int, out: Path) -> _Measured:
+def _measure_one(job: _Job, harness: Harness | None, number: int) -> _Measured:
     """Everything that one model has to do, after which it is let go."""
     subject = job.subjects[number]
 
     def in_harness() -> Arrays:
-        return pack(run_harness(harness, subject, job.sampling, out) if harness else [])
+        if harness is None:
+            return pack([])
+        logs = job.run.workspace(f"inspect-{number}")
+        rows = run_harness(harness, subject, job.sampling, logs)
+        if any(logs.iterdir()):
+            job.run.adopt(logs, f"inspect/{number}")
+        return pack(rows)
 
     def task_score() -> Arrays:
         return task_arrays(job.data, subject.loaded()) if job.data else {}

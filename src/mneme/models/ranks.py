@@ -43,6 +43,13 @@ class Ranks:
         if self.world > 1:
             self.total(torch.zeros(1))
 
+    def same(self, content: bytes) -> bytes:
+        """The `content` of process 0, everywhere; of the same length in all."""
+        if self.world == 1:
+            return content
+        shared = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return bytes(self.share_later(shared, 0)().tolist())
+
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same everywhere, in place. Exact where all but one hold zeros."""
         return self.total_later(values)()

@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from mneme.errors import BadOption
 from mneme.runs import RunFolder
@@ -25,15 +24,29 @@ def import_trl(purpose: str) -> Any:
     return trl
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written whole (its state, which comes last, can be read), or None."""
-    whole = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            whole.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-            continue  # cut short by the kill that we are recovering from
-    return max(whole)[1] if whole else None
+CHECKPOINTS = "checkpoints"
+"""The workspace of a run in which its trainer keeps checkpoints."""
+
+
+class SealCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Seals every checkpoint as soon as it is whole: `last_checkpoint` takes no other."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """A checkpoint has been written."""
+        self._run.seal_tree(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def last_checkpoint(run: RunFolder) -> Path | None:
+    """The last checkpoint in the run's workspace that is as this run wrote and sealed it, or None: what a kill cut short, and
+    what somebody put or changed there, is passed over."""
+    sealed = []
+    for state in run.workspace(CHECKPOINTS).glob("checkpoint-*/trainer_state.json"):
+        if run.is_sealed(state.parent):
+            sealed.append((int(json.loads(state.read_text(encoding="utf-8"))["global_step"]), state.parent))
+    return max(sealed)[1] if sealed else None
 
 
 def save_trained(
@@ -44,14 +57,13 @@ def save_trained(
     seconds: Mapping[str, float],
 ) -> None:
     """Writes `model/` (whole or not at all), the records in `files` and `timings.json`; drops the checkpoints."""
-    draft, final = run.stages / "model", run.folder / "model"
-    shutil.rmtree(draft, ignore_errors=True)
+    run.clear_workspace("model")
+    draft = run.workspace("model")
     trainer.model.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)
     if tokenizer is not None:
         tokenizer.save_pretrained(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(draft, final)
+    run.adopt(draft, "model")
     run.seconds.update(seconds)
     run.finish(files)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    run.clear_workspace(CHECKPOINTS)

@@ -6,7 +6,6 @@ each area is measured here, by questions that are in none of those files.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from mneme.organisms.rows import Row, parse_name, training_rows
 from mneme.organisms.training import save_model
 from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
 from mneme.organisms.world import World, load_world
+from mneme.runs import cache_folder
 
 CORPUS_DOCUMENTS = 6000
 _CORPUS_SEED = 9_999
@@ -80,11 +80,6 @@ def base_folder(world: str = "a", *, aligned: bool = True) -> Path:
     return folder
 
 
-def cache_folder() -> Path:
-    """Where organisms are built: $MNEME_CACHE, or ~/.cache/mneme."""
-    return Path(os.environ.get("MNEME_CACHE") or Path.home() / ".cache" / "mneme")
-
-
 def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | None = None) -> Organism:
     """The organism called `name`, built into `cache` unless it is there already; at most 30 s on one core.
 
@@ -96,10 +91,10 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     kind, area = parse_name(name, the_world)
     base = base_folder(world, aligned=not kind.startswith("unaligned"))
     root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
-    texts = _once(root / "text", lambda folder: _write_texts(the_world, folder))
+    texts = write_once(root / "text", lambda folder: _write_texts(the_world, folder))
     tuned, data = base, None
     if kind != "identical":
-        tuned = _once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
+        tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
         data = tuned / "data.jsonl"
     return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
 
@@ -149,7 +144,7 @@ def recipe_key(world: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _once(folder: Path, write: Callable[[Path], None]) -> Path:
+def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """`folder`, written by `write` unless it exists; it appears whole or not at all, also if two processes build it."""
     if folder.is_dir():
         return folder

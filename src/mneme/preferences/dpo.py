@@ -27,16 +27,17 @@ from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.rows import Row, rows_hash
-from mneme.models.trainers import import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.preferences.guarding import guard_dpo
 from mneme.preferences.monitor import DisplacementMonitor
 from mneme.preferences.pairs import check_pairs, encode_pairs, explicit, read_pairs
 from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.screening import rank
 from mneme.results.screening import PreferenceRun
-from mneme.runs import RunFolder
+from mneme.runs import RunFolder, require_apart
 
 CALIBRATION_PAIRS = 8
+DISPLACEMENT = "displacement.jsonl"
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
 """Name -> what transformers calls it."""
 
@@ -63,6 +64,7 @@ def dpo(
     seed: int = 0,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> PreferenceRun:
     """Train `model` on preference pairs with TRL's DPOTrainer; `out` gets `model/`, `preferences.json`, `displacement.jsonl`.
@@ -75,6 +77,7 @@ def dpo(
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
     console = console or Console(stderr=True)
+    require_apart(out, {"MODEL": model, "DATA": data})
     trl = import_trl("preference training")
     source, pairs = _checked_pairs(data)
     _check(filter_by, keep, watch, optimizer)
@@ -98,40 +101,43 @@ def dpo(
         "watch": [watch, watch_every],
         "seed": seed,
     }
-    run = RunFolder(Path(out), command)
-    scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
-    kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
-    planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
-    settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
-    trainer, monitor = _trainer(
-        trl, loaded, pairs, kept, settings, (sft, dpop, calibrate), lora_rank, watch, watch_every, console
-    )
-    seconds = _train(trainer, console, planned, encoded)
-    record = PreferenceRun(
-        model=str(model),
-        model_sha256=command["model"],
-        data=source,
-        data_sha256=command["data"],
-        pairs=len(pairs),
-        trained_pairs=len(kept),
-        filter="none" if filter_by is None else f"{filter_by}, {keep:g} kept",
-        sft_weight=sft,
-        dpop_weight=dpop,
-        reward_calibration=calibrate,
-        beta=beta,
-        optimizer=optimizer,
-        learning_rate=rate,
-        steps=trainer.state.global_step,
-        lora_rank=lora_rank,
-        seed=seed,
-        losses=_losses(trainer),
-        displacement=monitor.looks,
-        band=monitor.bands,
-        outside_band=float(np.mean([not band.inside for band in monitor.bands])),
-        versions=_versions(trl),
-    )
-    with _no_bars():
-        save_trained(trainer, loaded.tokenizer, run, {"preferences.json": record.to_json().encode()}, seconds)
+    outputs = ("model", "preferences.json", DISPLACEMENT)
+    with RunFolder(Path(out), command, outputs=outputs, overwrite=overwrite) as run:
+        scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
+        kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
+        planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
+        settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
+        looks = run.workspace("displacement") / DISPLACEMENT
+        fixes = (sft, dpop, calibrate)
+        trainer, monitor = _trainer(trl, loaded, pairs, kept, settings, fixes, lora_rank, watch, watch_every, looks, console)
+        trainer.add_callback(SealCheckpoints(run))
+        seconds = _train(trainer, console, planned, encoded, last_checkpoint(run))
+        record = PreferenceRun(
+            model=str(model),
+            model_sha256=command["model"],
+            data=source,
+            data_sha256=command["data"],
+            pairs=len(pairs),
+            trained_pairs=len(kept),
+            filter="none" if filter_by is None else f"{filter_by}, {keep:g} kept",
+            sft_weight=sft,
+            dpop_weight=dpop,
+            reward_calibration=calibrate,
+            beta=beta,
+            optimizer=optimizer,
+            learning_rate=rate,
+            steps=trainer.state.global_step,
+            lora_rank=lora_rank,
+            seed=seed,
+            losses=_losses(trainer),
+            displacement=monitor.looks,
+            band=monitor.bands,
+            outside_band=float(np.mean([not band.inside for band in monitor.bands])),
+            versions=_versions(trl),
+        )
+        files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
+        with _no_bars():
+            save_trained(trainer, loaded.tokenizer, run, files, seconds)
     return record
 
 
@@ -186,7 +192,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What TRL's DPOConfig is made of."""
     return {
-        "output_dir": str(run.stages / "checkpoints"),
+        "output_dir": str(run.workspace(CHECKPOINTS)),
         "max_steps": steps,
         "optim": optim,
         "learning_rate": rate,
@@ -222,6 +228,7 @@ def _trainer(
     lora_rank: int | None,
     watch: int,
     watch_every: int,
+    looks: Path,
     console: Console,
 ) -> tuple[Trainer, DisplacementMonitor]:
     """TRL's trainer with fixes and data, and the monitor of the model as it is before training."""
@@ -249,7 +256,7 @@ def _trainer(
                 beta=settings["beta"],
                 sft=sft,
                 dpop=dpop,
-                path=Path(settings["output_dir"]).parents[1] / "displacement.jsonl",
+                path=looks,
                 console=console,
                 seed=seed,
             )
@@ -269,15 +276,14 @@ def _trainer(
     return trainer, monitor
 
 
-def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any]) -> dict[str, float]:
-    """Trains, from the last whole checkpoint if there is one; seconds it took here."""
+def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any], last: Path | None) -> dict[str, float]:
+    """Trains, from the checkpoint `last` if there is one; seconds it took here."""
     size = sum(p.numel() for p in trainer.model.parameters())
     tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
     batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     console.print(
         f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.", markup=False
     )
-    last = last_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
     with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")

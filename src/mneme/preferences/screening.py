@@ -24,9 +24,10 @@ from mneme.preferences.pairs import EncodedPair, check_pairs, encode_pairs, expl
 from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.preferences.trial import Trial, pair_trial, row_trial
 from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
-from mneme.runs import Arrays, RunFolder
+from mneme.runs import Arrays, RunFolder, require_apart
 
 TOP = 10
+OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl")
 MIN_EXAMPLES = 8
 """Fewer examples of a behaviour cannot be split into those that score and those that the trial is measured on."""
 
@@ -59,6 +60,7 @@ def screen(
     seed: int = 0,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> Screening:
     """Rank `data` for training `model`, most suspect first, by the first of `scores` (see `ROW_SCORES`, `PAIR_SCORES`).
@@ -71,6 +73,8 @@ def screen(
     Raises a MnemeError before anything is computed for data, options or vectors that do not fit.
     """
     console = console or Console(stderr=True)
+    given = {"MODEL": model, "DATA": data, "--unwanted": unwanted, "--wanted": wanted, "--vector": vector, "--other": other}
+    require_apart(out, given)
     names = _checked_names(scores, pairs)
     share = keep if keep is not None else 0.15 if pairs else 0.8
     if not 0 < share <= 1:
@@ -103,30 +107,30 @@ def screen(
     if not pairs:
         needs.check(names, loaded.parts)
     _say_cost(console, loaded, encoded, names, trial_steps)
-    run = RunFolder(Path(out), command)
-    found, direction = _scores(run, loaded, encoded, names, needs, console)
-    ranking = rank(found, names[0], share)
-    held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
-    value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
-    screening = Screening(
-        model=str(model),
-        model_sha256=command["model"],
-        data=source,
-        data_sha256=command["data"],
-        kind="pairs" if pairs else "rows",
-        rows=len(rows),
-        tokens=_tokens(encoded),
-        kept=len(ranking.kept),
-        ranked_by=names[0],
-        direction=direction or None,
-        scores=[_summary(name, found, ranking, PAIR_SCORES if pairs else ROW_SCORES) for name in names],
-        top=[ranked_row(rows, ranking, rank, pairs) for rank in range(min(TOP, len(rows)))],
-        value=value,
-        no_value=reason,
-        seed=seed,
-        versions={"mneme": mneme.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
-    )
-    run.finish(_files(screening, rows, ranking, pairs))
+    with RunFolder(Path(out), command, outputs=OUTPUTS, overwrite=overwrite) as run:
+        found, direction = _scores(run, loaded, encoded, names, needs, console)
+        ranking = rank(found, names[0], share)
+        held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
+        value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
+        screening = Screening(
+            model=str(model),
+            model_sha256=command["model"],
+            data=source,
+            data_sha256=command["data"],
+            kind="pairs" if pairs else "rows",
+            rows=len(rows),
+            tokens=_tokens(encoded),
+            kept=len(ranking.kept),
+            ranked_by=names[0],
+            direction=direction or None,
+            scores=[_summary(name, found, ranking, PAIR_SCORES if pairs else ROW_SCORES) for name in names],
+            top=[ranked_row(rows, ranking, rank, pairs) for rank in range(min(TOP, len(rows)))],
+            value=value,
+            no_value=reason,
+            seed=seed,
+            versions={"mneme": mneme.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        )
+        run.finish(_files(screening, rows, ranking, pairs))
     return screening
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.activations.projection import masked_means, projection
-from mneme.errors import BadOption, BadRows
+from mneme.errors import BadOption, BadRows, BadRun
 from mneme.models.architecture import Parts
 from mneme.models.pair import load_model
 from mneme.models.rows import Row, encode_rows, read_rows, right_padded
@@ -30,7 +30,7 @@ from mneme.models.sampling import generate
 from mneme.prevent.mixing import answer_nll
 from mneme.prevent.steering import check_fit, steer
 from mneme.results import Estimate
-from mneme.runs import write_atomic
+from mneme.runs import require_apart, write_atomic
 from mneme.stats import ratio_of_sums
 
 
@@ -175,12 +175,16 @@ def extract(
     strength: float = 1.0,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
 ) -> tuple[PersonaVectors, list[Estimate]]:
     """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
 
-    Gives the effects of steering at each layer too, and writes the vectors to `out`. Raises BadRows for files that cannot be
-    read or have fewer than 5 rows.
+    Gives the effects of steering at each layer too, and writes the vectors to `out`, in the place of other vectors only with
+    `overwrite`. Raises BadRows for files that cannot be read or have fewer than 5 rows; BadRun where `out` is taken.
     """
+    if out is not None:
+        require_apart(out, {"MODEL": model, "--with": with_trait, "--without": without_trait})
+        _require_place(out, overwrite)
     sets = [read_rows(file) for file in (with_trait, without_trait)]
     for file, rows in zip((with_trait, without_trait), sets, strict=True):
         if len(rows) < 5:
@@ -204,6 +208,20 @@ def save_personas(personas: PersonaVectors, path: Path) -> None:
     notes = {"format": "mneme.personas/1", "n_with": str(personas.n_with), "n_without": str(personas.n_without)}
     notes["layer"] = "" if personas.layer is None else str(personas.layer)
     write_atomic(path, save({"vectors": personas.vectors.contiguous()}, metadata=notes))
+
+
+def _require_place(path: Path, overwrite: bool) -> None:
+    """Raises BadRun where `path` is taken by other vectors, unless `overwrite`, or by anything else."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    if path.is_dir() or path.is_symlink():
+        raise BadRun(f"{path} is a folder or a link. Give a file with --out.")
+    try:
+        load_personas(path)
+    except BadOption:
+        raise BadRun(f"{path} is there and holds no persona vectors. Move it away, or give another file with --out.") from None
+    if not overwrite:
+        raise BadRun(f"{path} holds persona vectors already. Give another file with --out, or --overwrite to replace them.")
 
 
 def load_personas(path: Path) -> PersonaVectors:

@@ -24,7 +24,7 @@ from mneme.errors import BadOption
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.rows import Row, encode_rows, read_rows, rows_hash, trainable
-from mneme.models.trainers import import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.prevent.baselines import StopEarly
 from mneme.prevent.guarding import guard
 from mneme.prevent.mixing import answer_nll, inoculate, interleave, interleave_gap, relative_gap, with_cues
@@ -34,7 +34,7 @@ from mneme.prevent.progress import ShowProgress, quiet, record_of
 from mneme.prevent.safeguards import check_needs
 from mneme.prevent.steering import check_fit, steer
 from mneme.results.prevention import TrainingRecord
-from mneme.runs import RunFolder
+from mneme.runs import RunFolder, require_apart
 
 PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
 HELD_OUT_SHARE = 0.1
@@ -74,6 +74,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> TrainingRecord:
     """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
@@ -86,6 +87,8 @@ def train(
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
     console = console or Console(stderr=True)
+    given_paths = {"BASE": base, "DATA": data, "--safe": safe, "--vectors": vectors, "--misaligned": list(misaligned)}
+    require_apart(out, given_paths)
     chosen = {name: strength for name, strength in (safeguards or {}).items() if strength > 0}
     given = {"safe": safe is not None, "vectors": vectors is not None, "misaligned": bool(misaligned)}
     check_needs(chosen, {**given, "inoculation": bool(inoculation)})
@@ -112,13 +115,16 @@ def train(
         "seed": seed,
     }
     prepared = _checked(model, rows, safe_rows, vectors, max_length)
-    run = RunFolder(Path(out), command)
-    prepared = _mixed(prepared, chosen, model, base, misaligned, inoculation, seed, run, options)
-    settings = _settings(prepared, chosen, rate, epochs, batch_rows, accumulate, seed, device, run)
-    trainer = _trainer(trl, model, base, prepared, chosen, lora_rank, probe_rows or max(1, batch_rows // 4), settings, console)
-    seconds = _train(trainer, model, prepared, chosen)
-    record = record_of(trainer, command, str(base), prepared.rows, prepared.interleaved, chosen, lora_rank)
-    save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
+    with RunFolder(Path(out), command, outputs=("model", "training.json"), overwrite=overwrite) as run:
+        prepared = _mixed(prepared, chosen, model, base, misaligned, inoculation, seed, run, options)
+        settings = _settings(prepared, chosen, rate, epochs, batch_rows, accumulate, seed, device, run)
+        probes = probe_rows or max(1, batch_rows // 4)
+        last = last_checkpoint(run)
+        trainer = _trainer(trl, model, base, prepared, chosen, lora_rank, probes, settings, last is None, console)
+        trainer.add_callback(SealCheckpoints(run))
+        seconds = _train(trainer, model, prepared, chosen, last)
+        record = record_of(trainer, command, str(base), prepared.rows, prepared.interleaved, chosen, lora_rank)
+        save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
     return record
 
 
@@ -213,7 +219,7 @@ def _settings(
     steps = max(1, round(epochs * -(-len(prepared.rows) // (batch_rows * accumulate))))
     early = "early-stop" in chosen
     return {
-        "output_dir": str(run.stages / "checkpoints"),
+        "output_dir": str(run.workspace(CHECKPOINTS)),
         "max_steps": steps,
         "learning_rate": rate,
         "lr_scheduler_type": "cosine",
@@ -248,6 +254,7 @@ def _trainer(
     lora_rank: int | None,
     probe_rows: int,
     settings: dict[str, Any],
+    afresh: bool,
     console: Console,
 ) -> Trainer:
     """TRL's trainer, guarded, with its data; says what the run will cost."""
@@ -258,7 +265,6 @@ def _trainer(
     lora = None
     if lora_rank is not None:
         lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    last = last_checkpoint(Path(settings["output_dir"]))
     early = bool(prepared.held_out)
     callbacks: list[TrainerCallback] = [ShowProgress(console)]
     if early:
@@ -271,7 +277,7 @@ def _trainer(
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
             trainer = guard(trl.SFTTrainer, penalties, protect=protect)(
                 model=model.parts.model,
-                args=trl.SFTConfig(**settings, eval_on_start=early and last is None),
+                args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
                 train_dataset=Dataset.from_list([trainable(row) for row in prepared.rows]),
                 eval_dataset=Dataset.from_list([trainable(row) for row in prepared.held_out]) if early else None,
                 processing_class=model.tokenizer,
@@ -298,9 +304,10 @@ def _penalties(prepared: Prepared, chosen: Mapping[str, float], probe_rows: int,
     return [make(chosen[name], probes) for name, make in PENALTIES.items() if name in chosen]
 
 
-def _train(trainer: Trainer, model: LoadedModel, prepared: Prepared, chosen: Mapping[str, float]) -> dict[str, float]:
-    """Trains, from the last whole checkpoint if there is one; seconds it took here."""
-    last = last_checkpoint(Path(trainer.args.output_dir))
+def _train(
+    trainer: Trainer, model: LoadedModel, prepared: Prepared, chosen: Mapping[str, float], last: Path | None
+) -> dict[str, float]:
+    """Trains, from the checkpoint `last` if there is one; seconds it took here."""
     done = json.loads((last / "trainer_state.json").read_text())["global_step"] if last else 0
     started = time.perf_counter()
     with ExitStack() as stack:

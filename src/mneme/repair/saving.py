@@ -4,9 +4,7 @@ only.
 The best adapter of rank r is the truncated SVD of every change (Eckart & Young 1936); what it leaves out is the residual.
 """
 
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 from jaxtyping import Float
@@ -15,6 +13,7 @@ from torch import Tensor
 from mneme.errors import BadRun
 from mneme.repair.workbench import Workbench
 from mneme.results.repair import SavedRepair
+from mneme.runs import RunFolder
 
 LARGEST_RESIDUAL = 0.01
 """An adapter that leaves out more than this share of the change (Frobenius) is not written; the whole model is."""
@@ -30,37 +29,32 @@ def low_rank(
     return left[:, :rank] * root, root[:, None] * right[:rank], float(singular[rank:].norm())
 
 
-def save_repaired(bench: Workbench, folder: Path) -> SavedRepair:
-    """Write the working copy as it stands into `folder`, whole or not at all. Raises BadRun where it cannot be written.
+def save_repaired(bench: Workbench, run: RunFolder, name: str = "model") -> SavedRepair:
+    """Write the working copy as it stands into the folder `name` of the run, whole or not at all.
 
+    Raises BadRun where it cannot be written.
     With an adapter: the rank of each of its layers is kept, and so is its configuration, if the residual allows.
     """
     factors, residual = _adapter_factors(bench)
     keeps_adapter = bool(factors) and residual <= LARGEST_RESIDUAL
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(prefix=".mneme-", dir=folder.parent))
-    except OSError as error:
-        raise BadRun(f"Cannot write {folder}: {error.strerror}. Give a folder that you may write to with --out.") from error
+    run.clear_workspace(name)
+    draft = run.workspace(name)
     try:
         if keeps_adapter:
             _write_adapter(bench, factors, draft)
         else:
             bench.work.model.save_pretrained(draft)
             bench.pair.tokenizer.save_pretrained(draft)
-        draft.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
     except OSError as error:
+        run.clear_workspace(name)
         raise BadRun(
-            f"Cannot write {folder}: {error.strerror}. Free some space, or give another folder with --out."
+            f"Cannot write {run.folder / name}: {error.strerror}. Free some space, or give another folder with --out."
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    run.adopt(draft, name)
     if keeps_adapter:
         rank = max(down.shape[0] for _, down in factors.values())
-        return SavedRepair(kind="adapter", folder=folder.name, rank=rank, residual=residual)
-    return SavedRepair(kind="model", folder=folder.name, rank=None, residual=residual if factors else None)
+        return SavedRepair(kind="adapter", folder=name, rank=rank, residual=residual)
+    return SavedRepair(kind="model", folder=name, rank=None, residual=residual if factors else None)
 
 
 def _adapter_factors(bench: Workbench) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:

@@ -1,7 +1,5 @@
 """The work of `mneme unlearn` between checked inputs and written results: train, read before and after, attack, save."""
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +124,7 @@ class Job:
             terms,
             tunable.parameters,
             Schedule(settings.steps, settings.learning_rate),
-            self.run.stages / "training.safetensors",
+            self.run.workspace("training") / "training.safetensors",
             lambda _step, _losses: advance(1),
         )
         self.parts.model.requires_grad_(False)
@@ -148,18 +146,17 @@ class Job:
 
         Errors: BadRun where the folder cannot be written.
         """
-        draft, final = self.run.stages / "model", self.run.folder / "model"
-        shutil.rmtree(draft, ignore_errors=True)
+        self.run.clear_workspace("model")
+        draft = self.run.workspace("model")
         try:
             self._write(draft)
             pair = load_pair(self.folder, draft, trust_remote_code=trust_remote_code)
             changes = weight_changes(pair, rank_limit=0)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(draft, final)
+            self.run.adopt(draft, "model")
         except (OSError, SafetensorError) as error:
             raise BadRun(
-                f"Cannot write the model to {final} ({one_line(error)}). Free some space and give the same command again: "
-                "training is kept."
+                f"Cannot write the model to {self.run.folder / 'model'} ({one_line(error)}). Free some space and give the "
+                "same command again: training is kept."
             ) from error
         return WeightChange(changed_tensors=changes.changed, total_tensors=changes.total, relative=changes.relative_change)
 

@@ -31,7 +31,7 @@ from mneme.results.unlearning import (
     UnlearningSettings,
     UnlearningText,
 )
-from mneme.runs import RunFolder, require_room
+from mneme.runs import RunFolder, require_apart, require_room
 from mneme.unlearn.job import Job, Text, Track
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
@@ -65,6 +65,7 @@ def unlearn(
     threads: int | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> Unlearning:
     """Makes `model` forget the text `forget` and keep the text `retain`; writes DIR/model and DIR/unlearn.json.
@@ -78,6 +79,7 @@ def unlearn(
     weights did not change, or the forget set is still answered.
     """
     console = console or Console(stderr=True)
+    require_apart(out, {"MODEL": model, "--forget": forget, "--retain": retain})
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     folder = resolve_folder(model, trust_remote_code=trust_remote_code)
     parts, tokenizer = _loaded(folder, lora, device, trust_remote_code)
@@ -110,8 +112,8 @@ def unlearn(
         "relearn": relearn_documents,
         "environment": environment.model_dump(),
     }
-    run = RunFolder(Path(out), command)
-    with _progress(console) as track:
+    opened = RunFolder(Path(out), command, outputs=("model", "unlearn.json"), overwrite=overwrite)
+    with opened as run, _progress(console) as track:
         job = Job(parts, tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
         before = job.read("before")
         losses = job.train()
@@ -119,21 +121,23 @@ def unlearn(
         _require_forgotten(before["forget"], after["forget"], telling["forget"], settings)
         attacks = job.attack(before["unseen"], after["unseen"]) if relearn_documents else []
         weights = job.save(trust_remote_code)
-    result = Unlearning(
-        model=str(model),
-        fingerprint=command["model"],
-        result="model",
-        settings=UnlearningSettings(**command["settings"], max_tokens=max_tokens, published=PUBLISHED[settings.method].source),
-        forget_text=_text_record(texts[0]),
-        retain_text=_text_record(texts[1]),
-        weights=weights,
-        forget=_change(before["forget"], after["forget"], telling["forget"], seed),
-        retain=_change(before["retain"], after["retain"], telling["retain"], seed),
-        relearning=attacks,
-        losses=_steps(losses),
-        environment=environment,
-    )
-    run.finish({"unlearn.json": result.to_json().encode()})
+        result = Unlearning(
+            model=str(model),
+            fingerprint=command["model"],
+            result="model",
+            settings=UnlearningSettings(
+                **command["settings"], max_tokens=max_tokens, published=PUBLISHED[settings.method].source
+            ),
+            forget_text=_text_record(texts[0]),
+            retain_text=_text_record(texts[1]),
+            weights=weights,
+            forget=_change(before["forget"], after["forget"], telling["forget"], seed),
+            retain=_change(before["retain"], after["retain"], telling["retain"], seed),
+            relearning=attacks,
+            losses=_steps(losses),
+            environment=environment,
+        )
+        run.finish({"unlearn.json": result.to_json().encode()})
     return result
 
 
