@@ -93,6 +93,12 @@ def measure(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    trust_suite_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-suite-code", help="Run Python that a task of lm-eval or Inspect names. Off unless you ask for it."
+        ),
+    ] = False,
 ) -> None:
     """Measure what one model does, what a fine-tune changed, or how that grew over training, by asking.
 
@@ -129,6 +135,7 @@ def measure(
                 threads=threads,
                 device=device,
                 trust_remote_code=trust_remote_code,
+                trust_suite_code=trust_suite_code,
                 console=Console(stderr=True),
             )
         page = write_measurement(found, out / "measurement.html")

@@ -89,6 +89,7 @@ def measure(
     threads: int | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    trust_suite_code: bool = False,
     console: Console | None = None,
 ) -> Measurement:
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
@@ -99,6 +100,7 @@ def measure(
     a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
     `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
     recipe, and the change over all of them is told too, with the seed as an outer level.
+    With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
     `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
     goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
     """
@@ -106,7 +108,7 @@ def measure(
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
-    harness = harness_of(str(suite))
+    harness = harness_of(str(suite), trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
     found_cues = read_cues(cues) if cues else []
     if found_cues and not asked.open:

@@ -57,10 +57,21 @@ def render(template: str, variables: dict[str, Any]) -> str:
     return text
 
 
+def fill(template: str, values: dict[str, Any]) -> str:
+    """A template of an lm-eval task filled in with the fields of a sample, as lm-eval does it."""
+    text: str = _task_template(template).render(**values)
+    if len(text) > LONGEST:
+        raise OverflowError(f"it writes more than {LONGEST:,} characters")
+    return text
+
+
 def match(patterns: list[str], names: list[str]) -> None:
     """Tries every pattern on every name; what comes of it does not matter, only that it ends."""
     for pattern in patterns:
-        compiled = re.compile(pattern)
+        try:
+            compiled = re.compile(pattern)
+        except re.error:
+            continue
         for name in names:
             compiled.match(name)
 
@@ -74,7 +85,7 @@ def tokenize(tokenizer: str, texts: list[str]) -> None:
         read.encode(text)
 
 
-TASKS: dict[str, Callable[..., Any]] = {"render": render, "match": match, "tokenize": tokenize}
+TASKS: dict[str, Callable[..., Any]] = {"render": render, "fill": fill, "match": match, "tokenize": tokenize}
 
 
 @lru_cache(maxsize=8)
@@ -124,6 +135,19 @@ def _compiled(template: str) -> Any:
         "dict": lambda *args, **names: dict(*args, **names),
         "namespace": PublicNamespace,
     }
+    return environment.from_string(template)
+
+
+@lru_cache(maxsize=8)
+def _task_template(template: str) -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def regex_replace(string: str, pattern: str, repl: str, count: int = 0) -> str:
+        return re.sub(pattern, repl, string, count=count)
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["regex_replace"] = regex_replace
     return environment.from_string(template)
 
 
