@@ -57,39 +57,33 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+FUNCTION = "process_docs: !function evil.shout\n"
+CHANGES: dict[str, dict[str, object]] = {
+    "metric by path": {"metric_list": [{"metric": "./evil.py", "aggregation": "mean"}]},
+    "data by script": {"dataset_path": "evil.py"},
+    "data by remote code": {"dataset_kwargs": {"trust_remote_code": True}},
+    "data of a database": {"dataset_path": "sql"},
+    "prompts by path": {"use_prompt": "evil.yaml:one"},
+    "include": {"include": "parts/more.yml"},
+    "function of a metric": {"metric_list": None},
+}
+LINES = {
+    "function": FUNCTION,
+    "function of a metric": "x:\n  - metric: !function evil.shout\n    aggregation: mean\n",
+    "class": "class: !function evil.shout\n",
+    "python object": "description: !!python/name:os.system ''\n",
+}
+
+
 def task_of(kind: str, folder: Path) -> Path:
     """A task file of that kind of badness."""
     plain = plain_task(folder)
-    path = folder / "tiny.yaml"
-    if kind == "function":
-        return write_task(path, plain, "process_docs: !function evil.shout\n")
-    if kind == "function of a metric":
-        del plain["metric_list"]
-        return write_task(path, plain, "metric_list:\n  - metric: !function evil.shout\n    aggregation: mean\n")
-    if kind == "class":
-        return write_task(path, plain, "class: !function evil.shout\n")
+    (folder / "parts").mkdir()
     if kind == "include":
-        (folder / "parts").mkdir()
-        (folder / "parts" / "more.yml").write_text("process_docs: !function ../evil.shout\n")
-        return write_task(path, plain | {"include": "parts/more.yml"})
+        (folder / "parts" / "more.yml").write_text(FUNCTION.replace("evil", "../evil"))
     if kind == "neighbour of the same name":
-        (folder / "aaa").mkdir()
-        write_task(folder / "aaa" / "first.yaml", plain, "process_docs: !function evil.shout\n")
-        (folder / "aaa" / "evil.py").write_text((folder / "evil.py").read_text())
-        return write_task(path, plain)
-    if kind == "metric by path":
-        return write_task(path, plain | {"metric_list": [{"metric": str(folder / "evil.py"), "aggregation": "mean"}]})
-    if kind == "data by script":
-        return write_task(path, plain | {"dataset_path": str(folder / "evil.py")})
-    if kind == "data by remote code":
-        kwargs = {**plain["dataset_kwargs"], "trust_remote_code": True}  # type: ignore[dict-item]
-        return write_task(path, plain | {"dataset_kwargs": kwargs})
-    if kind == "data of a database":
-        return write_task(path, plain | {"dataset_path": "sql"})
-    if kind == "prompts by path":
-        return write_task(path, plain | {"use_prompt": "evil.yaml:one"})
-    assert kind == "python object"
-    return write_task(path, plain, "description: !!python/name:os.system ''\n")
+        write_task(folder / "parts" / "first.yaml", plain, FUNCTION)
+    return write_task(folder / "tiny.yaml", plain | CHANGES.get(kind, {}), LINES.get(kind, ""))
 
 
 KINDS = [

@@ -4,7 +4,6 @@ import json
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +60,7 @@ def change(path: Path, **values: Any) -> None:
 
 NUMBERS = [
     ({"num_hidden_layers": 10**6}, r"num_hidden_layers is 1000000\. Expected at most the .* tensors"),
-    ({"num_hidden_layers": 10**400}, "num_hidden_layers is 1000"),
+    ({"num_hidden_layers": 10**400}, "num_hidden_layers is '1000"),
     ({"num_hidden_layers": 0}, r"num_hidden_layers is '0'\. Expected a whole number from 1"),
     ({"num_attention_heads": 0}, r"num_attention_heads is '0'\. Expected a whole number from 1"),
     ({"num_key_value_heads": -2}, r"num_key_value_heads is '-2'\. Expected a whole number"),
@@ -75,7 +74,7 @@ NUMBERS = [
     ({"intermediate_size": 10**9}, "describes a model of .* numbers, and its weights hold"),
     ({"head_dim": 10**9}, "describes a model of .* numbers, and its weights hold"),
     ({"hidden_size": True}, "hidden_size is 'True'"),
-    ({"layer_types": ["full_attention"] * 10**5}, "cannot be loaded as a causal language model|describes a model"),
+    ({"layer_types": ["full_attention"] * 10**5}, "holds a list of 100,000"),
 ]
 
 
@@ -219,8 +218,8 @@ def replace(pattern: str) -> dict[str, Any]:
 TOKENIZERS = [
     {"pre_tokenizer": split(r"(a+)+$")},
     {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split(r"(x|xx)+y")]}},
-    {"pre_tokenizer": split(r"(?:(?:b*)*)*c\1")},
-    {"normalizer": replace(r"(1*)*2")},
+    {"pre_tokenizer": split(r"^(([a-z])+.)+[A-Z]([a-z])+$")},
+    {"normalizer": replace(r"(1|11)+2")},
     {"normalizer": {"type": "Sequence", "normalizers": [replace(r"( | )+\.$")]}},
 ]
 
@@ -228,21 +227,7 @@ TOKENIZERS = [
 @pytest.mark.parametrize("parts", TOKENIZERS, ids=str)
 def test_patterns_of_tokenizers_have_a_limit(folder: Path, parts: dict[str, Any]) -> None:
     change(folder / "tokenizer.json", **parts)
-    started = time.monotonic()
-    with within_five_seconds():
-        try:
-            tokenizer = load_tokenizer(folder)
-        except BrokenWeights:
-            return
-    assert tokenizer is not None
-    for letter in "axb1 ":
-        tokenizer(letter * 60 + "!")
-    assert time.monotonic() - started < 60
-
-
-def test_a_pattern_that_explodes_is_named(folder: Path) -> None:
-    change(folder / "tokenizer.json", pre_tokenizer=split(r"^(([a-z])+.)+[A-Z]([a-z])+$"))
-    with refused(BrokenWeights, r"tokenizer in .* was stopped: .*its pattern is '\^\(\(\[a-z\]"):
+    with refused(BrokenWeights, r"tokenizer in .* was stopped: .*its pattern is '"):
         load_tokenizer(folder)
 
 
@@ -265,10 +250,11 @@ def test_tokenizers_of_wrong_sizes_and_types(folder: Path, name: str, values: di
 
 
 PUBLISHED = {
-    "GPT-2": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-    "Llama 3": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
+    "GPT-2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "Llama 3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
     "by threes": r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))",
-    "classes": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{M}]+(?i:'s|'t)?|[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+",
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{M}]+(?i:'s|'t)?",
+    "classes": r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[]a(]+|[^](+]",
 }
 
 

@@ -115,6 +115,10 @@ def _check_code(raw: dict[str, Any], folder: Path, trust_remote_code: bool) -> N
 
 def _check_numbers(raw: Any, folder: Path, tensors: int) -> None:
     if isinstance(raw, list):
+        if len(raw) > _MOST_REPEATS:
+            raise BrokenWeights(
+                f"{folder}/config.json holds a list of {len(raw):,}. Expected at most {_MOST_REPEATS:,} entries."
+            )
         for entry in raw:
             _check_numbers(entry, folder, tensors)
     if not isinstance(raw, dict):
