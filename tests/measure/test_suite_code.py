@@ -69,7 +69,7 @@ CHANGES: dict[str, dict[str, object]] = {
 }
 LINES = {
     "function": FUNCTION,
-    "function of a metric": "x:\n  - metric: !function evil.shout\n    aggregation: mean\n",
+    "function of a metric": "metric_list:\n  - metric: !function evil.shout\n    aggregation: mean\n",
     "class": "class: !function evil.shout\n",
     "python object": "description: !!python/name:os.system ''\n",
 }
