@@ -141,12 +141,11 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-@pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
-def test_chat_templates_have_a_limit(folder: Path, kind: str, place: str) -> None:
-    if place.endswith("json"):
-        change(folder / place, chat_template=TEMPLATES[kind])
+def test_chat_templates_have_a_limit(folder: Path, kind: str) -> None:
+    if kind.startswith("a "):
+        change(folder / "tokenizer_config.json", chat_template=TEMPLATES[kind])
     else:
-        (folder / place).write_text(TEMPLATES[kind])
+        (folder / "chat_template.jinja").write_text(TEMPLATES[kind])
     with refused(BadTemplate, r"chat template of .* was stopped: .*Put the template of the published model"):
         load_tokenizer(folder)
 

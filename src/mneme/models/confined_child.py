@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 MEMORY = 2**30
 """Address space in bytes: Python, jinja2 and tokenizers take 0.2 GB of it, the longest published template a few MB more."""
@@ -99,7 +99,7 @@ def _compiled(template: str) -> Any:
     class Generation(Extension):
         """{% generation %} marks what the assistant says; the text is that of its body."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno

@@ -158,7 +158,7 @@ def _try_patterns(folder: Path, parts: dict[str, Any], doubtful: list[str]) -> N
     runs = [letter * 40 for letter in [*letters, " ", "a", "1", "."]]
     texts = [run + end for run in runs for end in ("!", "\n", "\x00")] + [run[0] * _LONG + "!" for run in runs]
     model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
-    empty = {"version": "1.0", "added_tokens": [], "post_processor": None, "decoder": None, "model": model}
+    empty: dict[str, Any] = {"version": "1.0", "added_tokens": [], "post_processor": None, "decoder": None, "model": model}
     try:
         confined.confined("tokenize", tokenizer=json.dumps(empty | parts), texts=texts)
     except (confined.Exceeded, confined.Refused) as error:
