@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ TALK = [
 TEMPLATES = {
     "plain": "{{ bos_token }}{% for m in messages %}{{ m.role }} : {{ m['content'] }}{{ eos_token }}\n{% endfor %}",
     "prompt": "{% if add_generation_prompt %}assistant :{% endif %}{% if tools is none %} none{% endif %}",
-    "white space": "  {%- for m in messages %}\n  {% if loop.last %}\n last {{ m.content|trim }}\n  {% endif %}\n{% endfor %}\n",
+    "spaces": "  {%- for m in messages %}\n  {% if loop.last %}\n last {{ m.content|trim }}\n  {% endif %}\n{% endfor %}\n",
     "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
     "json": "{{ messages | tojson }}{{ messages[1].tool_calls[0] | tojson(indent=2) }}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
@@ -106,7 +107,7 @@ def test_it_ends_with_the_program() -> None:
     child = int(done.stdout)
     for _ in range(200):
         try:
-            state = open(f"/proc/{child}/stat").read().split()[2]  # noqa: SIM115
+            state = Path(f"/proc/{child}/stat").read_text().split()[2]
         except (FileNotFoundError, ProcessLookupError):
             return
         if state == "Z":
