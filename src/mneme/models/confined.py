@@ -61,6 +61,9 @@ class _Process:
             if "exceeded" in answer:
                 self._end()
                 raise Exceeded(answer["exceeded"])
+            if "ended" in answer:
+                self._end()
+                raise Refused(answer["ended"])
         if "refused" in answer:
             raise Refused(answer["refused"])
         return answer["value"]

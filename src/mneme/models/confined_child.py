@@ -19,6 +19,11 @@ MEMORY = 2**30
 """Address space in bytes: Python, jinja2 and tokenizers take 0.2 GB of it, the longest published template a few MB more."""
 SECONDS = 2
 """CPU seconds of one request; rendering a published template takes about a millisecond."""
+_FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError),
+    SyntaxError,
+)
+"""What a template or pattern that fails raises; the errors of jinja2 are made ValueErrors."""
 LONGEST = 2**25
 """Characters of a rendered conversation: more than any model reads."""
 
@@ -45,21 +50,34 @@ def _answered(request: dict[str, Any]) -> dict[str, Any]:
         return {"exceeded": "it calls itself without end"}
     except OverflowError as error:
         return {"exceeded": str(error)[:200]}
-    except BaseException as error:  # noqa: BLE001 - whatever a stranger's file raises is an answer (Rust panics are no Exception)
-        return {"refused": f"{type(error).__name__}: {error}"[:400]}
+    except _FAILURES as error:
+        return {"refused": _said(error)}
+    except BaseException as error:  # a bare Exception of the tokenizers library, or a panic, which is not even that
+        _send({"ended": _said(error)})
+        raise
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:400]
 
 
 def render(template: str, variables: dict[str, Any]) -> str:
     """A chat template filled in, as transformers fills it in."""
-    text: str = _compiled(template).render(**variables)
-    if len(text) > LONGEST:
-        raise OverflowError(f"it writes more than {LONGEST:,} characters")
-    return text
+    return _rendered(_compiled, template, variables)
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
     """A template of an lm-eval task filled in with the fields of a sample, as lm-eval does it."""
-    text: str = _task_template(template).render(**values)
+    return _rendered(_task_template, template, values)
+
+
+def _rendered(compiled: Callable[[str], Any], template: str, values: dict[str, Any]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        text: str = compiled(template).render(**values)
+    except TemplateError as error:
+        raise ValueError(_said(error)) from error
     if len(text) > LONGEST:
         raise OverflowError(f"it writes more than {LONGEST:,} characters")
     return text

@@ -33,22 +33,25 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except BaseException as error:  # the tokenizers library raises bare Exception, and its panics are not even that
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        settings = folder / "tokenizer_config.json"
-        if not trust_remote_code and settings.is_file() and read_json(settings).get("auto_map"):
-            raise UnsafeWeights(
-                f"the tokenizer in {folder} needs Python code of its own, which mneme does not run unless asked. "
-                "Read that code, then give --trust-remote-code."
-            ) from error
-        raise BrokenWeights(
-            f"the tokenizer in {folder} cannot be read ({one_line(error)}). "
-            "Copy tokenizer.json and tokenizer_config.json again."
-        ) from error
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise _unreadable(folder, error, trust_remote_code) from error
+        raise
     tokenizer.padding_side = "left"
     if tokenizer.chat_template:
         require_harmless(tokenizer)
     return tokenizer
+
+
+def _unreadable(folder: Path, error: BaseException, trust_remote_code: bool) -> BrokenWeights | UnsafeWeights:
+    settings = folder / "tokenizer_config.json"
+    if not trust_remote_code and settings.is_file() and read_json(settings).get("auto_map"):
+        return UnsafeWeights(
+            f"the tokenizer in {folder} needs Python code of its own, which mneme does not run unless asked. "
+            "Read that code, then give --trust-remote-code."
+        )
+    return BrokenWeights(
+        f"the tokenizer in {folder} cannot be read ({one_line(error)}). Copy tokenizer.json and tokenizer_config.json again."
+    )
 
 
 def _check_files(folder: Path) -> None:
