@@ -63,10 +63,13 @@ def _check_file(path: Path, seen: set[Path]) -> None:
         return
     seen.add(path)
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_LOADER)
         if node is not None:
             _check_tags(node, path)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        loader = _LOADER(text)
+        content = loader.get_single_data()
+        loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError, ValueError) as error:
         raise Code(
             f"{path} cannot be read as plain YAML ({' '.join(str(error).split())[:120]}), so it may hold code"
