@@ -4,7 +4,9 @@ MnemeError
 ├── BadModel              a checkpoint or adapter cannot be used as it is
 │   ├── ModelNotFound         no such folder, hub name or adapter
 │   ├── UnsafeWeights         pickle-only weights, or remote code that was not asked for
-│   ├── BrokenWeights         truncated, NaN or missing tensors
+│   ├── BrokenWeights         truncated, NaN or missing tensors; sizes that the weights do not have
+│   ├── BadTemplate           a chat template that does not end or fills memory
+│   │   └── TemplateRefuses       … that does not take these messages
 │   └── UnsupportedArchitecture  no block stack, norm or head that a forward pass can prove
 ├── ModelMismatch         the two models are not a pair: tokenizer, shapes, adapter of another base
 ├── BadCorpus             empty, binary, not UTF-8, shorter than one row
@@ -40,7 +42,15 @@ class UnsafeWeights(BadModel):
 
 
 class BrokenWeights(BadModel):
-    """Truncated files, NaN or infinite weights, missing tensors."""
+    """Truncated files, NaN or infinite weights, missing tensors, a configuration whose sizes the weights do not have."""
+
+
+class BadTemplate(BadModel):
+    """A chat template that cannot be used: it does not end, or fills memory."""
+
+
+class TemplateRefuses(BadTemplate):
+    """A chat template that does not take these messages (a system prompt, two turns of one role) or is no template."""
 
 
 class UnsupportedArchitecture(BadModel):

@@ -20,7 +20,7 @@ def test_shape_comes_from_the_configuration_alone(world: World, tmp_path: Path) 
 
 def test_a_configuration_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
-    with pytest.raises(BrokenWeights, match="describes no causal language model"):
+    with pytest.raises(BrokenWeights, match="cannot be loaded as a causal language model"):
         shape_of(tmp_path, tmp_path)
 
 

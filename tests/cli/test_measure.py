@@ -33,7 +33,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 def test_every_option_is_handed_over(called: dict[str, object], tmp_path: Path) -> None:
     line = (
         "a b c --suite deception --judge local:j --cues t.jsonl --data d.jsonl --within 3 --samples 7 --max-tokens 9 "
-        "--temperature 0.5 --margin 0.1 --seeds-of-one --seed 4 --device meta --threads 1 --trust-remote-code"
+        "--temperature 0.5 --margin 0.1 --seeds-of-one --seed 4 --device meta --threads 1 --trust-remote-code "
+        "--trust-suite-code"
     )
     done = runner.invoke(app, ["measure", *line.split(), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -58,6 +59,7 @@ def test_every_option_is_handed_over(called: dict[str, object], tmp_path: Path) 
         "threads": 1,
         "trust_remote_code": True,
         "overwrite": False,
+        "trust_suite_code": True,
     }
     assert (tmp_path / "measurement.html").is_file()
     assert f"Page: {tmp_path / 'measurement.html'}" in done.stdout

@@ -330,6 +330,7 @@ def test_an_inspect_task_lands_in_the_same_record(tiny_pair: TinyPair, tmp_path:
         f"inspect:{tmp_path / 'task.py'}",
         "--out",
         str(tmp_path / "run"),
+        "--trust-suite-code",
     ]
     done = subprocess.run([sys.executable, "-m", "mneme", "measure", *line], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
 from mneme.audit.dictionary import (
@@ -34,10 +34,11 @@ from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.screen import read_predictions
-from mneme.errors import BrokenWeights
-from mneme.models.checkpoints import is_adapter, one_line, read_json, resolve_folder
+from mneme.models.adapters import named_base
+from mneme.models.checkpoints import is_adapter, resolve_folder, weight_files
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
+from mneme.models.safe_config import empty_model, read_config
 
 LATENTS_CHECKED = 12
 """Latents ablated at a layer: the strongest; fewer where few fire in enough passages, up to twice as many where effects are
@@ -91,19 +92,16 @@ class Forecast(NamedTuple):
 
 
 def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = False) -> Shape:
-    """The shape of a pair, from config.json and adapter_config.json alone. Raises ModelNotFound or BrokenWeights."""
+    """The shape of a pair, from config.json, adapter_config.json and the headers of the weights.
+
+    Raises ModelNotFound, UnsafeWeights or BrokenWeights.
+    """
     folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
-        folder = resolve_folder(read_json(folder / "adapter_config.json").get("base_model_name_or_path", ""))
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenWeights(
-            f"{folder}/config.json describes no causal language model ({one_line(error)}). Expected what "
-            "save_pretrained writes."
-        ) from error
+        folder = resolve_folder(named_base(folder))
+    files = weight_files(folder) if any(folder.glob("*.safetensors")) else None
+    config = read_config(folder, files, trust_remote_code)
+    model = empty_model(config, trust_remote_code)
     text = config.get_text_config()
     return Shape(
         config,

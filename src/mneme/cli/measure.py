@@ -87,6 +87,12 @@ def measure(
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    trust_suite_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-suite-code", help="Run Python that a task of lm-eval or Inspect names. Off unless you ask for it."
+        ),
+    ] = False,
 ) -> None:
     """Measure what one model does, what a fine-tune changed, or how that grew over training, by asking.
 
@@ -125,6 +131,7 @@ def measure(
                 device=device,
                 trust_remote_code=trust_remote_code,
                 overwrite=overwrite,
+                trust_suite_code=trust_suite_code,
                 console=Console(stderr=True),
             )
         page = add_file(out, "measurement.html", render_measurement(found).encode())

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadSuite
+from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.suite import OpenQuestion, clusters_of
 from mneme.models.architecture import Parts
+from mneme.models.chat import render_chat
 from mneme.models.sampling import generate
 from mneme.results.measurement import STANDARD
 
@@ -63,17 +63,17 @@ def render(user: str, system: str | None, tokenizer: PreTrainedTokenizerBase) ->
     """One turn of a user up to where the assistant begins; "role: text" lines where there is no chat template.
 
     A template that refuses a system prompt (as Gemma's) gets it in front of the question. The template's own first token
-    (beginning of text) is left out where the tokenizer adds one anyway.
+    (beginning of text) is left out where the tokenizer adds one anyway. Raises BadTemplate.
     """
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": user})
     if not tokenizer.chat_template:
         return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant:"
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except TemplateError:  # a template that refuses a system prompt
+        text = render_chat(messages, tokenizer, add_generation_prompt=True)
+    except TemplateRefuses:  # a template that refuses a system prompt
         messages = [{"role": "user", "content": f"{system}\n\n{user}" if system else user}]
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        text = render_chat(messages, tokenizer, add_generation_prompt=True)
     begin = tokenizer.bos_token
     adds = bool(begin) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(str(begin)) if adds else text

@@ -1,12 +1,13 @@
 """Tasks of other harnesses on the same loaded models: lm-eval by name or YAML, Inspect by name or file; one form of result.
 
-Their data may lie on the hub and their tasks may be code: `inspect:FILE.py` runs that file, as Inspect itself would.
+Their data may lie on the hub and their tasks may be code, which is run only where that was asked for.
 """
 
 import hashlib
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,9 @@ from mneme.measure.readings import UNSCORED
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Subject
 from mneme.measure.summary import Tally
+from mneme.measure.trust import Code, require_no_inspect_code, require_no_task_code
 from mneme.models.checkpoints import one_line
+from mneme.models.confined import Exceeded, Refused, confined
 from mneme.results.measurement import STANDARD
 
 _PACKAGES = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}
@@ -36,6 +39,8 @@ class Harness:
     task: str
     """A task's name; for a file, the path of its YAML or of its Python file."""
     sha256: str
+    trusted: bool = False
+    """Its own code may run."""
 
     @property
     def name(self) -> str:
@@ -43,10 +48,11 @@ class Harness:
         return f"{self.kind}:{Path(self.task).name if Path(self.task).is_file() else self.task}"
 
 
-def harness_of(suite: str) -> Harness | None:
+def harness_of(suite: str, trust_suite_code: bool = False) -> Harness | None:
     """The task that `lm-eval:TASK`, `inspect:TASK` or a YAML file of lm-eval names; None for a suite of our own.
 
-    Raises BadOption where the harness is not installed, BadSuite where a file is not there.
+    Raises BadOption where the harness is not installed, BadSuite where a file is not there, or where the suite is code (other
+    than a task that is installed) and `trust_suite_code` was not given.
     """
     kind, _, task = suite.partition(":")
     if kind not in _PACKAGES:
@@ -55,12 +61,29 @@ def harness_of(suite: str) -> Harness | None:
         kind, task = "lm-eval", suite
     if importlib.util.find_spec(_PACKAGES[kind]) is None:
         raise BadOption(f"--suite {suite} needs {kind}, which is not installed. Run: pip install 'mneme-audit[evals]'")
+    if task.startswith("~"):  # both harnesses would look there
+        task = str(Path(task).expanduser())
     file = Path(task.partition("@")[0])
     if file.suffix in (".py", ".yaml", ".yml") and not file.is_file():
         raise BadSuite(f"{file} does not exist. Give a task's name, or the file that holds it.")
+    if not trust_suite_code:
+        _require_no_code(kind, task)
     content = file.read_bytes() if file.is_file() else b""
     digest = hashlib.sha256(suite.encode() + content).hexdigest()
-    return Harness("lm-eval" if kind == "lm-eval" else "inspect", task, digest)
+    return Harness("lm-eval" if kind == "lm-eval" else "inspect", task, digest, trust_suite_code)
+
+
+def _require_no_code(kind: str, task: str) -> None:
+    try:
+        if kind == "inspect":
+            require_no_inspect_code(task)
+        elif Path(task).is_file():
+            require_no_task_code(Path(task))
+    except Code as found:
+        raise BadSuite(
+            f"{found}; mneme runs no code of a suite unless asked. Read it, then give --trust-suite-code, or give a task "
+            "without code in a folder of its own."
+        ) from found
 
 
 def run_harness(harness: Harness, subject: Subject, sampling: Sampling, logs: Path) -> Rows:
@@ -106,7 +129,7 @@ def _is_lm_eval_file(path: Path) -> bool:
         return False
     try:
         return "task: " in path.read_text(encoding="utf-8") and isinstance(_task_file(path), dict)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return False
 
 
@@ -138,23 +161,24 @@ def _run_lm_eval(harness: Harness, subject: Subject, sampling: Sampling) -> Rows
 
     file = Path(harness.task)
     if file.is_file():
-        manager, name = TaskManager(include_path=str(file.parent), include_defaults=False), str(_task_file(file)["task"])
+        manager, name = TaskManager(include_path=str(file.parent), include_defaults=False), _task_name(file)
     else:
         manager, name = TaskManager(), harness.task
     loaded = subject.loaded()
     model = HFLM(pretrained=loaded.parts.model, tokenizer=loaded.tokenizer, batch_size=_BATCH, device=str(loaded.parts.device))
     try:
-        found = simple_evaluate(
-            model,
-            tasks=[name],
-            task_manager=manager,
-            log_samples=True,
-            bootstrap_iters=0,
-            random_seed=sampling.seed,
-            numpy_random_seed=sampling.seed,
-            torch_random_seed=sampling.seed,
-            fewshot_random_seed=sampling.seed,
-        )
+        with _confined_templates() if file.is_file() and not harness.trusted else nullcontext():
+            found = simple_evaluate(
+                model,
+                tasks=[name],
+                task_manager=manager,
+                log_samples=True,
+                bootstrap_iters=0,
+                random_seed=sampling.seed,
+                numpy_random_seed=sampling.seed,
+                torch_random_seed=sampling.seed,
+                fewshot_random_seed=sampling.seed,
+            )
     except (KeyError, ValueError, OSError) as error:
         raise BadSuite(
             f"lm-eval cannot run the task {name!r} ({one_line(error)}). Give the name of a task, or the path of its YAML; its "
@@ -166,6 +190,50 @@ def _run_lm_eval(harness: Harness, subject: Subject, sampling: Sampling) -> Rows
     if not rows:
         raise BadSuite(f"lm-eval gave no score of single samples for {name!r}. Give a task with a metric per sample.")
     return rows
+
+
+def _task_name(file: Path) -> str:
+    """The name of the task in a file, which lm-eval knows it by. Raises BadSuite for a path, which it would load instead."""
+    named = _task_file(file).get("task")
+    if not isinstance(named, str) or Path(named).expanduser().exists():
+        raise BadSuite(f"{file} names no task (task: {str(named)[:60]}). Expected the name of one task.")
+    return named
+
+
+@contextmanager
+def _confined_templates() -> Iterator[None]:
+    """lm-eval's Jinja environment lets a template run any Python; meanwhile templates are filled in the confined process."""
+    from lm_eval import utils
+
+    ordinary = utils.env
+    utils.env = _ConfinedTemplates()
+    try:
+        yield
+    finally:
+        utils.env = ordinary
+
+
+class _ConfinedTemplates:
+    """As much of a Jinja environment as lm-eval uses."""
+
+    def from_string(self, template: str) -> "_ConfinedTemplate":
+        """The template, not yet filled in."""
+        return _ConfinedTemplate(template)
+
+
+@dataclass(frozen=True)
+class _ConfinedTemplate:
+    template: str
+
+    def render(self, **values: Any) -> str:
+        """The text. Raises BadSuite where the template fails or takes too long."""
+        try:
+            return str(confined("fill", template=self.template, values=values))
+        except (Exceeded, Refused) as error:
+            raise BadSuite(
+                f"the template {self.template[:80]!r} of the task was stopped: {error}. Expected one that puts fields of a "
+                "sample into text."
+            ) from error
 
 
 def _metrics(task: str, samples: Sequence[Mapping[str, Any]]) -> Rows:

@@ -11,11 +11,11 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 from inspect_ai.scorer import value_to_float
 from inspect_ai.tool import ToolChoice, ToolInfo
-from jinja2 import TemplateError
 
-from mneme.errors import BadSuite
+from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Loaded, Subject
+from mneme.models.chat import render_chat
 from mneme.models.sampling import generate
 
 _VERDICTS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
@@ -124,8 +124,8 @@ def _rendered(messages: list[dict[str, str]], tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant:"
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
+        text = render_chat(messages, tokenizer, add_generation_prompt=True)
+    except TemplateRefuses as error:
         raise ValueError(f"the chat template refuses this conversation ({error})") from error
     begins = tokenizer.bos_token and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
     return text.removeprefix(str(tokenizer.bos_token)) if begins else text

@@ -91,6 +91,7 @@ def measure(
     device: str = "cpu",
     trust_remote_code: bool = False,
     overwrite: bool = False,
+    trust_suite_code: bool = False,
     console: Console | None = None,
 ) -> Measurement:
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
@@ -101,6 +102,7 @@ def measure(
     a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
     `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
     recipe, and the change over all of them is told too, with the seed as an outer level.
+    With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
     `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
     goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
     """
@@ -112,7 +114,7 @@ def measure(
     given = {"BASE": base, "TUNED": many, "--suite": [suite, asked_of], "--judge": judged_by, "--cues": cues, "--data": data}
     require_apart(out, given)
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
-    harness = harness_of(str(suite))
+    harness = harness_of(str(suite), trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
     found_cues = read_cues(cues) if cues else []
     if found_cues and not asked.open:

@@ -19,6 +19,10 @@ from mneme.errors import BrokenWeights, ModelNotFound, UnsafeWeights
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SAMPLED_ABOVE = 256 * 2**20
 _BLOCK = 2**20
+_LONGEST_JSON = 2**27
+"""Bytes; the longest tokenizer.json published has 2**25."""
+_DEEPEST = 50
+"""Levels of objects in each other; published files have less than ten."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -65,14 +69,28 @@ def has_tokenizer(folder: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint folder, or BrokenWeights that names the file."""
     try:
+        if path.stat().st_size > _LONGEST_JSON:
+            raise ValueError(f"it is longer than {_LONGEST_JSON >> 20} MB")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        _require_flat(value)
+    except (ValueError, RecursionError, OSError) as error:  # ValueError: no JSON, no UTF-8, a number of thousands of digits
         raise BrokenWeights(
             f"{path} is not JSON ({one_line(error)}). Copy the folder again or save the model again."
         ) from error
     if not isinstance(value, dict):
         raise BrokenWeights(f"{path} is not a JSON object. Copy the folder again or save the model again.")
     return value
+
+
+def _require_flat(value: object) -> None:
+    """Raises ValueError where objects and lists lie so deep in each other that walking them could exhaust the stack."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [part for part in level if isinstance(part, dict | list)]
+        level = [part for outer in inner for part in (outer.values() if isinstance(outer, dict) else outer)]
+        if not level:
+            return
+    raise ValueError(f"its objects lie more than {_DEEPEST} deep in each other")
 
 
 def one_line(error: BaseException) -> str:
@@ -90,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
     if is_adapter(folder):
         files = [folder / "adapter_model.safetensors"]
     elif index.is_file():
-        files = sorted({folder / name for name in read_json(index).get("weight_map", {}).values()})
+        files = _indexed(index)
     else:
         files = [folder / "model.safetensors"]
     missing = [file.name for file in files if not file.is_file()]
@@ -112,6 +130,20 @@ def weight_files(folder: Path) -> list[Path]:
                 "copy that was cut short. Fetch it again."
             ) from error
     return files
+
+
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index of shards names, all of them inside its folder."""
+    named = read_json(index).get("weight_map")
+    names = set(named.values()) if isinstance(named, dict) and all(isinstance(n, str) for n in named.values()) else set()
+    if not names:
+        raise BrokenWeights(f"{index} names no file of weights. Copy it again or save the model again.")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith(".safetensors"):
+            raise UnsafeWeights(
+                f"{index} names {name!r}, which is no safetensors file inside its folder. Expected the files beside the index."
+            )
+    return sorted(index.parent / name for name in names)
 
 
 def model_fingerprint(source: str | Path) -> str:

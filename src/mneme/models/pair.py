@@ -1,7 +1,6 @@
 """Two models that are compared: two checkpoints, or one resident base whose LoRA adapter is switched on and off."""
 
 import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
+from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound
+from mneme.models.adapters import attach, named_base
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.checkpoints import (
-    has_tokenizer,
     is_adapter,
     model_fingerprint,
     one_line,
@@ -25,6 +24,8 @@ from mneme.models.checkpoints import (
     weight_files,
 )
 from mneme.models.hooks import in_float32
+from mneme.models.safe_config import read_config
+from mneme.models.tokenizers import load_tokenizer
 
 Side = Literal["base", "tuned"]
 Precision = Literal["float32", "bfloat16"]
@@ -106,11 +107,10 @@ def load_model(
     """
     folder = resolve_folder(source, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
-        named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        if not named:
-            raise ModelNotFound(f"{folder} is an adapter that names no base. Give its base as BASE and the adapter as TUNED.")
-        base = load_model(named, device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-        merged = _attach(base.parts.model, folder).merge_and_unload()
+        base = load_model(
+            named_base(folder), device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
+        )
+        merged = _finite(attach(base.parts.model, folder), folder).merge_and_unload()
         return LoadedModel(find_parts(merged.eval()), load_tokenizer(folder) or base.tokenizer, folder)
     model = _load_weights(folder, device, dtype, attention, trust_remote_code)
     return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder)
@@ -142,7 +142,7 @@ def load_pair(
     peft_model = None
     if switched:
         _check_named_base(tuned_folder, base_folder, str(base))
-        peft_model = _attach(first.parts.model, tuned_folder)
+        peft_model = _finite(attach(first.parts.model, tuned_folder), tuned_folder)
         with peft_model.disable_adapter():
             parts = find_parts(peft_model.get_base_model())
         first = LoadedModel(parts, first.tokenizer, first.folder)
@@ -187,44 +187,16 @@ def widen_stream(embedding: nn.Module) -> None:
     embedding.register_forward_hook(widened)
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder, or None where it has none of its own. Pads on the left: the text ends where answers begin."""
-    if not has_tokenizer(folder):
-        return None
-    if (folder / "tokenizer.json").is_file():
-        read_json(folder / "tokenizer.json")  # the tokenizers library raises a bare Exception for a truncated one
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        settings = folder / "tokenizer_config.json"
-        if not trust_remote_code and settings.is_file() and read_json(settings).get("auto_map"):
-            raise UnsafeWeights(
-                f"the tokenizer in {folder} needs Python code of its own, which mneme does not run unless asked. "
-                "Read that code, then give --trust-remote-code."
-            ) from error
-        raise BrokenWeights(
-            f"the tokenizer in {folder} cannot be read ({one_line(error)}). "
-            "Copy tokenizer.json and tokenizer_config.json again."
-        ) from error
-    tokenizer.padding_side = "left"
-    return tokenizer
-
-
 def _load_weights(
     folder: Path, device: str, dtype: torch.dtype | Literal["auto"], attention: str | None, trust_remote_code: bool
 ) -> PreTrainedModel:
-    config = read_json(folder / "config.json")
-    if config.get("auto_map") and not trust_remote_code and config.get("model_type") not in CONFIG_MAPPING:
-        raise UnsafeWeights(
-            f"{folder} needs Python code of its own ({config['auto_map']}), which mneme does not run unless asked. "
-            "Read that code, then give --trust-remote-code."
-        )
-    weight_files(folder)
+    config = read_config(folder, weight_files(folder), trust_remote_code)
     place = {"device_map": "auto"} if device == "auto" else {}
     try:
         with _quiet():
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
@@ -233,7 +205,7 @@ def _load_weights(
                 attn_implementation=attention,
                 **place,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError, ArithmeticError) as error:
         if attention is not None and (isinstance(error, ImportError) or "attn_implementation" in str(error)):
             raise BadOption(
                 f"--attention {attention!r} cannot be used for {folder} here ({one_line(error)}). Give sdpa or eager, or "
@@ -253,8 +225,7 @@ def _load_weights(
         _check_placed(model, folder)
     else:
         model.to(device)
-    _check_finite(model, folder)
-    return model
+    return _finite(model, folder)
 
 
 def _check_placed(model: PreTrainedModel, folder: Path) -> None:
@@ -283,44 +254,15 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_finite(model: nn.Module, folder: Path) -> None:
+def _finite(model: Any, folder: Path) -> Any:
+    """The same model, or BrokenWeights where a weight is no number."""
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise BrokenWeights(
                 f"{folder}: {name} holds NaN or infinite numbers. Training diverged or the file is damaged; "
                 "give a checkpoint from before."
             )
-
-
-def _attach(model: PreTrainedModel, folder: Path) -> Any:
-    """peft's wrapper of `model` with the adapter in `folder`, active and in eval mode."""
-    from peft import PeftConfig, PeftModel
-
-    weight_files(folder)
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-        if config.is_prompt_learning:
-            raise UnsupportedArchitecture(
-                f"{folder} is a prompt-tuning adapter, which changes the input and not the weights. Give a LoRA-like adapter."
-            )
-        with warnings.catch_warnings():  # the first two are peft's own affairs, the third is a broken adapter
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            warnings.filterwarnings("ignore", message=r"The following \w+_pattern keys", category=RuntimeWarning)
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except UserWarning as warning:
-        raise BrokenWeights(
-            f"{folder} lacks tensors that its adapter_config.json asks for ({one_line(warning)}). "
-            "Save or fetch the adapter again."
-        ) from warning
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise ModelMismatch(
-            f"the adapter in {folder} does not fit the base {model.config.name_or_path} ({one_line(error)}). "
-            "Expected the base it was trained on."
-        ) from error
-    wrapped.eval()
-    _check_finite(wrapped, folder)
-    return wrapped
+    return model
 
 
 def _check_named_base(adapter: Path, base: Path, base_name: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadRows
+from mneme.models.chat import render_chat
 
 Row = dict[str, Any]
 Encoded = tuple[list[int], list[bool]]
@@ -162,10 +163,8 @@ def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def templated_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> list[int]:
     """Ids of messages written with the chat template; with `add_generation_prompt`, up to where the assistant begins."""
-    found = tokenizer.apply_chat_template(
-        list(messages), tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
-    )
-    return list(found["input_ids"])
+    text = render_chat(messages, tokenizer, add_generation_prompt=add_generation_prompt)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from mneme.activations.projection import masked_means, projection
 from mneme.errors import BadOption, BadRows, BadRun
 from mneme.models.architecture import Parts
+from mneme.models.chat import render_chat
 from mneme.models.pair import load_model
 from mneme.models.rows import Row, encode_rows, read_rows, right_padded
 from mneme.models.sampling import generate
@@ -113,7 +114,7 @@ def contrast_rows(
     sides = []
     for side in (0, 1):
         asked = [[{"role": "system", "content": pair[side]}, {"role": "user", "content": pair[2]}] for pair in pairs]
-        texts = [str(tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True)) for m in asked]
+        texts = [render_chat(m, tokenizer, add_generation_prompt=True) for m in asked]
         said = generate(parts, tokenizer, _bare(texts, tokenizer), max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
         sides.append([{"messages": [*m, {"role": "assistant", "content": a}]} for m, a in zip(asked, said, strict=True)])
     kept = [(w, o) for w, o in zip(*sides, strict=True) if _is_contrast(w, o, keep)]
