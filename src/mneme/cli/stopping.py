@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import typer
 
+from mneme.cli.saying import say
+
 
 @contextmanager
 def stopped_with(message: str) -> Iterator[None]:
@@ -12,5 +14,6 @@ def stopped_with(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nmneme: stopped. {message}", err=True)
+        say(err=True)
+        say(f"mneme: stopped. {message}", err=True)
         raise typer.Exit(130) from None

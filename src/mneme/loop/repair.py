@@ -29,6 +29,7 @@ from mneme.repair.workbench import Workbench, lay_out
 from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
 from mneme.runs import RunFolder
+from mneme.terminal import Terminal
 
 GRAM_BYTES = 1 << 30
 
@@ -83,7 +84,7 @@ def repair(
     `out`/reaudit. Errors: a `MnemeError` before anything is written: NothingToRepair, BadCorpus, BadOption, BadRun,
     SingularHessian, ModelMismatch.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     if not 0.0 < close <= 1.0:
         raise BadOption(f"--close {close:g}: expected a share above 0 and at most 1, such as 0.8.")

@@ -35,6 +35,7 @@ from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.screening import rank
 from mneme.results.screening import PreferenceRun
 from mneme.runs import RunFolder
+from mneme.terminal import Terminal
 
 CALIBRATION_PAIRS = 8
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
@@ -74,7 +75,7 @@ def dpo(
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     trl = import_trl("preference training")
     source, pairs = _checked_pairs(data)
     _check(filter_by, keep, watch, optimizer)

@@ -25,6 +25,7 @@ from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_p
 from mneme.preferences.trial import Trial, pair_trial, row_trial
 from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
 from mneme.runs import Arrays, RunFolder
+from mneme.terminal import Terminal
 
 TOP = 10
 MIN_EXAMPLES = 8
@@ -70,7 +71,7 @@ def screen(
 
     Raises a MnemeError before anything is computed for data, options or vectors that do not fit.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     names = _checked_names(scores, pairs)
     share = keep if keep is not None else 0.15 if pairs else 0.8
     if not 0 < share <= 1:
