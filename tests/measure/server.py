@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Says = Callable[[str], dict[str, float] | str | bytes | None]
-"""The prompt -> probabilities of first tokens, or a text, or None for a reply that ignores logprobs; bytes: the whole reply."""
+"""The prompt -> probabilities of first tokens, or a text, or None for a reply without logprobs; bytes: the whole reply."""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from mneme.errors import BadRun
 from mneme.plain import plain
 from mneme.report import repair_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
@@ -86,6 +86,7 @@ def render_repair(report: RepairReport) -> str:
         style=Markup(style),
         csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
     )
+    page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:
         raise BadRun(f"The page of this repair exceeds {LARGEST_PAGE:,} bytes. Shorten the texts; repair.json is whole.")
     return page
