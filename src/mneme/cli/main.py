@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, standalone_mode=False)
     except MnemeError as error:
-        say(f"mneme: {error}", err=True)
+        # Some list what there is, below each other and indented; a name with a line end in it cannot begin a line of its own.
+        for line in f"mneme: {error}".replace("\n  ", "\0  ").split("\0"):
+            say(line, err=True)
         sys.exit(2)
     except _UsageError as error:
         error.message = plain(error.message)  # it repeats what was typed: names of files among it
