@@ -5,7 +5,7 @@ Nothing here imports torch; a command imports what it needs when it runs.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.rich_utils import rich_abort_error, rich_format_error
@@ -16,7 +16,7 @@ from mneme.cli.saying import say
 from mneme.errors import MnemeError
 from mneme.plain import plain
 
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError: Any = typer.BadParameter.__mro__[2]
 """What the parser raises for every wrong use (click's ClickException, which typer keeps to itself)."""
 
 app = typer.Typer(
