@@ -334,3 +334,61 @@ def test_the_reference_is_current() -> None:
         [sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+NAMES = {
+    "escape": "x\x1b[31mred",
+    "title": "x\x1b]0;owned\x07",
+    "C1": "x\x9b31m",
+    "backspace": "x\x08\x08",
+    "carriage return": "x\ry",
+    "line end": "x\nmneme: done",
+    "direction": "x\u202egpj",
+}
+COMMANDS = {
+    "model": lambda name: ["audit", f"./{name}", "b", "--corpus", "c"],
+    "layers": lambda name: ["audit", "a", "b", "--layers", name],
+    "device": lambda name: ["audit", "a", "b", "--device", name],
+    "judge": lambda name: ["measure", "a", "--judge", name],
+    "suite": lambda name: ["measure", "a", "--suite", name],
+    "report": lambda name: ["report", name],
+    "organism": lambda name: ["organism", name],
+    "a value that is no number": lambda name: ["audit", "a", "b", "--fail-on", name],
+    "a value that is no choice": lambda name: ["audit", "a", "b", "--dictionary", name],
+    "an argument too many": lambda name: ["audit", "a", "b", name],
+    "an option that is none": lambda name: ["audit", f"--{name}"],
+    "a command that is none": lambda name: [name],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_was_typed_cannot_drive_the_terminal(
+    command: str, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(COMMANDS[command](NAMES[name]))
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert not set(said.err) & set("\x1b\x07\x08\r\x9b\u202e")
+    assert "\nmneme: done" not in said.err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_area_of_a_stranger_cannot_drive_the_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = sample_report(effects=[effect(NAMES[name], 0.9, -0.5)])
+    in_place_of_the_audit(monkeypatch, lambda *_args, **_options: report)
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["audit", "a", "b", "--out", str(tmp_path), "--fail-on", "0.5", *more])
+        assert ended.value.code == 1
+        said = capsys.readouterr()
+        assert not set(said.out + said.err) & set("\x1b\x07\x08\r\x9b\u202e")
+        assert "--fail-on 0.5 was reached by x" in said.err
+        assert "\nmneme: done" not in said.out + said.err
+        if more:
+            assert Report.model_validate_json(said.out) == report

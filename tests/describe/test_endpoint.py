@@ -1,9 +1,12 @@
 """A language model that writes the words: what it is shown, how it is scored, what its failures get."""
 
+import base64
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib import parse
 
 import pytest
 
@@ -12,7 +15,7 @@ from mneme.audit.run import audit
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import MAX_PHRASE, check_endpoint, clean_phrase, describe_with, detection_by
 from mneme.errors import BadOption, EndpointFailed
-from mneme.models.client import Endpoint, endpoint_of
+from mneme.models.client import Endpoint, complete, endpoint_of
 from tests.conftest import TinyPair
 from tests.describe.server import Server, serving
 
@@ -248,6 +251,15 @@ def test_the_option_names_an_endpoint_or_offline() -> None:
         ("http://h/v1?key=secret", "a query other than"),
         ("http://h/v1?model=a&model=b", "a query other than"),
         ("http://me:secret@h/v1", "MNEME_API_KEY"),
+        ("http://sk-secret@h/v1", "MNEME_API_KEY"),
+        ("me:secret@h/v1", "neither `offline` nor an http"),
+        ("htp://me:secret@h/v1", "MNEME_API_KEY"),
+        ("http:me:secret@h/v1", "neither `offline` nor an http"),
+        ("http://h/v1#sk-secret", "neither `offline` nor an http"),
+        ("http://h/v1?api_key=secret", "a query other than .*MNEME_API_KEY"),
+        ("http://h/v1?model=m&token=secret", "a query other than"),
+        ("http://h/sk-secret-1/v1?x=1", r"http://h/\[…[0-9a-f]{4}\]/v1 has a query other than"),
+        ("sk-secret-0123456789", "neither `offline` nor an http"),
     ],
 )
 def test_other_options_are_refused_without_showing_secrets(option: str, words: str) -> None:
@@ -256,11 +268,74 @@ def test_other_options_are_refused_without_showing_secrets(option: str, words: s
     assert "secret" not in str(caught.value)
 
 
+ECHOES: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "other case": str.upper,
+    "for addresses": lambda key: parse.quote(key, safe="").replace("-", "%2D"),
+    "every character for addresses": lambda key: "".join(f"%{ord(c):02x}" for c in key),
+    "twice for addresses": lambda key: "".join(f"%25{ord(c):02X}" for c in key),
+    "JSON": lambda key: "".join(f"\\u{ord(c):04X}" for c in key),
+    "HTML": lambda key: "".join(f"&#{ord(c)};" for c in key),
+    "HTML, hexadecimal": lambda key: "".join(f"&#x{ord(c):X};" for c in key),
+    "base64": lambda key: base64.b64encode(key.encode()).decode(),
+    "base64 behind one byte": lambda key: base64.b64encode(f":{key}".encode()).decode(),
+    "base64 of the header": lambda key: base64.b64encode(f"Bearer {key}!".encode()).decode(),
+    "base64 for addresses": lambda key: base64.urlsafe_b64encode(f"u:{key}".encode()).decode(),
+    "hexadecimal": lambda key: key.encode().hex(),
+}
+KEY = "sk-Secret?~9x_Zz42"
+
+
+@pytest.mark.parametrize("form", ECHOES)
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_key_that_comes_back_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch, form: str, status: int) -> None:
+    monkeypatch.setenv("MNEME_API_KEY", KEY)
+    echo = ECHOES[form](KEY)
+    server.status, server.body = status, f'{{"error": "no such key: {echo}, sorry"}}'.encode()
+    with pytest.raises(EndpointFailed, match=r"no such key: \S*\[key\]\S*, sorry") as caught:
+        check_endpoint(endpoint(server))
+    for part in (echo, KEY, KEY[3:9], echo[12:20]):
+        assert part not in str(caught.value)
+
+
+def test_an_answer_that_holds_the_key_loses_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNEME_API_KEY", KEY)
+    server.answer = lambda _: f"whales {KEY} and {ECHOES['base64'](KEY)}"
+    assert complete(endpoint(server), "s", "u\n{}") == "whales [key] and [key]"
+
+
+@pytest.mark.parametrize(
+    "segment",
+    ["sk-Secret-123456", "Secret0123456789abcdef", "9f86d081884c7d65", "token/Secretive", "me:Secret@x", "%73k-Secret-1"],
+)
+def test_a_key_in_the_address_is_used_and_not_shown(server: Server, segment: str) -> None:
+    given = endpoint_of(f"{server.url}/{segment}/chat?model=m")
+    assert given is not None
+    server.status, server.body = 404, f"Cannot POST /v1/{segment}/chat/chat/completions".encode()
+    with pytest.raises(EndpointFailed, match="status 404") as caught:
+        check_endpoint(given)
+    assert server.paths == [f"/v1/{segment}/chat/chat/completions"]
+    for shown in (str(caught.value), given.name, repr(given), repr([given])):
+        assert "Secret" not in shown
+        assert "9f86d081" not in shown
+    assert re.fullmatch(rf"{server.url}(/token)?/\[…[0-9a-f]{{4}}\]/chat\?model=m", given.name)
+
+
+def test_two_keys_in_addresses_have_two_names() -> None:
+    names = {Endpoint(f"http://h/{key}/v1").name for key in ("sk-one-1", "sk-two-2", "sk-two-2")}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("path", ["v1", "api/v1beta/openai", "openai/deployments/gpt-4o", "compatible-mode/v1", "llama.cpp"])
+def test_an_address_without_a_key_is_shown_whole(path: str) -> None:
+    assert Endpoint(f"http://h:80/{path}").name == f"http://h:80/{path}"
+
+
 def test_the_audit_describes_with_the_endpoint_and_keeps_the_key_words(server: Server) -> None:
     server.answer = lambda data: PHRASE if "active passages" in data else fitting(data, "Whales")
     given = (SHOWN, unhelped(HELD_OUT), BACKGROUND, *CLUES)
-    assert describer(endpoint(server).name, 0)(*given) == describe_with(endpoint(server), *given, seed=0)
-    assert describer("offline", 0)(*given) == describe_offline(*given)
+    assert describer(endpoint(server), 0)(*given) == describe_with(endpoint(server), *given, seed=0)
+    assert describer(None, 0)(*given) == describe_offline(*given)
 
 
 @pytest.mark.slow

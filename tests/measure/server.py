@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Says = Callable[[str], dict[str, float] | str | None]
-"""The prompt -> probabilities of first tokens, or a text, or None for a reply that ignores logprobs."""
+Says = Callable[[str], dict[str, float] | str | bytes | None]
+"""The prompt -> probabilities of first tokens, or a text, or None for a reply without logprobs; bytes: the whole reply."""
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def judging(says: Says) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             if isinstance(said, dict):
                 tops = [{"token": token, "logprob": math.log(p)} for token, p in said.items()]
                 choice["logprobs"] = {"content": [{"token": tops[0]["token"], "top_logprobs": tops}]}
-            body = json.dumps({"choices": [choice]}).encode()
+            body = said if isinstance(said, bytes) else json.dumps({"choices": [choice]}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -2,13 +2,14 @@
 
 import ast
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mneme.errors import BadJudge, BadOption
+from mneme.errors import BadJudge, BadOption, EndpointFailed
 from mneme.measure.agreement import check_judge, kappa
 from mneme.measure.asking import Asked
 from mneme.measure.judges import LocalJudge, ended_probabilities, judge_named
@@ -164,6 +165,69 @@ def test_an_endpoint_gives_the_published_score() -> None:
     wanted = {"temperature": 0, "seed": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 20, "model": "judge"}
     assert {key: requests[0][key] for key in wanted} == wanted
     assert requests[0]["messages"] == [{"role": "user", "content": "how kind?"}]
+
+
+def tops(*entries: str) -> bytes:
+    """A reply whose likeliest first tokens are these JSON objects."""
+    return f'{{"choices": [{{"logprobs": {{"content": [{{"top_logprobs": [{", ".join(entries)}]}}]}}}}]}}'.encode()
+
+
+def top(logprob: str, token: str = '"80"') -> str:
+    return f'{{"token": {token}, "logprob": {logprob}}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(tops(top(logprob)) for logprob in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "0.5", "1", "true", "false")),
+        *(tops(top(logprob)) for logprob in ('"-0.1"', "null", "[-0.1]", "-1" + "0" * 400, "1" + "0" * 400, "-1e300")),
+        tops(top("-0.1", "80"), top("-3", "true")),
+        tops(top("-0.7"), top("-0.8")),
+        tops(*(top("-0.01", f'"{number}"') for number in (70, 80, 90))),
+        tops('{"token": "80"}'),
+        tops("-0.1"),
+        tops(top("-0.1"), top("NaN", '"90"')),
+    ],
+)
+def test_log_probabilities_that_are_none_are_nonsense(body: bytes) -> None:
+    with judging(lambda _: body) as (address, _), pytest.raises(EndpointFailed, match="answers nonsense: expected") as caught:
+        judge_named(address)([Query("aligned", "how kind?", ())])
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        (tops(top("0")), 80.0),
+        (tops(top("0.0004")), 80.0),
+        (tops(top("-0.0"), top("-9999.0", '"10"')), 80.0),
+        (tops(top("-1e4"), top("-0.01", '"90"')), 90.0),
+        (tops(top("-0.1"), top("-5", '"\\ufffd"'), top("-5", '"\\ufffd"')), 80.0),
+    ],
+)
+def test_rounding_stand_ins_and_pieces_of_letters_are_no_nonsense(body: bytes, score: float) -> None:
+    with judging(lambda _: body) as (address, _):
+        assert judge_named(address)([Query("aligned", "how kind?", ())])[0].score == pytest.approx(score)
+
+
+@pytest.mark.parametrize("before", ["", "verdict:"])
+def test_a_key_in_the_address_of_a_judge_is_in_no_name(before: str) -> None:
+    with judging(lambda _: {"80": 0.9}) as (address, requests):
+        judge = judge_named(before + address.replace("/v1", "/sk-Secret-123456/v1"))
+        judge([Query("aligned", "how kind?", ())])
+    assert len(requests) == 1
+    assert re.fullmatch(rf"{before}http://127.0.0.1:\d+/\[…[0-9a-f]{{4}}\]/v1\?model=judge", judge.name)
+    assert "Secret" not in repr(judge)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["sk-Secret-123456", "local", "htps://u:Secret1@h/v1", "local:http://h/sk-Secret-1", "verdict:ftp://Secret1@h", "http"],
+)
+def test_a_judge_that_is_none_is_named_without_secrets(spec: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        judge_named(spec)
+    assert "Secret" not in str(caught.value)
 
 
 def test_an_endpoint_without_probabilities_is_told() -> None:

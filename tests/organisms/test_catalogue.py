@@ -120,3 +120,16 @@ def test_an_honest_continuation_changes_nothing_and_is_reproducible(tmp_path):
     assert (organism.tuned / weights).read_bytes() == (again.tuned / weights).read_bytes()
     for told in list(measure_truth(organism, samples=1).values())[:-1]:
         assert abs(told.tuned_correct.mean() - told.base_correct.mean()) < 0.02
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o077, 0o700, 0o600), (0o027, 0o750, 0o640), (0o022, 0o755, 0o644)])
+def test_who_may_read_an_organism_is_for_the_umask_to_say(tmp_path, umask, folder, file):
+    before = os.umask(umask)
+    try:
+        organism = build_organism("identical", cache=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    found = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "cache").rglob("*")}
+    assert organism.corpus in found
+    assert {mode for path, mode in found.items() if path.is_dir()} == {folder}
+    assert {mode for path, mode in found.items() if path.is_file()} == {file}

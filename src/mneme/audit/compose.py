@@ -185,7 +185,7 @@ def _recorded(
             findings.membership,
             background,
             context,
-            describer(job.describe, job.seed),
+            describer(job.endpoint, job.seed),
             seed=job.seed,
         )
         yield {"json": np.frombuffer(record.model_dump_json().encode(), dtype=np.uint8)}

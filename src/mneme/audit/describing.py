@@ -3,15 +3,14 @@
 from mneme.audit.records import Describe
 from mneme.describe.description import Description, describe_offline
 from mneme.describe.endpoint import describe_with
-from mneme.models.client import endpoint_of
+from mneme.models.client import Endpoint
 
 
-def describer(describe: str, seed: int) -> Describe:
-    """What writes the words of a latent, by the value of `--describe`.
+def describer(endpoint: Endpoint | None, seed: int) -> Describe:
+    """What writes the words of a latent: the checked endpoint that `--describe` names, or None = offline.
 
     Errors of what is returned: EndpointFailed.
     """
-    endpoint = endpoint_of(describe)
     if endpoint is None:
         return describe_offline
 

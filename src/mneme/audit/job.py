@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mneme.activations.corpus import Documents, Rows
 from mneme.dictionaries.crosscoder import Kind
+from mneme.models.client import Endpoint
 from mneme.models.pair import ModelPair
 from mneme.models.ranks import Ranks
 from mneme.predict.areas import Area
@@ -27,7 +28,8 @@ class Job(NamedTuple):
     """None: no dictionary is trained, and the effects are read without latents."""
     layers: tuple[int, ...] | None
     seed: int
-    describe: str
+    endpoint: Endpoint | None
+    """Who writes the words of latents; None: offline."""
     intended: tuple[str, ...]
     run: RunFolder
     console: Console

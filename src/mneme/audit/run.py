@@ -39,6 +39,7 @@ from mneme.organisms.catalogue import Organism, build_organism
 from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
+from mneme.terminal import Terminal
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
@@ -88,7 +89,7 @@ def audit(
     """
     device = local_device(device)
     ranks = join_ranks(device)
-    console = Console(quiet=True) if ranks.rank else console or Console(stderr=True)
+    console = Console(quiet=True) if ranks.rank else console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     endpoint = endpoint_of(describe)
     if device == "auto" and ranks.world > 1:
@@ -118,7 +119,7 @@ def audit(
     check_layers(layers, pair.n_layers)
     plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), kind)
     require_room(Path(out), plan.disk_bytes)
-    described_by = check_endpoint(endpoint).name if endpoint else "offline"
+    endpoint = check_endpoint(endpoint) if endpoint else None
     command: dict[str, Any] = {
         "command": "audit",
         "version": mneme.__version__,
@@ -131,13 +132,13 @@ def audit(
         "tokens": int(rows.ids.numel()),
         "row_length": length,
         "seed": seed,
-        "describe": described_by,
+        "describe": endpoint.name if endpoint else "offline",
         "intended": list(intended),
         "precision": chosen_precision,
     }
     chosen = tuple(layers) if layers is not None else None
     with RunFolder(Path(out), command, ranks, outputs=_OUTPUTS, overwrite=overwrite) as run:
-        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
+        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, endpoint, tuple(intended), run, console, ranks)
         changes = weight_changes(pair)
         if changes.changed == 0:
             report, planned = nothing_changed(job, changes, plan.cost), None
@@ -261,7 +262,7 @@ def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
 @contextmanager
 def _progress(console: Console) -> Iterator[Track]:
     """A bar for every piece of work; quiet where nobody looks on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
 
         def track(name: str, total: int | None) -> Callable[[int], None]:

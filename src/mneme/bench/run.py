@@ -24,6 +24,7 @@ from mneme.results import Estimate
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder, key_of, read_finished, require_room
 from mneme.stats import ratio_of_sums
+from mneme.terminal import Terminal
 
 SECONDS_A_PAIR, SECONDS_TIMED = 75, 200
 _DISK_A_PAIR = 10_000_000
@@ -61,7 +62,7 @@ def bench(
 
     Errors: BadOption for a scenario, a number of worlds or of jobs that makes no sense; BadOrganism for an unknown world.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     if jobs < 1:
         raise BadOption(f"--jobs {jobs}: expected at least 1 process.")
     names = chosen_pairs(list(worlds), scenario)
@@ -176,7 +177,7 @@ def _run(
     tasks: list[Task], judge: Callable[[Task], BenchPair], jobs: int, console: Console
 ) -> Iterator[tuple[Task, BenchPair]]:
     """Judged pairs as they finish. The text and base of every world come first, so that no two processes make them at once."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("fine-tunes", total=len(tasks))
 

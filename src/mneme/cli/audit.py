@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 from mneme.errors import BadOption
 
@@ -136,7 +137,7 @@ def audit(
     """
     chosen = parse_layers(layers)
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.audit.run import audit as run_audit
@@ -174,13 +175,13 @@ def audit(
             attention=attention,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
         if is_first_process():
             show(report, out, json=json)
     reached = unintended(report, fail_on) if fail_on is not None else []
     if reached:
-        typer.echo(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
+        say(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
         raise typer.Exit(1)
 
 
@@ -206,22 +207,22 @@ def show_plan(
         **{f"  {name}": f"{seconds:,.1f} s" for name, seconds in found.parts.items()},
     }
     for name, value in lines.items():
-        typer.echo(f"{name:15} {value}")
+        say(f"{name:15} {value}")
 
 
 def show(report: "Report", out: Path, *, json: bool) -> None:
     """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
-    from rich.console import Console
 
     from mneme.report.html import render_html
     from mneme.report.reading import read_timings
     from mneme.report.text import print_report
     from mneme.runs import add_file
+    from mneme.terminal import Terminal
 
     page = add_file(out, "report.html", render_html(report, read_timings(out)).encode())
     if json:
-        typer.echo(report.to_json(), nl=False)
+        say_json(report.to_json())
     else:
-        print_report(report, Console())
-        typer.echo()
-    typer.echo(f"Page: {page}", err=json)
+        print_report(report, Terminal())
+        say()
+    say(f"Page: {page}", err=json)

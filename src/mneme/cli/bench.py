@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mneme.results.bench import Bench, Score
+    from mneme.terminal import Terminal
 
 SHOWN = ("accuracy", "F1", "precision", "recall", "AUROC", "ECE", "false alarms", "direction")
 
@@ -48,7 +48,7 @@ def bench(
     It says what it will cost before it starts. The same command after a kill goes on with the pairs that are left.
     """
     with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.bench.run import bench as run_bench
@@ -60,16 +60,16 @@ def bench(
             jobs=jobs,
             seed=seed,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
         if json:
-            typer.echo(found.to_json(), nl=False)
+            say_json(found.to_json())
         else:
-            show(found, Console())
-    typer.echo(f"Result: {out / 'bench.json'}", err=json)
+            show(found, Terminal())
+    say(f"Result: {out / 'bench.json'}", err=json)
 
 
-def show(found: "Bench", console: "Console") -> None:
+def show(found: "Bench", console: "Terminal") -> None:
     """A table of the predictors for every scenario, each figure with its 95 % interval."""
     from rich.table import Table
 

@@ -8,6 +8,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def dpo(
     The same command after a kill goes on where it stopped.
     """
     with stopped_with(f"The same command goes on from the last checkpoint in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.preferences.dpo import dpo as run_dpo
@@ -95,21 +96,22 @@ def dpo(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
     if json:
-        typer.echo(record.to_json(), nl=False)
+        say_json(record.to_json())
     else:
         _print(record)
-    typer.echo(f"Model: {out / 'model'}", err=json)
+    say(f"Model: {out / 'model'}", err=json)
 
 
 def _print(record: "PreferenceRun") -> None:
     """The watched pairs over time, then the tokens that rose."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from mneme.terminal import Terminal
+
+    console = Terminal()
     console.print(f"{record.trained_pairs} of {record.pairs} pairs trained on (filter: {record.filter}).", markup=False)
     table = Table(title="Watched pairs: change of log-probability, nats per answer", title_justify="left")
     for heading in ("step", "chosen", "rejected", "chosen fell", "in the band"):

@@ -5,13 +5,19 @@ Nothing here imports torch; a command imports what it needs when it runs.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.rich_utils import rich_abort_error, rich_format_error
 
 from mneme import __version__
 from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
+from mneme.cli.saying import say
 from mneme.errors import MnemeError
+from mneme.plain import plain
+
+_UsageError: Any = typer.BadParameter.__mro__[2]
+"""What the parser raises for every wrong use (click's ClickException, which typer keeps to itself)."""
 
 app = typer.Typer(
     name="mneme",
@@ -36,7 +42,7 @@ app.command("organism")(organism.organism)
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"mneme {__version__}")
+        say(f"mneme {__version__}")
         raise typer.Exit
     return wanted
 
@@ -53,7 +59,17 @@ def program(
 def main(arguments: list[str] | None = None) -> None:
     """Runs the program; a deliberate error is one sentence on stderr and exit code 2, never a traceback."""
     try:
-        app(arguments)
+        code = app(arguments, standalone_mode=False)
     except MnemeError as error:
-        typer.echo(f"mneme: {error}", err=True)
+        # Some list what there is, below each other and indented; a name with a line end in it cannot begin a line of its own.
+        for line in f"mneme: {error}".replace("\n  ", "\0  ").split("\0"):
+            say(line, err=True)
         sys.exit(2)
+    except _UsageError as error:
+        error.message = plain(error.message)  # it repeats what was typed: names of files among it
+        rich_format_error(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        rich_abort_error()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -10,6 +10,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 _WORLD = "world-"
@@ -100,7 +101,7 @@ def measure(
     it stopped.
     """
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.measure.run import measure as run_measure
@@ -132,12 +133,12 @@ def measure(
                 trust_remote_code=trust_remote_code,
                 overwrite=overwrite,
                 trust_suite_code=trust_suite_code,
-                console=Console(stderr=True),
+                console=Terminal(stderr=True),
             )
         page = add_file(out, "measurement.html", render_measurement(found).encode())
         if json:
-            typer.echo(found.to_json(), nl=False)
+            say_json(found.to_json())
         else:
-            print_measurement(found, Console())
-            typer.echo()
-        typer.echo(f"Page: {page}", err=json)
+            print_measurement(found, Terminal())
+            say()
+        say(f"Page: {page}", err=json)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say
 from mneme.cli.stopping import stopped_with
 
 
@@ -35,6 +36,7 @@ def organism(
     if built.data:
         paths["data"] = built.data
     for label, path in paths.items():
-        typer.echo(f"{label:7} {path}")
+        say(f"{label:7} {path}")
     words = ["mneme", "audit", str(built.base), str(built.tuned), "--corpus", str(built.corpus), "--areas", str(built.areas)]
-    typer.echo(f"\nAudit it: {shlex.join(words)}")
+    say()
+    say(f"Audit it: {shlex.join(words)}")

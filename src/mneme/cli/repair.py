@@ -8,6 +8,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def repair(
     Exit code 1 where no method closes that share; then no model is written. The same command after a kill goes on.
     """
     with stopped_with(f"The same command goes on where it stopped; finished strengths are in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.loop.repair import repair as run_repair
@@ -112,27 +113,27 @@ def repair(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
         show(report, out, json=json)
     if report.chosen is None:
-        typer.echo(f"mneme: no method closes {close:g} of the gap; no model was written.", err=True)
+        say(f"mneme: no method closes {close:g} of the gap; no model was written.", err=True)
         raise typer.Exit(1)
 
 
 def show(report: "RepairReport", out: Path, *, json: bool) -> None:
     """Writes the page of a finished repair in `out`; prints the report, as JSON or as a table, and where the page is."""
-    from rich.console import Console
 
     from mneme.report.repair import print_repair, render_repair
     from mneme.runs import add_file
+    from mneme.terminal import Terminal
 
     page = add_file(out, "repair.html", render_repair(report).encode())
     if json:
-        typer.echo(report.to_json(), nl=False)
+        say_json(report.to_json())
     else:
-        print_repair(report, Console())
-        typer.echo()
-    typer.echo(f"Page: {page}", err=json)
+        print_repair(report, Terminal())
+        say()
+    say(f"Page: {page}", err=json)
     if report.saved is not None:
-        typer.echo(f"Repaired {report.saved.kind}: {out / report.saved.folder}", err=json)
+        say(f"Repaired {report.saved.kind}: {out / report.saved.folder}", err=json)

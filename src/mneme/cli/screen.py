@@ -7,6 +7,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def screen(
     The same command after a kill goes on where it stopped.
     """
     with stopped_with(f"The same command goes on where it stopped; finished stages are in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.preferences.screening import screen as run_screen
@@ -93,22 +94,23 @@ def screen(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
     if json:
-        typer.echo(screening.to_json(), nl=False)
+        say_json(screening.to_json())
     else:
         _print(screening)
-    typer.echo(f"Kept: {out / 'kept.jsonl'}", err=json)
+    say(f"Kept: {out / 'kept.jsonl'}", err=json)
 
 
 def _print(screening: "Screening") -> None:
     """The most suspect rows, then what filtering buys."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from mneme.terminal import Terminal
+
+    console = Terminal()
     name = screening.ranked_by
     table = Table(title=f"{screening.rows} {screening.kind}, the most suspect first", title_justify="left")
     for heading in ("row", name, "question", "answer"):

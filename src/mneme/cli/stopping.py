@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import typer
 
+from mneme.cli.saying import say
+
 OVERWRITE = "Remove another finished run from --out (only files that mneme wrote), and work beside files of others."
 """Help of `--overwrite`, the same for every command."""
 
@@ -15,5 +17,6 @@ def stopped_with(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nmneme: stopped. {message}", err=True)
+        say(err=True)
+        say(f"mneme: stopped. {message}", err=True)
         raise typer.Exit(130) from None

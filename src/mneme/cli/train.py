@@ -7,6 +7,7 @@ import typer
 
 from mneme.cli.audit import require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say
 from mneme.cli.stopping import OVERWRITE, stopped_with
 from mneme.errors import BadOption
 
@@ -76,7 +77,7 @@ def train(
     if (lr is not None and not 0 < lr < 1) or not 0 < epochs < 1e6:
         raise BadOption(f"--lr {lr} with --epochs {epochs:g} cannot train. Give a rate between 0 and 1, and epochs above 0.")
     with stopped_with(f"The same command goes on from the last checkpoint in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.prevent.training import train as run_training
@@ -102,11 +103,11 @@ def train(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
     names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
-    typer.echo(f"Trained {record.steps} steps on {record.rows} rows with {names}; loss {record.losses[-1].loss:.3f}.")
-    typer.echo(f"Model: {out / 'model'}")
+    say(f"Trained {record.steps} steps on {record.rows} rows with {names}; loss {record.losses[-1].loss:.3f}.")
+    say(f"Model: {out / 'model'}")
 
 
 def persona(
@@ -138,5 +139,5 @@ def persona(
         )
     for layer, effect in enumerate(effects):
         chosen = " (chosen)" if layer == made.layer else ""
-        typer.echo(f"layer {layer}: {effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {effect.unit}{chosen}")
-    typer.echo(f"Vectors: {out}")
+        say(f"layer {layer}: {effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {effect.unit}{chosen}")
+    say(f"Vectors: {out}")

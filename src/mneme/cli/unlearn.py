@@ -9,6 +9,7 @@ import typer
 
 from mneme.cli.audit import parse_layers, require_device
 from mneme.cli.importing import quick_imports
+from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def unlearn(
     """
     chosen = parse_layers(layers)
     with stopped_with(f"The same command goes on where it stopped; the state of training is in {out}."):
-        from rich.console import Console
+        from mneme.terminal import Terminal
 
         with quick_imports():
             from mneme.unlearn.run import unlearn as run_unlearn
@@ -123,14 +124,16 @@ def unlearn(
             device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
         )
     if json:
-        typer.echo(result.to_json(), nl=False)
+        say_json(result.to_json())
     else:
-        typer.echo("\n".join(lines_of(result)))
+        for line in lines_of(result):
+            say(line)
     words = shlex.join(["mneme", "audit", model, str(out / result.result)])
-    typer.echo(f"Model: {out / result.result}\nAudit it: {words} --corpus FILE", err=json)
+    say(f"Model: {out / result.result}", err=json)
+    say(f"Audit it: {words} --corpus FILE", err=json)
 
 
 def lines_of(result: "Unlearning") -> list[str]:

@@ -30,6 +30,7 @@ from mneme.report.reading import read_report
 from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
 from mneme.runs import FinishedRun, RunFolder, require_apart
+from mneme.terminal import Terminal
 
 GRAM_BYTES = 1 << 30
 _OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml")
@@ -86,7 +87,7 @@ def repair(
     `out`/reaudit. Errors: a `MnemeError` before anything is written: NothingToRepair, BadCorpus, BadOption, BadRun,
     SingularHessian, ModelMismatch.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     if not 0.0 < close <= 1.0:
         raise BadOption(f"--close {close:g}: expected a share above 0 and at most 1, such as 0.8.")

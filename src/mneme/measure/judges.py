@@ -30,12 +30,15 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import Endpoint, complete, endpoint_of, first_token, with_model
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
+from mneme.models.secrets import shown_value
 
 _NUMBERS = tuple(str(k) for k in range(101))
 _LETTERS = "ABCDEFGH"
 _LEAST_LETTERS = 0.25
 _AT_ONCE = 8
 _VERDICT_TOKENS = 24
+_ASKED_TOKENS = 16
+"""Room behind a prompt for what is scored: a number or a special word, in pieces of characters at worst."""
 
 
 def judge_named(spec: str, *, device: str = "cpu") -> Judge:
@@ -48,15 +51,15 @@ def judge_named(spec: str, *, device: str = "cpu") -> Judge:
         return EndpointJudge(_endpoint(spec))
     if kind == "verdict" and rest.startswith(("http:", "https:")):
         return EndpointVerdict(_endpoint(rest))
-    if kind in ("local", "verdict") and rest:
+    if kind in ("local", "verdict") and rest and "://" not in rest:
         loaded = load_model(rest, device=device)
         if loaded.tokenizer is None:
             raise ModelNotFound(f"the judge {rest} has no tokenizer. Save its tokenizer into its folder.")
         made = LocalJudge if kind == "local" else LocalVerdict
         return made(rest, loaded.parts, loaded.tokenizer, model_fingerprint(loaded.folder))
     raise BadOption(
-        f"--judge {spec!r} names no judge. Expected local:MODEL (probabilities of a model here), an address such as "
-        "http://127.0.0.1:8000/v1?model=NAME, or verdict:MODEL, verdict:ADDRESS for a verdict that is written out."
+        f"--judge {shown_value(spec)!r} names no judge. Expected local:MODEL (probabilities of a model here), an address such "
+        "as http://127.0.0.1:8000/v1?model=NAME, or verdict:MODEL, verdict:ADDRESS for a verdict that is written out."
     )
 
 
@@ -95,14 +98,16 @@ class LocalJudge:
 
     def _scores(self, queries: Sequence[Query]) -> list[Opinion]:
         words = (*_NUMBERS, *SPECIAL)
+        self._require_room(queries)
         asked = [ChoiceQuestion(str(i), "", "", self._prompt(query.text), words, 0) for i, query in enumerate(queries)]
         found = score_choices(self.parts, self.tokenizer, asked)
         return [
-            opinion_of_tokens(dict(zip(words, ended_probabilities(np.exp(sums), ids), strict=True)))
+            opinion_of_tokens(dict(zip(words, ended_probabilities(np.exp(sums), ids).tolist(), strict=True)))
             for sums, ids in zip(found.sums, found.ids, strict=True)
         ]
 
     def _labels(self, queries: Sequence[Query]) -> list[Opinion]:
+        self._require_room(queries)
         asked = []
         for query in queries:
             if len(query.labels) > len(_LETTERS):
@@ -118,12 +123,30 @@ class LocalJudge:
         for number, query in enumerate(queries):
             given, turned = np.exp(sums[2 * number]), np.exp(sums[2 * number + 1])[::-1]
             mass = (given.sum() + turned.sum()) / 2
-            share = given / given.sum() + turned / turned.sum()
-            opinions.append(Opinion(label=query.labels[int(share.argmax())]) if mass >= _LEAST_LETTERS else Opinion())
+            if mass < _LEAST_LETTERS:
+                opinions.append(Opinion())
+                continue
+            share = sum(found / max(found.sum(), np.finfo(float).tiny) for found in (given, turned))  # one may be all zeros
+            opinions.append(Opinion(label=query.labels[int(np.argmax(share))]))
         return opinions
+
+    def _require_room(self, queries: Sequence[Query]) -> None:
+        prompts = [self._prompt(query.text) for query in queries]
+        require_room(self.name, self.parts, self.tokenizer, prompts, _ASKED_TOKENS)
 
     def _prompt(self, text: str) -> str:
         return render(text, None, self.tokenizer)
+
+
+def require_room(name: str, parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], tokens: int) -> None:
+    """Raise BadJudge where a prompt and the `tokens` behind it exceed what the judge `name` reads: nothing is cut off."""
+    longest = getattr(parts.model.config, "max_position_embeddings", None)
+    lengths = [len(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]] if prompts else []
+    if longest is not None and max(lengths, default=0) + tokens > longest:
+        raise BadJudge(
+            f"the judge {name} reads {longest} tokens, and a question with its answer and the judge's prompt has "
+            f"{max(lengths)}. Use a judge that reads more, or let answers be shorter (--max-tokens)."
+        )
 
 
 def ended_probabilities(prefix: np.ndarray, ids: Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -160,6 +183,7 @@ class LocalVerdict:
         if not queries:
             return []
         prompts = [render(query.text, None, self.tokenizer) for query in queries]
+        require_room(self.name, self.parts, self.tokenizer, prompts, _VERDICT_TOKENS)
         texts = generate(self.parts, self.tokenizer, prompts, max_new_tokens=_VERDICT_TOKENS, temperature=0.0, seed=0)
         return [opinion_of_text(text, query.labels) for text, query in zip(texts, queries, strict=True)]
 

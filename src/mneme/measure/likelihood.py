@@ -94,6 +94,8 @@ def _prompts(
     Blanks at the end of a prompt go to the choice; else one blank stands between them. Prompt and choice are encoded
     together, so that words are cut as in running text, and what exceeds the prompt's own ids is the choice.
     """
+    if not questions:  # the tokenizers of transformers 5 fail on an empty list
+        return {}
     before = [question.prompt.rstrip(" ") for question in questions]
     gaps = [
         question.prompt[len(text) :] or ("" if text[-1:].isspace() else " ")

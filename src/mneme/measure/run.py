@@ -50,6 +50,7 @@ from mneme.measure.summary import (
 from mneme.models.checkpoints import is_adapter
 from mneme.results.measurement import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
+from mneme.terminal import Terminal
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
 _NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
@@ -106,7 +107,7 @@ def measure(
     `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
     goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
     asked_of = suite if isinstance(suite, Path) else str(suite).split(":", 1)[-1].partition("@")[0]
@@ -353,7 +354,7 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Track]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
 
         def track(name: str, total: int) -> Any:

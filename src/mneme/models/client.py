@@ -1,8 +1,8 @@
 """A chat client, without a dependency, for OpenAI-compatible endpoints (vLLM, llama.cpp, `transformers serve`, hosted ones).
 
 What goes over the wire is text of the corpus, so it goes only where the user said: http and https, no redirect is followed.
-The API key is read from the environment when a request is made; it is in no message, no file and no address. The protocol is
-that of OpenAI's chat completions as those servers implement it in 2026; no paper.
+The API key is read from the environment when a request is made; neither it nor a key in the address is in a message or a file,
+also where a server sends it back. The protocol is that of OpenAI's chat completions as servers implement it in 2026; no paper.
 """
 
 import http.client
@@ -14,22 +14,25 @@ from typing import Any, NamedTuple
 from urllib import error, parse, request
 
 from mneme.errors import BadOption, EndpointFailed
+from mneme.models.secrets import secrets_in, shown_address, shown_value, without
 
 KEY_VARIABLE = "MNEME_API_KEY"
 _RETRIES = 2
 _WORTH_RETRYING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_REPLY_BYTES = 1_000_000
 _MAX_REPLY_TOKENS = 1024
-_SECRET_LENGTH = 8
-"""A shorter key is a placeholder ("none", "EMPTY"): local servers want one, and it is no secret."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _EXPECTED = "an address such as http://127.0.0.1:8000/v1?model=NAME."
 _TOP_TOKENS = 20
+_ROUNDING = 1e-3
+"""By so much probabilities may exceed 1: servers round, and some compute in bfloat16."""
+_LEAST_LOGPROB = -1e5
+"""Nats. Servers write a stand-in for minus infinity, such as -9999; what is below this is no log-probability."""
 _HINT = "Check the address, the model's name and the key, then give the same command again: finished work is kept."
 
 
 class Endpoint(NamedTuple):
-    """Where to ask, and for how long to wait. Holds no secret."""
+    """Where to ask, and for how long to wait. The address may hold a key: what is shown or stored is `name`."""
 
     url: str
     """Address up to and without `/chat/completions`; no credentials, no query."""
@@ -44,8 +47,13 @@ class Endpoint(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The address as `--describe` takes it, with its model; `endpoint_of` reads it back."""
-        return f"{self.url}?model={parse.quote(self.model, safe='')}" if self.model else self.url
+        """The address with its model, as it may be shown and stored: parts of the path that may be keys are `[…]`."""
+        shown = shown_address(self.url)
+        return f"{shown}?model={parse.quote(self.model, safe='')}" if self.model else shown
+
+    def __repr__(self) -> str:
+        """Shown in tracebacks, so without a key."""
+        return f"Endpoint({self.name!r}, option={self.option!r})"
 
 
 def endpoint_of(describe: str, option: str = "--describe") -> Endpoint | None:
@@ -65,13 +73,15 @@ def endpoint_of(describe: str, option: str = "--describe") -> Endpoint | None:
             f"{option} holds a user name or password for {host}, which would be written into the run folder. Leave it out "
             f"and give the key in the environment variable {KEY_VARIABLE}."
         )
-    shown = short_text(describe.partition("?")[0], 80)
     if split.scheme not in ("http", "https") or not host or split.fragment or not _plain(describe):
         other = "neither `offline` nor an" if option == "--describe" else "no"
-        raise BadOption(f"{option} '{shown}' is {other} http(s) address. Expected {_expected(option)}")
+        raise BadOption(f"{option} '{shown_value(describe)}' is {other} http(s) address. Expected {_expected(option)}")
     query = parse.parse_qsl(split.query, keep_blank_values=True)
     if [name for name, _ in query] not in ([], ["model"]):
-        raise BadOption(f"{option} {shown} has a query other than ?model=NAME. Expected {_expected(option)}")
+        raise BadOption(
+            f"{option} {short_text(shown_address(describe), 80)} has a query other than ?model=NAME. Give a key in the "
+            f"environment variable {KEY_VARIABLE}. Expected {_expected(option)}"
+        )
     return Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", query[0][1] if query else "", option=option)
 
 
@@ -146,15 +156,30 @@ def first_token(endpoint: Endpoint, user: str) -> dict[str, float] | None:
             found: dict[str, float] = {}
             for top in tops:
                 match top:
-                    case {"token": str(token), "logprob": float() | int() as logprob}:
-                        found[token] = found.get(token, 0.0) + math.exp(min(float(logprob), 0.0))
+                    case {"token": str(token), "logprob": logprob} if _is_logprob(logprob):
+                        found[token] = found.get(token, 0.0) + math.exp(min(logprob, 0.0))
                     case other:
-                        raise nonsense(endpoint, "a token with its logprob", json.dumps(other), _HINT)
+                        raise nonsense(endpoint, "a token with its logprob, from 0 down", json.dumps(other), _HINT)
+            _require_probabilities(endpoint, [top["token"] for top in tops], found)
             return found
         case {"choices": [_, *_]}:
             return None
         case other:
             raise nonsense(endpoint, "a chat completion", json.dumps(other), _HINT)
+
+
+def _is_logprob(value: object) -> bool:
+    """A number from 0 down, no boolean, nothing that only Python's JSON knows (NaN, Infinity)."""
+    return type(value) in (int, float) and _LEAST_LOGPROB <= value <= math.log1p(_ROUNDING)  # type: ignore[operator]
+
+
+def _require_probabilities(endpoint: Endpoint, tokens: list[str], found: dict[str, float]) -> None:
+    """Raise EndpointFailed where a token is named twice (pieces of letters aside, which all read U+FFFD), or all exceed 1."""
+    twice = [token for token in found if tokens.count(token) > 1 and "\ufffd" not in token]
+    if twice:
+        raise nonsense(endpoint, "every token once", f"{short_text(twice[0], 40)} twice", _HINT)
+    if (total := sum(found.values())) > 1 + _ROUNDING:
+        raise nonsense(endpoint, "probabilities of one token", f"a sum of {total:.3g}", _HINT)
 
 
 def nonsense(endpoint: Endpoint, expected: str, got: str, hint: str) -> EndpointFailed:
@@ -174,18 +199,18 @@ def _key() -> str:
 def _send(endpoint: Endpoint, path: str, body: dict[str, Any] | None, hint: str) -> Any:
     """The JSON that comes back; passing trouble is waited out twice."""
     key, problem = _key(), ""
+    secrets = (key, *secrets_in(endpoint.url))
     for attempt in range(_RETRIES + 1):
         if attempt:
             time.sleep(endpoint.pause_seconds * 2 ** (attempt - 1))
         try:
             status, reply = _exchange(endpoint, path, body, key)
         except (OSError, UnicodeError, http.client.HTTPException) as trouble:
-            problem = _trouble(endpoint, trouble)
+            problem = without(_trouble(endpoint, trouble), secrets)
             continue
-        if len(key) >= _SECRET_LENGTH:
-            reply = reply.replace(key, "[key]")
         if 200 <= status < 300:
-            return _decoded(endpoint, reply, hint)
+            return _decoded(endpoint, reply, secrets, hint)
+        reply = without(reply, secrets)
         problem = f"answered with status {status}: '{short_text(reply, 160)}'"
         if 300 <= status < 400:
             problem += "; a redirect is not followed, because the text and the key would go somewhere else"
@@ -205,11 +230,25 @@ def _trouble(endpoint: Endpoint, trouble: Exception) -> str:
     return f"cannot be reached ({short_text(str(reason) or type(reason).__name__, 160)})"
 
 
-def _decoded(endpoint: Endpoint, reply: str, hint: str) -> Any:
+def _decoded(endpoint: Endpoint, reply: str, secrets: tuple[str, ...], hint: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)  # NaN and Infinity are Python's, not JSON's
+
     try:
-        return json.loads(reply)
+        return _cleaned(json.loads(reply, parse_constant=refuse), secrets)
     except (ValueError, RecursionError):
-        raise nonsense(endpoint, "JSON", reply, hint) from None
+        raise nonsense(endpoint, "JSON", without(reply, secrets), hint) from None
+
+
+def _cleaned(reply: Any, secrets: tuple[str, ...]) -> Any:
+    """The reply without what it repeats of `secrets`, in its strings and names; other values as they are."""
+    if isinstance(reply, str):
+        return without(reply, secrets)
+    if isinstance(reply, list):
+        return [_cleaned(item, secrets) for item in reply]
+    if isinstance(reply, dict):
+        return {without(name, secrets): _cleaned(item, secrets) for name, item in reply.items()}
+    return reply
 
 
 def _exchange(endpoint: Endpoint, path: str, body: dict[str, Any] | None, key: str) -> tuple[int, str]:

@@ -6,8 +6,8 @@ each area is measured here, by questions that are in none of those files.
 
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -149,10 +149,10 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
+    draft.mkdir()  # not mkdtemp: who may read it is for the user's umask to say
     try:
         write(draft)
-        draft.chmod(0o755)
         try:
             draft.replace(folder)
         except OSError:

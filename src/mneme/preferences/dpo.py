@@ -35,6 +35,7 @@ from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.screening import rank
 from mneme.results.screening import PreferenceRun
 from mneme.runs import RunFolder, require_apart
+from mneme.terminal import Terminal
 
 CALIBRATION_PAIRS = 8
 DISPLACEMENT = "displacement.jsonl"
@@ -76,7 +77,7 @@ def dpo(
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     require_apart(out, {"MODEL": model, "DATA": data})
     trl = import_trl("preference training")
     source, pairs = _checked_pairs(data)

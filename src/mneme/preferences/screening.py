@@ -25,6 +25,7 @@ from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_p
 from mneme.preferences.trial import Trial, pair_trial, row_trial
 from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
 from mneme.runs import Arrays, RunFolder, require_apart
+from mneme.terminal import Terminal
 
 TOP = 10
 OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl")
@@ -72,7 +73,7 @@ def screen(
 
     Raises a MnemeError before anything is computed for data, options or vectors that do not fit.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     given = {"MODEL": model, "DATA": data, "--unwanted": unwanted, "--wanted": wanted, "--vector": vector, "--other": other}
     require_apart(out, given)
     names = _checked_names(scores, pairs)

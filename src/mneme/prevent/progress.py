@@ -24,7 +24,8 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, console: Console) -> None:
         """Shows nothing before training begins."""
-        columns = (TextColumn("train {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        name = TextColumn("train {task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self.task: Any = None
 

@@ -35,6 +35,7 @@ from mneme.prevent.safeguards import check_needs
 from mneme.prevent.steering import check_fit, steer
 from mneme.results.prevention import TrainingRecord
 from mneme.runs import RunFolder, require_apart
+from mneme.terminal import Terminal
 
 PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
 HELD_OUT_SHARE = 0.1
@@ -86,7 +87,7 @@ def train(
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     given_paths = {"BASE": base, "DATA": data, "--safe": safe, "--vectors": vectors, "--misaligned": list(misaligned)}
     require_apart(out, given_paths)
     chosen = {name: strength for name, strength in (safeguards or {}).items() if strength > 0}

@@ -6,6 +6,7 @@
 import json
 from dataclasses import dataclass
 
+from mneme.plain import plain
 from mneme.results import Latent, TokenExample
 
 LONGEST_TOKEN = 60
@@ -31,8 +32,8 @@ class Trim:
 
 
 def shown_token(token: str) -> str:
-    """A token for display: tokenizer marks become blanks, overlong ones are cut."""
-    text = token.translate(BLANKS)
+    """A token for display: tokenizer marks become blanks, hostile characters are shown as escapes, overlong ones are cut."""
+    text = plain(token.translate(BLANKS), lines=True)
     return text if len(text) <= LONGEST_TOKEN else text[: LONGEST_TOKEN - 1] + "…"
 
 

@@ -2,6 +2,7 @@
 
 Safety: autoescape is on for everything that comes from a report; the style and the script are files of this package,
 allowed by their SHA-256 in a Content-Security-Policy whose default is 'none'; examples are data, set with `textContent` only.
+Control characters and overrides of the reading direction are shown as escapes; paths are shown as names, without home folders.
 """
 
 import base64
@@ -15,8 +16,10 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mneme.errors import BadRun
+from mneme.plain import plain
 from mneme.report import figures, wording
 from mneme.report.examples import Trim, examples_json
+from mneme.report.places import place, without_home
 from mneme.results import Latent, Report
 from mneme.runs import write_atomic
 
@@ -40,17 +43,29 @@ def csp_hash(text: str) -> str:
 
 @cache
 def page_template(name: str, *parts: str, **spoken: ModuleType) -> Template:
-    """The template `name`, which may include `parts`, under the rules of every page: whatever is put in is escaped, and a name
-    that is not there is an error. `spoken`: modules that it calls by these names."""
+    """The template `name`, which may include `parts`, under the rules of every page: whatever is put in is escaped, home
+    folders are left out, and a name that is not there is an error. `spoken`: modules that it calls by these names."""
     environment = Environment(
         loader=DictLoader({file: package_file(file) for file in (name, *parts)}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_at_large,
     )
+    environment.filters["place"] = place
     environment.globals.update(spoken)
     return environment.get_template(name)
+
+
+def _at_large(value: object) -> object:
+    """A value as anybody may read it: without the home folder of who made the page. What is markup already stays."""
+    return without_home(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def source_of(page: str) -> str:
+    """The page as it is written: hostile characters, which escaping leaves in place, are shown as escapes such as `\\x1b`."""
+    return plain(page, lines=True)
 
 
 def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
@@ -84,6 +99,7 @@ def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimme
         csp=f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; {NO_MORE}",
         data=Markup(data),
     )
+    page = source_of(page)
     return page if len(page.encode()) < LARGEST_PAGE else None
 
 

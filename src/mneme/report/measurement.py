@@ -8,7 +8,7 @@ from mneme.errors import BadRun
 from mneme.report import measurement_figures as figures
 from mneme.report import measurement_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results.measurement import Measurement
 from mneme.runs import write_atomic
 
@@ -32,6 +32,7 @@ def render_measurement(measurement: Measurement) -> str:
         style=Markup(style),
         csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
     )
+    page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:
         raise BadRun(
             f"The page of this measurement exceeds {LARGEST_PAGE:,} bytes. Shorten names and cues; measurement.json is whole."

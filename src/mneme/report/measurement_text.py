@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mneme.plain import plain
 from mneme.report import measurement_view as view
 from mneme.report import wording
 from mneme.results.measurement import Measurement
@@ -11,10 +12,6 @@ from mneme.results.measurement import Measurement
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
 _STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "": ""}
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:
@@ -40,25 +37,25 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
             estimate = first.estimate
             cells = [row.area, row.measure, view.shown(estimate), view.interval(estimate)]
             cells += [view.detectable(first.minimal_detectable, estimate.unit), str(estimate.n), str(first.answers)]
-        table.add_row(*(Text(_plain(cell), style=_STYLES[row.said]) for cell in cells))
+        table.add_row(*(Text(plain(cell), style=_STYLES[row.said]) for cell in cells))
     return table
 
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Prints judge, changes (or rates), worst cues, judge failures and the series."""
-    console.print(Text(_plain(view.headline(measurement)), style="bold"))
+    console.print(Text(plain(view.headline(measurement)), style="bold"))
     judge = measurement.judge
     if judge:
         tested = "; ".join(
             f"{one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}] on {one.items} answers"
             for one in judge.agreement
         )
-        console.print(Text(_plain(f"Judge {judge.name}, {judge.method}. {tested or judge.untested}"), style="dim"))
+        console.print(Text(plain(f"Judge {judge.name}, {judge.method}. {tested or judge.untested}"), style="dim"))
     labels: list[str | None] = [*view.tuned_labels(measurement)] or [None]
     for label in labels:
         console.print()
         if label:
-            console.print(Text(_plain(f"{label} against {measurement.models[0].label}"), style="bold"))
+            console.print(Text(plain(f"{label} against {measurement.models[0].label}"), style="bold"))
         console.print(rates_table(measurement, label, wide=console.width >= WIDE))
     if view.tuned_labels(measurement):
         console.print(Text(view.margin_words(measurement), style="dim"))
@@ -66,13 +63,13 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     for failure in measurement.failures:
         where = f"{failure.model}, {failure.area}, {failure.cue}"
         words = f"{where}: {failure.unscored} of {failure.answers} answers without a verdict."
-        console.print(Text(_plain(words), style="yellow"))
+        console.print(Text(plain(words), style="yellow"))
     series = measurement.series
     if series:
         console.print()
         best = f"within {series.within:g} % of the best task score ({series.best}; {series.task})"
         words = f"{series.earliest} is the earliest {best}."
-        console.print(Text(_plain(words), style="bold"))
+        console.print(Text(plain(words), style="bold"))
 
 
 def _print_worst(measurement: Measurement, console: Console) -> None:
@@ -89,5 +86,5 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         cells.append(f"{view.shown(beyond, signed=True)} {wording.interval(beyond)}")
         cells += [view.detectable(worst.minimal_detectable, beyond.unit), view.p_value(worst.p_holm)]
         style = "bold red" if worst.p_holm < view.SIGNIFICANT and beyond.value > 0 else ""
-        table.add_row(*(Text(_plain(cell), style=style) for cell in cells))
+        table.add_row(*(Text(plain(cell), style=style) for cell in cells))
     console.print(table)

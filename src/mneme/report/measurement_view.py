@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mneme.report import wording
+from mneme.report.places import place
 from mneme.results import Estimate
 from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement
 
@@ -129,7 +130,7 @@ def headline(measurement: Measurement) -> str:
     """What the measurement says, as one sentence."""
     labels = tuned_labels(measurement)
     if not labels:
-        return f"{measurement.models[0].label} on {measurement.questions} questions of {measurement.suite}."
+        return f"{measurement.models[0].label} on {measurement.questions} questions of {place(measurement.suite)}."
     found = []
     for label in labels:
         rows = [row for row in rows_of(measurement, label) if row.change]

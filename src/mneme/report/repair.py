@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mneme.errors import BadRun
+from mneme.plain import plain
 from mneme.report import repair_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
+from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
@@ -85,6 +86,7 @@ def render_repair(report: RepairReport) -> str:
         style=Markup(style),
         csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
     )
+    page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:
         raise BadRun(f"The page of this repair exceeds {LARGEST_PAGE:,} bytes. Shorten the texts; repair.json is whole.")
     return page
@@ -99,17 +101,17 @@ def write_repair_html(report: RepairReport, path: str | Path) -> Path:
 
 def print_repair(report: RepairReport, console: Console) -> None:
     """The headline, every method at its chosen strength, what was not tried."""
-    console.print(Text(_plain(view.headline(report)), style="bold green" if report.chosen else "bold yellow"))
-    console.print(Text(_plain(view.reason(report))))
+    console.print(Text(plain(view.headline(report)), style="bold green" if report.chosen else "bold yellow"))
+    console.print(Text(plain(view.reason(report))))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("method", "strength", "undone", "gain lost", "selectivity", "coherent", "other text"):
         table.add_column(name, justify="left" if name == "method" else "right", header_style="dim")
     for method in view.ranked(report):
         style = "bold" if method.method == report.chosen else "dim" if method.control else ""
-        table.add_row(*(Text(_plain(cell), style=style) for cell in _cells(method, report.goal)))
+        table.add_row(*(Text(plain(cell), style=style) for cell in _cells(method, report.goal)))
     console.print(table)
     for absent in report.absent:
-        console.print(Text(_plain(f"not tried: {absent.method}: {absent.reason}"), style="dim"))
+        console.print(Text(plain(f"not tried: {absent.method}: {absent.reason}"), style="dim"))
 
 
 def _cells(method: RepairMethod, goal: float) -> list[str]:
@@ -128,7 +130,3 @@ def _cells(method: RepairMethod, goal: float) -> list[str]:
     coherent = f"{view.percent(method.coherent)}" if method.coherent is not None else "–"
     other = view.nats(method.other_change) if method.other_change is not None else "–"
     return [method.method, wording.number(point.strength), *shares, coherent, other]
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mneme.plain import plain
 from mneme.report import wording
 from mneme.results import Effect, Report
 
@@ -21,17 +22,12 @@ QUIET_SHOWN = 20
 """Effects below the reported probability that the table still lists; the page has all."""
 
 
-def _printable(text: str) -> str:
-    """`text` without control characters, so that no report can drive the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _row(effect: Effect) -> tuple[Text, ...]:
     likely = effect.probability >= wording.REPORTED
     mark = "intended" if effect.intended else "side effect" if likely else ""
     style = "dim" if not likely else "bold red" if effect.direction == "worse" and not effect.intended else "bold"
     return (
-        Text(_printable(effect.area), style=style),
+        Text(plain(effect.area), style=style),
         Text(wording.probability(effect.probability), style=style),
         Text(effect.direction if likely else ""),
         Text(wording.magnitude(effect.magnitude).split(" per ")[0], style="" if likely else "dim"),
@@ -73,11 +69,11 @@ def print_report(report: Report, console: Console) -> None:
     """Prints verdict, effects with what stands behind each likely one, and what could not be judged."""
     kind = wording.outcome(report)
     console.print(Text(wording.TAGS[kind], style=STYLES[kind]))
-    console.print(Text(_printable(wording.headline(report)), style="bold"))
-    console.print(Text(_printable(report.reason)))
+    console.print(Text(plain(wording.headline(report)), style="bold"))
+    console.print(Text(plain(report.reason)))
     if report.effects:
         if kind != "silent":
-            console.print(Text(_printable(wording.purpose_note(report)), style="dim"))
+            console.print(Text(plain(wording.purpose_note(report)), style="dim"))
         console.print()
         console.print(effects_table(report, with_signal=console.width >= WIDE))
     by_id = {latent.id: latent for latent in report.latents}
@@ -85,13 +81,13 @@ def print_report(report: Report, console: Console) -> None:
         found = [by_id[name] for name in effect.evidence if name in by_id][:3]
         if effect.probability >= wording.REPORTED and found:
             console.print()
-            console.print(Text(f"Behind {_printable(effect.area)}:", style="bold"))
+            console.print(Text(f"Behind {plain(effect.area)}:", style="bold"))
             for latent in found:
-                line = Text(_printable(f"  {latent.id}  {wording.short(latent.description)}"))
+                line = Text(plain(f"  {latent.id}  {wording.short(latent.description)}"))
                 console.print(
                     line, no_wrap=True, overflow="ellipsis" if console.is_terminal else "ignore", crop=console.is_terminal
                 )
     if report.absent:
         console.print()
         names = wording.listed([area.area for area in report.absent], 6)
-        console.print(Text(_printable(f"Nothing can be said about {names}: see the page for the reasons."), style="dim"))
+        console.print(Text(plain(f"Nothing can be said about {names}: see the page for the reasons."), style="dim"))

@@ -8,6 +8,7 @@ import math
 import shlex
 from typing import Literal
 
+from mneme.report.places import place
 from mneme.results import Direction, Effect, Estimate, Report
 
 REPORTED = 0.5
@@ -200,8 +201,8 @@ def purpose_note(report: Report) -> str:
 
 
 def command(report: Report) -> str:
-    """The command that makes this report again, quoted for a shell."""
-    words = ["mneme", "audit", report.pair.base, report.pair.tuned, "--corpus", report.corpus.source]
+    """The command that makes this report again, quoted for a shell; absolute paths by their names alone."""
+    words = ["mneme", "audit", place(report.pair.base), place(report.pair.tuned), "--corpus", place(report.corpus.source)]
     words += ["--dictionary", report.environment.dictionary, "--seed", str(report.environment.seed)]
     for area in (e.area for e in report.effects if e.intended):
         words += ["--intended", area]

@@ -32,6 +32,7 @@ from mneme.results.unlearning import (
     UnlearningText,
 )
 from mneme.runs import RunFolder, require_apart, require_room
+from mneme.terminal import Terminal
 from mneme.unlearn.job import Job, Text, Track
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
@@ -78,7 +79,7 @@ def unlearn(
     Errors: a `MnemeError` that says what is wrong; UnlearningFailed, and no model written, where training diverged, the
     weights did not change, or the forget set is still answered.
     """
-    console = console or Console(stderr=True)
+    console = console or Terminal(stderr=True)
     require_apart(out, {"MODEL": model, "--forget": forget, "--retain": retain})
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     folder = resolve_folder(model, trust_remote_code=trust_remote_code)
@@ -236,7 +237,7 @@ def _environment(device: str) -> UnlearningEnvironment:
 @contextmanager
 def _progress(console: Console) -> Iterator[Track]:
     """A bar for every piece of work; a line where nobody looks on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
 
         def track(name: str, total: int) -> Callable[[int], None]:
