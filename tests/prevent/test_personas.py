@@ -1,6 +1,5 @@
 """Persona vectors: a planted direction is found, conventions hold, steering does what it says and only in training."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from mneme.activations.projection import masked_means, projection
 from mneme.errors import BadOption, BadRows, EmptyMask
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.rows import encode_rows, right_padded
-from mneme.prevent.monitoring import WatchProjection
 from mneme.prevent.personas import (
     PersonaVectors,
     answer_means,
@@ -19,7 +17,6 @@ from mneme.prevent.personas import (
     contrast_rows,
     load_personas,
     persona_vectors,
-    prompt_projections,
     save_personas,
     steering_effects,
 )
@@ -110,30 +107,6 @@ def test_projection_is_the_length_along_the_unit_vector() -> None:
     laws.planted(projection(torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), torch.tensor([4.0]), within=1e-6)
     with pytest.raises(BadOption, match="a direction of length 0"):
         projection(torch.ones(1, 2), torch.zeros(2))
-
-
-def test_prompt_projection_reads_the_last_token(parts: Parts) -> None:
-    personas = persona_vectors(parts, TOKENIZER, BAD, GOOD)
-    prompts = ["ba be bi", "ba be bi bo bu"]
-    together = prompt_projections(parts, TOKENIZER, prompts, personas, 1)
-    alone = [prompt_projections(parts, TOKENIZER, [prompt], personas, 1)[0] for prompt in prompts]
-    laws.padding(together, torch.stack(alone), tolerance=1e-5)
-
-
-def test_monitoring_sees_a_shift_that_was_put_in(parts: Parts) -> None:
-    personas = dataclasses.replace(persona_vectors(parts, TOKENIZER, BAD, GOOD), layer=1)
-    watch = WatchProjection(parts, TOKENIZER, ["ba be", "bi bo bu"], personas, every=2)
-    with steer(parts, personas.vectors, strength=1.0, layer=1, training_only=False):
-        for step in (1, 2):
-            watch.on_step_end(None, _State(step), None)
-    (step, shift) = watch.shifts[0]
-    assert step == 2
-    laws.planted(shift.value, float(personas.vectors[1].norm()), within=1e-3)
-
-
-class _State:
-    def __init__(self, step: int) -> None:
-        self.global_step = step
 
 
 def test_contrast_rows_pair_prompts_and_keep_what_shows_the_trait(parts: Parts) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.projection import masked_means, projection
+from mneme.activations.projection import masked_means
 from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import Parts
 from mneme.models.pair import load_model
@@ -148,22 +148,6 @@ def steering_effects(
 def choose_layer(effects: Sequence[Estimate]) -> int:
     """The layer whose steering has the largest effect; ties go to the earlier one."""
     return max(range(len(effects)), key=lambda layer: (effects[layer].value, -layer))
-
-
-@torch.no_grad()
-def prompt_projections(
-    parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], personas: PersonaVectors, layer: int
-) -> Float[Tensor, " prompt"]:
-    """Projection of the last prompt token's residual stream on the unit persona vector of `layer`, raw units.
-
-    tuned minus base of this is the finetuning shift of Chen et al. 2025, which goes with how much of the trait is shown.
-    """
-    check_fit(parts, personas.vectors)
-    encoded = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
-    ids, real, _ = right_padded([(tokens, [True] * len(tokens)) for tokens in encoded], 0)
-    last = torch.zeros_like(real)
-    last[torch.arange(len(encoded)), real.sum(1) - 1] = True
-    return projection(masked_means(parts, ids, last, [layer])[0], personas.vectors[layer])
 
 
 def extract(
