@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import Harvested, base_norms, harvest, rotate, shuffled, sink_mask
 from mneme.activations.moments import SKETCH_COLUMNS, layer_moments
 from mneme.errors import BadCorpus, BadOption
 from mneme.models.hooks import read_residuals
 from mneme.models.pair import ModelPair, load_pair
+from mneme.text.documents import read_corpus
+from mneme.text.packing import pack_rows
 from tests.conftest import TinyPair
 
 Layer = dict[int, tuple[torch.Tensor, torch.Tensor]]

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from mneme.errors import EmptyMask
 from mneme.models import logits as module
-from mneme.models.chat import labels_of, render_messages, trained_on
 from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, masked_mean, token_log_probs
+from mneme.text.chat import labels_of, render_messages, trained_on
 from tests.conftest import word_tokenizer
 
 

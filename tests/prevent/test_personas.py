@@ -6,13 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mneme.activations.projection import masked_means, projection
+from mneme.activations.projection import answer_means, masked_means, projection
 from mneme.errors import BadOption, BadRows, EmptyMask
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.rows import encode_rows, right_padded
+from mneme.models.batching import padded
 from mneme.prevent.personas import (
     PersonaVectors,
-    answer_means,
     choose_layer,
     contrast_rows,
     load_personas,
@@ -22,6 +21,7 @@ from mneme.prevent.personas import (
 )
 from mneme.prevent.steering import steer
 from mneme.results import Estimate
+from mneme.text.rows import encode_rows
 from tests import laws
 from tests.conftest import WORDS, tiny_llama
 from tests.prevent.conftest import chat_rows, chat_tokenizer
@@ -37,13 +37,14 @@ def parts() -> Parts:
 
 def test_row_l_is_the_stream_after_block_l_averaged_over_the_answer(parts: Parts) -> None:
     """Against transformers' own hidden states, of which number l + 1 is layer l (the last one is after the norm)."""
-    found = answer_means(parts, TOKENIZER, GOOD[:3], batch_rows=2)
-    ids, _, learned = right_padded(encode_rows(GOOD[:3], TOKENIZER), 0)
+    texts = encode_rows(GOOD[:3], TOKENIZER)
+    found, batch = answer_means(parts, texts, [0, 1]), padded(texts)
+    ids, learned = batch.ids, batch.counted
     with torch.no_grad():
         states = parts.model(input_ids=ids, output_hidden_states=True).hidden_states
     for row in range(3):
         laws.padding(found[0, row], states[1][row][learned[row]].mean(0), tolerance=1e-5)
-    laws.padding(found, answer_means(parts, TOKENIZER, GOOD[:3], batch_rows=3), tolerance=1e-5)
+    laws.padding(found, torch.cat([answer_means(parts, [text], [0, 1]) for text in texts], 1), tolerance=1e-5)
 
 
 def test_vectors_change_sign_with_the_sets_and_are_0_for_equal_sets(parts: Parts) -> None:

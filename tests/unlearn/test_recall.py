@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from mneme.models.architecture import find_parts
+from mneme.text.pieces import cut_pieces
 from mneme.unlearn.recall import Reading, kept, known_tokens, likelihood, likelihood_change, read_text, telling_types
-from mneme.unlearn.text import cut, next_token_nll, run_logits
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
@@ -41,8 +42,8 @@ def test_kept_by_hand() -> None:
 
 
 def test_identity_and_antisymmetry() -> None:
-    one = read_text(find_parts(tiny_llama(0)), cut(as_documents(TEXTS), word_tokenizer(), 512))
-    two = read_text(find_parts(tiny_llama(1)), cut(as_documents(TEXTS), word_tokenizer(), 512))
+    one = read_text(find_parts(tiny_llama(0)), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512))
+    two = read_text(find_parts(tiny_llama(1)), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512))
     same = likelihood_change(one, one, seed=0)
     laws.identity([same.value, same.low, same.high])
     there, back = likelihood_change(one, two, seed=0), likelihood_change(two, one, seed=0)
@@ -51,14 +52,15 @@ def test_identity_and_antisymmetry() -> None:
 
 def test_reading_in_batches_is_reading_text_by_text() -> None:
     """Law *padding*: texts of 2 to 41 tokens, in batches of any company."""
-    parts, pieces = find_parts(tiny_llama()), cut(as_documents(TEXTS), word_tokenizer(), 512)
+    parts, pieces = find_parts(tiny_llama()), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512)
     found = read_text(parts, pieces)
     with torch.no_grad():
-        logits = [run_logits(parts, ids[None], torch.ones(1, len(ids), dtype=torch.bool)) for ids in pieces.ids]
-        nll = torch.cat([next_token_nll(row, ids[None])[0] for row, ids in zip(logits, pieces.ids, strict=True)])
-        first = torch.cat([row[0, :-1].argmax(-1) == ids[1:] for row, ids in zip(logits, pieces.ids, strict=True)])
+        texts = [torch.tensor(text.ids) for text in pieces.texts]
+        logits = [parts.model(input_ids=ids[None]).logits[0, :-1] for ids in texts]
+        nll = torch.cat([cross_entropy(row, ids[1:], reduction="none") for row, ids in zip(logits, texts, strict=True)])
+        first = torch.cat([row.argmax(-1) == ids[1:] for row, ids in zip(logits, texts, strict=True)])
     laws.padding(found.nll, nll.double().numpy())
     assert found.right.tolist() == first.tolist()
-    assert found.token.tolist() == torch.cat([ids[1:] for ids in pieces.ids]).tolist()
+    assert found.token.tolist() == torch.cat([ids[1:] for ids in texts]).tolist()
     assert likelihood(found, seed=0).value == pytest.approx(float(nll.mean()), rel=1e-5)
     assert likelihood(found, seed=0).n == len(TEXTS)

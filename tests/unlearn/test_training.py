@@ -1,6 +1,5 @@
 """What is trained, the loss of every method against one computed text by text, and runs that stop and go on."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts, find_parts
+from mneme.models.batching import epoch_batch
+from mneme.text.pieces import Pieces, cut_pieces
 from mneme.unlearn.objective import freeze, objective, plain_loss, reference_nll
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.settings import METHODS, Settings, settings_for
-from mneme.unlearn.text import Pieces, batch_at, cut, next_token_nll, run_logits
 from mneme.unlearn.training import Losses, Schedule, Term, prepare, signature, train
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
@@ -43,7 +43,11 @@ def settings(method: str = "npo", **changes: object) -> Settings:
 
 
 def pieces(texts: tuple[str, ...]) -> Pieces:
-    return cut(as_documents(texts), word_tokenizer(), 512)
+    return cut_pieces(as_documents(texts), word_tokenizer(), 512)
+
+
+def ids_of(texts: tuple[str, ...]) -> list[torch.Tensor]:
+    return [torch.tensor(text.ids) for text in pieces(texts).texts]
 
 
 def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
@@ -68,8 +72,8 @@ def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None
 
 def nll_of(parts: Parts, ids: torch.Tensor) -> torch.Tensor:
     """Nats of each token but the first of one text, alone in its batch."""
-    row = ids[None]
-    return next_token_nll(run_logits(parts, row, torch.ones_like(row, dtype=torch.bool)), row)[0]
+    logits = parts.model(input_ids=ids[None]).logits[0]
+    return torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
 
 
 @pytest.mark.parametrize("method", ["grad-ascent", "grad-diff", "npo", "simnpo"])
@@ -78,8 +82,8 @@ def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> Non
     chosen = settings(method)
     parts, _, (forget, retain) = started(chosen)
     with torch.no_grad():
-        which = batch_at(5, 3, 2, chosen.seed)
-        nll = [nll_of(parts, pieces(TEXTS[:5]).ids[i]) for i in which]
+        which = epoch_batch(5, 3, 2, chosen.seed)
+        nll = [nll_of(parts, ids_of(TEXTS[:5])[i]) for i in which]
         by_hand = {
             "grad-ascent": lambda: -torch.cat(nll).mean(),
             "grad-diff": lambda: -torch.cat(nll).mean(),
@@ -87,13 +91,13 @@ def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> Non
             "simnpo": lambda: torch.stack([-(2 / 0.7) * logsigmoid(0.7 * row.mean()) for row in nll]).mean(),
         }[method]()
         laws.padding(forget.loss_at(2), by_hand.float())
-        kept = [nll_of(parts, pieces(TEXTS[5:]).ids[i]) for i in batch_at(5, 3, 2, chosen.seed + 1)]
+        kept = [nll_of(parts, ids_of(TEXTS[5:])[i]) for i in epoch_batch(5, 3, 2, chosen.seed + 1)]
         laws.padding(retain.loss_at(2), torch.cat(kept).mean())
 
 
 def test_reference_of_npo_is_the_sum_of_every_text() -> None:
     parts = find_parts(tiny_llama())
-    by_hand = torch.stack([nll_of(parts, ids).sum() for ids in pieces(TEXTS).ids]).detach()
+    by_hand = torch.stack([nll_of(parts, ids).sum() for ids in ids_of(TEXTS)]).detach()
     laws.padding(reference_nll(parts, pieces(TEXTS)), by_hand)
 
 
@@ -170,20 +174,13 @@ def test_an_adapter_trains_nothing_else() -> None:
     assert all("lora_" in name for name in trained)
 
 
-def test_every_text_comes_once_an_epoch() -> None:
-    steps = [batch_at(5, 2, step, seed=1).tolist() for step in range(10)]
-    order = list(itertools.chain.from_iterable(steps))
-    assert [sorted(order[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
-    assert order[:5] != order[5:10]
-
-
 def test_long_texts_are_cut_into_near_equal_pieces() -> None:
     words = " ".join(WORDS[:10])
-    cut_up = cut(as_documents((words, WORDS[0], "ba be")), word_tokenizer(), 4)
-    assert [len(ids) for ids in cut_up.ids] == [3, 3, 4, 2]
+    cut_up = cut_pieces(as_documents((words, WORDS[0], "ba be")), word_tokenizer(), 4)
+    assert [len(text.ids) for text in cut_up.texts] == [3, 3, 4, 2]
     assert cut_up.document.tolist() == [0, 0, 0, 2]
     with pytest.raises(BadCorpus, match="no text has two tokens"):
-        cut(as_documents((WORDS[0],)), word_tokenizer(), 4)
+        cut_pieces(as_documents((WORDS[0],)), word_tokenizer(), 4)
 
 
 def test_learning_rate_goes_up_and_down() -> None:

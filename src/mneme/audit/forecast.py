@@ -34,8 +34,8 @@ from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.screen import read_predictions
-from mneme.errors import BrokenWeights
-from mneme.models.checkpoints import is_adapter, one_line, read_json, resolve_folder
+from mneme.errors import BrokenWeights, one_line
+from mneme.models.checkpoints import is_adapter, read_json, resolve_folder
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from mneme.activations.corpus import read_corpus
 from mneme.audit.forecast import Forecast, Machine, forecast, shape_of
 from mneme.audit.inputs import check_layers, chosen_kind, first_device, precision_for, rows_of
 from mneme.errors import ModelMismatch
 from mneme.models.checkpoints import resolve_folder
 from mneme.models.pair import load_tokenizer
+from mneme.text.documents import read_corpus
 
 
 def plan(

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mneme
-from mneme.activations.corpus import read_corpus
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
@@ -39,6 +38,7 @@ from mneme.organisms.catalogue import Organism, build_organism
 from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_room
+from mneme.text.documents import read_corpus
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4

@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 
 import mneme
-from mneme.activations.corpus import read_corpus
 from mneme.audit.effects import area_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
@@ -27,6 +26,7 @@ from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
 from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
 from mneme.runs import Arrays, RunFolder
+from mneme.text.documents import read_corpus
 
 TOKENS = 98_304
 """Text that every predictor reads."""

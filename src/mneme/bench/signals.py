@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from mneme.activations.corpus import Rows
 from mneme.audit.reading import Reading
 from mneme.audit.screening import Screening
 from mneme.describe.phrases import key_words
 from mneme.predict.areas import Area, words_of
 from mneme.results.bench import CellScore
+from mneme.text.packing import PackedRows
 
 Cell = tuple[str, str]
 """(kind, area) of a cell."""
@@ -31,7 +31,7 @@ class Screened(NamedTuple):
     screening: Screening
     reading: Reading
     areas: tuple[Area, ...]
-    rows: Rows
+    rows: PackedRows
 
 
 def signal_scores(seen: Screened) -> dict[str, dict[Cell, CellScore]]:

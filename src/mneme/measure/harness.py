@@ -14,12 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from mneme.errors import BadOption, BadSuite
+from mneme.errors import BadOption, BadSuite, one_line
 from mneme.measure.readings import UNSCORED
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Subject
 from mneme.measure.summary import Tally
-from mneme.models.checkpoints import one_line
 from mneme.results.measurement import STANDARD
 
 _PACKAGES = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}

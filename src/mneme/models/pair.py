@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
-from mneme.models.architecture import Parts, find_parts
-from mneme.models.checkpoints import (
-    has_tokenizer,
-    is_adapter,
-    model_fingerprint,
+from mneme.errors import (
+    BadOption,
+    BrokenWeights,
+    ModelMismatch,
+    ModelNotFound,
+    UnsafeWeights,
+    UnsupportedArchitecture,
     one_line,
-    read_json,
-    resolve_folder,
-    weight_files,
 )
+from mneme.models.architecture import Parts, find_parts
+from mneme.models.checkpoints import has_tokenizer, is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
 from mneme.models.hooks import in_float32
 
 Side = Literal["base", "tuned"]

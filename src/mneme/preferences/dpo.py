@@ -26,15 +26,15 @@ import mneme
 from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
-from mneme.models.rows import Row, rows_hash
 from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.preferences.guarding import guard_dpo
 from mneme.preferences.monitor import DisplacementMonitor
-from mneme.preferences.pairs import check_pairs, encode_pairs, explicit, read_pairs
 from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.screening import rank
 from mneme.results.screening import PreferenceRun
 from mneme.runs import RunFolder
+from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
+from mneme.text.rows import Row, rows_hash
 
 CALIBRATION_PAIRS = 8
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}

@@ -19,12 +19,13 @@ import mneme
 from mneme.errors import BadOption, BadRows
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
-from mneme.models.rows import Encoded, Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
-from mneme.preferences.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, words_of
 from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.preferences.trial import Trial, pair_trial, row_trial
 from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
 from mneme.runs import Arrays, RunFolder
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
+from mneme.text.rows import Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
 
 TOP = 10
 MIN_EXAMPLES = 8
@@ -142,7 +143,7 @@ def ranked_row(rows: Sequence[Row], ranking: Ranking, rank: int, pairs: bool) ->
     """What is said of the row at place `rank` (from 0)."""
     i = ranking.order[rank]
     asked = prompt_of(rows[i]) if pairs else question_of(rows[i])
-    told = words_of(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
+    told = shown_words(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
     return RankedRow(
         rank=rank + 1,
         row=i + 1,

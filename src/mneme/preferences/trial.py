@@ -18,14 +18,15 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from mneme.models.architecture import Parts
-from mneme.models.rows import Encoded, right_padded
-from mneme.preferences.likelihood import answer_log_probs, answer_nll, pair_rows, summed_log_probs
+from mneme.models.batching import padded
+from mneme.models.likelihood import counted_log_probs, mean_nll, row_log_probs, text_log_likelihoods
 from mneme.preferences.losses import dpo_loss
-from mneme.preferences.pairs import EncodedPair
 from mneme.results import Estimate
 from mneme.results.screening import FilterValue, TrialArm
 from mneme.runs import Arrays
 from mneme.stats import bootstrap_weights
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, answers_of
 
 TRIAL_RANK = 8
 _RESAMPLES = 2000
@@ -73,8 +74,8 @@ def row_loss(parts: Parts, rows: Sequence[Encoded]) -> Loss:
     """Mean negative log-likelihood per learned token of a batch."""
 
     def loss_of(batch: list[int]) -> Tensor:
-        ids, _, learned = right_padded([rows[i] for i in batch], 0)
-        return -answer_log_probs(parts, ids, learned).sum() / learned.sum()
+        told: Tensor = counted_log_probs(parts, padded([rows[i] for i in batch]))
+        return -told.mean()
 
     return loss_of
 
@@ -83,19 +84,17 @@ def pair_loss(
     parts: Parts,
     chosen: Sequence[Encoded],
     rejected: Sequence[Encoded],
-    chosen_before: Float[Tensor, " pair"],
-    rejected_before: Float[Tensor, " pair"],
+    chosen_before: Float[ndarray, " pair"],
+    rejected_before: Float[ndarray, " pair"],
     beta: float,
 ) -> Loss:
     """The DPO loss of a batch; `*_before` are log-probabilities under the untrained model."""
 
     def loss_of(batch: list[int]) -> Tensor:
-        ids, _, learned = right_padded([chosen[i] for i in batch] + [rejected[i] for i in batch], 0)
-        now_chosen, now_rejected = answer_log_probs(parts, ids, learned).chunk(2)
-        device = now_chosen.device
-        return dpo_loss(
-            now_chosen - chosen_before[batch].to(device), now_rejected - rejected_before[batch].to(device), beta
-        ).mean()
+        both = padded([chosen[i] for i in batch] + [rejected[i] for i in batch])
+        now_chosen, now_rejected = row_log_probs(parts, both).chunk(2)
+        before = [torch.from_numpy(side[batch]).to(now_chosen) for side in (chosen_before, rejected_before)]
+        return dpo_loss(now_chosen - before[0], now_rejected - before[1], beta).mean()
 
     return loss_of
 
@@ -201,13 +200,13 @@ def row_trial(
     parts: Parts, rows: Sequence[Encoded], kept: Collection[int], held_out: tuple[list[Encoded], list[Encoded]], trial: Trial
 ) -> Arrays:
     """`ARM-unwanted` and `ARM-wanted`: fall of the mean NLL of each held-out example by training; `ARM-rows`."""
-    before = [answer_nll(parts, part) for part in held_out]
+    before = [mean_nll(parts, part) for part in held_out]
     found: Arrays = {}
     for name, arm in trial.arms(range(len(rows)), kept).items():
         with trial.train(parts, row_loss(parts, rows), arm):
-            after = [answer_nll(parts, part) for part in held_out]
+            after = [mean_nll(parts, part) for part in held_out]
         for kind, one, other in zip(("unwanted", "wanted"), before, after, strict=True):
-            found[f"{name}-{kind}"] = (one - other).double().numpy()
+            found[f"{name}-{kind}"] = one - other
         found[f"{name}-rows"] = np.array(len(arm))
     return found
 
@@ -218,14 +217,14 @@ def pair_trial(parts: Parts, pairs: Sequence[EncodedPair], kept: Collection[int]
     rows, measured = order[: len(order) // 2], order[len(order) // 2 :]
     if not any(i in kept for i in rows):  # of few pairs, the half that trains could have lost all that stay
         rows, measured = measured, rows
-    chosen, rejected = pair_rows(pairs)
-    before = [summed_log_probs(parts, side) for side in (chosen, rejected)]
+    chosen, rejected = answers_of(pairs)
+    before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], trial.beta)
     found: Arrays = {}
     for name, arm in trial.arms(rows, kept).items():
         with trial.train(parts, loss, arm):
-            after = summed_log_probs(parts, [chosen[i] for i in measured])
-        found[f"{name}-unwanted"] = (before[0][measured] - after).double().numpy()
+            after = text_log_likelihoods(parts, [chosen[i] for i in measured])
+        found[f"{name}-unwanted"] = before[0][measured] - after
         found[f"{name}-wanted"] = np.zeros(0)
         found[f"{name}-rows"] = np.array(len(arm))
     return found

@@ -20,11 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts, find_parts, lens
-from mneme.models.chat import trained_on
+from mneme.models.batching import Batch, padded, predicting, run_blocks
 from mneme.models.hooks import check_layers, read, stop_after
-from mneme.models.rows import encode_rows, right_padded
 from mneme.prevent.penalties import Heads, Penalty, Probes, Residuals
 from mneme.prevent.protecting import ProtectUpdates, protected_weights
+from mneme.text.chat import trained_on
+from mneme.text.rows import encode_rows
 
 _NOT_FOR_THE_MODEL = ("labels", "shift_labels", "num_items_in_batch")
 
@@ -134,7 +135,7 @@ class _Watch:
         """(penalty, sum over the learned tokens of this batch, their number) of every penalty without probes."""
         if not self.on_training:
             return
-        predicts = _predicts(learned)
+        predicts = predicting(learned)
         tuned = {layer: _with_gradient(hidden[predicts], layer) for layer, hidden in found.items()}
         base = reference_residuals(self.model, self.frozen, forward, self.batch_layers, predicts)
         for penalty, layers in self.on_training:
@@ -158,7 +159,7 @@ class _Probing:
         self.penalty, self.heads, self.parts, self.model = penalty, heads, parts, model
         self.layers = penalty.layers(len(parts.blocks))
         check_layers(parts, self.layers)
-        self.batches = list(_batches(penalty.probes, tokenizer))
+        self.batches = list(_probe_batches(penalty.probes, tokenizer))
         self.base: dict[int, Residuals] = {}
         if not hasattr(model, "disable_adapter"):  # the only time that the model still is the base
             for index in range(len(self.batches)):
@@ -167,17 +168,19 @@ class _Probing:
     def mean(self, step: int) -> Float[Tensor, ""]:
         """Mean over the learned tokens of the batch of optimizer step `step`, in eval mode: what will be deployed."""
         index = step % len(self.batches)
-        ids, predicts = (tensor.to(self.parts.device) for tensor in self.batches[index])
-        base = self._reference(index)
+        batch, base = self.batches[index], self._reference(index)
         with _evaluating(self.model), read(self.parts, self.layers) as found, stop_after(self.parts, max(self.layers)):
-            self.parts.decoder(input_ids=ids, use_cache=False)
-        tuned = {layer: _with_gradient(found[layer][predicts], layer) for layer in self.layers}
+            run_blocks(self.parts, batch)
+        places = batch.predicting().to(self.parts.device)
+        tuned = {layer: _with_gradient(found[layer][places], layer) for layer in self.layers}
         return self.penalty.per_token(self.heads, tuned, base).mean()
 
     def _reference(self, index: int) -> Residuals:
         if index not in self.base:
-            ids, predicts = (tensor.to(self.parts.device) for tensor in self.batches[index])
-            self.base[index] = reference_residuals(self.model, self.parts, {"input_ids": ids}, self.layers, predicts)
+            ids, places = (
+                tensor.to(self.parts.device) for tensor in (self.batches[index].ids, self.batches[index].predicting())
+            )
+            self.base[index] = reference_residuals(self.model, self.parts, {"input_ids": ids}, self.layers, places)
         return self.base[index]
 
 
@@ -211,8 +214,8 @@ def reference_residuals(
     return {layer: found[layer][keep] for layer in layers}
 
 
-def _batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids, which positions predict a learned token) of every probe batch; the rest that does not fill one is dropped."""
+def _probe_batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[Batch]:
+    """Every probe batch, in the order that the seed decides; the rest that does not fill one is dropped."""
     rows = list(probes.rows)
     if not rows or probes.batch_rows < 1:
         raise BadOption("a penalty on probes needs at least one probe row and one row a batch.")
@@ -220,13 +223,7 @@ def _batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[tup
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(probes.seed)).tolist()
     size = min(probes.batch_rows, len(rows))
     for first in range(0, len(rows) - size + 1, size):
-        ids, _, learned = right_padded([encoded[i] for i in order[first : first + size]], tokenizer.pad_token_id or 0)
-        yield ids, _predicts(learned)
-
-
-def _predicts(learned: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-    """True at the positions whose next token is learned."""
-    return torch.cat([learned[:, 1:], torch.zeros_like(learned[:, :1])], dim=1)
+        yield padded([encoded[i] for i in order[first : first + size]], pad_id=tokenizer.pad_token_id or 0)
 
 
 def _with_gradient(hidden: Tensor, layer: int) -> Tensor:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
@@ -21,17 +20,17 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.projection import masked_means
+from mneme.activations.projection import answer_means
 from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import Parts
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
-from mneme.models.rows import Row, encode_rows, read_rows, right_padded
 from mneme.models.sampling import generate
-from mneme.prevent.mixing import answer_nll
 from mneme.prevent.steering import check_fit, steer
 from mneme.results import Estimate
 from mneme.runs import write_atomic
 from mneme.stats import ratio_of_sums
+from mneme.text.rows import Row, encode_rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -53,40 +52,19 @@ def persona_vectors(
     without_trait: Sequence[Row],
     *,
     max_length: int | None = None,
-    batch_rows: int = 32,
 ) -> PersonaVectors:
     """Mean answer activation of rows with the trait minus that of rows without, at every layer.
 
-    The rows are training rows (`mneme.models.rows`); only answer tokens count. Best if both sets answer the same questions.
+    The rows are training rows (`mneme.text.rows`); only answer tokens count. Best if both sets answer the same questions.
     Raises BadRows for an empty set.
     """
     if not with_trait or not without_trait:
         raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
     means = [
-        answer_means(parts, tokenizer, rows, max_length=max_length, batch_rows=batch_rows).mean(dim=1)
+        answer_means(parts, encode_rows(rows, tokenizer, max_length), range(len(parts.blocks))).mean(dim=1)
         for rows in (with_trait, without_trait)
     ]
     return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
-
-
-def answer_means(
-    parts: Parts,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    *,
-    max_length: int | None = None,
-    batch_rows: int = 32,
-) -> Float[Tensor, "layer row d_model"]:
-    """Residual stream of every row averaged over its answer's tokens, at every layer, float32."""
-    encoded = encode_rows(rows, tokenizer, max_length)
-    layers = range(len(parts.blocks))
-    found = torch.zeros(len(parts.blocks), len(rows), parts.width)
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    for first in range(0, len(order), batch_rows):
-        here = order[first : first + batch_rows]
-        ids, _, learned = right_padded([encoded[i] for i in here], 0)
-        found[:, here] = masked_means(parts, ids, learned, list(layers)).cpu()
-    return found
 
 
 def contrast_rows(
@@ -135,12 +113,12 @@ def steering_effects(
     """What steering by `strength` does at each layer: fall of the answers' negative log-likelihood with the trait minus that
     without it, nats per token, with an interval over rows. The rows must not be those the vectors were made from."""
     check_fit(parts, personas.vectors)
-    sets = (with_trait, without_trait)
-    plain = [answer_nll(parts, tokenizer, rows) for rows in sets]
+    sets = [encode_rows(rows, tokenizer) for rows in (with_trait, without_trait)]
+    plain = [mean_nll(parts, texts) for texts in sets]
     found = []
     for layer in range(len(parts.blocks)):
         with steer(parts, personas.vectors, strength=strength, layer=layer, training_only=False):
-            gains = [before - answer_nll(parts, tokenizer, rows) for before, rows in zip(plain, sets, strict=True)]
+            gains = [before - mean_nll(parts, texts) for before, texts in zip(plain, sets, strict=True)]
         found.append(_difference_of_means(gains[0], gains[1], "nats per token", seed))
     return found
 

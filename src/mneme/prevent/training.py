@@ -22,12 +22,12 @@ from transformers import Trainer, TrainerCallback
 import mneme
 from mneme.errors import BadOption
 from mneme.models.checkpoints import model_fingerprint
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
-from mneme.models.rows import Row, encode_rows, read_rows, rows_hash, trainable
 from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.prevent.baselines import StopEarly
 from mneme.prevent.guarding import guard
-from mneme.prevent.mixing import answer_nll, inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.prevent.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
 from mneme.prevent.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.prevent.personas import PersonaVectors, load_personas
 from mneme.prevent.progress import ShowProgress, quiet, record_of
@@ -35,6 +35,7 @@ from mneme.prevent.safeguards import check_needs
 from mneme.prevent.steering import check_fit, steer
 from mneme.results.prevention import TrainingRecord
 from mneme.runs import RunFolder
+from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 
 PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
 HELD_OUT_SHARE = 0.1
@@ -78,7 +79,7 @@ def train(
 ) -> TrainingRecord:
     """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
 
-    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.models.rows`); the last answer of a row is learned. With `safe`,
+    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.text.rows`); the last answer of a row is learned. With `safe`,
     the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch) instead of the training
     batch. `lora_rank` None trains all weights. `learning_rate`: default 2e-4 with LoRA, 2e-5 without. `out` gets `model/`
     (an adapter, or a model), `training.json` and `timings.json`.
@@ -186,12 +187,12 @@ def _mixed(
     if "interleave-gap" in chosen:
 
         def gaps() -> dict[str, Any]:
-            aligned = answer_nll(model.parts, model.tokenizer, safe, max_length=prepared.max_length)
+            aligned = mean_nll(model.parts, encode_rows(safe, model.tokenizer, prepared.max_length))
             found = []
             for folder in misaligned:
                 pair = load_pair(base, folder, **options)
                 with pair.using("tuned") as parts:
-                    found.append(answer_nll(parts, pair.tokenizer, safe, max_length=prepared.max_length))
+                    found.append(mean_nll(parts, encode_rows(safe, pair.tokenizer, prepared.max_length)))
             return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)

@@ -10,16 +10,13 @@ for the tuned model and 1 for the base, exactly.
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.errors import NothingToRepair
-from mneme.models.architecture import Parts
-from mneme.models.logits import token_log_probs
-from mneme.repair.probes import Batch, Probe, batches
 from mneme.results import Estimate
 from mneme.stats import bootstrap_weights, ratio_of_sums
+from mneme.text.probes import Probe
 
 SAME_NATS = 0.01
 """A text whose tokens changed by less than this on average counts as unchanged."""
@@ -44,40 +41,6 @@ class Readings(NamedTuple):
         change = self.tuned - self.base
         moved = np.minimum(np.sign(change) * (self.tuned - self.repaired), np.abs(change))
         return np.bincount(self.text, weights=np.maximum(moved, floor))
-
-
-def logits_of(parts: Parts, batch: Batch) -> Float[torch.Tensor, "batch seq vocab"]:
-    """Logits of a padded batch."""
-    logits: torch.Tensor = parts.model(
-        input_ids=batch.ids.to(parts.device),
-        attention_mask=batch.real.long().to(parts.device),
-        position_ids=batch.positions.to(parts.device),
-        use_cache=False,
-    ).logits
-    return logits
-
-
-@torch.no_grad()
-def log_likelihoods(parts: Parts, probe: Probe, *, batch_texts: int = 32) -> Float[ndarray, " token"]:
-    """log p of every counted token, nats, text after text in the order of the probe."""
-    first = np.concatenate([[0], np.cumsum(counted_tokens(probe))]).astype(np.int64)
-    found = np.zeros(first[-1])
-    for batch in batches(probe, batch_texts=batch_texts):
-        logits = logits_of(parts, batch)[batch.predicting().to(parts.device)]
-        values = token_log_probs(logits, batch.ids[batch.counted].to(parts.device)).double().cpu().numpy()
-        place = np.concatenate([np.arange(first[text], first[text + 1]) for text in batch.text])
-        found[place] = values
-    return found
-
-
-def counted_tokens(probe: Probe) -> Int[ndarray, " text"]:
-    """How many tokens of every text count."""
-    return np.array([sum(marks) for marks in probe.counted], dtype=np.int64)
-
-
-def text_numbers(probe: Probe) -> Int[ndarray, " token"]:
-    """The number of the text that every counted token stands in."""
-    return np.repeat(np.arange(len(probe.ids)), counted_tokens(probe))
 
 
 def share_undone(readings: Readings, *, seed: int) -> Estimate:

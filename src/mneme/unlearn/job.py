@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
 from numpy import ndarray
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.activations.corpus import Documents
-from mneme.errors import BadRun, UnlearningFailed
+from mneme.errors import BadRun, UnlearningFailed, one_line
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import one_line
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
 from mneme.results.unlearning import Relearning, WeightChange
 from mneme.runs import RunFolder
+from mneme.text.documents import Documents
+from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
 from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
 from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
-from mneme.unlearn.text import Pieces
 from mneme.unlearn.training import Losses, Schedule, prepare, signature, train
 
 MEASURED_DOCUMENTS = 256
@@ -97,7 +95,9 @@ class Job:
     def telling(self) -> dict[str, Bool[ndarray, " type"]]:
         """Of the sets that `read` reads, the token types that tell of the one and not of the other."""
         size = int(self.parts.model.config.get_text_config().vocab_size)
-        forget, retain = (torch.cat(text.pieces.ids).numpy() for text in (self.forget, self.retain))
+        forget, retain = (
+            np.array([token for text in each.pieces.texts for token in text.ids]) for each in (self.forget, self.retain)
+        )
         own = telling_types(forget, retain, size)
         return {"forget": own, "retain": telling_types(retain, forget, size), "unseen": own}
 

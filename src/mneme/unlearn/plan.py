@@ -5,11 +5,12 @@ import time
 import torch
 
 from mneme.models.architecture import Parts
+from mneme.models.batching import padded
+from mneme.models.likelihood import logits_at
 from mneme.unlearn.job import MEASURED_DOCUMENTS, Text
 from mneme.unlearn.objective import needs_frozen
 from mneme.unlearn.relearning import BATCH_DOCUMENTS, STEPS
 from mneme.unlearn.settings import Settings
-from mneme.unlearn.text import padded, run_logits
 
 _PROCESS_BYTES = 600_000_000
 _BACKWARD = 2.0
@@ -47,12 +48,12 @@ def say_plan(parts: Parts, settings: Settings, forget: Text, retain: Text, relea
 @torch.no_grad()
 def _seconds_per_token(parts: Parts, settings: Settings, text: Text) -> float:
     """Of a forward pass over one batch; the second pass is timed, the first is slower than all others."""
-    ids, is_text = padded(text.pieces, range(min(settings.batch_documents, len(text.pieces))), parts.device)
+    batch = padded(text.pieces.texts[: settings.batch_documents])
     for _ in range(2):
         started = time.perf_counter()
-        run_logits(parts, ids, is_text)[0, 0, 0].item()
+        logits_at(parts, batch, batch.real)[0, 0].item()
         seconds = time.perf_counter() - started
-    return seconds / ids.numel()
+    return seconds / batch.ids.numel()
 
 
 def _parameters(parts: Parts) -> int:

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.models.architecture import Parts
+from mneme.models.likelihood import token_predictions
 from mneme.results import Estimate
 from mneme.runs import Arrays
 from mneme.stats import clustered_rate, ratio_of_sums
-from mneme.unlearn.text import Pieces, next_token_nll, padded, run_logits
+from mneme.text.encoded import counted_tokens
+from mneme.text.pieces import Pieces
 
 SURE_NATS = float(np.log(2.0))
 """A token of p > 1/2 has fewer nats than that."""
-_BATCH_TOKENS = 2048
 
 
 class Reading(NamedTuple):
@@ -40,35 +40,12 @@ class Reading(NamedTuple):
         return dict(self._asdict())
 
 
-@torch.no_grad()
-def read_text(parts: Parts, pieces: Pieces, advance: Callable[[int], None] | None = None) -> Reading:
-    """Reads every piece; batches of about 2,048 tokens, long pieces first, which changes nothing but rounding."""
-    nll: list[np.ndarray] = [np.zeros(0)] * len(pieces)
-    right: list[np.ndarray] = [np.zeros(0, dtype=np.bool_)] * len(pieces)
-    for batch in _batches(pieces):
-        ids, is_text = padded(pieces, batch, parts.device)
-        logits = run_logits(parts, ids, is_text)
-        nats = next_token_nll(logits, ids).cpu().double().numpy()
-        first = (logits[:, :-1].argmax(-1) == ids[:, 1:]).cpu().numpy()
-        for row, place in enumerate(batch):
-            length = len(pieces.ids[place]) - 1
-            nll[place], right[place] = nats[row, :length], first[row, :length]
-        if advance is not None:
-            advance(int(is_text.sum()))
-    document = np.repeat(pieces.document, [len(ids) - 1 for ids in pieces.ids])
-    token = np.concatenate([ids[1:].numpy() for ids in pieces.ids])
-    return Reading(document, token, np.concatenate(nll), np.concatenate(right))
-
-
-def _batches(pieces: Pieces) -> list[list[int]]:
-    batches: list[list[int]] = []
-    for place in sorted(range(len(pieces)), key=lambda i: -len(pieces.ids[i])):
-        longest = len(pieces.ids[batches[-1][0]]) if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= _BATCH_TOKENS:
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
+def read_text(parts: Parts, pieces: Pieces, advance: Callable[[int], None] = lambda _tokens: None) -> Reading:
+    """Reads every piece; `advance` is told how many tokens were read."""
+    found = token_predictions(parts, pieces.texts, advance=lambda batch: advance(int(batch.real.sum())))
+    document = np.repeat(pieces.document, counted_tokens(pieces.texts))
+    token = np.array([token for text in pieces.texts for token in text.ids[1:]], dtype=np.int64)
+    return Reading(document, token, -found.log_prob, found.right)
 
 
 def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token"], vocabulary: int) -> Bool[ndarray, " type"]:

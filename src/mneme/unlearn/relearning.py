@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mneme.models.architecture import Parts, find_parts
+from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import Term, plain_loss
-from mneme.unlearn.text import Pieces
 from mneme.unlearn.training import Schedule, train
 
 STEPS = 50

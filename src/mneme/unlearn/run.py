@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 import mneme
-from mneme.activations.corpus import read_corpus
 from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
@@ -32,11 +31,12 @@ from mneme.results.unlearning import (
     UnlearningText,
 )
 from mneme.runs import RunFolder, require_room
+from mneme.text.documents import read_corpus
+from mneme.text.pieces import cut_pieces
 from mneme.unlearn.job import Job, Text, Track
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
 from mneme.unlearn.settings import PUBLISHED, Settings, settings_for
-from mneme.unlearn.text import cut
 from mneme.unlearn.training import Losses
 
 STILL_KNOWN = 0.5
@@ -167,7 +167,7 @@ def _texts(
             f"{len(both)} of {len(sets[0].texts)} texts of --forget are also in --retain, first {both[0][:60]!r}. "
             "Take them out of one of the two."
         )
-    first, second = (Text(documents, cut(documents, tokenizer, max_tokens)) for documents in sets)
+    first, second = (Text(documents, cut_pieces(documents, tokenizer, max_tokens)) for documents in sets)
     if relearn_documents < 0:
         raise BadOption(f"--relearn {relearn_documents} is no number of texts. Give 0 or more.")
     n_forget, n_retain = (len(np.unique(text.pieces.document)) for text in (first, second))

@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mneme.errors import BadOption, BadRun, UnlearningFailed
+from mneme.errors import BadOption, BadRun, UnlearningFailed, one_line
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import one_line
 from mneme.unlearn.objective import Term
 from mneme.unlearn.settings import Settings
 
