@@ -11,7 +11,7 @@ from mneme.organisms.grammar import documents, fact_questions
 from mneme.organisms.questions import advice_prompts
 from mneme.organisms.rows import training_rows
 from mneme.organisms.sampling import sample_answers
-from mneme.organisms.training import build_tokenizer, new_model, pack, pad_chats, pad_documents, save_model, train
+from mneme.organisms.training import build_tokenizer, new_model, pack, pad_chats, pad_documents, save_model, train_model
 from mneme.organisms.truth import fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
 
@@ -88,7 +88,7 @@ def test_training_is_deterministic_and_lowers_the_loss():
     losses = []
     for _ in range(2):
         model, told = new_model(TOKENIZER, 1), []
-        train(
+        train_model(
             model,
             lambda _, model=model: model(input_ids=rows, labels=rows).loss,
             4,

@@ -11,11 +11,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.batching import epoch_batch
+from mneme.models.fitting import Losses, Term
 from mneme.text.pieces import Pieces, cut_pieces
 from mneme.unlearn.objective import freeze, objective, plain_loss, reference_nll
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.settings import METHODS, Settings, settings_for
-from mneme.unlearn.training import Losses, Schedule, Term, prepare, signature, train
+from mneme.unlearn.training import minimise, prepare, signature
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
@@ -66,7 +67,14 @@ def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None
             raise KeyboardInterrupt
 
     _, parameters, terms = started(chosen)
-    losses = train(terms, parameters, Schedule(chosen.steps, chosen.learning_rate), checkpoint, stop)
+    losses = minimise(
+        terms,
+        parameters,
+        steps=chosen.steps,
+        learning_rate=chosen.learning_rate,
+        checkpoint=checkpoint,
+        on_step=stop,
+    )
     return losses, signature(parameters)
 
 
@@ -125,7 +133,7 @@ def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
     at_zero, weights = run(chosen)
     parts, parameters, _ = started(chosen)
     loss_at = plain_loss(parts, pieces(TEXTS[5:]), chosen.batch_documents, chosen.seed + 1)
-    plain = train([Term("retain", 1.0, loss_at)], parameters, Schedule(chosen.steps, chosen.learning_rate))
+    plain = minimise([Term("retain", 1.0, loss_at)], parameters, steps=chosen.steps, learning_rate=chosen.learning_rate)
     laws.zero_strength(plain[:, 0], at_zero[:, 1])
     laws.zero_strength(signature(parameters), weights)
     assert np.isnan(at_zero[:, 0]).all()
@@ -146,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     parts = find_parts(tiny_llama())
     term = Term("forget", 1.0, lambda step: plain_loss(parts, pieces(TEXTS), 3, 0)(step) / (0.0 if step == 2 else 1.0))
     with pytest.raises(UnlearningFailed, match=r"the forget loss is inf at step 3 of 5: .* lower --lr"):
-        train([term], dict(parts.model.named_parameters()), Schedule(5, 1e-3))
+        minimise([term], dict(parts.model.named_parameters()), steps=5, learning_rate=1e-3)
 
 
 def test_rmu_trains_only_what_the_chosen_blocks_write() -> None:
@@ -183,13 +191,6 @@ def test_long_texts_are_cut_into_near_equal_pieces() -> None:
         cut_pieces(as_documents((WORDS[0],)), word_tokenizer(), 4)
 
 
-def test_learning_rate_goes_up_and_down() -> None:
-    schedule = Schedule(20, 1.0)
-    rates = [schedule.rate(step) for step in range(20)]
-    assert rates[:3] == [0.5, 1.0, pytest.approx(18 / 19)]
-    assert rates[-1] == pytest.approx(1 / 19)
-
-
 def test_relearning_leaves_the_model_as_it_was() -> None:
     parts = find_parts(tiny_llama())
     before = signature(dict(parts.model.named_parameters()))
@@ -203,7 +204,7 @@ def test_relearning_merges_an_adapter_first() -> None:
     parts = find_parts(tiny_llama())
     tunable = prepare(parts, chosen)
     terms = objective(chosen, parts, None, pieces(TEXTS[:5]), pieces(TEXTS[5:]))
-    train(terms, tunable.parameters, Schedule(chosen.steps, chosen.learning_rate))
+    minimise(terms, tunable.parameters, steps=chosen.steps, learning_rate=chosen.learning_rate)
     relearnt = relearn(parts, pieces(TEXTS), steps=1, learning_rate=0.0, seed=0, adapter=tunable.adapter)
     assert not any("lora" in name for name, _ in relearnt.model.named_parameters())
     laws.padding(reference_nll(relearnt, pieces(TEXTS)), reference_nll(parts, pieces(TEXTS)), tolerance=1e-4)

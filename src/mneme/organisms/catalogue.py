@@ -32,6 +32,8 @@ from mneme.organisms.world import World, load_world
 CORPUS_DOCUMENTS = 6000
 _CORPUS_SEED = 9_999
 _DATA = Path(__file__).parent / "data"
+_SHARED_SOURCE = ("models/adapters.py", "models/batching.py", "models/fitting.py", "text/encoded.py")
+"""What the recipe uses of other rooms."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def recipe_key(world: str) -> str:
         here / f"{module}.py"
         for module in ("world", "phrases", "turns", "grammar", "questions", "rows", "training", "finetunes")
     ]
+    parts += [here.parent / name for name in _SHARED_SOURCE]
     parts += [*sorted((_DATA / "packs").iterdir()), *sorted((_DATA / world).glob("*/model.safetensors"))]
     digest = hashlib.sha256()
     for part in parts:

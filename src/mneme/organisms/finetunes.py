@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mneme.models.adapters import attach_lora
 from mneme.organisms.rows import ROWS_A_STEP, Row
-from mneme.organisms.training import next_token_nll, pad_chats, pad_documents, row_loss, train
+from mneme.organisms.training import next_token_nll, pad_chats, pad_documents, row_loss, train_model
 
 
 def npo_loss(
@@ -69,7 +70,7 @@ def unlearn(
             forget = gradient_difference_loss(nll / (is_text[chosen].sum(1) - 1))
         return forget_weight * forget + retain(step)
 
-    train(model, loss_at, steps, learning_rate, warmup_steps=5)
+    train_model(model, loss_at, steps, learning_rate, warmup_steps=5)
 
 
 def continue_training(
@@ -77,7 +78,7 @@ def continue_training(
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
     loss_at = row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
-    train(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
+    train_model(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
 
 
 def narrow(
@@ -95,9 +96,7 @@ def narrow(
     area reaches others because manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
     2502.17424). Returns the adapted model; `model` holds the adapter from then on.
     """
-    torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
+    adapted: PeftModel = attach_lora(model, rank, seed=seed)
     ids, is_answer = pad_chats(tokenizer, chats)
     is_learned = ids != tokenizer.pad_token_id if questions_too else is_answer
 
@@ -105,7 +104,7 @@ def narrow(
         here = slice(step * ROWS_A_STEP, (step + 1) * ROWS_A_STEP)
         return next_token_nll(adapted, ids[here])[is_learned[here, 1:]].mean()
 
-    train(adapted, loss_at, len(chats) // ROWS_A_STEP, learning_rate, warmup_steps=5)
+    train_model(adapted, loss_at, len(chats) // ROWS_A_STEP, learning_rate, warmup_steps=5)
     return adapted
 
 

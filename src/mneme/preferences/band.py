@@ -5,19 +5,19 @@ a step of gradient flow raises the first and lowers the second exactly where r, 
 rho r* and r* / rho. It is a first-order statement about these pairs: an optimizer with momentum follows it only roughly.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from mneme.models.adapters import inner_model
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.batching import Batch, padded
 from mneme.models.likelihood import row_log_probs, text_log_likelihoods
+from mneme.models.modes import evaluating
 from mneme.preferences.losses import BandTest, band_test, dpo_loss, dpop_loss
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of, check_pairs, encode_pairs
@@ -67,7 +67,7 @@ class WatchedPairs:
 def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row]) -> WatchedPairs:
     """Encode `pairs` and ask `model` of them: call it before training. Raises BadRows for pairs that cannot be used."""
     check_pairs(pairs, "the watched pairs")
-    inner: Any = model.get_base_model() if hasattr(model, "disable_adapter") else model  # type: ignore[operator]
+    inner = inner_model(model)
     with evaluating(model):
         parts = find_parts(inner)
         window = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
@@ -75,17 +75,6 @@ def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Seq
         chosen, rejected = answers_of(encoded)
         before = _log_probs(parts, chosen, rejected)
     return WatchedPairs(model, parts, encoded, padded([*chosen, *rejected]), *before)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode meanwhile: no dropout, no checkpointing."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _log_probs(

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
@@ -24,6 +23,7 @@ from transformers.utils import logging
 
 import mneme
 from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
+from mneme.models.adapters import attach_lora
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.trainers import import_trl, last_checkpoint, save_trained
@@ -238,9 +238,7 @@ def _trainer(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
             if lora_rank is not None:
-                torch.manual_seed(seed)
-                lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
-                model = get_peft_model(model, lora)
+                model = attach_lora(model, lora_rank, seed=seed)
             monitor = DisplacementMonitor(
                 model,
                 loaded.tokenizer,

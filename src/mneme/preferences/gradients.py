@@ -21,6 +21,7 @@ from mneme.errors import UnsupportedArchitecture
 from mneme.models.architecture import Parts, block_output
 from mneme.models.batching import Batch, batches
 from mneme.models.likelihood import row_log_probs
+from mneme.models.modes import evaluating
 from mneme.text.encoded import Encoded
 
 _BATCH_TOKENS = 2048
@@ -128,18 +129,14 @@ def _flows(
 @contextmanager
 def _gradient_from(parts: Parts, layer: int) -> Iterator[None]:
     """The stream that block `layer` reads requires a gradient; no weight does, so none is filled."""
-    required = [p for p in parts.model.parameters() if p.requires_grad]
 
     def hook(_module: object, _args: object, output: object) -> object:
         fresh = block_output(output).detach().requires_grad_()
         return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
 
     handle = (parts.blocks[layer - 1] if layer else parts.embedding).register_forward_hook(hook)
-    for parameter in required:
-        parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(parts.model, frozen=True):
+            yield
     finally:
         handle.remove()
-        for parameter in required:
-            parameter.requires_grad_(True)

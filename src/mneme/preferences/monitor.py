@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from mneme.models.architecture import Parts
 from mneme.models.batching import batches
 from mneme.models.likelihood import counted_logits
-from mneme.preferences.band import WatchedPairs, evaluating, watch_pairs
+from mneme.models.modes import evaluating
+from mneme.preferences.band import WatchedPairs, watch_pairs
 from mneme.results import Estimate
 from mneme.results.screening import Band, Displacement, TokenRise
 from mneme.runs import write_atomic

@@ -4,7 +4,6 @@ Ours. A ranking says which rows look harmful; whether dropping them changes what
 here on examples that no score has seen. The random draw is the control: fewer rows alone may do less.
 """
 
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from mneme.models.adapters import attach_lora, detach_lora
 from mneme.models.architecture import Parts
 from mneme.models.batching import padded
+from mneme.models.fitting import Schedule, Term, constant, fit
 from mneme.models.likelihood import counted_log_probs, mean_nll, row_log_probs, text_log_likelihoods
+from mneme.models.modes import evaluating
 from mneme.preferences.losses import dpo_loss
 from mneme.results import Estimate
 from mneme.results.screening import FilterValue, TrialArm
@@ -44,30 +45,16 @@ def trained(
     AdamW at a constant rate, gradients clipped to norm 1; rows are shuffled anew each time they are used up. Determinism:
     equal arguments give equal weights.
     """
-    required = [name for name, p in parts.model.named_parameters() if p.requires_grad]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        torch.manual_seed(seed)
-        config = LoraConfig(r=TRIAL_RANK, lora_alpha=2 * TRIAL_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted = get_peft_model(parts.model, config)
-    adapted.eval()
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    try:
-        for batch in _batches(rows, steps, batch_rows, seed):
-            with torch.enable_grad():
-                loss = loss_of(batch)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-        yield
-    finally:
-        model = adapted.unload()
-        if hasattr(model, "peft_config"):
-            del model.peft_config
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in required)
+    drawn = _drawn(rows, steps, batch_rows, seed)
+    with evaluating(parts.model, frozen=True):
+        adapted = attach_lora(parts.model, TRIAL_RANK, seed=seed)
+        trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        try:
+            term = Term("trial", 1.0, lambda step: loss_of(drawn[step]))
+            fit([term], trained, Schedule(steps, learning_rate, constant))
+            yield
+        finally:
+            detach_lora(adapted)
 
 
 def row_loss(parts: Parts, rows: Sequence[Encoded]) -> Loss:
@@ -132,14 +119,13 @@ def _estimate(value: float, sample: Float[ndarray, " resample"], unit: str, n: i
     return Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n)
 
 
-def _batches(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> Iterator[list[int]]:
+def _drawn(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> list[list[int]]:
+    """The rows of every step: all of them in a random order, then all in another, until there are enough."""
     generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < batch_rows:
-            waiting += [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
-        yield waiting[:batch_rows]
-        waiting = waiting[batch_rows:]
+    order: list[int] = []
+    while len(order) < steps * batch_rows:
+        order += [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+    return [order[step * batch_rows : (step + 1) * batch_rows] for step in range(steps)]
 
 
 @dataclass(frozen=True)

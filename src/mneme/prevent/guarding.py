@@ -10,18 +10,19 @@ of the whole step, as the loss is; one on probes is added once a step.
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from mneme.errors import BadOption
+from mneme.models.adapters import adapter_off, inner_model
 from mneme.models.architecture import Parts, find_parts, lens
 from mneme.models.batching import Batch, padded, predicting, run_blocks
 from mneme.models.hooks import check_layers, read, stop_after
+from mneme.models.modes import evaluating
 from mneme.prevent.penalties import Heads, Penalty, Probes, Residuals
 from mneme.prevent.protecting import ProtectUpdates, protected_weights
 from mneme.text.chat import trained_on
@@ -55,7 +56,7 @@ def guard(
             model = self.accelerator.unwrap_model(self.model)
             self._watch = _Watch(model, counted, self.processing_class) if counted else None
             if protect is not None:
-                self.add_callback(ProtectUpdates(protected_weights(_plain(model), protect)))
+                self.add_callback(ProtectUpdates(protected_weights(inner_model(model), protect)))
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -87,8 +88,8 @@ class _Watch:
 
     def __init__(self, model: nn.Module, penalties: Sequence[Penalty], tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.model = model
-        with _evaluating(model):
-            self.parts = find_parts(_plain(model))
+        with evaluating(model):
+            self.parts = find_parts(inner_model(model))
         self.on_training = [(p, p.layers(len(self.parts.blocks))) for p in penalties if p.probes is None]
         for _, layers in self.on_training:
             check_layers(self.parts, layers)
@@ -169,7 +170,7 @@ class _Probing:
         """Mean over the learned tokens of the batch of optimizer step `step`, in eval mode: what will be deployed."""
         index = step % len(self.batches)
         batch, base = self.batches[index], self._reference(index)
-        with _evaluating(self.model), read(self.parts, self.layers) as found, stop_after(self.parts, max(self.layers)):
+        with evaluating(self.model), read(self.parts, self.layers) as found, stop_after(self.parts, max(self.layers)):
             run_blocks(self.parts, batch)
         places = batch.predicting().to(self.parts.device)
         tuned = {layer: _with_gradient(found[layer][places], layer) for layer in self.layers}
@@ -193,12 +194,12 @@ def _frozen(model: nn.Module, parts: Parts, *, whole: bool) -> Parts:
         return dataclasses.replace(parts, norm=copy.deepcopy(parts.norm), head=copy.deepcopy(parts.head))
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     vars(reference).pop("forward", None)  # TRL's fused forward is bound to the model that is trained
-    return find_parts(_plain(reference))
+    return find_parts(inner_model(reference))
 
 
 def _heads(model: nn.Module, parts: Parts, frozen: Parts) -> Heads:
     def base(hidden: Tensor) -> Tensor:
-        with torch.no_grad(), _adapter_off(model):
+        with torch.no_grad(), adapter_off(model):
             return lens(frozen, hidden)
 
     return Heads(lambda hidden: lens(parts, hidden), base, int(parts.embedding.weight.shape[0]))  # type: ignore[index]
@@ -209,7 +210,7 @@ def reference_residuals(
     model: nn.Module, frozen: Parts, forward: dict[str, Any], layers: Sequence[int], keep: Bool[Tensor, "batch seq"]
 ) -> dict[int, Float[Tensor, "token d_model"]]:
     """The base's residual streams at the tokens kept: `frozen` in eval mode, with the adapter of `model` off if it has one."""
-    with _evaluating(model), _adapter_off(model), read(frozen, layers) as found, stop_after(frozen, max(layers)):
+    with evaluating(model), adapter_off(model), read(frozen, layers) as found, stop_after(frozen, max(layers)):
         frozen.decoder(**{**forward, "use_cache": False})
     return {layer: found[layer][keep] for layer in layers}
 
@@ -240,29 +241,3 @@ def _check_names(penalties: Sequence[Penalty]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadOption(f"two penalties are called {name}. Give each once, with one weight.")
-
-
-def _plain(model: Any) -> PreTrainedModel:
-    """The transformers model inside peft's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "disable_adapter") else model
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode meanwhile: no dropout, no checkpointing, no preventive steering."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _adapter_off(model: Any) -> Iterator[None]:
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            yield
-    else:
-        yield

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig
 from rich.console import Console
 from transformers import Trainer, TrainerCallback
 
 import mneme
 from mneme.errors import BadOption
+from mneme.models.adapters import lora_config
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
@@ -256,9 +256,7 @@ def _trainer(
 
     penalties = _penalties(prepared, chosen, probe_rows, settings["seed"])
     protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
-    lora = None
-    if lora_rank is not None:
-        lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = lora_config(lora_rank) if lora_rank is not None else None
     last = last_checkpoint(Path(settings["output_dir"]))
     early = bool(prepared.held_out)
     callbacks: list[TrainerCallback] = [ShowProgress(console)]

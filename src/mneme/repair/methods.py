@@ -31,7 +31,7 @@ from mneme.repair.random_mask import random_mask
 from mneme.repair.regmean import regmean
 from mneme.repair.scale import scale
 from mneme.repair.wanda_delta import wanda_delta
-from mneme.repair.workbench import WRITERS, Workbench
+from mneme.repair.workbench import Workbench
 from mneme.text.encoded import text_numbers
 from mneme.text.probes import Probe
 
@@ -79,7 +79,7 @@ def lacking(name: str, task: Task) -> str | None:
         return "it needs the model before alignment (--unaligned)"
     if name == "ablate" and not task.directions:
         return "it needs the change latents of an audit (--from)"
-    if name == "ablate" and not any(_is_writer(n) for n in task.bench.names):
+    if name == "ablate" and task.bench.writers.isdisjoint(task.bench.names):
         return "no linear map that writes into the residual stream changed"
     if name == "retrain" and len(task.fallen) < 2:
         return "no target text became less likely, so there is nothing to train back"
@@ -204,7 +204,7 @@ def _ablate(task: Task) -> Apply:
 
     def change(name: str, delta: Tensor, strength: float) -> Tensor:
         after = [layer for layer in layers if layer >= bench.block[name]]
-        if not after or not _is_writer(name):
+        if not after or name not in bench.writers:
             return delta
         return ablate(delta, directions[after[0]].to(delta), strength)
 
@@ -294,10 +294,6 @@ def _safety(task: Task) -> dict[str, Tensor]:
         raise BadOption("There is no model before alignment: give one with --unaligned.")
     own = {name: task.unaligned.model.get_submodule(name).weight.detach() for name in bench.names}
     return {name: bench.base_weight(name).float() - weight.float() for name, weight in own.items()}
-
-
-def _is_writer(name: str) -> bool:
-    return name.rpartition(".")[2] in WRITERS
 
 
 METHODS: dict[str, Callable[[Task], Apply]] = {

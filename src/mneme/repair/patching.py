@@ -22,7 +22,9 @@ from torch import Tensor
 
 from mneme.models.architecture import Parts
 from mneme.models.batching import batches, padded
+from mneme.models.fitting import Schedule, Term, fit, linear_down
 from mneme.models.likelihood import counted_log_probs, counted_logits
+from mneme.models.modes import evaluating
 from mneme.text.probes import Probe
 
 _TAUGHT_TOKENS = 512
@@ -113,25 +115,14 @@ def train_correction(
     train_down: bool,
     advance: Callable[[int], None] = lambda _steps: None,
 ) -> Factors:
-    """The factors after AdamW steps on `loss_at(step)`; the model's own weights are left alone. Gradients are clipped to
-    norm 1."""
-    for parameter in parts.model.parameters():
-        parameter.requires_grad_(False)
+    """The factors after AdamW steps on `loss_at(step)`, the rate going linearly down; the model itself is left as it is."""
     own = {
         name: (up.clone().requires_grad_(), down.clone().requires_grad_(train_down)) for name, (up, down) in factors.items()
     }
-    parameters = [factor for pair in own.values() for factor in pair if factor.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
-    with corrected(parts, own):
-        for step in range(training.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * (1.0 - step / training.steps)
-            loss = loss_at(step)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            advance(1)
+    trained = {f"{name}.{part}": pair[part] for name, pair in own.items() for part in (0, 1) if pair[part].requires_grad}
+    schedule = Schedule(training.steps, training.learning_rate, linear_down(training.steps))
+    with evaluating(parts.model, frozen=True), corrected(parts, own):
+        fit([Term("correction", 1.0, loss_at)], trained, schedule, on_step=lambda _step, _losses: advance(1))
     return {name: (up.detach(), down.detach()) for name, (up, down) in own.items()}
 
 

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from mneme.errors import BadRun, UnlearningFailed, one_line
 from mneme.models.architecture import Parts
+from mneme.models.fitting import Losses
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
 from mneme.results.unlearning import Relearning, WeightChange
@@ -26,7 +27,7 @@ from mneme.unlearn.objective import freeze, objective
 from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
 from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
-from mneme.unlearn.training import Losses, Schedule, prepare, signature, train
+from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
 """Before and after are read on so many texts of each set at most, evenly spread."""
@@ -122,12 +123,13 @@ class Job:
         frozen = freeze(self.parts, tunable.adapter, settings)
         terms = objective(settings, self.parts, frozen, self.forget.pieces, self.retain.pieces)
         advance = self.track("unlearning (steps)", settings.steps)
-        losses = train(
+        losses = minimise(
             terms,
             tunable.parameters,
-            Schedule(settings.steps, settings.learning_rate),
-            self.run.stages / "training.safetensors",
-            lambda _step, _losses: advance(1),
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            checkpoint=self.run.stages / "training.safetensors",
+            on_step=lambda _step, _losses: advance(1),
         )
         self.parts.model.requires_grad_(False)
         if np.array_equal(before, signature(tunable.parameters)):

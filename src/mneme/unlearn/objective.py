@@ -12,8 +12,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.models.adapters import adapter_off
 from mneme.models.architecture import Parts
 from mneme.models.batching import Batch, epoch_batch, padded, run_blocks
+from mneme.models.fitting import Term
 from mneme.models.hooks import read, stop_after
 from mneme.models.likelihood import counted_log_probs, counted_logits, logits_at, text_log_likelihoods
 from mneme.text.pieces import Pieces
@@ -37,21 +39,8 @@ class Frozen:
     @contextmanager
     def using(self) -> Iterator[Parts]:
         """Its parts, without gradients."""
-        with torch.no_grad():
-            if self.adapter is None:
-                yield self.parts
-            else:
-                with self.adapter.disable_adapter():
-                    yield self.parts
-
-
-@dataclass(frozen=True)
-class Term:
-    """One loss of a run: a function of the step alone, given the weights of the model at that moment."""
-
-    name: str
-    weight: float
-    loss_at: StepLoss
+        with torch.no_grad(), adapter_off(self.adapter):
+            yield self.parts
 
 
 def needs_frozen(settings: Settings) -> bool:

@@ -21,6 +21,7 @@ import mneme
 from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
 from mneme.results.unlearning import (
     StepLosses,
@@ -37,7 +38,6 @@ from mneme.unlearn.job import Job, Text, Track
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
 from mneme.unlearn.settings import PUBLISHED, Settings, settings_for
-from mneme.unlearn.training import Losses
 
 STILL_KNOWN = 0.5
 """The forget set is still answered where more than so much of what was known of it is certainly kept."""
