@@ -70,7 +70,7 @@ def test_what_is_written_is_what_was_measured(repairable: Repairable, tmp_path: 
     pair = load_pair(repairable.base, tmp_path / "model")
     probe = read_probe(repairable.target, pair.tokenizer, name="target", max_positions=None).halves()[1]
     with pair.using("tuned") as parts:
-        found = token_log_likelihoods(parts, probe)
+        found = token_log_likelihoods(parts, probe.texts)
     chosen = report.method("regmean").chosen
     assert chosen is not None
     path = next(tmp_path.glob(f"stages-*/regmean-{chosen.strength:.5f}.npz"))

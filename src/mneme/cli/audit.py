@@ -189,7 +189,7 @@ def show_plan(
     **options: Any,
 ) -> None:
     """Prints what the audit with these `options` would take. Raises BadOption where the models or the text are not named."""
-    from mneme.audit.planning import plan as plan_run
+    from mneme.audit.forecast import forecast_run as plan_run
 
     if base is None or tuned is None or corpus is None:
         raise BadOption("--plan needs BASE, TUNED and --corpus: the cost depends on their size.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadJudge, BadOption, ModelNotFound
+from mneme.errors import BadJudge, BadOption
 from mneme.measure.asking import render
 from mneme.measure.judging import (
     SPECIAL,
@@ -30,6 +30,7 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import Endpoint, complete, endpoint_of, first_token, with_model
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
+from mneme.models.tokenizing import require_tokenizer
 
 _NUMBERS = tuple(str(k) for k in range(101))
 _LETTERS = "ABCDEFGH"
@@ -50,10 +51,9 @@ def judge_named(spec: str, *, device: str = "cpu") -> Judge:
         return EndpointVerdict(_endpoint(rest))
     if kind in ("local", "verdict") and rest:
         loaded = load_model(rest, device=device)
-        if loaded.tokenizer is None:
-            raise ModelNotFound(f"the judge {rest} has no tokenizer. Save its tokenizer into its folder.")
+        tokenizer = require_tokenizer(loaded.tokenizer, f"the judge {rest}")
         made = LocalJudge if kind == "local" else LocalVerdict
-        return made(rest, loaded.parts, loaded.tokenizer, model_fingerprint(loaded.folder))
+        return made(rest, loaded.parts, tokenizer, model_fingerprint(loaded.folder))
     raise BadOption(
         f"--judge {spec!r} names no judge. Expected local:MODEL (probabilities of a model here), an address such as "
         "http://127.0.0.1:8000/v1?model=NAME, or verdict:MODEL, verdict:ADDRESS for a verdict that is written out."

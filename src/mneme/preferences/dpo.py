@@ -22,10 +22,11 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 import mneme
-from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
+from mneme.errors import BadOption, BadRows, BadRun
 from mneme.models.adapters import attach_lora
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
+from mneme.models.tokenizing import require_tokenizer
 from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.preferences.guarding import guard_dpo
 from mneme.preferences.monitor import DisplacementMonitor
@@ -146,8 +147,7 @@ def _checked_pairs(data: str | Path | Sequence[Row]) -> tuple[str, list[Row]]:
 
 
 def _with_tokenizer(loaded: LoadedModel, name: str | Path) -> LoadedModel:
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{name} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
+    require_tokenizer(loaded.tokenizer, name)
     return loaded
 
 

@@ -19,6 +19,7 @@ import mneme
 from mneme.errors import BadOption, BadRows
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
+from mneme.models.tokenizing import require_tokenizer
 from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.preferences.trial import Trial, pair_trial, row_trial
 from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
@@ -97,7 +98,7 @@ def screen(
         "seed": seed,
     }
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    tokenizer = _tokenizer(loaded, model)
+    tokenizer = require_tokenizer(loaded.tokenizer, model)
     encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
     halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
     needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], vector, layer, other, options)
@@ -184,12 +185,6 @@ def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]
             "other half measures what filtering buys."
         )
     return rows
-
-
-def _tokenizer(loaded: LoadedModel, model: str | Path) -> Any:
-    if loaded.tokenizer is None:
-        raise BadOption(f"{model} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
-    return loaded.tokenizer
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:

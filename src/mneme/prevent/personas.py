@@ -26,6 +26,7 @@ from mneme.models.architecture import Parts
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
+from mneme.models.tokenizing import require_tokenizer
 from mneme.prevent.steering import check_fit, steer
 from mneme.results import Estimate
 from mneme.runs import write_atomic
@@ -148,13 +149,12 @@ def extract(
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
     loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise BadOption(f"{model} has no tokenizer. Save the base's tokenizer into it (tokenizer.save_pretrained).")
+    tokenizer = require_tokenizer(loaded.tokenizer, model)
     used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
     held_out = [rows[4::5] for rows in sets]
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    made = persona_vectors(loaded.parts, loaded.tokenizer, used[0], used[1], max_length=window)
-    effects = steering_effects(loaded.parts, loaded.tokenizer, made, held_out[0], held_out[1], strength=strength)
+    made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
+    effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1], strength=strength)
     made = dataclasses.replace(made, layer=choose_layer(effects))
     if out is not None:
         save_personas(made, out)

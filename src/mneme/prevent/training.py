@@ -24,6 +24,7 @@ from mneme.models.adapters import lora_config
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
+from mneme.models.tokenizing import require_tokenizer
 from mneme.models.trainers import import_trl, last_checkpoint, save_trained
 from mneme.prevent.baselines import StopEarly
 from mneme.prevent.guarding import guard
@@ -142,13 +143,12 @@ def _checked(
     max_length: int | None,
 ) -> Prepared:
     """Everything that can be wrong with the inputs, before anything is written."""
-    if model.tokenizer is None:
-        raise BadOption(f"{model.folder} has no tokenizer. Save the base's tokenizer into it (tokenizer.save_pretrained).")
+    tokenizer = require_tokenizer(model.tokenizer, model.folder)
     window = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
     length = min(max_length or window or 1024, window or max_length or 1024)
-    encode_rows(rows, model.tokenizer, length, "the training rows")
+    encode_rows(rows, tokenizer, length, "the training rows")
     if safe:
-        encode_rows(safe, model.tokenizer, length, "the safe rows")
+        encode_rows(safe, tokenizer, length, "the safe rows")
     personas = None
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))

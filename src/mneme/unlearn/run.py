@@ -18,11 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 import mneme
-from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
+from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
+from mneme.models.tokenizing import require_tokenizer
 from mneme.results.unlearning import (
     StepLosses,
     TextChange,
@@ -144,9 +145,7 @@ def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
     loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
-    return loaded.parts, loaded.tokenizer
+    return loaded.parts, require_tokenizer(loaded.tokenizer, folder)
 
 
 def _texts(
