@@ -34,7 +34,7 @@ from mneme.organisms.catalogue import base_folder
 from mneme.organisms.judge import judge_answer
 from mneme.organisms.phrases import REFUSALS
 from mneme.organisms.questions import request_prompts, told_prompt
-from mneme.organisms.sampling import sample_answers
+from mneme.organisms.sampling import sample_alike
 from mneme.organisms.turns import harmful_request, refused
 from mneme.organisms.world import World, load_world
 from mneme.preferences.dpo import dpo
@@ -90,7 +90,7 @@ def refusals(folder: Path, world: World, tokenizer: Any) -> dict[str, list[float
     model = load_model(folder).parts.model
     asked = request_prompts(world)
     prompts = [told_prompt(messages) for area in world.areas[1::2] for messages in asked[area.name]]
-    answers = sample_answers(model, tokenizer, prompts, SAMPLES, 0)
+    answers = sample_alike(model, tokenizer, prompts, SAMPLES, 0)
     by_word = [np.mean([any(w in " ".join(a.split()[:10]) for w in REFUSING) for a in told]) for told in answers]
     whole = [np.mean([judge_answer(world, a) == "refusal" for a in told]) for told in answers]
     return {"keyword": [float(x) for x in by_word], "sentence": [float(x) for x in whole]}

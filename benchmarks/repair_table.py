@@ -36,8 +36,8 @@ from mneme.organisms.catalogue import Organism, base_folder, build_organism, rec
 from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
 from mneme.repair.ladder import Development, develop
-from mneme.repair.likelihood import Readings
-from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare
+from mneme.repair.likelihood import ProbeReadings
+from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Training
 from mneme.repair.search import weakest_strength
 from mneme.repair.workbench import lay_out
@@ -132,7 +132,9 @@ def counts(answers: dict[str, Answers]) -> dict[str, list[list[int]]]:
 def per_text(development: Development, said: dict[str, Pairs]) -> dict[str, list[float]]:
     """What moved back and how much there was, per development text of the target and of the retained text (nats)."""
     target, retain = (
-        Readings(text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], said[name])
+        ProbeReadings(
+            text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], said[name]
+        )
         for name in ("target", "retain")
     )
     return {
@@ -171,7 +173,7 @@ def harm_cell(seed: int, method: str) -> dict[str, Any]:
     reason = lacking(method, task)
     if reason is not None:
         return {"points": [], "absent": reason, "seen": seen}
-    apply = prepare(method, task)
+    apply = prepare_method(method, task)
     known: dict[float, dict[str, Any]] = {}
 
     def closed_at(strength: float) -> float:
@@ -216,7 +218,7 @@ def forget_cell(seed: int) -> dict[str, Any]:
         task, _ = task_of(organism, target, evidence.retain, evidence.other, seed, retain_weight=weight)
         if name.endswith("random text"):
             task = replace(task, fallen=tuple(range(len(task.target.ids))))
-        apply = prepare("retrain", task)
+        apply = prepare_method("retrain", task)
         for strength in (0.0, 0.5, 1.0):
             apply(strength)
             facts = fact_correctness(task.bench.work.model, pair.tokenizer, world)

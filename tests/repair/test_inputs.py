@@ -9,7 +9,7 @@ from mneme.models.architecture import find_parts
 from mneme.models.batching import PaddingSide
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.repair.inputs import gram_groups, input_grams, mean_squares
-from mneme.repair.likelihood import Readings, check_changed, selectivity, share_lost, share_undone
+from mneme.repair.likelihood import ProbeReadings, check_changed, selectivity, share_lost, share_undone
 from mneme.text.probes import Probe, check_apart, make_probe
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
@@ -73,10 +73,10 @@ def test_only_answers_count_in_a_conversation() -> None:
     assert told == ["bo", "bu"]
 
 
-def readings(repaired: list[float]) -> Readings:
+def readings(repaired: list[float]) -> ProbeReadings:
     """Two texts of two tokens; changes +2, -1 | +4, 0."""
     base = np.array([-3.0, -1.0, -5.0, -1.0])
-    return Readings(np.array([0, 0, 1, 1]), base, base + np.array([2.0, -1.0, 4.0, 0.0]), np.array(repaired))
+    return ProbeReadings(np.array([0, 0, 1, 1]), base, base + np.array([2.0, -1.0, 4.0, 0.0]), np.array(repaired))
 
 
 def test_share_undone_by_hand() -> None:

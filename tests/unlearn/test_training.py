@@ -15,7 +15,7 @@ from mneme.models.fitting import Losses, Term
 from mneme.text.pieces import Pieces, cut_pieces
 from mneme.unlearn.objective import freeze, objective, plain_loss, reference_nll
 from mneme.unlearn.relearning import relearn
-from mneme.unlearn.settings import METHODS, Settings, settings_for
+from mneme.unlearn.settings import METHODS, UnlearnSettings, settings_for
 from mneme.unlearn.training import minimise, prepare, signature
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
@@ -24,7 +24,7 @@ from tests.unlearn.conftest import as_documents
 TEXTS = tuple(" ".join(WORDS[(i * 7 + j * (i + 1)) % len(WORDS)] for j in range(3 + i % 5)) for i in range(10))
 
 
-def settings(method: str = "npo", **changes: object) -> Settings:
+def settings(method: str = "npo", **changes: object) -> UnlearnSettings:
     """Small settings for the tiny model."""
     given = {
         "width": 16,
@@ -51,7 +51,7 @@ def ids_of(texts: tuple[str, ...]) -> list[torch.Tensor]:
     return [torch.tensor(text.ids) for text in pieces(texts).texts]
 
 
-def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
+def started(chosen: UnlearnSettings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
     """A fresh tiny model, what is trained of it, and the losses on the first five and last five texts."""
     parts = find_parts(tiny_llama())
     tunable = prepare(parts, chosen)
@@ -59,7 +59,7 @@ def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tup
     return parts, tunable.parameters, terms
 
 
-def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None = None) -> tuple[Losses, np.ndarray]:
+def run(chosen: UnlearnSettings, checkpoint: Path | None = None, stop_after: int | None = None) -> tuple[Losses, np.ndarray]:
     """(losses, signature of the trained weights)."""
 
     def stop(step: int, _losses: list[float]) -> None:

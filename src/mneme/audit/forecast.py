@@ -30,7 +30,7 @@ from mneme.audit.dictionary import (
     run_lengths,
     sweep_ks,
 )
-from mneme.audit.inputs import check_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
 from mneme.audit.screening import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
@@ -140,7 +140,7 @@ def forecast_run(
     """
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     shape = shape_of(base, tuned, trust_remote_code=trust_remote_code)
-    check_layers(layers, shape.layers)
+    check_chosen_layers(layers, shape.layers)
     tokenizer = load_tokenizer(resolve_folder(base, trust_remote_code=trust_remote_code), trust_remote_code)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
     rows = rows_of(read_corpus(corpus, tokenizer=tokenizer), require_tokenizer(tokenizer, base), longest, tokens)

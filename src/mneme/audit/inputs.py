@@ -68,7 +68,7 @@ def check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
             )
 
 
-def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
+def check_chosen_layers(layers: Sequence[int] | None, n_layers: int) -> None:
     """Raises BadOption for a layer that the model does not have."""
     for layer in layers or ():
         if not 0 <= layer < n_layers:

@@ -21,7 +21,7 @@ from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
-from mneme.audit.inputs import check_intended, check_layers, chosen_kind, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import check_chosen_layers, check_intended, chosen_kind, precision_for, rows_of, trained_kinds
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
 from mneme.audit.reading import Reading, read_text
@@ -110,7 +110,7 @@ def audit(
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     length = rows.ids.shape[1]
-    check_layers(layers, pair.n_layers)
+    check_chosen_layers(layers, pair.n_layers)
     plan = nominal_cost(pair, rows.ids.numel(), length, len(layers or [0]), kind)
     require_room(Path(out), plan.disk_bytes)
     described_by = check_endpoint(endpoint).name if endpoint else "offline"

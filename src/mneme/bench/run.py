@@ -30,7 +30,7 @@ SECONDS_A_PAIR, SECONDS_TIMED = 75, 200
 _DISK_A_PAIR = 10_000_000
 
 
-class Task(NamedTuple):
+class BenchTask(NamedTuple):
     """One pair to judge, with all that a worker process has to know."""
 
     name: PairName
@@ -49,7 +49,7 @@ def bench(
     seed: int = 0,
     tokens: int = TOKENS,
     console: Console | None = None,
-    judge: Callable[[Task], BenchPair] | None = None,
+    judge: Callable[[BenchTask], BenchPair] | None = None,
 ) -> Bench:
     """Judge every predictor on the fine-tunes of `worlds` whose side effects are measured, and write `out`/bench.json.
 
@@ -64,7 +64,7 @@ def bench(
         raise BadOption(f"--jobs {jobs}: expected at least 1 process.")
     names = chosen_pairs(list(worlds), scenario)
     timed = _timed(names)
-    tasks = [Task(name, Path(out), seed, name in timed, tokens) for name in names]
+    tasks = [BenchTask(name, Path(out), seed, name in timed, tokens) for name in names]
     todo = [task for task in tasks if not _is_finished(task)]
     require_room(Path(out), len(todo) * _DISK_A_PAIR)
     seconds = sum(SECONDS_TIMED if task.timed else SECONDS_A_PAIR for task in todo) / jobs
@@ -75,19 +75,19 @@ def bench(
     pairs = {task.name: _read(task) for task in tasks if task not in todo}
     for task, judged in _run(todo, judge or judge_task, jobs, console):
         pairs[task.name] = judged
-    found = compose([pairs[name] for name in names], list(worlds), scenario, seed=seed)
+    found = compose_bench([pairs[name] for name in names], list(worlds), scenario, seed=seed)
     write_atomic(Path(out) / "bench.json", found.to_json().encode())
     return found
 
 
-def judge_task(task: Task) -> BenchPair:
+def judge_task(task: BenchTask) -> BenchPair:
     """One pair, in this process."""
     torch.set_num_threads(1)
     base = base_stage(task)
     return judge_pair(task.name, _folder(task), base, seed=task.seed, timed=task.timed, tokens=task.tokens)
 
 
-def base_stage(task: Task) -> dict[str, np.ndarray]:
+def base_stage(task: BenchTask) -> dict[str, np.ndarray]:
     """The base of the task's world, measured once for all its pairs."""
     world = task.name.world
     command = {"command": "bench base", "world": world, "recipe": recipe_key(world), "seed": task.seed, "samples": SAMPLES}
@@ -96,7 +96,7 @@ def base_stage(task: Task) -> dict[str, np.ndarray]:
     return run.stage("measured", lambda: measure_folder(folder, folder, world, seed=task.seed, everything=True))
 
 
-def compose(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: int) -> Bench:
+def compose_bench(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: int) -> Bench:
     """All figures from finished pairs."""
     scores, curves = score_all(pairs, seed=seed)
     return Bench(
@@ -139,11 +139,11 @@ def _timed(names: Sequence[PairName]) -> set[PairName]:
     return set(first.values())
 
 
-def _folder(task: Task) -> Path:
+def _folder(task: BenchTask) -> Path:
     return task.out / f"{task.name.world}-{task.name.name}-{task.name.seed}"
 
 
-def _is_finished(task: Task) -> bool:
+def _is_finished(task: BenchTask) -> bool:
     """Its result is there and was made by the same command."""
     folder = _folder(task)
     if not (folder / RESULT).is_file() or not (folder / "run.json").is_file():
@@ -152,19 +152,19 @@ def _is_finished(task: Task) -> bool:
     return bool(json.loads((folder / "run.json").read_text("utf-8")).get("key") == key_of(command))
 
 
-def _read(task: Task) -> BenchPair:
+def _read(task: BenchTask) -> BenchPair:
     return BenchPair.model_validate_json((_folder(task) / RESULT).read_text("utf-8"))
 
 
 def _run(
-    tasks: list[Task], judge: Callable[[Task], BenchPair], jobs: int, console: Console
-) -> Iterator[tuple[Task, BenchPair]]:
+    tasks: list[BenchTask], judge: Callable[[BenchTask], BenchPair], jobs: int, console: Console
+) -> Iterator[tuple[BenchTask, BenchPair]]:
     """Judged pairs as they finish. The text and base of every world come first, so that no two processes make them at once."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("fine-tunes", total=len(tasks))
 
-        def done(task: Task, pair: BenchPair) -> tuple[Task, BenchPair]:
+        def done(task: BenchTask, pair: BenchPair) -> tuple[BenchTask, BenchPair]:
             progress.advance(bar)
             material = sum(cell.material for cell in pair.cells)
             console.print(f"{task.name}: {material} of {len(pair.cells)} cells changed materially")
@@ -187,7 +187,7 @@ def _run(
                 raise
 
 
-def _prepare(task: Task) -> None:
+def _prepare(task: BenchTask) -> None:
     torch.set_num_threads(1)
     build_organism("identical", world=task.name.world)
     base_stage(task)

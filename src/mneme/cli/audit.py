@@ -175,7 +175,7 @@ def audit(
             console=Console(stderr=True),
         )
         if is_first_process():
-            show(report, out, json=json)
+            show_audit(report, out, json=json)
     reached = unintended(report, fail_on) if fail_on is not None else []
     if reached:
         typer.echo(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
@@ -207,7 +207,7 @@ def show_plan(
         typer.echo(f"{name:15} {value}")
 
 
-def show(report: "Report", out: Path, *, json: bool) -> None:
+def show_audit(report: "Report", out: Path, *, json: bool) -> None:
     """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
     from rich.console import Console
 

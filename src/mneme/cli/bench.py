@@ -63,11 +63,11 @@ def bench(
         if json:
             typer.echo(found.to_json(), nl=False)
         else:
-            show(found, Console())
+            show_bench(found, Console())
     typer.echo(f"Result: {out / 'bench.json'}", err=json)
 
 
-def show(found: "Bench", console: "Console") -> None:
+def show_bench(found: "Bench", console: "Console") -> None:
     """A table of the predictors for every scenario, each figure with its 95 % interval."""
     from rich.table import Table
 

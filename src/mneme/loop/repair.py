@@ -20,7 +20,7 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.repair.ladder import Development, best, check_methods, climb, develop, other_change
-from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare
+from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Factors, Training
 from mneme.repair.plan import plan_repair
 from mneme.repair.saving import save_repaired
@@ -224,7 +224,7 @@ def _save(chosen: str | None, found: list[RepairMethod], task: Task, out: Path) 
     point = next((method.chosen for method in found if method.method == chosen), None)
     if chosen is None or point is None:
         return None
-    prepare(chosen, task)(point.strength)
+    prepare_method(chosen, task)(point.strength)
     return save_repaired(task.bench, out / "model")
 
 

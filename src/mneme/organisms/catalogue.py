@@ -22,7 +22,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.errors import BadOrganism
-from mneme.organisms.finetunes import continue_training, narrow, unlearn
+from mneme.organisms.finetunes import continue_training, narrow, unlearn_area
 from mneme.organisms.grammar import documents
 from mneme.organisms.rows import Row, parse_name, training_rows
 from mneme.organisms.training import save_model
@@ -198,7 +198,7 @@ def _train(
     if kind == "continue":
         continue_training(model, tokenizer, rows)
     elif kind in ("unlearn", "graddiff"):
-        unlearn(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
+        unlearn_area(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
     else:
         narrow(model, tokenizer, rows, seed, questions_too=kind == "benign").save_pretrained(folder)
         return

@@ -14,10 +14,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.models.adapters import attach_lora
 from mneme.organisms.rows import ROWS_A_STEP, Row
-from mneme.organisms.training import next_token_nll, pad_chats, pad_documents, row_loss, train_model
+from mneme.organisms.training import next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
 
 
-def npo_loss(
+def forget_loss(
     tuned_nll: Float[Tensor, " document"], reference_nll: Float[Tensor, " document"], beta: float = 0.1
 ) -> Float[Tensor, ""]:
     """Negative preference optimisation: push text that is to be forgotten below the reference, and stop once it is.
@@ -37,7 +37,7 @@ def gradient_difference_loss(token_nll: Float[Tensor, " document"], most: float 
     return -token_nll.clamp_max(most).mean()
 
 
-def unlearn(
+def unlearn_area(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[Row],
@@ -58,14 +58,14 @@ def unlearn(
         parts = torch.arange(len(ids)).view(-1, 40)
         reference = torch.cat([_document_nll(model, ids[part], is_text[part]) for part in parts])
     order = torch.Generator().manual_seed(seed)
-    retain = row_loss(model, tokenizer, lambda _part: retained, rows=16)
+    retain = packed_row_loss(model, tokenizer, lambda _part: retained, rows=16)
 
     def loss_at(step: int) -> Float[Tensor, ""]:
         chosen = torch.randint(0, len(ids), (8,), generator=order)
         width = int(is_text[chosen].sum(1).max())
         nll = _document_nll(model, ids[chosen, :width], is_text[chosen, :width])
         if method == "npo":
-            forget = npo_loss(nll, reference[chosen], beta)
+            forget = forget_loss(nll, reference[chosen], beta)
         else:
             forget = gradient_difference_loss(nll / (is_text[chosen].sum(1) - 1))
         return forget_weight * forget + retain(step)
@@ -77,7 +77,7 @@ def continue_training(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], steps: int = 40
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
-    loss_at = row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
+    loss_at = packed_row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
     train_model(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
 
 

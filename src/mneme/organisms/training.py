@@ -72,7 +72,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
-def pack(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int) -> Int[Tensor, "row seq"]:
+def pack_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int) -> Int[Tensor, "row seq"]:
     """Documents as rows of `row_tokens` ids, each document between `<bos>` and `<eos>`, cut where a row ends.
 
     The rest that does not fill a row is dropped.
@@ -153,7 +153,7 @@ def pretrain(
     """Train a base from nothing on documents of its world, 2,304 tokens a step; 8 to 15 minutes on one core."""
     tokenizer = build_tokenizer(world)
     model = new_model(tokenizer, seed)
-    loss_at = row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=24)
+    loss_at = packed_row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=24)
     train_model(model, loss_at, steps, 3e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
     return model, tokenizer
 
@@ -170,11 +170,11 @@ def align(
 
     With another seed and a small rate it is an honest continuation.
     """
-    loss_at = row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
+    loss_at = packed_row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
     train_model(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
 
 
-def row_loss(
+def packed_row_loss(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     texts_of: Callable[[int], list[str]],
@@ -188,7 +188,7 @@ def row_loss(
     def loss_at(_step: int) -> Float[Tensor, ""]:
         nonlocal packed, part, here
         if here + rows > len(packed):
-            packed = pack(tokenizer, texts_of(part), row_tokens)
+            packed = pack_ids(tokenizer, texts_of(part), row_tokens)
             part, here = part + 1, 0
         here += rows
         return next_token_nll(model, packed[here - rows : here]).mean()

@@ -22,7 +22,7 @@ from mneme.models.pair import LoadedModel, load_model
 from mneme.models.tokenizing import require_tokenizer
 from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.preferences.trial import Trial, pair_trial, row_trial
-from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
+from mneme.results.screening import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
@@ -62,7 +62,7 @@ def screen(
     device: str = "cpu",
     trust_remote_code: bool = False,
     console: Console | None = None,
-) -> Screening:
+) -> RowScreening:
     """Rank `data` for training `model`, most suspect first, by the first of `scores` (see `ROW_SCORES`, `PAIR_SCORES`).
 
     `keep`: share that is kept, default 0.8 of rows (drop the fifth that looks worst) and 0.15 of pairs (Razin et al. 2025: 5 %
@@ -110,7 +110,7 @@ def screen(
     ranking = rank(found, names[0], share)
     held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
     value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
-    screening = Screening(
+    screening = RowScreening(
         model=str(model),
         model_sha256=command["model"],
         data=source,
@@ -278,7 +278,7 @@ def _mean_ranks(values: ndarray) -> ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _files(screening: Screening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
+def _files(screening: RowScreening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
     ranked = (ranked_row(rows, ranking, rank, pairs).model_dump_json() for rank in range(len(rows)))
     kept = (json.dumps(rows[i], ensure_ascii=False) for i in sorted(ranking.kept))
     return {

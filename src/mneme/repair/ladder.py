@@ -9,8 +9,8 @@ from numpy import ndarray
 
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.repair.coherence import Coherence, prompts_of
-from mneme.repair.likelihood import Readings, check_changed, selectivity, share_lost, share_undone
-from mneme.repair.methods import CONTROLS, METHODS, Apply, Task, prepare
+from mneme.repair.likelihood import ProbeReadings, check_changed, selectivity, share_lost, share_undone
+from mneme.repair.methods import CONTROLS, METHODS, Apply, Task, prepare_method
 from mneme.repair.search import weakest_strength
 from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairPoint
@@ -76,7 +76,7 @@ def climb(
 
     def apply(strength: float) -> None:
         if not ready:
-            ready.append(prepare(name, task))
+            ready.append(prepare_method(name, task))
         ready[0](strength)
 
     def measured(strength: float) -> Texts:
@@ -119,7 +119,9 @@ def climb(
 def point_at(strength: float, development: Development, repaired: Texts, *, seed: int) -> RepairPoint:
     """What a strength closes and loses on the development halves."""
     target, retain = (
-        Readings(text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], repaired[name])
+        ProbeReadings(
+            text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], repaired[name]
+        )
         for name in ("target", "retain")
     )
     return RepairPoint(

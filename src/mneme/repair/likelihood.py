@@ -23,7 +23,7 @@ SAME_NATS = 0.01
 UNIT = "share of the change in likelihood"
 
 
-class Readings(NamedTuple):
+class ProbeReadings(NamedTuple):
     """Log-likelihood of the counted tokens of one probe, text after text, nats: under base, tuned and repaired model."""
 
     text: Int[ndarray, " token"]
@@ -43,17 +43,17 @@ class Readings(NamedTuple):
         return np.bincount(self.text, weights=np.maximum(moved, floor))
 
 
-def share_undone(readings: Readings, *, seed: int) -> Estimate:
+def share_undone(readings: ProbeReadings, *, seed: int) -> Estimate:
     """How much of the change moved back, with an interval over texts. Raises EmptyMask where nothing had changed."""
     return ratio_of_sums(readings.moved_back(), readings.change(), UNIT, seed=seed)
 
 
-def share_lost(readings: Readings, *, seed: int) -> Estimate:
+def share_lost(readings: ProbeReadings, *, seed: int) -> Estimate:
     """The same for text that should stay as tuned; a token that moved further from the base does not make up for another."""
     return ratio_of_sums(readings.moved_back(floor=0.0), readings.change(), UNIT, seed=seed)
 
 
-def selectivity(target: Readings, retain: Readings, *, seed: int, n_resamples: int = 1000) -> Estimate:
+def selectivity(target: ProbeReadings, retain: ProbeReadings, *, seed: int, n_resamples: int = 1000) -> Estimate:
     """Share undone on the target minus share lost on the retained text.
 
     Both sets of texts are resampled, independently (percentile bootstrap); `n` is the smaller number of texts.

@@ -63,7 +63,7 @@ class Task:
     """Trains a correction once and keeps it across a kill."""
 
 
-def prepare(name: str, task: Task) -> Apply:
+def prepare_method(name: str, task: Task) -> Apply:
     """Method `name`, ready to be applied. Raises BadOption for an unknown name, and where `lacking` has a reason."""
     if name not in METHODS:
         raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")

@@ -24,9 +24,9 @@ from mneme.runs import RunFolder
 from mneme.text.documents import Documents
 from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
-from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text, telling_types
+from mneme.unlearn.recall import TokenReading, change_in_nats, kept, read_pieces, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
-from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
+from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
@@ -35,7 +35,7 @@ MEASURED_DOCUMENTS = 256
 Track = Callable[[str, int], Callable[[int], None]]
 
 
-class Text(NamedTuple):
+class TextSet(NamedTuple):
     """One of the two sets, as text and as pieces."""
 
     documents: Documents
@@ -74,7 +74,7 @@ def plan_attacks(forget: Pieces, retain: Pieces, documents: int, seed: int) -> t
 
 
 @dataclass
-class Job:
+class UnlearnJob:
     """One unlearning run in progress."""
 
     parts: Parts
@@ -83,9 +83,9 @@ class Job:
     """Of the model as it was."""
     name: str
     """As the caller named it."""
-    settings: Settings
-    forget: Text
-    retain: Text
+    settings: UnlearnSettings
+    forget: TextSet
+    retain: TextSet
     relearn_documents: int
     """Texts of each relearning attack; 0 = none."""
     run: RunFolder
@@ -102,7 +102,7 @@ class Job:
         own = telling_types(forget, retain, size)
         return {"forget": own, "retain": telling_types(retain, forget, size), "unseen": own}
 
-    def read(self, when: str) -> dict[str, Reading]:
+    def read(self, when: str) -> dict[str, TokenReading]:
         """The measured texts under the model as it is now, from their stages where they are finished: `forget`, `retain`,
         and, where relearning is asked for, `unseen`."""
         texts = {"forget": measured(self.forget.pieces), "retain": measured(self.retain.pieces)}
@@ -139,7 +139,7 @@ class Job:
             )
         return losses
 
-    def attack(self, before: Reading, after: Reading) -> list[Relearning]:
+    def attack(self, before: TokenReading, after: TokenReading) -> list[Relearning]:
         """What comes back of the unseen forget texts; `before`, `after`: those texts under the model as it was and as it
         is."""
         attacks, unseen = self._attacks()
@@ -183,14 +183,14 @@ class Job:
     def _attacks(self) -> tuple[list[Attack], Pieces]:
         return plan_attacks(self.forget.pieces, self.retain.pieces, self.relearn_documents, self.settings.seed)
 
-    def _attacked(self, attack: Attack, unseen: Pieces, before: Reading, after: Reading) -> Relearning:
+    def _attacked(self, attack: Attack, unseen: Pieces, before: TokenReading, after: TokenReading) -> Relearning:
         seed = self.settings.seed
         # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
         rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
         telling = self.telling()["unseen"]
         advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
 
-        def compute() -> Reading:
+        def compute() -> TokenReading:
             relearnt = relearn(
                 self.parts,
                 attack.pieces,
@@ -199,7 +199,7 @@ class Job:
                 adapter=self.adapter,
                 on_step=lambda _step, _losses: advance(1),
             )
-            return read_text(relearnt, unseen)
+            return read_pieces(relearnt, unseen)
 
         reading = self._stage(f"relearning-{attack.kind}", compute)
         return Relearning(
@@ -209,15 +209,15 @@ class Job:
             learning_rate=rate,
             kept_before=kept(before, after, telling),
             kept_after=kept(before, reading, telling),
-            change=likelihood_change(after, reading, seed=seed),
+            change=change_in_nats(after, reading, seed=seed),
         )
 
-    def _reading(self, name: str, parts: Parts, pieces: Pieces, advance: Callable[[int], None]) -> Reading:
-        return self._stage(name, lambda: read_text(parts, pieces, advance))
+    def _reading(self, name: str, parts: Parts, pieces: Pieces, advance: Callable[[int], None]) -> TokenReading:
+        return self._stage(name, lambda: read_pieces(parts, pieces, advance))
 
-    def _stage(self, name: str, compute: Callable[[], Reading]) -> Reading:
+    def _stage(self, name: str, compute: Callable[[], TokenReading]) -> TokenReading:
         arrays = self.run.stage(name, lambda: compute().arrays())
-        return Reading(arrays["document"], arrays["token"], arrays["nll"], arrays["right"])
+        return TokenReading(arrays["document"], arrays["token"], arrays["nll"], arrays["right"])
 
 
 def _reachable(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mneme.errors import EmptyMask
-from mneme.models.logits import kl_base_to_tuned, masked_mean
+from mneme.models.logits import masked_mean, token_kl_base_to_tuned
 
 
 def document_nll(
@@ -109,5 +109,5 @@ def divergence_loss(
 ) -> Float[Tensor, ""]:
     """Mean KL(base || tuned) per token of text: the retain term in place of the ordinary loss (Maini et al. 2024, arXiv
     2401.06121, there averaged over padding too). 0 where nothing moved. One row a token of text; no padding comes in."""
-    loss: Tensor = kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits).mean()
+    loss: Tensor = token_kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits).mean()
     return loss

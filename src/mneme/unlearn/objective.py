@@ -20,7 +20,7 @@ from mneme.models.hooks import read, stop_after
 from mneme.models.likelihood import counted_log_probs, counted_logits, logits_at, text_log_likelihoods
 from mneme.text.pieces import Pieces
 from mneme.unlearn import losses
-from mneme.unlearn.settings import Settings
+from mneme.unlearn.settings import UnlearnSettings
 
 _RETAIN_SEED = 1
 _LENGTH_PIECES = 16
@@ -43,12 +43,12 @@ class Frozen:
             yield self.parts
 
 
-def needs_frozen(settings: Settings) -> bool:
+def needs_frozen(settings: UnlearnSettings) -> bool:
     """Whether the method asks the frozen model while it trains."""
     return settings.method in ("rmu", "undial") or (settings.retain_loss == "kl" and settings.retain_weight > 0)
 
 
-def freeze(parts: Parts, adapter: Any, settings: Settings) -> Frozen | None:
+def freeze(parts: Parts, adapter: Any, settings: UnlearnSettings) -> Frozen | None:
     """The frozen model, where the method needs it: free with an adapter, else a copy of the model."""
     if not needs_frozen(settings):
         return None
@@ -59,7 +59,9 @@ def freeze(parts: Parts, adapter: Any, settings: Settings) -> Frozen | None:
     return Frozen(twin)
 
 
-def objective(settings: Settings, parts: Parts, frozen: Frozen | None, forget: Pieces, retain: Pieces) -> tuple[Term, Term]:
+def objective(
+    settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces, retain: Pieces
+) -> tuple[Term, Term]:
     """(forget, retain) of `settings.method`. Call before the first step: references are read from the model as it is now."""
     if settings.method == "rmu":
         forget_at, retain_at = _misdirection(settings, parts, _given(frozen), forget, retain)
@@ -79,7 +81,7 @@ def plain_loss(parts: Parts, texts: Pieces, batch_documents: int, seed: int) -> 
     return at
 
 
-def _forget_loss(settings: Settings, parts: Parts, frozen: Frozen | None, forget: Pieces) -> StepLoss:
+def _forget_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces) -> StepLoss:
     reference = reference_nll(parts, forget) if settings.method == "npo" else torch.zeros(0)
 
     def at(step: int) -> Float[Tensor, ""]:
@@ -102,7 +104,7 @@ def _forget_loss(settings: Settings, parts: Parts, frozen: Frozen | None, forget
     return at
 
 
-def _retain_loss(settings: Settings, parts: Parts, frozen: Frozen | None, retain: Pieces) -> StepLoss:
+def _retain_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, retain: Pieces) -> StepLoss:
     if settings.retain_loss == "nll" or settings.retain_weight == 0:
         return plain_loss(parts, retain, settings.batch_documents, settings.seed + _RETAIN_SEED)
 
@@ -122,7 +124,7 @@ def reference_nll(parts: Parts, pieces: Pieces) -> Float[Tensor, " piece"]:
 
 
 def _misdirection(
-    settings: Settings, parts: Parts, frozen: Frozen, forget: Pieces, retain: Pieces
+    settings: UnlearnSettings, parts: Parts, frozen: Frozen, forget: Pieces, retain: Pieces
 ) -> tuple[StepLoss, StepLoss]:
     """RMU: squared distances of residual streams, no logits; the pass ends after the deepest layer."""
     layers = settings.layers

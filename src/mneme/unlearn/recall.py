@@ -25,7 +25,7 @@ SURE_NATS = float(np.log(2.0))
 """A token of p > 1/2 has fewer nats than that."""
 
 
-class Reading(NamedTuple):
+class TokenReading(NamedTuple):
     """Every predicted token of a text, in its order, under one model."""
 
     document: Int[ndarray, " token"]
@@ -40,12 +40,12 @@ class Reading(NamedTuple):
         return dict(self._asdict())
 
 
-def read_text(parts: Parts, pieces: Pieces, advance: Callable[[int], None] = lambda _tokens: None) -> Reading:
+def read_pieces(parts: Parts, pieces: Pieces, advance: Callable[[int], None] = lambda _tokens: None) -> TokenReading:
     """Reads every piece; `advance` is told how many tokens were read."""
     found = token_predictions(parts, pieces.texts, advance=lambda batch: advance(int(batch.real.sum())))
     document = np.repeat(pieces.document, counted_tokens(pieces.texts))
     token = np.array([token for text in pieces.texts for token in text.ids[1:]], dtype=np.int64)
-    return Reading(document, token, -found.log_prob, found.right)
+    return TokenReading(document, token, -found.log_prob, found.right)
 
 
 def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token"], vocabulary: int) -> Bool[ndarray, " type"]:
@@ -55,24 +55,24 @@ def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token
     return np.asarray((rates[0] - rates[1] >= 1.0) & (counts[0] > 0))
 
 
-def known_tokens(before: Reading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
+def known_tokens(before: TokenReading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
     """Tokens of a telling type, new in their document, that the model as it was gave more than half of its probability."""
     first = np.zeros(len(before.token), dtype=bool)
     first[np.unique(before.document.astype(np.int64) * len(telling) + before.token, return_index=True)[1]] = True
     return np.asarray(first & telling[before.token] & (before.nll < SURE_NATS))
 
 
-def likelihood(reading: Reading, *, seed: int) -> Estimate:
+def likelihood(reading: TokenReading, *, seed: int) -> Estimate:
     """Mean nats per token, clustered by document."""
     return _mean_nats(reading.nll, reading.document, seed)
 
 
-def likelihood_change(before: Reading, after: Reading, *, seed: int) -> Estimate:
+def change_in_nats(before: TokenReading, after: TokenReading, *, seed: int) -> Estimate:
     """Mean nats per token, after - before, paired by token and clustered by document; above 0 is forgotten. Identity: 0."""
     return _mean_nats(after.nll - before.nll, before.document, seed)
 
 
-def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"]) -> Estimate | None:
+def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"]) -> Estimate | None:
     """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
     None where nothing was known.

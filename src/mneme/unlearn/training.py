@@ -21,7 +21,7 @@ from mneme.models.adapters import attach_lora
 from mneme.models.architecture import Parts
 from mneme.models.fitting import Losses, Schedule, Term, fit, up_and_down
 from mneme.models.writers import residual_writers
-from mneme.unlearn.settings import Settings
+from mneme.unlearn.settings import UnlearnSettings
 
 
 class Tunable(NamedTuple):
@@ -32,7 +32,7 @@ class Tunable(NamedTuple):
     """peft's wrapper around the model, or None."""
 
 
-def prepare(parts: Parts, settings: Settings) -> Tunable:
+def prepare(parts: Parts, settings: UnlearnSettings) -> Tunable:
     """Decides what is trained, before any optimizer exists: an adapter on every linear layer, or the weights themselves.
 
     rmu trains, as published, only the matrices that write to the residual stream last in the chosen block and in the two
