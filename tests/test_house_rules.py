@@ -119,6 +119,22 @@ def test_names_say_what_a_thing_is() -> None:
     assert [name for name in names if BANNED_NAMES.search(name)] == []
 
 
+def test_one_name_is_one_thing() -> None:
+    """No public function or class has the name of another, but for a command and the function that it calls."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(short(path))
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
+    shared = {
+        name: where
+        for name, where in places.items()
+        if len(where) > 1 and not (name in commands and len(where) == 2 and f"src/mneme/cli/{name}.py" in where)
+    }
+    assert shared == {}
+
+
 def test_no_future_annotations() -> None:
     """jaxtyping reads the annotations at run time."""
     offenders = [
