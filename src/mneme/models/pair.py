@@ -12,17 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound
-from mneme.models.adapters import attach, named_base
+from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound, one_line
+from mneme.models.adapter_files import attach, named_base
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.checkpoints import (
-    is_adapter,
-    model_fingerprint,
-    one_line,
-    read_json,
-    resolve_folder,
-    weight_files,
-)
+from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
 from mneme.models.hooks import in_float32
 from mneme.models.safe_config import read_config
 from mneme.models.tokenizers import load_tokenizer

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from mneme.errors import BrokenWeights, UnsafeWeights
-from mneme.models.checkpoints import one_line, read_json
+from mneme.errors import BrokenWeights, UnsafeWeights, one_line
+from mneme.models.checkpoints import read_json
 
 _COUNTS = {
     *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers", "num_decoder_layers"),
