@@ -141,7 +141,7 @@ def unlearn(
     return result
 
 
-def _told(settings: Settings, max_tokens: int) -> UnlearningSettings:
+def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
     asked: dict[str, Any] = vars(settings) | {"layers": list(settings.layers)}
     return UnlearningSettings(**asked, max_tokens=max_tokens, published=PUBLISHED[settings.method].source)
 
