@@ -19,7 +19,8 @@ from mneme.results.record import Estimate, TooFew
 from mneme.stats.linearised import assumed_size, degrees_by_data, degrees_by_size
 
 FEWEST_QUESTIONS = 5
-"""From here on the intervals of this file hold; with four clusters at most one in 16 splits by chance is decided by sign alone."""
+"""From here on the intervals of this file hold; with four clusters at most one in 16 splits by chance is decided by sign
+alone."""
 FEWEST_SEEDS = 3
 """Of training seeds, where there are several: the variance between two has one degree of freedom and says nothing."""
 _MOST_T = 1e3
@@ -66,9 +67,8 @@ def clustered_rate(
 ) -> Rate | TooFew:
     """Pooled share of hits, sum(hits) / sum(counts), of answers in clusters; axis 0 is the training seed where there is one.
 
-    Hits may be fractions of answers (0 to counts). Clusters without an answer are left out; TooFew below 5 with one (or below 3
-    seeds, where there are several). Errors: EmptyMask when there is no answer at all.
-    """
+    Hits may be fractions of answers (0 to counts). Clusters without an answer are left out; TooFew below 5 with one (or below
+    3 seeds, where there are several). Errors: EmptyMask when there is no answer at all."""
     hits, counts = np.atleast_2d(hits), np.atleast_2d(counts)
     used = counts.sum(0) > 0
     if not used.any():
@@ -143,8 +143,8 @@ def _too_few(value: float, counts: Table, unit: str) -> TooFew | None:
 def arm_of(hits: Draws, counts: Table, *, binary: bool = True) -> Arm:
     """The arm of a model whose answers are counted alike in every draw.
 
-    Answers that are hits or not (`binary`) are never worth more than as many independent ones; shares of a scale may vary less.
-    """
+    Answers that are hits or not (`binary`) are never worth more than as many independent ones; shares of a scale may vary
+    less."""
     total = float(counts.sum())
     value = hits.sum((1, 2)) / total
     residuals = (hits - value[:, None, None] * counts) / total
