@@ -17,7 +17,7 @@ from mneme.errors import EmptyMask
 from mneme.results.record import Estimate, TooFew
 from mneme.stats.clusters import bootstrap_weights
 from mneme.stats.linearised import ASSUMED_ICC, degrees_by_data, degrees_by_size, residuals_of
-from mneme.stats.rates import FEWEST_QUESTIONS, Rate, arm_of, change_bounds, joint_of, rate_bounds
+from mneme.stats.rates import FEWEST_QUESTIONS, Rate, arm_of, change_bounds, joint_of, rate_bounds, touches_zero
 
 FEWEST_CLUSTERS = 8
 """From here on the intervals of numbers without a scale hold (.90 to .97) where clusters are as skewed as exponential ones."""

@@ -8,6 +8,7 @@ these intervals."""
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ _DRAWS = 400
 _MOST_DRAWN = 40_000
 """Clusters over all draws: above 100 clusters there are fewer draws, down to 150."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_WIDTHS = np.geomspace(0.01, 20.0, 64)
 _CLOSEST = 0.02
 """Trial effects are halved until the next is within 2 % of the last."""
 
@@ -248,27 +251,31 @@ def _drawn(
     other = sample.between * shared + math.sqrt(1 - sample.between**2) * own
     arms = []
     for counts, latent, mean, moved in ((base, shared, sample.rate, 0.0), (tuned, other, rate, shift)):
-        centre, width = _logit_normal(mean, sample.within)
+        centre, width = _logit_normal(min(max(mean, 1e-6), 1 - 1e-6), sample.within)
         chances = special.expit(centre + width * latent + moved)
         arms.append(arm_of(generator.binomial(counts.astype(np.int64), chances).astype(np.float64), counts))
     return arms[0], arms[1]
 
 
+@lru_cache(maxsize=256)
 def _logit_normal(mean: float, correlation: float) -> tuple[float, float]:
     """(centre, width) in logits of rates with this mean whose variance is `correlation` * mean (1 - mean), by quadrature."""
-    mean = min(max(mean, 1e-6), 1 - 1e-6)
-    weights = _WEIGHTS / _WEIGHTS.sum()
     if correlation <= 0:
         return float(special.logit(mean)), 0.0
-    low, high = 0.0, 12.0
-    centre = float(special.logit(mean))
-    for _ in range(25):
-        width = (low + high) / 2
-        below, above = -40.0, 40.0
-        for _ in range(40):
-            centre = (below + above) / 2
-            rates = special.expit(centre + width * _NODES)
-            below, above = (centre, above) if rates @ weights < mean else (below, centre)
-        variance = float(weights @ (rates - mean) ** 2)
-        low, high = (width, high) if variance < correlation * mean * (1 - mean) else (low, width)
-    return centre, width
+    spreads = ((_rates(_centred(mean, _WIDTHS), _WIDTHS) - mean) ** 2) @ _WEIGHTS
+    width = np.interp(correlation * mean * (1 - mean), spreads, _WIDTHS)
+    return float(_centred(mean, np.array([width]))[0]), float(width)
+
+
+def _rates(centre: Float[ndarray, " width"], width: Float[ndarray, " width"]) -> Float[ndarray, "width node"]:
+    return np.asarray(special.expit(centre[:, None] + width[:, None] * _NODES))
+
+
+def _centred(mean: float, width: Float[ndarray, " width"]) -> Float[ndarray, " width"]:
+    """The centre at which the mean is right, for every width, by halving."""
+    below, above = np.full(len(width), -60.0), np.full(len(width), 60.0)
+    for _ in range(40):
+        centre = (below + above) / 2
+        low = _rates(centre, width) @ _WEIGHTS < mean
+        below, above = np.where(low, centre, below), np.where(low, above, centre)
+    return (below + above) / 2

@@ -24,6 +24,7 @@ alone."""
 FEWEST_SEEDS = 3
 """Of training seeds, where there are several: the variance between two has one degree of freedom and says nothing."""
 _MOST_T = 1e3
+_STEPS = np.linspace(0.0, 1.0, 65)
 
 Draws = Float[ndarray, "draw seed cluster"]
 Table = Float[ndarray, "seed cluster"]
@@ -240,15 +241,17 @@ def none_of(
 
 
 def touches_zero(first: Arm, second: Arm, joint: Arm) -> float:
-    """p: the level at which the interval of the one draw touches 0 (four rounds of 32 trial values of t, six digits)."""
+    """p: the level at which the interval of the one draw touches 0; t by two rounds of trial values and a line between two."""
     change = float(second.value[0] - first.value[0])
     if change == 0:
         return 1.0
-    near, far = 0.0, _MOST_T
-    for _ in range(4):
-        trials = np.concatenate([[near], np.geomspace(max(near, 1e-3), far, 33)[1:]])
+    near, far, share = 1e-3, _MOST_T, 0.0
+    for _ in range(2):
+        trials = near * (far / near) ** _STEPS
         low, high = change_bounds(first, second, joint, trials)
-        beyond = np.flatnonzero(~(low > 0 if change > 0 else high < 0)[1:])
-        at = int(beyond[0]) + 1 if len(beyond) else len(trials) - 1
+        gap = low if change > 0 else -high
+        beyond = np.flatnonzero(gap <= 0)
+        at = max(int(beyond[0]), 1) if len(beyond) else len(trials) - 1
         near, far = float(trials[at - 1]), float(trials[at])
-    return float(min(1.0, 2 * special.stdtr(joint.degrees[0], -(near + far) / 2)))
+        share = float(np.clip(gap[at - 1] / max(gap[at - 1] - gap[at], 1e-300), 0.0, 1.0))
+    return float(min(1.0, 2 * special.stdtr(joint.degrees[0], -(near + share * (far - near)))))
