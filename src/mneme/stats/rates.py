@@ -194,13 +194,15 @@ def _variance(
     cells = seeds * clusters
     both = cells / (cells - 1) * (residuals**2).sum((1, 2))
     whole = np.maximum(np.maximum(variance + by_seed - both, variance), by_seed)
-    share = by_seed**2 / (seeds - 1) + variance**2 / degrees
-    some = share > 0
-    pooled = np.where(some, (variance + by_seed) ** 2 / np.where(some, share, 1.0), min(seeds, clusters) - 1.0)
-    return whole, np.clip(pooled, 1.0, clusters - 1.0)
+    # Cochran & Cox 1950: the two quantiles of t, weighted by the variances. Satterthwaite's number is read off the two estimates, of
+    # which that between three seeds is often far too small, and covers .87.
+    parts = variance + by_seed
+    weight = np.where(parts > 0, by_seed / np.where(parts > 0, parts, 1.0), 1.0)
+    t = (1 - weight) * special.stdtrit(degrees, 0.975) + weight * special.stdtrit(seeds - 1, 0.975)
+    return whole, np.clip(special.stdtridf(0.975, t), 1.0, clusters - 1.0)
 
 
-def rate_bounds(arm: Arm, t: Float[ndarray, "*any"]) -> tuple[Float[ndarray, "*any"], Float[ndarray, "*any"]]:
+def rate_bounds(arm: Arm, t: Float[ndarray, "..."]) -> tuple[Float[ndarray, "..."], Float[ndarray, "..."]]:
     """Logit interval with half of an answer added to either side; at 0 and 1 the exact binomial bound. `t` by draw."""
     value, n = arm.value, arm.effective
     middle = (value * n + 0.5) / (n + 1)
@@ -213,8 +215,8 @@ def rate_bounds(arm: Arm, t: Float[ndarray, "*any"]) -> tuple[Float[ndarray, "*a
 
 
 def change_bounds(
-    first: Arm, second: Arm, joint: Arm, t: Float[ndarray, "*any"]
-) -> tuple[Float[ndarray, "*any"], Float[ndarray, "*any"]]:
+    first: Arm, second: Arm, joint: Arm, t: Float[ndarray, "..."]
+) -> tuple[Float[ndarray, "..."], Float[ndarray, "..."]]:
     """MOVER with the correlation that makes the variances add up; never narrower than one answer in all. `t` by draw."""
     change = second.value - first.value
     (low0, high0), (low1, high1) = rate_bounds(first, t), rate_bounds(second, t)
@@ -233,8 +235,8 @@ def change_bounds(
 
 
 def none_of(
-    answers: Float[ndarray, "*any"], t: Float[ndarray, "*any"], degrees: Float[ndarray, "*any"]
-) -> Float[ndarray, "*any"]:
+    answers: Float[ndarray, "..."], t: Float[ndarray, "..."], degrees: Float[ndarray, "..."]
+) -> Float[ndarray, "..."]:
     """The rate of which `answers` independent answers would show none with the probability that Student's t exceeds `t`."""
     tail = np.maximum(special.stdtr(degrees, -np.minimum(t, _MOST_T)), 1e-300)
     return np.asarray(-np.expm1(np.log(tail) / answers))
