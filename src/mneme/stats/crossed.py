@@ -28,11 +28,11 @@ FEWEST_UNBOUNDED = 8
 class Kind:
     """One kind of clusters: who belongs where, and what follows from the sizes alone."""
 
-    def __init__(self, names: Int[ndarray, " item"]) -> None:
+    def __init__(self, names: Int[ndarray, " item"], bounded: bool) -> None:
         found, self.index = np.unique(names, return_inverse=True)
         self.n = len(found)
         self.sizes = np.bincount(self.index, minlength=self.n).astype(np.float64)
-        self.degrees = degrees_by_size(self.sizes)
+        self.degrees = degrees_by_size(self.sizes, hits=bounded)
         share = self.sizes / self.sizes.sum()
         self.leverage = np.sqrt(1 - np.minimum(share, 1 - 1e-9))
 
@@ -51,10 +51,10 @@ Kinds = tuple[Kind, Kind, Kind]
 """The two kinds, and their cells: items that share both clusters."""
 
 
-def kinds_of(first: Int[ndarray, " item"], second: Int[ndarray, " item"]) -> Kinds:
+def kinds_of(first: Int[ndarray, " item"], second: Int[ndarray, " item"], *, bounded: bool) -> Kinds:
     """Who belongs where."""
-    one, two = Kind(first), Kind(second)
-    return one, two, Kind(one.index * two.n + two.index)
+    one, two = Kind(first, bounded), Kind(second, bounded)
+    return one, two, Kind(one.index * two.n + two.index, bounded)
 
 
 def two_way(
@@ -78,7 +78,7 @@ def two_way(
     if len(values) == 0:
         raise EmptyMask("A mean over no items has no value: expected at least one item.")
     values = values.astype(np.float64)
-    kinds = kinds_of(first, second)
+    kinds = kinds_of(first, second, bounded=bound is not None)
     clusters, value = min(kind.n for kind in kinds[:2]), float(values.mean())
     if identical and not values.any():
         estimate = Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=clusters)

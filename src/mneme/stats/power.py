@@ -132,7 +132,7 @@ def detectable_mean(
     The rarer of gains and losses is taken to happen both ways without an effect; the effect comes on top of one of them. Drawn
     are as many independent items as these are worth, with the uncertainty of their variance. None as for `detectable_change`.
     """
-    kinds = kinds_of(first, second)
+    kinds = kinds_of(first, second, bounded=True)
     if min(kind.n for kind in kinds[:2]) < FEWEST_CROSSED:
         return None
     losses, gains, joint = crossed_arms(values.astype(np.float64) / bound, kinds)

@@ -56,6 +56,8 @@ class Arm:
     counts: Table
     floor: float
     """Variance of one answer in all, with the assumed correlation: less is not believed."""
+    binary: bool = True
+    """Answers are hits or not; else shares of a scale."""
 
     @property
     def answers(self) -> float:
@@ -149,14 +151,14 @@ def arm_of(hits: Draws, counts: Table, *, binary: bool = True) -> Arm:
     total = float(counts.sum())
     value = hits.sum((1, 2)) / total
     residuals = (hits - value[:, None, None] * counts) / total
-    variance, degrees = _variance(residuals, counts, residuals)
+    variance, degrees = _variance(residuals, counts, residuals, hits=binary)
     assumed = assumed_size(counts.reshape(-1))
     spread = value * (1 - value)
     known = (variance > 0) & (spread > 0)
     floor = total / assumed / (total + 2) ** 2
     worth = spread / np.where(known, np.maximum(variance, 0.0 if binary else floor), 1.0)
     effective = np.where(known, np.minimum(worth, total) if binary else worth, assumed)
-    return Arm(value, variance, degrees, effective, residuals, counts, floor)
+    return Arm(value, variance, degrees, effective, residuals, counts, floor, binary)
 
 
 def joint_of(first: Arm, second: Arm) -> Arm:
@@ -164,7 +166,7 @@ def joint_of(first: Arm, second: Arm) -> Arm:
     seeds = len(second.counts)
     residuals = second.residuals - first.residuals / seeds
     corrected = second.residuals / _leverage(second.counts) - first.residuals / seeds / _leverage(first.counts)
-    variance, degrees = _variance(residuals, second.counts, corrected, other=first.counts)
+    variance, degrees = _variance(residuals, second.counts, corrected, other=first.counts, hits=first.binary)
     floor = max(first.floor, second.floor)
     answers = min(first.answers, second.answers)
     worth = np.minimum(first.effective / first.answers, second.effective / second.answers)
@@ -177,7 +179,7 @@ def _leverage(counts: Table) -> Float[ndarray, " cluster"]:
 
 
 def _variance(
-    residuals: Draws, counts: Table, corrected: Draws, other: Table | None = None
+    residuals: Draws, counts: Table, corrected: Draws, other: Table | None = None, *, hits: bool
 ) -> tuple[Float[ndarray, " draw"], Float[ndarray, " draw"]]:
     """(variance of their sum, degrees of freedom), clustered by question and, with several seeds, by seed as well.
 
@@ -186,7 +188,7 @@ def _variance(
     seeds, clusters = counts.shape
     by_question = (residuals / _leverage(counts) if other is None else corrected).sum(1)
     variance = (by_question**2).sum(-1)
-    sizes = [degrees_by_size(table.sum(0)) for table in (counts, other) if table is not None]
+    sizes = [degrees_by_size(table.sum(0), hits=hits) for table in (counts, other) if table is not None]
     degrees = np.minimum(degrees_by_data(by_question), min(sizes))
     if seeds == 1:
         return variance, degrees
@@ -194,8 +196,8 @@ def _variance(
     cells = seeds * clusters
     both = cells / (cells - 1) * (residuals**2).sum((1, 2))
     whole = np.maximum(np.maximum(variance + by_seed - both, variance), by_seed)
-    # Cochran & Cox 1950: the two quantiles of t, weighted by the variances. Satterthwaite's number is read off the two estimates, of
-    # which that between three seeds is often far too small, and covers .87.
+    # Cochran & Cox 1950: the two quantiles of t, weighted by the variances. Satterthwaite's number is read off the two
+    # estimates, of which that between three seeds is often far too small, and covers .87.
     parts = variance + by_seed
     weight = np.where(parts > 0, by_seed / np.where(parts > 0, parts, 1.0), 1.0)
     t = (1 - weight) * special.stdtrit(degrees, 0.975) + weight * special.stdtrit(seeds - 1, 0.975)
@@ -234,9 +236,7 @@ def change_bounds(
     return np.where(alike, -most, change - np.sqrt(down)), np.where(alike, most, change + np.sqrt(up))
 
 
-def none_of(
-    answers: Float[ndarray, "..."], t: Float[ndarray, "..."], degrees: Float[ndarray, "..."]
-) -> Float[ndarray, "..."]:
+def none_of(answers: Float[ndarray, "..."], t: Float[ndarray, "..."], degrees: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
     """The rate of which `answers` independent answers would show none with the probability that Student's t exceeds `t`."""
     tail = np.maximum(special.stdtr(degrees, -np.minimum(t, _MOST_T)), 1e-300)
     return np.asarray(-np.expm1(np.log(tail) / answers))
