@@ -1,9 +1,9 @@
 """Every public statistic by simulation: how often its interval covers, its p-value errs, and its stated power is true.
 
-    python benchmarks/coverage.py [--runs 400] [--seed 0] [--only NAME] [--cells] [--write]
+    python benchmarks/coverage.py [--runs 400] [--seed 0] [--only NAME] [--write]
 
-Cells: every statistic x 5, 10, 20, 50, 200 clusters x even or lognormal sizes (sigma 1, mean 20) x rates of .01 to .99 (or shapes of
-numbers) x no effect or one. The grid was fixed before looking. Where a function says TooFew, the cell is marked so and not counted.
+Cells: every statistic x 5, 10, 20, 50, 200 clusters x even or lognormal sizes (sigma 1, mean 20) x rates of .01 to .99 (or
+shapes of numbers) x no effect or one. The grid was fixed before looking. Where a function says TooFew, the cell is marked so and not counted.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from scipy import special
 from tables import markdown_table, write_section
 
 from mneme import stats
+from mneme.measure.agreement import kappa as judge_kappa
 from mneme.stats import TooFew, rates
 
 CLUSTERS = (5, 10, 20, 50, 200)
@@ -110,6 +111,7 @@ def pairs(rng: np.random.Generator, case: Case, runs: int, seeds: int = 1) -> tu
 
 
 def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> Judged:
+    """Of all batches."""
     return np.concatenate([held for held, _ in parts]), np.concatenate([said for _, said in parts])
 
 
@@ -247,10 +249,10 @@ def two_way(rng: np.random.Generator, case: Case, runs: int, bound: float | None
             values = np.where(latent < special.ndtri(lost), -1.0, np.where(latent > special.ndtri(1 - gained), 1.0, 0.0))
         found = stats.two_way(values, first, second, "", bound=bound)
         if isinstance(found, TooFew):
-            return None
+            continue
         held.append(found.estimate.low <= truth <= found.estimate.high)
         said.append(found.estimate.low > 0 or found.estimate.high < 0)
-    return np.array(held), np.array(said)
+    return (np.array(held), np.array(said)) if held else None
 
 
 def flips(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
@@ -263,12 +265,38 @@ def margins(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
     return two_way(rng, case, runs, None)
 
 
+def equivalence(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
+    """`equivalent` where the true change lies exactly at the margin: what it claims is false."""
+    said = []
+    for n, some in batches(rng, case, runs):
+        base, tuned, truth = pairs(rng, case, some)
+        arms = [rates.arm_of(rng.binomial(n.astype(int), own).astype(float), n[None]) for own in (base, tuned)]
+        joint = rates.joint_of(*arms)
+        low, high = rates.change_bounds(*arms, joint, special.stdtrit(joint.degrees, 0.95))
+        said.append((-abs(truth) < low) & (high < abs(truth)))
+    return None, np.concatenate(said)
+
+
+def kappa(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
+    """Cohen's kappa of a judge that is right of half-bad items in `level` of the bad and 0.9 of the good ones."""
+    bad, right = np.arange(case.clusters * 2) % 2 == 0, float(case.level)
+    called = 0.5 * right + 0.5 * 0.1
+    agreed, by_chance = 0.5 * right + 0.5 * 0.9, 0.5 * called + 0.5 * (1 - called)
+    truth, held = (agreed - by_chance) / (1 - by_chance), []
+    for _ in range(runs):
+        found = judge_kappa(rng.random(len(bad)) < np.where(bad, right, 0.1), bad)
+        held.append(found.low <= truth <= found.high)
+    return np.array(held), None
+
+
 STATISTICS = (
     Statistic("rate", rate, RATES, (False,)),
     Statistic("change of a rate", change, RATES),
     Statistic("change of a rate, 3 seeds", change_of_seeds, (0.05, 0.2, 0.5)),
     Statistic("change of a rate, one answer a question", one_answer, RATES, sizes=(False,)),
     Statistic("McNemar", mcnemar, RATES, (False,), sizes=(False,)),
+    Statistic("equivalence, false claims", equivalence, (0.05, 0.2, 0.5), (True,)),
+    Statistic("Cohen's kappa (items: twice the clusters)", kappa, (0.6, 0.8, 0.95), (False,), (False,), cost=2),
     Statistic("mean score", score, RATES, (False,)),
     Statistic("change of a mean score", score_change, RATES),
     Statistic("ratio of sums, p of a difference", ratio, SHAPES, cost=2),
@@ -287,21 +315,89 @@ def cells(statistic: Statistic, runs: int, seed: int) -> Iterator[Cell]:
         yield Cell(statistic.name, case, *told)
 
 
+def powers(runs: int, seed: int) -> Iterator[tuple[str, float, float]]:
+    """(cell, stated smallest detectable change, share of runs that find a true change of that size): to be .80.
+
+    Stated is the median over 15 samples without an effect; the truth is drawn with beta rates, the statement with logit-normal.
+    """
+    for clusters, skewed, base in itertools.product((10, 20, 50), (False, True), (0.02, 0.1, 0.3, 0.5)):
+        rng = np.random.default_rng([seed, clusters, skewed, int(100 * base)])
+        n, _ = next(batches(rng, Case(clusters, skewed, base, False), runs))
+        stated = []
+        for _ in range(15):
+            own = pairs(rng, Case(clusters, skewed, base, False), 1)[:2]
+            hits = [rng.binomial(n.astype(int), rates[0, 0]).astype(float) for rates in own]
+            found = stats.detectable_change(hits[0], n, hits[1], n)
+            stated.append(1.0 - base if found is None else found)
+        effect = min(float(np.median(stated)), 0.98 - base)
+        shared, own_part = rng.normal(size=(2, runs, 1, clusters))
+        latent = BETWEEN_MODELS * shared + np.sqrt(1 - BETWEEN_MODELS**2) * own_part
+        both = own_rates(shared, base), own_rates(latent, round(base + effect, 4))
+        arms = [rates.arm_of(rng.binomial(n.astype(int), own).astype(float), n[None]) for own in both]
+        name = f"{clusters} questions, {'lognormal' if skewed else 'even'} sizes, base rate {base:g}"
+        yield name, effect, float(change_of(arms[0], arms[1], 0.0)[1].mean())
+
+
+def share(values: list[float], low: float, high: float) -> str:
+    """How many of them lie within."""
+    return f"{100 * float(np.mean([low <= value <= high for value in values])):.0f} %"
+
+
+def summary(statistic: Statistic, found: list[Cell], runs: int) -> list[str]:
+    """One row of the table."""
+    held = [cell.coverage for cell in found if cell.coverage is not None]
+    # Equivalence at its margin is a null of its own.
+    null = [cell for cell in found if not cell.case.effect] or found
+    false = [cell.rejected for cell in null if cell.rejected is not None]
+    few = sum(cell.coverage is None and cell.rejected is None for cell in found)
+    row = [statistic.name, str(len(found) - few), str(few), str(runs // statistic.cost)]
+    row += [f"{min(held):.3f}-{max(held):.3f}", share(held, 0.93, 0.97), share(held, 0.93, 1.0)] if held else ["", "", ""]
+    return row + ([f"{np.mean(false):.3f}", f"{max(false):.3f}"] if false else ["", ""])
+
+
 def main() -> None:
+    """Simulates, prints every cell, and with --write puts the summary into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="part of the name of a statistic")
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    for st in STATISTICS:
-        if given.only and given.only not in st.name: continue
-        found = list(cells(st, given.runs, given.seed))
-        for c in found:
-            print(f"{c.name:40} {c.case.clusters:4} {'skew' if c.case.skewed else 'even'} {c.case.level!s:12} {'effect' if c.case.effect else 'null':6} cov {'-' if c.coverage is None else f'{c.coverage:.3f}'} rej {'-' if c.rejected is None else f'{c.rejected:.3f}'}", flush=True)
-        cov=np.array([c.coverage for c in found if c.coverage is not None])
-        rej=np.array([c.rejected for c in found if c.rejected is not None and not c.case.effect])
-        if len(cov): print("==",st.name,"cells",len(cov),"within",np.mean((cov>=.93)&(cov<=.97)).round(2),"min",cov.min(),"max",cov.max(),"below .93",(cov<.93).sum(),"<.9",(cov<.9).sum())
-        if len(rej): print("== type I max",rej.max(),"mean",rej.mean().round(3),">.06",(rej>.06).sum())
+    rows = []
+    for statistic in STATISTICS:
+        if given.only not in statistic.name:
+            continue
+        found = []
+        for cell in cells(statistic, given.runs, given.seed):
+            found.append(cell)
+            print(*cell.case, cell.coverage, cell.rejected, statistic.name, sep="\t", flush=True)
+        rows.append(summary(statistic, found, given.runs))
+        print("=", *rows[-1], sep="\t", flush=True)
+    head = [
+        "statistic",
+        "cells",
+        "too few",
+        "runs a cell",
+        "coverage",
+        "within .93-.97",
+        "at least .93",
+        "type I, mean",
+        "highest",
+    ]
+    table = markdown_table(head, rows)
+    told = list(powers(given.runs, given.seed)) if not given.only else []
+    print(*told, sep="\n", flush=True)
+    power = markdown_table(["sample", "stated", "found"], [[n, f"{100 * e:.1f} points", f"{p:.2f}"] for n, e, p in told])
+    text = (
+        "5, 10, 20, 50 and 200 clusters; even or lognormal sizes (mean 20); rates of .01 to .99, or shapes of numbers; no effect "
+        "and one. Nominal: coverage .95, type I .05. Coverage above .97 is that of rare answers and few clusters, where an exact "
+        f"interval does not exist.\n\n{table}\nSmallest change that a sample says it would have found with a power of .80, and how "
+        f"often a true change of that size is found.\n\n{power}"
+    )
+    if given.write:
+        write_section(
+            "coverage", "Coverage of the intervals", f"python benchmarks/coverage.py --runs {given.runs} --write", text
+        )
 
 
 if __name__ == "__main__":
