@@ -25,7 +25,7 @@ from mneme.preferences.pairs import EncodedPair
 from mneme.results import Estimate
 from mneme.results.screening import FilterValue, TrialArm
 from mneme.runs import Arrays
-from mneme.stats import bootstrap_weights
+from mneme.stats import bootstrap_weights, expanded_interval
 
 TRIAL_RANK = 8
 _RESAMPLES = 2000
@@ -129,8 +129,8 @@ def shift_estimates(
 
 
 def _estimate(value: float, sample: Float[ndarray, " resample"], unit: str, n: int) -> Estimate:
-    low, high = np.quantile(sample, [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n)
+    low, high = expanded_interval(sample, value, n)
+    return Estimate(value=value, low=low, high=high, unit=unit, n=n)
 
 
 def _batches(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> Iterator[list[int]]:

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts
 from mneme.prevent.personas import PersonaVectors, prompt_projections
-from mneme.results import Estimate
-from mneme.stats import ratio_of_sums
+from mneme.results import Estimate, TooFew
+from mneme.stats import clustered_ratio
 
 
 class WatchProjection(TrainerCallback):  # type: ignore[misc]
@@ -40,14 +40,15 @@ class WatchProjection(TrainerCallback):  # type: ignore[misc]
         self.parts, self.tokenizer, self.prompts = parts, tokenizer, list(prompts)
         self.personas, self.layer, self.every = personas, chosen, every
         self.start = self._projections()
-        self.shifts: list[tuple[int, Estimate]] = []
+        self.shifts: list[tuple[int, Estimate | TooFew]] = []
         """(optimizer step, mean shift over prompts in raw units along the unit vector)."""
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Called by the trainer after every optimizer step."""
         if state.global_step % self.every == 0:
             moved = self._projections() - self.start
-            shift = ratio_of_sums(moved, np.ones(len(moved)), "raw units along the unit vector", seed=state.global_step)
+            same, unit = not moved.any(), "raw units along the unit vector"
+            shift = clustered_ratio(moved, np.ones(len(moved)), unit, seed=state.global_step, identical=same, of="prompts")
             self.shifts.append((state.global_step, shift))
 
     def _projections(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from mneme.errors import BadRun
 from mneme.report import repair_view as view
 from mneme.report import wording
 from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template
+from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
@@ -53,12 +54,13 @@ def _class(number: int, method: RepairMethod) -> str:
 def _curve(number: int, method: RepairMethod, at: object) -> Markup:
     if not callable(at):
         raise TypeError("at turns shares into places")
-    places = [(at(p.lost.value, p.closed.value), p) for p in method.points]
+    places = [(at(p.lost.plain, p.closed.plain), p) for p in method.points]
     line = " ".join(f"{x:.1f},{y:.1f}" for (x, y), _ in [(at(0.0, 0.0), None), *places])
     marks = [Markup('<polyline points="{}"/>').format(line)]
     for (x, y), p in places:
-        low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
-        marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
+        if isinstance(p.lost, Estimate) and isinstance(p.closed, Estimate):
+            low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
+            marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
         title = (
             f"{method.method} at {wording.number(p.strength)}: undone {view.percent(p.closed)}, lost {view.percent(p.lost)}"
         )

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mneme.report import wording
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.repair import ProbeText, RepairMethod, RepairReport
 
 
@@ -16,30 +16,34 @@ class Row(NamedTuple):
     after: str
 
 
-def percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate | TooFew) -> str:
     """A share as whole percent."""
-    return f"{round(100 * estimate.value)} %".replace("-", wording.MINUS)
+    return f"{round(100 * estimate.plain)} %".replace("-", wording.MINUS)
 
 
-def interval(estimate: Estimate) -> str:
-    """Its interval, whole percent."""
+def interval(estimate: Estimate | TooFew) -> str:
+    """Its interval, whole percent, or 'too few (3 texts, 8 needed)'."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     low, high = (f"{round(100 * bound)}".replace("-", wording.MINUS) for bound in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
 
 
-def nats(estimate: Estimate) -> str:
+def nats(estimate: Estimate | TooFew) -> str:
     """Nats per token with sign."""
-    return wording.number(estimate.value, signed=True)
+    return wording.number(estimate.plain, signed=True)
 
 
-def nats_interval(estimate: Estimate) -> str:
-    """The interval of nats per token."""
+def nats_interval(estimate: Estimate | TooFew) -> str:
+    """The interval of nats per token, or why there is none."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     return f"[{wording.number(estimate.low, signed=True)}, {wording.number(estimate.high, signed=True)}]"
 
 
 def most(method: RepairMethod) -> float:
     """The largest share that any strength of this method closed; 0 where none was tried."""
-    return max([0.0, *(point.closed.value for point in method.points)])
+    return max([0.0, *(point.closed.plain for point in method.points)])
 
 
 def chosen(report: RepairReport) -> RepairMethod | None:
@@ -96,7 +100,9 @@ def before_after(report: RepairReport) -> list[Row]:
     return rows
 
 
-def _rest(estimate: Estimate) -> str:
+def _rest(estimate: Estimate | TooFew) -> str:
+    if isinstance(estimate, TooFew):
+        return f"{percent(estimate.model_copy(update={'value': 1 - estimate.plain}))} {interval(estimate)}"
     low, high = 1 - estimate.high, 1 - estimate.low
     rest = estimate.model_copy(update={"value": 1 - estimate.value, "low": low, "high": high})
     return f"{percent(rest)} {interval(rest)}"
@@ -104,7 +110,7 @@ def _rest(estimate: Estimate) -> str:
 
 def ranked(report: RepairReport) -> list[RepairMethod]:
     """Highest selectivity first; those that do not reach the goal last."""
-    return sorted(report.methods, key=lambda m: -m.chosen.selectivity.value if m.chosen is not None else 9.0)
+    return sorted(report.methods, key=lambda m: -m.chosen.selectivity.plain if m.chosen is not None else 9.0)
 
 
 def texts(report: RepairReport) -> list[tuple[str, ProbeText]]:

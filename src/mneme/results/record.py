@@ -18,6 +18,11 @@ class Estimate(Record):
     unit: str
     n: int
 
+    @property
+    def plain(self) -> float:
+        """The figure without its interval: what `TooFew` has, too."""
+        return self.value
+
 
 class TooFew(Record):
     """What a function of `mneme.stats` says instead of an interval that would not hold: there are too few clusters."""
@@ -31,6 +36,11 @@ class TooFew(Record):
     """From how many on the interval holds."""
     of: str = "clusters"
     """What is counted, in the plural."""
+
+    @property
+    def plain(self) -> float:
+        """The plain figure as a number; 0 where it has none."""
+        return 0.0 if self.value is None else self.value
 
     def told(self) -> str:
         """ "too few (3 questions, 5 needed)"."""
