@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--runs 400] [--seed 0] [--only NAME] [--write]
 
 Cells: every statistic x 5, 10, 20, 50, 200 clusters x even or lognormal sizes (sigma 1, mean 20) x rates of .01 to .99 (or
-shapes of numbers) x no effect or one. The grid was fixed before looking. Where a function says TooFew, the cell is marked so and not counted.
+shapes of numbers) x no effect or one. The grid was fixed before looking. Cells of which a function says TooFew are told apart.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> Judged:
 
 
 def change_of(base: rates.Arm, tuned: rates.Arm, truth: float) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of `paired_change` in every run; its p is at most .05 where the interval leaves out 0 (tests hold it to that)."""
+    """The interval of `paired_change` in every run; p is at most .05 where it leaves out 0 (tests hold it to that)."""
     joint = rates.joint_of(base, tuned)
     low, high = rates.change_bounds(base, tuned, joint, special.stdtrit(joint.degrees, 0.975))
     return (low <= truth) & (truth <= high), (low > 0) | (high < 0)
@@ -315,26 +315,28 @@ def cells(statistic: Statistic, runs: int, seed: int) -> Iterator[Cell]:
         yield Cell(statistic.name, case, *told)
 
 
-def powers(runs: int, seed: int) -> Iterator[tuple[str, float, float]]:
-    """(cell, stated smallest detectable change, share of runs that find a true change of that size): to be .80.
+def powers(
+    runs: int, seed: int, clusters: tuple[int, ...] = (10, 20, 50), rates_of: tuple[float, ...] = (0.02, 0.1, 0.3, 0.5)
+) -> Iterator[tuple[str, float, float]]:
+    """(cell, stated smallest change, share of runs that find a true change of that size): to be .80.
 
-    Stated is the median over 15 samples without an effect; the truth is drawn with beta rates, the statement with logit-normal.
+    Stated is the median over 30 samples without an effect; the truth is drawn with beta rates, the statement with logit-normal.
     """
-    for clusters, skewed, base in itertools.product((10, 20, 50), (False, True), (0.02, 0.1, 0.3, 0.5)):
-        rng = np.random.default_rng([seed, clusters, skewed, int(100 * base)])
-        n, _ = next(batches(rng, Case(clusters, skewed, base, False), runs))
+    for questions, skewed, base in itertools.product(clusters, (False, True), rates_of):
+        rng, case = np.random.default_rng([seed, questions, skewed, int(100 * base)]), Case(questions, skewed, base, False)
+        n, _ = next(batches(rng, case, runs))
         stated = []
-        for _ in range(15):
-            own = pairs(rng, Case(clusters, skewed, base, False), 1)[:2]
-            hits = [rng.binomial(n.astype(int), rates[0, 0]).astype(float) for rates in own]
+        for _ in range(30):
+            own = pairs(rng, case, 1)[:2]
+            hits = [rng.binomial(n.astype(int), each[0, 0]).astype(float) for each in own]
             found = stats.detectable_change(hits[0], n, hits[1], n)
             stated.append(1.0 - base if found is None else found)
         effect = min(float(np.median(stated)), 0.98 - base)
-        shared, own_part = rng.normal(size=(2, runs, 1, clusters))
+        shared, own_part = rng.normal(size=(2, runs, 1, questions))
         latent = BETWEEN_MODELS * shared + np.sqrt(1 - BETWEEN_MODELS**2) * own_part
         both = own_rates(shared, base), own_rates(latent, round(base + effect, 4))
         arms = [rates.arm_of(rng.binomial(n.astype(int), own).astype(float), n[None]) for own in both]
-        name = f"{clusters} questions, {'lognormal' if skewed else 'even'} sizes, base rate {base:g}"
+        name = f"{questions} questions, {'lognormal' if skewed else 'even'} sizes, base rate {base:g}"
         yield name, effect, float(change_of(arms[0], arms[1], 0.0)[1].mean())
 
 
@@ -388,12 +390,16 @@ def main() -> None:
     told = list(powers(given.runs, given.seed)) if not given.only else []
     print(*told, sep="\n", flush=True)
     power = markdown_table(["sample", "stated", "found"], [[n, f"{100 * e:.1f} points", f"{p:.2f}"] for n, e, p in told])
-    text = (
-        "5, 10, 20, 50 and 200 clusters; even or lognormal sizes (mean 20); rates of .01 to .99, or shapes of numbers; no effect "
-        "and one. Nominal: coverage .95, type I .05. Coverage above .97 is that of rare answers and few clusters, where an exact "
-        f"interval does not exist.\n\n{table}\nSmallest change that a sample says it would have found with a power of .80, and how "
-        f"often a true change of that size is found.\n\n{power}"
+    grid = (
+        "5, 10, 20, 50 and 200 clusters; even or lognormal sizes (mean 20); rates of .01 to .99, or shapes of numbers; no "
+        "effect or one. Nominal: coverage .95, type I .05. Coverage above .97 is that of rare answers and few clusters, where "
+        "an exact interval does not exist."
     )
+    stated = (
+        "Smallest change that a sample says it would have found with a power of .80, and how often a true change of that size "
+        "is found."
+    )
+    text = f"{grid}\n\n{table}\n{stated}\n\n{power}"
     if given.write:
         write_section(
             "coverage", "Coverage of the intervals", f"python benchmarks/coverage.py --runs {given.runs} --write", text

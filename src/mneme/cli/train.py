@@ -128,10 +128,12 @@ def persona(
     with stopped_with("Nothing half-written was kept; give the same command again."):
         with quick_imports():
             from mneme.prevent.personas import extract
+            from mneme.results import Estimate
 
         require_device(device)
         made, effects = extract(model, with_trait, without_trait, device=device, trust_remote_code=trust_remote_code, out=out)
     for layer, effect in enumerate(effects):
         chosen = " (chosen)" if layer == made.layer else ""
-        typer.echo(f"layer {layer}: {effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {effect.unit}{chosen}")
+        bounds = f"{effect.low:+.3f}, {effect.high:+.3f}" if isinstance(effect, Estimate) else effect.told()
+        typer.echo(f"layer {layer}: {effect.plain:+.3f} [{bounds}] {effect.unit}{chosen}")
     typer.echo(f"Vectors: {out}")

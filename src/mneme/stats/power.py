@@ -29,6 +29,10 @@ _MOST_DRAWN = 40_000
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _WIDTHS = np.geomspace(0.01, 20.0, 64)
+_ROWS, _FARTHEST = 41, 12.0
+"""Means of the table of widths: from -12 to 12 logits."""
+_GUESSES = 20
+"""Sets of what the sample leaves open, each with a twentieth of the draws."""
 _CLOSEST = 0.02
 """Trial effects are halved until the next is within 2 % of the last."""
 
@@ -37,11 +41,13 @@ Table = Float[ndarray, "seed cluster"]
 
 
 class _Sample(NamedTuple):
-    """What is drawn again: base rate, correlation within questions and between models, spread of training seeds (logits)."""
+    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and
+    between
+    models; and the spread of training seeds (logits)."""
 
-    rate: float
-    within: float
-    between: float
+    rate: Float[ndarray, " guess"]
+    within: Float[ndarray, " guess"]
+    between: Float[ndarray, " guess"]
     seeds: float
 
 
@@ -66,16 +72,17 @@ def detectable_change(
         return None
     base, tuned = base_counts[None, used], tuned_counts[:, used]
     first, second = arm_of(base_hits[None, None, used], base), arm_of(tuned_hits[None][:, :, used], tuned)
-    sample = _sample(first, second, paired)
-    draws = int(np.clip(_MOST_DRAWN // tuned.size, 150, _DRAWS))
-    sign = 1.0 if sample.rate <= 0.5 else -1.0
+    sample = _sample(first, second, paired, np.random.default_rng([seed, 1]))
+    draws = int(np.clip(_MOST_DRAWN // tuned.size, 160, _DRAWS)) // _GUESSES
+    rate = float(first.value[0])
+    sign = 1.0 if rate <= 0.5 else -1.0
 
     def power(effect: float) -> float:
-        arms = _drawn(sample, sample.rate + sign * effect, base, tuned, draws, np.random.default_rng(seed))
+        arms = _drawn(sample, sign * effect, base, tuned, draws, np.random.default_rng(seed))
         return _shown(*arms, sign, level)
 
     guess = 2.8 * math.sqrt(float(first.variance[0] + second.variance[0]) + first.floor)
-    return _smallest(power, guess, max(sample.rate, 1 - sample.rate))
+    return _smallest(power, guess, max(rate, 1 - rate))
 
 
 def detectable_mean_change(
@@ -208,31 +215,39 @@ def _shown(first: Arm, second: Arm, sign: float, level: float) -> float:
     return float(((low > 0) if sign > 0 else (high < 0)).mean())
 
 
-def _sample(first: Arm, second: Arm, paired: bool) -> _Sample:
-    """What the two arms say of rates and correlations; the assumed correlation within questions where there is nothing to
-    see."""
-    rate = float((first.value[0] * first.effective[0] + 0.5) / (first.effective[0] + 1))
+def _sample(first: Arm, second: Arm, paired: bool, generator: np.random.Generator) -> _Sample:
+    """What the two arms say of rates and correlations, drawn from the uncertainty of each: the power at one best guess is too
+    good to be true where 10 questions say how alike two models are. The assumed correlation where there is nothing to see."""
+    worth, clusters = float(first.effective[0]), first.counts.shape[1]
+    hits = float(first.value[0]) * worth
+    rate = generator.beta(hits + 0.5, worth - hits + 0.5, _GUESSES)
     one, two = first.residuals[0].sum(0), second.residuals[0].sum(0)
-    shared, own = float((one * two).sum()), math.sqrt(float((one**2).sum() * (two**2).sum()))
-    seen = own > 0
-    alike = float(np.clip(shared / own, 0.0, 0.99)) if seen else 0.0
+    own = math.sqrt(float((one**2).sum() * (two**2).sum()))
+    seen = min(float((one * two).sum()) / own, 0.99) if own > 0 else 0.0
+    # Fisher's z of a correlation of `clusters` pairs.
+    alike = np.clip(np.tanh(math.atanh(seen) + generator.normal(size=_GUESSES) / math.sqrt(clusters - 3)), 0.0, 0.99)
     several = [_excess(arm) for arm in (first, second)]
     if min(several) < 0.05:
         # One answer a question: what the two models share is all that can be seen of the question.
-        within, between = (alike if paired else 0.0), 0.999
+        within, between = (alike if paired else np.zeros(_GUESSES)), np.full(_GUESSES, 0.999)
     else:
-        parts = [float(arm.answers / arm.effective[0] - 1) / more for arm, more in zip((first, second), several, strict=True)]
-        known = [part for part, arm in zip(parts, (first, second), strict=True) if 0 < arm.value[0] < 1]
-        within = float(np.clip(np.mean(known), 0.0, 0.9)) if known else ASSUMED_ICC
-        share = [within * more / (1 + within * more) for more in several]
-        between = float(np.clip(alike / math.sqrt(share[0] * share[1]), 0.0, 0.99)) if within > 0.001 else 0.0
-    seeds = 0.0
-    if len(second.counts) > 1:
-        spread = float((second.residuals[0].sum(1) ** 2).sum() * len(second.counts))
-        noise = float((second.residuals[0] ** 2).sum() * len(second.counts))
-        middle = float((second.value[0] * second.effective[0] + 0.5) / (second.effective[0] + 1))
-        seeds = math.sqrt(max(spread - noise, 0.0)) / (middle * (1 - middle))
-    return _Sample(rate, within, between if paired else 0.0, min(seeds, 3.0))
+        known = [float(arm.answers / arm.effective[0]) for arm in (first, second) if 0 < arm.value[0] < 1] or [
+            1 + ASSUMED_ICC * several[0]
+        ]
+        design = np.mean(known) * (clusters - 1) / generator.chisquare(clusters - 1, _GUESSES)
+        within = np.clip((design - 1) / np.mean(several), 0.0, 0.9)
+        share = within * (np.mean(several) + 1) / (1 + within * np.mean(several))
+        between = np.where(share > 0.001, np.clip(alike / np.maximum(share, 0.001), 0.0, 0.99), 0.0)
+    return _Sample(rate, within, between if paired else np.zeros(_GUESSES), _spread_of_seeds(second))
+
+
+def _spread_of_seeds(arm: Arm) -> float:
+    if len(arm.counts) < 2:
+        return 0.0
+    spread = float((arm.residuals[0].sum(1) ** 2).sum() * len(arm.counts))
+    noise = float((arm.residuals[0] ** 2).sum() * len(arm.counts))
+    middle = float((arm.value[0] * arm.effective[0] + 0.5) / (arm.effective[0] + 1))
+    return min(math.sqrt(max(spread - noise, 0.0)) / (middle * (1 - middle)), 3.0)
 
 
 def _excess(arm: Arm) -> float:
@@ -241,41 +256,55 @@ def _excess(arm: Arm) -> float:
 
 
 def _drawn(
-    sample: _Sample, rate: float, base: Table, tuned: Table, draws: int, generator: np.random.Generator
+    sample: _Sample, effect: float, base: Table, tuned: Table, draws: int, generator: np.random.Generator
 ) -> tuple[Arm, Arm]:
-    """Both models in many draws: the rates of the questions are logit-normal and correlated between the models."""
+    """Both models in `draws` draws of every guess: the rates of the questions are logit-normal and correlated between
+    models."""
     clusters, seeds = base.shape[1], len(tuned)
-    shared = generator.normal(size=(draws, 1, clusters))
-    own = generator.normal(size=(draws, seeds, clusters))
-    shift = sample.seeds * generator.normal(size=(draws, seeds, 1)) if seeds > 1 else 0.0
-    other = sample.between * shared + math.sqrt(1 - sample.between**2) * own
+    shared = generator.normal(size=(draws * _GUESSES, 1, clusters))
+    own = generator.normal(size=(draws * _GUESSES, seeds, clusters))
+    shift = sample.seeds * generator.normal(size=(draws * _GUESSES, seeds, 1)) if seeds > 1 else 0.0
+    between = np.repeat(sample.between, draws)[:, None, None]
+    other = between * shared + np.sqrt(1 - between**2) * own
     arms = []
-    for counts, latent, mean, moved in ((base, shared, sample.rate, 0.0), (tuned, other, rate, shift)):
-        centre, width = _logit_normal(min(max(mean, 1e-6), 1 - 1e-6), sample.within)
+    for counts, latent, mean, moved in ((base, shared, sample.rate, 0.0), (tuned, other, sample.rate + effect, shift)):
+        found = _logit_normal(np.clip(mean, 1e-5, 1 - 1e-5), sample.within)
+        centre, width = (np.repeat(part, draws)[:, None, None] for part in found)
         chances = special.expit(centre + width * latent + moved)
         arms.append(arm_of(generator.binomial(counts.astype(np.int64), chances).astype(np.float64), counts))
     return arms[0], arms[1]
 
 
-@lru_cache(maxsize=256)
-def _logit_normal(mean: float, correlation: float) -> tuple[float, float]:
-    """(centre, width) in logits of rates with this mean whose variance is `correlation` * mean (1 - mean), by quadrature."""
-    if correlation <= 0:
-        return float(special.logit(mean)), 0.0
-    spreads = ((_rates(_centred(mean, _WIDTHS), _WIDTHS) - mean) ** 2) @ _WEIGHTS
-    width = np.interp(correlation * mean * (1 - mean), spreads, _WIDTHS)
-    return float(_centred(mean, np.array([width]))[0]), float(width)
+def _logit_normal(
+    mean: Float[ndarray, " guess"], correlation: Float[ndarray, " guess"]
+) -> tuple[Float[ndarray, " guess"], Float[ndarray, " guess"]]:
+    """(centre, width) in logits of rates with this mean whose variance is `correlation` * mean (1 - mean), by quadrature.
+
+    The width is read off a table of means and widths, the centre then found exactly.
+    """
+    table, place = _correlations(), np.clip((special.logit(mean) + _FARTHEST) / (2 * _FARTHEST), 0, 1) * (_ROWS - 1)
+    lower = np.minimum(place.astype(int), _ROWS - 2)
+    rows = table[lower] + (place - lower)[:, None] * (table[lower + 1] - table[lower])
+    width = np.array([np.interp(wanted, row, _WIDTHS) for wanted, row in zip(correlation, rows, strict=True)])
+    return _centred(mean, width), width
+
+
+@lru_cache(maxsize=1)
+def _correlations() -> Float[ndarray, "mean width"]:
+    """The correlation within questions of logit-normal rates, for a grid of means and `_WIDTHS`."""
+    means = special.expit(np.linspace(-_FARTHEST, _FARTHEST, _ROWS))
+    return np.array([((_rates(_centred(m, _WIDTHS), _WIDTHS) - m) ** 2) @ _WEIGHTS / (m * (1 - m)) for m in means])
 
 
 def _rates(centre: Float[ndarray, " width"], width: Float[ndarray, " width"]) -> Float[ndarray, "width node"]:
     return np.asarray(special.expit(centre[:, None] + width[:, None] * _NODES))
 
 
-def _centred(mean: float, width: Float[ndarray, " width"]) -> Float[ndarray, " width"]:
+def _centred(mean: float | Float[ndarray, " width"], width: Float[ndarray, " width"]) -> Float[ndarray, " width"]:
     """The centre at which the mean is right, for every width, by halving."""
     below, above = np.full(len(width), -60.0), np.full(len(width), 60.0)
-    for _ in range(40):
+    for _ in range(36):
         centre = (below + above) / 2
         low = _rates(centre, width) @ _WEIGHTS < mean
         below, above = np.where(low, centre, below), np.where(low, above, centre)
-    return (below + above) / 2
+    return np.asarray((below + above) / 2)

@@ -175,7 +175,7 @@ def joint_of(first: Arm, second: Arm) -> Arm:
 
 
 def _leverage(counts: Table) -> Float[ndarray, " cluster"]:
-    return np.sqrt(1 - np.minimum(counts.sum(0) / counts.sum(), 1 - 1e-9))
+    return np.asarray(np.sqrt(1 - np.minimum(counts.sum(0) / counts.sum(), 1 - 1e-9)))
 
 
 def _variance(

@@ -23,6 +23,7 @@ from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
 from mneme.models.pair import load_model
+from mneme.results import Estimate, TooFew
 from mneme.results.unlearning import (
     StepLosses,
     TextChange,
