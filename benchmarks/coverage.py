@@ -320,7 +320,7 @@ def powers(
 ) -> Iterator[tuple[str, float, float]]:
     """(cell, stated smallest change, share of runs that find a true change of that size): to be .80.
 
-    Stated is the median over 30 samples without an effect; the truth is drawn with beta rates, the statement with logit-normal.
+    Stated is the median over 30 samples without an effect, which takes logit-normal rates; the truth has beta rates.
     """
     for questions, skewed, base in itertools.product(clusters, (False, True), rates_of):
         rng, case = np.random.default_rng([seed, questions, skewed, int(100 * base)]), Case(questions, skewed, base, False)

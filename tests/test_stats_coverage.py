@@ -76,8 +76,3 @@ def test_batches_say_what_the_public_function_says(judge: Any) -> None:
         assert (found.estimate.low, found.estimate.high) == pytest.approx((low[i], high[i]))
         assert found.p_value is not None
         assert (found.p_value < 0.05) == bool(low[i] > 0 or high[i] < 0)
-
-
-def test_power_is_what_is_stated(judge: Any) -> None:
-    cells = list(judge.powers(200, 0, clusters=(20,), rates_of=(0.1, 0.5)))
-    assert all(0.70 <= power <= 0.90 for _, _, power in cells)

@@ -2,7 +2,7 @@
 
 Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the
 corrections of `stats/linearised.py` for either kind, never below the larger of V_a and V_b. Degrees of freedom:
-Satterthwaite's over the two. Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of
+Cochran and Cox's over the two. Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of
 gains minus a rate of losses, each on the number of independent items with the same variance, and joined by MOVER (Zou & Donner
 2008): where no gain or no loss was seen, the bound is that of an event that was not seen, not 0. Unbounded values (nats) take
 Student's t."""
@@ -148,4 +148,7 @@ def _variance(residuals: Float[ndarray, " item"], kinds: Kinds) -> tuple[float, 
     whole = max(one + two - cells, one, two)
     if whole <= 0:
         return 0.0, min(one_degrees, two_degrees)
-    return whole, max(1.0, (one + two) ** 2 / (one**2 / one_degrees + two**2 / two_degrees))
+    # Cochran & Cox 1950, as for training seeds (`stats/rates.py`): Satterthwaite's number over the two is read off estimates,
+    # and claims .09 for .05 with 10 word types.
+    t = (one * special.stdtrit(one_degrees, 0.975) + two * special.stdtrit(two_degrees, 0.975)) / (one + two)
+    return whole, float(max(1.0, special.stdtridf(0.975, t)))

@@ -223,7 +223,7 @@ def _sample(first: Arm, second: Arm, paired: bool, generator: np.random.Generato
     rate = generator.beta(hits + 0.5, worth - hits + 0.5, _GUESSES)
     one, two = first.residuals[0].sum(0), second.residuals[0].sum(0)
     own = math.sqrt(float((one**2).sum() * (two**2).sum()))
-    seen = min(float((one * two).sum()) / own, 0.99) if own > 0 else 0.0
+    seen = float(np.clip((one * two).sum() / own, -0.99, 0.99)) if own > 0 else 0.0
     # Fisher's z of a correlation of `clusters` pairs.
     alike = np.clip(np.tanh(math.atanh(seen) + generator.normal(size=_GUESSES) / math.sqrt(clusters - 3)), 0.0, 0.99)
     several = [_excess(arm) for arm in (first, second)]

@@ -24,6 +24,8 @@ alone."""
 FEWEST_SEEDS = 3
 """Of training seeds, where there are several: the variance between two has one degree of freedom and says nothing."""
 _MOST_T = 1e3
+_ALIKE = 1e-15
+"""Variances and residuals of shares below it are rounding."""
 _STEPS = np.linspace(0.0, 1.0, 65)
 
 Draws = Float[ndarray, "draw seed cluster"]
@@ -53,9 +55,10 @@ class Arm:
     effective: Float[ndarray, " draw"]
     """Answers that independent sampling would need for the same variance."""
     residuals: Draws
-    counts: Table
+    counts: Float[ndarray, "arm cluster"]
     floor: float
-    """Variance of one answer in all, with the assumed correlation: less is not believed."""
+    """Variance of one answer at the far end of the scale in all, with the assumed correlation: less is not believed. Without
+    it scores close to an end cover .72, because what they lack was not seen."""
     binary: bool = True
     """Answers are hits or not; else shares of a scale."""
 
@@ -154,7 +157,7 @@ def arm_of(hits: Draws, counts: Table, *, binary: bool = True) -> Arm:
     variance, degrees = _variance(residuals, counts, residuals, hits=binary)
     assumed = assumed_size(counts.reshape(-1))
     spread = value * (1 - value)
-    known = (variance > 0) & (spread > 0)
+    known = (variance > _ALIKE) & (spread > 0)
     floor = total / assumed / (total + 2) ** 2
     worth = spread / np.where(known, np.maximum(variance, 0.0 if binary else floor), 1.0)
     effective = np.where(known, np.minimum(worth, total) if binary else worth, assumed)
@@ -171,7 +174,8 @@ def joint_of(first: Arm, second: Arm) -> Arm:
     answers = min(first.answers, second.answers)
     worth = np.minimum(first.effective / first.answers, second.effective / second.answers)
     fewer = first.counts if first.answers <= second.answers else second.counts
-    return Arm(np.zeros(len(residuals)), np.maximum(variance, floor), degrees, answers * worth, residuals, fewer, floor)
+    believed = np.maximum(variance, floor)
+    return Arm(np.zeros(len(residuals)), believed, degrees, answers * worth, residuals, fewer, floor, first.binary)
 
 
 def _leverage(counts: Table) -> Float[ndarray, " cluster"]:
@@ -179,7 +183,7 @@ def _leverage(counts: Table) -> Float[ndarray, " cluster"]:
 
 
 def _variance(
-    residuals: Draws, counts: Table, corrected: Draws, other: Table | None = None, *, hits: bool
+    residuals: Draws, counts: Table, corrected: Draws, other: Float[ndarray, "arm cluster"] | None = None, *, hits: bool
 ) -> tuple[Float[ndarray, " draw"], Float[ndarray, " draw"]]:
     """(variance of their sum, degrees of freedom), clustered by question and, with several seeds, by seed as well.
 
@@ -227,11 +231,12 @@ def change_bounds(
     correlation = np.clip(np.where(product > 0, gap / np.where(product > 0, 2 * product, 1.0), 0.0), -1.0, 1.0)
     below, above = second.value - low1, high1 - second.value
     base_below, base_above = first.value - low0, high0 - first.value
+    flat = np.abs(joint.residuals).max((1, 2)) <= _ALIKE
     least = joint.floor * t * t
     down = np.maximum(below**2 + base_above**2 - 2 * correlation * below * base_above, least)
     up = np.maximum(above**2 + base_below**2 - 2 * correlation * above * base_below, least)
     # Where no question differs, the change is at most the share of answers that differ, of which none was seen.
-    alike = ~joint.residuals.any((1, 2)) & (change == 0)
+    alike = flat & (np.abs(change) <= _ALIKE)
     most = none_of(joint.effective, t, joint.degrees)
     return np.where(alike, -most, change - np.sqrt(down)), np.where(alike, most, change + np.sqrt(up))
 
