@@ -61,7 +61,7 @@ def find(job: Job, reading: Reading, screening: Screening, layers: list[LayerFin
     chosen_layers = [layer.codes.layer for layer in layers] or list(range(job.pair.n_layers))
     relative = screening.screened.relative_change[:, 1:, chosen_layers].astype(np.float32).mean(axis=-1).reshape(-1)
     effects = area_effects(screening, reading, job.areas, relative, calibration, seed=job.seed)
-    judged_layers = [_judge(job, screening, layer, effects, membership, track) for layer in layers]
+    judged_layers = [_judge(job, screening, layer, len(layers), effects, membership, track) for layer in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
         effect for layer in judged_layers for effect in _unlisted(job, screening, layer, effects, relative, calibration)
@@ -70,12 +70,18 @@ def find(job: Job, reading: Reading, screening: Screening, layers: list[LayerFin
 
 
 def _judge(
-    job: Job, screening: Screening, layer: LayerFindings, effects: AreaEffects, membership: Membership, track: Track
+    job: Job,
+    screening: Screening,
+    layer: LayerFindings,
+    n_layers: int,
+    effects: AreaEffects,
+    membership: Membership,
+    track: Track,
 ) -> JudgedLayer:
     codes = layer.codes
     passage = job.rows.passage.numpy()
     firings = firings_of(codes, screening.table, passage)
-    judged = judge_latents(firings, codes.dictionary.n_latents)
+    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
         if effect.probability >= MATERIAL / 2:

@@ -11,7 +11,7 @@ from mneme.results.measurement import Measurement
 
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
-_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "": ""}
+_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "few": "yellow", "": ""}
 
 
 def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:

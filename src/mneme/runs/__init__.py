@@ -1,0 +1,24 @@
+"""Run folders, and every write and removal on a disk that may hold things of others (docs/decisions/0004-run-folders.md)."""
+
+from mneme.runs.folder import Arrays, Crew, RunFolder, key_of
+from mneme.runs.inputs import require_apart
+from mneme.runs.ledger import cache_folder
+from mneme.runs.outputs import add_file
+from mneme.runs.reading import FinishedRun, read_finished
+from mneme.runs.writing import file_digest, make_draft, require_room, write_atomic
+
+__all__ = [
+    "Arrays",
+    "Crew",
+    "FinishedRun",
+    "RunFolder",
+    "add_file",
+    "cache_folder",
+    "file_digest",
+    "key_of",
+    "make_draft",
+    "read_finished",
+    "require_apart",
+    "require_room",
+    "write_atomic",
+]

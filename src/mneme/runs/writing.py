@@ -1,0 +1,102 @@
+"""Writes that are whole or absent, under the permissions that the user's umask gives."""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from mneme.errors import BadRun
+
+TEMPORARY = ".mneme-"
+"""How the names of files begin that are not whole yet."""
+_SAMPLED_ABOVE = 256 * 2**20
+_BLOCK = 2**20
+_SAMPLES = 256
+_LONGEST_NAME = 100
+"""Of a target's name, so much stands in its temporary file's name: file systems allow 255 bytes in all."""
+
+
+def write_atomic(path: Path, content: bytes, *, drafts: Path | None = None) -> None:
+    """Write `content` so that `path` is either as before or whole: temporary file, fsync, rename.
+
+    The temporary file lies in `drafts`, a folder on the same file system, or beside `path`. Permissions are what the umask
+    leaves of 0666. A symlink at `path` is replaced, never followed.
+
+    Errors: BadRun when the disk is full or the folder cannot be written; the temporary file is removed.
+    """
+    folder = drafts or path.parent
+    temporary = folder / f"{TEMPORARY}{path.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_draft(parent: Path) -> Path:
+    """A new folder in `parent`, under the umask, for what is renamed into place once it is whole."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+        draft.mkdir()
+    except OSError as error:
+        raise disk_error(parent, error) from error
+    return draft
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raise BadRun before any work when the disk that will hold `folder` has less than `needed_bytes` left."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise BadRun(
+            f"No room on disk for {folder}: this run writes about {needed_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are "
+            "free. Free some space or give another folder with --out."
+        )
+
+
+def disk_error(path: Path, error: OSError) -> BadRun:
+    """What is said of a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BadRun(
+            f"No room on disk while writing {path}. Nothing half-written was left; free some space or give another folder "
+            "with --out, then give the same command again: finished stages are kept."
+        )
+    return BadRun(f"Cannot write {path}: {error.strerror or error}. Give a folder that you may write to with --out.")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's length and content; above 256 MB, of its length and 256 MB spread evenly over it."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with path.open("rb") as opened:
+        if size <= _SAMPLED_ABOVE:
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+        else:
+            for sample in range(_SAMPLES):
+                opened.seek((size - _BLOCK) * sample // (_SAMPLES - 1))
+                digest.update(opened.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def content_digest(content: bytes) -> str:
+    """`file_digest` of a file with this content of at most 256 MB."""
+    return hashlib.sha256(f"{len(content)}\n".encode() + content).hexdigest()
