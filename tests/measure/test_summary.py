@@ -1,4 +1,4 @@
-"""What is made of answers: what was not answered is in no change, nothing raises, and one family holds all claims of a page."""
+"""What is made of answers: what was not answered is in no change, nothing raises, one family holds all claims of a page."""
 
 import numpy as np
 import pytest

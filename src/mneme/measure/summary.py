@@ -157,7 +157,7 @@ class CueClaim:
 
 
 def cue_claims(model: str, tallies: Sequence[Tally]) -> list[CueClaim]:
-    """Every cue against the standard questions, for every area of open questions; those that have no question in common with them are left out.
+    """Every cue against the standard questions, for every area of open questions; those without one in common are left out.
 
     Every primary rate of open questions is a share of bad answers.
     """
