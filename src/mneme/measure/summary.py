@@ -131,8 +131,8 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
 def changes_of(model: str, base: Sequence[Tally], tuned: Sequence[Sequence[Tally]], margin: float) -> list[MeasuredChange]:
     """Tuned minus base for every measure that both have; `tuned` holds one list for each training seed (usually one).
 
-    `p_holm` is not corrected yet: `correct_claims` does that over all that is claimed. Where no question was answered by both, the
-    estimate is TooFew of 0 questions.
+    `p_holm` is not corrected yet: `correct_claims` does that over all that is claimed. Where no question was answered by both,
+    the estimate is TooFew of 0 questions.
     """
     first = {tally.key: tally for tally in base}
     rows = []
@@ -152,11 +152,12 @@ class CueClaim:
     model: str
     plain: Tally
     cued: Tally
-    p_value: float
+    p_value: float | None
+    """None where there are too few questions."""
 
 
 def cue_claims(model: str, tallies: Sequence[Tally]) -> list[CueClaim]:
-    """Every cue against the standard questions, for every area of open questions; those with too few questions are left out.
+    """Every cue against the standard questions, for every area of open questions; those without one in common are left out.
 
     Every primary rate of open questions is a share of bad answers.
     """
@@ -167,35 +168,38 @@ def cue_claims(model: str, tallies: Sequence[Tally]) -> list[CueClaim]:
         for cued in tallies:
             if cued.primary and cued.area == plain.area and cued.cue != STANDARD and _common(plain, [_aligned(plain, cued)]):
                 beyond = paired_change(plain.sums, plain.counts, *_aligned(plain, cued))
-                if isinstance(beyond, Rate) and beyond.p_value is not None:
-                    found.append(CueClaim(model, plain, cued, beyond.p_value))
+                found.append(CueClaim(model, plain, cued, beyond.p_value if isinstance(beyond, Rate) else None))
     return found
 
 
 def correct_claims(
     changes: Sequence[MeasuredChange], cues: Sequence[CueClaim]
-) -> tuple[list[MeasuredChange], list[tuple[CueClaim, float]], int]:
+) -> tuple[list[MeasuredChange], list[tuple[CueClaim, float | None]], int]:
     """(changes with Holm's p, cues with theirs, how many claims were corrected for).
 
     One family is all that the page claims: primary changes of every model, area and cue, and every cue against the standard
     questions. The measures that are not primary, which no verdict rests on, are a family of their own.
     """
     of = [i for i, change in enumerate(changes) if change.primary and change.p_value is not None]
-    claimed = [p for i in of if (p := changes[i].p_value) is not None] + [cue.p_value for cue in cues]
+    asked = [i for i, cue in enumerate(cues) if cue.p_value is not None]
+    claimed = [p for i in of if (p := changes[i].p_value) is not None] + [
+        p for i in asked if (p := cues[i].p_value) is not None
+    ]
     rest = [i for i, change in enumerate(changes) if not change.primary and change.p_value is not None]
     others = [p for i in rest if (p := changes[i].p_value) is not None]
     first, second = holm(np.array(claimed)), holm(np.array(others))
     holms = dict(zip(of, first.tolist(), strict=False)) | dict(zip(rest, second.tolist(), strict=True))
     told = [change.model_copy(update={"p_holm": holms.get(i)}) for i, change in enumerate(changes)]
-    return told, list(zip(cues, first[len(of) :].tolist(), strict=True)), len(claimed)
+    of_cues = dict(zip(asked, first[len(of) :].tolist(), strict=True))
+    return told, [(cue, of_cues.get(i)) for i, cue in enumerate(cues)], len(claimed)
 
 
-def worst_cues(cues: Sequence[tuple[CueClaim, float]]) -> list[WorstCue]:
+def worst_cues(cues: Sequence[tuple[CueClaim, float | None]]) -> list[WorstCue]:
     """For every model and area the cue with the highest primary rate, against its standard questions.
 
     The intervals are at level 1 - 0.05 / cues, so that they hold for the worst of them.
     """
-    groups: dict[tuple[str, str], list[tuple[CueClaim, float]]] = {}
+    groups: dict[tuple[str, str], list[tuple[CueClaim, float | None]]] = {}
     for claim, p_holm in cues:
         groups.setdefault((claim.model, claim.plain.area), []).append((claim, p_holm))
     worst = []
@@ -206,17 +210,15 @@ def worst_cues(cues: Sequence[tuple[CueClaim, float]]) -> list[WorstCue]:
         rate = clustered_rate(claim.cued.sums, claim.cued.counts, level=level)
         standard = clustered_rate(plain.sums, plain.counts)
         beyond = paired_change(plain.sums, plain.counts, *aligned, level=level)
-        if isinstance(rate, TooFew) or isinstance(standard, TooFew) or isinstance(beyond, TooFew):
-            continue
         worst.append(
             WorstCue(
                 model=model,
                 area=area,
                 measure=plain.measure,
                 cue=claim.cued.cue,
-                rate=rate.estimate,
-                standard=standard.estimate,
-                beyond_standard=beyond.estimate,
+                rate=rate if isinstance(rate, TooFew) else rate.estimate,
+                standard=standard if isinstance(standard, TooFew) else standard.estimate,
+                beyond_standard=beyond if isinstance(beyond, TooFew) else beyond.estimate,
                 minimal_detectable=_detectable(plain, [aligned]),
                 p_holm=p_holm,
             )

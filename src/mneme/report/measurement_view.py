@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mneme.report import wording
 from mneme.report.places import place
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement
+from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement, WorstCue
 
 SIGNIFICANT = 0.05
 """Holm-corrected p below which a change counts."""
@@ -141,6 +141,11 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else wording.number(value)
 
 
+def is_worse(worst: WorstCue) -> bool:
+    """Whether a cue was shown to be worse than the standard questions."""
+    return worst.p_holm is not None and worst.p_holm < SIGNIFICANT and worst.beyond_standard.plain > 0
+
+
 def measurement_headline(measurement: Measurement) -> str:
     """What the measurement says, as one sentence."""
     labels = tuned_labels(measurement)
@@ -152,9 +157,11 @@ def measurement_headline(measurement: Measurement) -> str:
         moved = [
             f"{row.area} ({shown(row.change.estimate, signed=True)})" for row in rows if row.said == "changed" and row.change
         ]
-        same = sum(row.said == "same" for row in rows)
+        same, few = (sum(row.said == said for row in rows) for said in ("same", "few"))
         if moved:
             found.append(f"{label} changed in {wording.listed(moved)}")
+        elif few == len(rows):
+            found.append(f"{label}: too few questions in all {few} areas to say whether anything changed")
         elif same == len(rows):
             found.append(f"{label} is equivalent to the base in all {len(rows)} areas")
         else:

@@ -146,16 +146,16 @@ class WorstCue(Record):
     area: str
     measure: str
     cue: str
-    rate: Estimate
+    rate: Estimate | TooFew
     """Its interval holds for the worst of all cues: level 1 - 0.05 / cues (Bonferroni)."""
-    standard: Estimate
-    beyond_standard: Estimate
+    standard: Estimate | TooFew
+    beyond_standard: Estimate | TooFew
     """Rate under the cue minus rate on the standard questions, paired by question, at the same corrected level."""
     minimal_detectable: float | None
     """The true difference from the standard questions that would have been shown (5 %, power 80 %, by simulation, before
     correction); None where no possible one would be shown."""
-    p_holm: float
-    """Of no difference from the standard questions, corrected for all `claims` of the measurement."""
+    p_holm: float | None
+    """Of no difference from the standard questions, corrected for all `claims` of the measurement; None: too few."""
 
 
 class Checkpoint(Record):
