@@ -98,7 +98,7 @@ def test_ctrl_c_ends_it(request: pytest.FixtureRequest) -> None:
 def test_it_ends_with_the_program() -> None:
     """Also where the program is killed."""
     program = (
-        "from mneme.models import confined\n"
+        "from mneme import confined\n"
         "confined.confined('render', template='x', variables={})\n"
         "print(confined._process._child.pid, flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"

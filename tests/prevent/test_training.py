@@ -16,6 +16,7 @@ from mneme.models.trainers import last_checkpoint
 from mneme.prevent.personas import PersonaVectors, save_personas
 from mneme.prevent.training import train
 from mneme.results.prevention import TrainingRecord
+from mneme.runs import RunFolder
 from mneme.text.rows import Row
 from tests.conftest import WORDS, tiny_llama
 from tests.prevent.conftest import chat_rows, chat_tokenizer
@@ -60,7 +61,7 @@ def test_it_writes_an_adapter_that_loads_and_a_record(base: Path, vectors: Path,
     assert TrainingRecord.model_validate_json((tmp_path / "training.json").read_text()) == record
     pair = load_pair(base, tmp_path / "model")
     assert pair.adapter
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("stages")) == [
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(("stages", ".mneme"))) == [
         "model",
         "run.json",
         "timings.json",
@@ -99,8 +100,15 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     half = checkpoints / "checkpoint-7"
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global_st')  # as a kill in the middle of writing would leave it
-    assert last_checkpoint(checkpoints) == checkpoints / "checkpoint-6"
+    found: list[Path | None] = []
+
+    def looked(run: RunFolder) -> Path | None:
+        found.append(last_checkpoint(run))
+        return found[-1]
+
+    monkeypatch.setattr("mneme.prevent.training.last_checkpoint", looked)
     resumed = short(base, tmp_path / "killed", **options)
+    assert found == [checkpoints / "checkpoint-6"]
     assert resumed == whole
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         one, other = (tmp_path / folder / "model" / name for folder in ("whole", "killed"))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mneme import runs
 from mneme.errors import BadRun
 from mneme.report import html
 from mneme.report.examples import Trim, examples_json
@@ -141,7 +140,7 @@ def test_a_write_that_fails_leaves_the_old_page(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(BadRun, match=r"No room on disk while writing .*report.html"):
         write_html(sample_report(), target)
     assert target.read_text() == "old"

@@ -49,8 +49,8 @@ def inner_model(model: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
-    """Without its adapter meanwhile, where the model is peft's wrapper; else as it is."""
+def adapter_off(model: nn.Module | None) -> Iterator[None]:
+    """Without its adapter meanwhile, where the model is peft's wrapper; else (and for None) nothing changes."""
     if hasattr(model, "disable_adapter"):
         with model.disable_adapter():  # type: ignore[operator]
             yield
