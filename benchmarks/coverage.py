@@ -10,7 +10,7 @@ import argparse
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -137,18 +137,13 @@ def _holds(arm: rates.Arm, truth: float) -> np.ndarray:
 
 
 def change(rng: np.random.Generator, case: Case, runs: int, seeds: int = 1) -> Judged | None:
-    """`paired_change`."""
+    """`paired_change`, of one training seed or several."""
     parts = []
     for n, some in batches(rng, case, runs):
         base, tuned, truth = pairs(rng, case, some, seeds)
         hits = [rng.binomial(n.astype(int), own).astype(float) for own in (base, tuned)]
         parts.append(change_of(rates.arm_of(hits[0], n[None]), rates.arm_of(hits[1], np.tile(n, (seeds, 1))), truth))
     return joined(parts)
-
-
-def change_of_seeds(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
-    """The same over three training seeds."""
-    return change(rng, case, runs, 3)
 
 
 def one_answer(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
@@ -255,16 +250,6 @@ def two_way(rng: np.random.Generator, case: Case, runs: int, bound: float | None
     return (np.array(held), np.array(said)) if held else None
 
 
-def flips(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
-    """Flips of answers in documents and word types."""
-    return two_way(rng, case, runs, 1.0)
-
-
-def margins(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
-    """Nats in documents and word types."""
-    return two_way(rng, case, runs, None)
-
-
 def equivalence(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
     """`equivalent` where the true change lies exactly at the margin: what it claims is false."""
     said = []
@@ -292,7 +277,7 @@ def kappa(rng: np.random.Generator, case: Case, runs: int) -> Judged | None:
 STATISTICS = (
     Statistic("rate", rate, RATES, (False,)),
     Statistic("change of a rate", change, RATES),
-    Statistic("change of a rate, 3 seeds", change_of_seeds, (0.05, 0.2, 0.5)),
+    Statistic("change of a rate, 3 seeds", partial(change, seeds=3), (0.05, 0.2, 0.5)),
     Statistic("change of a rate, one answer a question", one_answer, RATES, sizes=(False,)),
     Statistic("McNemar", mcnemar, RATES, (False,), sizes=(False,)),
     Statistic("equivalence, false claims", equivalence, (0.05, 0.2, 0.5), (True,)),
@@ -300,8 +285,8 @@ STATISTICS = (
     Statistic("mean score", score, RATES, (False,)),
     Statistic("change of a mean score", score_change, RATES),
     Statistic("ratio of sums, p of a difference", ratio, SHAPES, cost=2),
-    Statistic("flips, two ways", flips, (0.01, 0.05, 0.2, 0.4), cost=3),
-    Statistic("nats, two ways", margins, SHAPES, cost=3),
+    Statistic("flips, two ways", partial(two_way, bound=1.0), (0.01, 0.05, 0.2, 0.4), cost=3),
+    Statistic("nats, two ways", partial(two_way, bound=None), SHAPES, cost=3),
 )
 
 

@@ -9,7 +9,7 @@ LATENTS = 200
 
 
 def firings(cells: np.ndarray) -> Firings:
-    """One firing of every latent in each of as many passages: `cells` [latent, passage] is what followed."""
+    """One firing of every latent in each of as many passages: `cells` [latent, passage] followed, of one known token."""
     latent, passage = (index.reshape(-1) for index in np.indices(cells.shape))
     size = latent.size
     return Firings(

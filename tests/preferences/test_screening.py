@@ -193,8 +193,7 @@ def test_bad_input_is_one_sentence_before_any_work(
 def test_a_vector_of_another_width(save_llama: Save, tmp_path: Path) -> None:
     save_file({"v": torch.ones(5)}, tmp_path / "v.safetensors")
     with pytest.raises(MnemeError, match="width 5, but the model has width 16"):
-        out = tmp_path / "out"
-        screen(save_llama(), rows(GOOD, 8, 0), out=out, scores=["projection"], vector=tmp_path / "v.safetensors", layer=0)
+        screen(
             save_llama(),
             rows(GOOD, 8, 0),
             out=tmp_path / "out",

@@ -334,7 +334,8 @@ def _change(model: str, base: Tally, seeds: Sequence[Tally], margin: float) -> M
         if base.is_score:
             found = paired_mean_change(base.sums, base.counts, sums, counts, unit, bounds=_SCALE)
             inner = paired_mean_change(base.sums, base.counts, sums, counts, unit, bounds=_SCALE, level=0.90)
-            same = isinstance(inner, Rate) and 100 * -margin < inner.estimate.low and inner.estimate.high < 100 * margin
+            wide = 100 * margin
+            same = isinstance(inner, Rate) and -wide < inner.estimate.low and inner.estimate.high < wide
         else:
             found = paired_change(base.sums, base.counts, sums, counts, unit)
             same = equivalent(base.sums, base.counts, sums, counts, margin)
