@@ -52,7 +52,7 @@ def inner_model(model: Any) -> PreTrainedModel:
 def adapter_off(model: nn.Module | None) -> Iterator[None]:
     """Without its adapter meanwhile, where the model is peft's wrapper; else (and for None) nothing changes."""
     if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():  # type: ignore[operator]
+        with model.disable_adapter():  # type: ignore[operator, union-attr]
             yield
     else:
         yield
