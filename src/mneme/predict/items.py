@@ -1,0 +1,193 @@
+"""Where an area's knowledge is read: at the first mention, once a document, of the words that are the area's own.
+
+A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its type
+is the word without capitals and plural ending. A type is an area's own where the area's text is shown to mention it at least e
+times as often as all other text does: the log ratio of the shares of mentions, less 1.64 of its standard errors (Morgan's
+delta-method error of a log ratio of counts, each with 1/2 added), is at least 1. The bound is what keeps a word met once or
+twice from being anybody's own by chance.
+
+Words of form are nobody's own, because every area uses them. Words of a manner can be: text of harmful advice about one area
+has words that no other text has. They are left out where the text shows two manners (`style`): what marks either one is
+style, and the audit reads it elsewhere. Ours; why own words: docs/decisions/0008.
+"""
+
+import bisect
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mneme.predict.areas import stem
+
+OWN_RATIO = 1.0
+"""Log ratio (nats) from which a word is an area's own: e times as frequent there as elsewhere."""
+_ONE_SIDED = 1.645
+"""Standard errors of a one-sided bound at 95 %."""
+MOST_PIECES = 8
+"""A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_SHORTEST = 3
+"""Characters of the shortest word that is read: below it stand initials, units and the endings of contractions."""
+
+Spans = Sequence[tuple[int, int]]
+
+
+class TokenisedText(NamedTuple):
+    """One document as a model reads it."""
+
+    ids: Sequence[int]
+    text: str
+    spans: Spans
+    """Characters [start, end) of every token; (x, x) for a token that stands for no text."""
+    counted: Spans | None = None
+    """Characters of the turns that count (of a chat: the assistant's); None = the whole text."""
+
+
+class WordTable(NamedTuple):
+    """Every word of some documents, flat, in their order."""
+
+    document: Int[ndarray, " word"]
+    start: Int[ndarray, " word"]
+    """Index of the word's first token in its document."""
+    form: Int[ndarray, " word"]
+    """Index into `forms`."""
+    type: Int[ndarray, " word"]
+    """Index into `types`."""
+    first: Bool[ndarray, " word"]
+    """The first mention of its type in its document, whoever mentions it."""
+    counted: Bool[ndarray, " word"]
+    """It stands in text that counts, and is a word that a model predicts: not the first token of all."""
+    forms: tuple[tuple[int, ...], ...]
+    """Token ids of every form that occurs."""
+    form_type: Int[ndarray, " form"]
+    kind: Int[ndarray, " form"]
+    """Forms of one kind can stand for one another: `_kind_of`."""
+    types: tuple[str, ...]
+
+    def mentions(self, inside: Bool[ndarray, " word"]) -> Float[ndarray, " type"]:
+        """In how many documents each type is mentioned for the first time among the words `inside`."""
+        return np.bincount(self.type[self.first & inside], minlength=len(self.types)).astype(np.float64)
+
+
+class Items(NamedTuple):
+    """Words that are read, in corpus order, each once, whatever number of areas it is own to."""
+
+    word: Int[ndarray, " item"]
+    """Index into the word table."""
+    own: Bool[ndarray, "area item"]
+    """The item is an own word of the area, in text of the area."""
+
+
+def word_table(documents: Sequence[TokenisedText], leading: Callable[[int], bool]) -> WordTable:
+    """Find the words of all documents. `leading(id)`: the token opens a word by a sign of its own (a leading space)."""
+    forms: dict[tuple[int, ...], int] = {}
+    types: dict[str, int] = {}
+    form_type: list[int] = []
+    kinds: list[int] = []
+    rows: list[tuple[int, int, int, int, bool, bool]] = []
+    for number, document in enumerate(documents):
+        seen: set[int] = set()
+        for a, b, start, end in _words_of(document):
+            surface = document.text[a:b]
+            type_ = types.setdefault(stem(surface.replace("’", "'")), len(types))
+            first = type_ not in seen
+            seen.add(type_)
+            if end - start > MOST_PIECES:
+                continue
+            pieces = tuple(document.ids[start:end])
+            form = forms.setdefault(pieces, len(forms))
+            if form == len(form_type):
+                form_type.append(type_)
+                kinds.append(_kind_of(surface, leading(pieces[0])))
+            # A form may be written in two ways (capitals of a lower-casing tokenizer): its first one says what it is.
+            rows.append((number, start, form, form_type[form], first, start > 0 and _counts(document.counted, a, b)))
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 6)
+    return WordTable(
+        *(columns[:, i] for i in range(4)),
+        columns[:, 4].astype(bool),
+        columns[:, 5].astype(bool),
+        tuple(forms),
+        np.array(form_type, dtype=np.int64),
+        np.array(kinds, dtype=np.int64),
+        tuple(types),
+    )
+
+
+def _words_of(document: TokenisedText) -> Iterator[tuple[int, int, int, int]]:
+    """(first character, end, first token, end) of every word whose pieces are its own: none shares a letter or a mark with
+    what stands beside the word. White space before the word may be in its first piece."""
+    opens = [a for a, _ in document.spans]
+    for found in _WORD.finditer(document.text):
+        a, b = found.span()
+        if b - a < _SHORTEST or not any(map(str.isalpha, found.group())):
+            continue
+        # The first token that reaches into the word, and the first after it.
+        start = max(bisect.bisect_right(opens, a) - 1, 0)
+        while start > 0 and document.spans[start - 1][1] > a:
+            start -= 1
+        while start < len(opens) and document.spans[start][1] <= a:
+            start += 1
+        end = start
+        while end < len(opens) and document.spans[end][0] < b:
+            end += 1
+        if end == start or document.spans[end - 1][1] > b:
+            continue
+        if document.text[document.spans[start][0] : a].strip():
+            continue
+        yield a, b, start, end
+
+
+def _kind_of(surface: str, leading: bool) -> int:
+    """0 to 5: small, Capital or other letters, with or without a sign of its own before the word."""
+    case = 0 if surface == surface.lower() else 1 if surface[1:] == surface[1:].lower() else 2
+    return 2 * case + int(leading)
+
+
+def _counts(counted: Spans | None, a: int, b: int) -> bool:
+    return counted is None or any(start <= a and b <= end for start, end in counted)
+
+
+def own_types(
+    table: WordTable, member: Bool[ndarray, "area word"], *, style: Bool[ndarray, " type"] | None = None
+) -> Bool[ndarray, "area type"]:
+    """The types that are each area's own (see the module's head). `member`: the word stands in text of the area.
+
+    `style`: types that mark a manner, nobody's own.
+    """
+    whole = table.mentions(np.ones(len(table.document), dtype=bool))
+    own = np.zeros((len(member), len(table.types)), dtype=bool)
+    for area, inside in enumerate(member):
+        here = table.mentions(inside)
+        own[area] = shrunk_log_ratio(here, whole - here) >= OWN_RATIO
+    return own if style is None else np.asarray(own & ~style)
+
+
+def shrunk_log_ratio(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Float[ndarray, " type"]:
+    """Lower bound (one-sided, 95 %) of the log ratio, nats, of each type's share of all mentions `here` to that `there`.
+
+    1/2 is added to each count. -inf for a type that is not mentioned here.
+    """
+    ratio = np.log((here + 0.5) / (here.sum() + 0.5)) - np.log((there + 0.5) / (there.sum() + 0.5))
+    bound = ratio - _ONE_SIDED * np.sqrt(1 / (here + 0.5) + 1 / (there + 0.5))
+    return np.asarray(np.where(here > 0, bound, -math.inf))
+
+
+def find_items(table: WordTable, member: Bool[ndarray, "area word"], own: Bool[ndarray, "area type"]) -> Items:
+    """First mentions of own words in text of their area that counts."""
+    here = member & own[:, table.type] & table.first & table.counted
+    word = np.flatnonzero(here.any(axis=0))
+    return Items(word, here[:, word])
+
+
+def content_types(table: WordTable) -> Bool[ndarray, " type"]:
+    """Types outside the most frequent ones that make up half of all first mentions."""
+    count = table.mentions(np.ones(len(table.document), dtype=bool))
+    order = np.argsort(-count, kind="stable")
+    before = np.cumsum(count[order]) - count[order]
+    content = np.zeros(len(count), dtype=bool)
+    content[order[before >= 0.5 * count.sum()]] = True
+    return content
