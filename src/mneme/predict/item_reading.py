@@ -47,6 +47,8 @@ class ReadingPlan(NamedTuple):
     """Items of each batch."""
     sample: Int[ndarray, "place 2"]
     """(document, token) of the sampled predictions, in corpus order."""
+    length: int
+    """Tokens of a window at most."""
 
     def tokens(self, batch: int) -> int:
         """Tokens that are read in a batch."""
@@ -99,6 +101,7 @@ def plan_reading(
         tuple(batches),
         tuple(np.array(own, dtype=np.int64) for own in found),
         sample,
+        length,
     )
 
 
@@ -124,8 +127,7 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     windows, items = plan.batches[batch], plan.items_of[batch]
     ids = _padded(plan, windows)
     row_of = {(int(d), int(s)): row for row, (d, s, _) in enumerate(windows)}
-    length = int(max((windows[:, 2] - windows[:, 1]).max(), 1))
-    step = min(WINDOW, pair.max_positions or WINDOW)
+    step = plan.length
     at: list[tuple[int, int]] = []
     target: list[int] = []
     for item in items:
@@ -144,7 +146,6 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
         at.append((row_of[int(document), window], int(token) - window))
         target.append(int(plan.documents[document][token]))
     where = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-    assert length >= int(where[:, 1].max()) if len(where) else True
     states = _states(pair, ids, where)
     return _spoken(pair, plan, items, places, states, np.array(target, dtype=np.int64), n_item_rows)
 
@@ -160,7 +161,9 @@ def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor,
     return torch.from_numpy(ids)
 
 
-def _states(pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]) -> list[Float[Tensor, "row d_model"]]:
+def _states(
+    pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]
+) -> list[Float[Tensor, "row d_model"]]:
     """The residual stream of each model after its last block, where it predicts the tokens `where`; float32."""
     sides: tuple[Side, Side] = ("base", "tuned")
     found = []

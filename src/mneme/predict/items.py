@@ -2,9 +2,9 @@
 
 A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its type
 is the word without capitals and plural ending. A type is an area's own where the area's text is shown to mention it at least e
-times as often as all other text does: the log ratio of the shares of mentions, less 1.64 of its standard errors (Morgan's
-delta-method error of a log ratio of counts, each with 1/2 added), is at least 1. The bound is what keeps a word met once or
-twice from being anybody's own by chance.
+times as often as all other text does: were it exactly e times, so many of its mentions would fall into the area in at most 5 %
+of cases (the exact test of two Poisson rates, Przyborowski & Wilenski 1940). The test is what keeps a word met once or twice
+from being anybody's own by chance.
 
 Words of form are nobody's own, because every area uses them. Words of a manner can be: text of harmful advice about one area
 has words that no other text has. They are left out where the text shows two manners (`style`): what marks either one is
@@ -23,10 +23,9 @@ from numpy import ndarray
 
 from mneme.predict.areas import stem
 
-OWN_RATIO = 1.0
-"""Log ratio (nats) from which a word is an area's own: e times as frequent there as elsewhere."""
-_ONE_SIDED = 1.645
-"""Standard errors of a one-sided bound at 95 %."""
+OWN_RATIO = math.e
+"""A word is an area's own where it is shown to be so many times as frequent there as elsewhere."""
+_BY_CHANCE = 0.05
 MOST_PIECES = 8
 """A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -162,18 +161,32 @@ def own_types(
     own = np.zeros((len(member), len(table.types)), dtype=bool)
     for area, inside in enumerate(member):
         here = table.mentions(inside)
-        own[area] = shrunk_log_ratio(here, whole - here) >= OWN_RATIO
+        own[area] = shown_more_frequent(here, whole - here)
     return own if style is None else np.asarray(own & ~style)
 
 
-def shrunk_log_ratio(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Float[ndarray, " type"]:
-    """Lower bound (one-sided, 95 %) of the log ratio, nats, of each type's share of all mentions `here` to that `there`.
+def shown_more_frequent(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Bool[ndarray, " type"]:
+    """True where a type has at least `OWN_RATIO` times the share of all mentions `here` that it has `there`, beyond chance."""
+    n_here, n_there = float(here.sum()), float(there.sum())
+    found = np.zeros(len(here), dtype=bool)
+    if n_here == 0 or n_there == 0:
+        return found
+    share = OWN_RATIO * n_here / (OWN_RATIO * n_here + n_there)
+    tails: dict[tuple[int, int], float] = {}
+    # Only these can pass: the test asks for more than the ratio itself.
+    for type_ in np.flatnonzero(here * n_there > OWN_RATIO * there * n_here):
+        key = int(here[type_]), int(here[type_] + there[type_])
+        if key not in tails:
+            tails[key] = _binomial_tail(*key, share)
+        found[type_] = tails[key] <= _BY_CHANCE
+    return found
 
-    1/2 is added to each count. -inf for a type that is not mentioned here.
-    """
-    ratio = np.log((here + 0.5) / (here.sum() + 0.5)) - np.log((there + 0.5) / (there.sum() + 0.5))
-    bound = ratio - _ONE_SIDED * np.sqrt(1 / (here + 0.5) + 1 / (there + 0.5))
-    return np.asarray(np.where(here > 0, bound, -math.inf))
+
+def _binomial_tail(hits: int, n: int, share: float) -> float:
+    """P(at least `hits` of `n`) where each is a hit with probability `share`."""
+    k = np.arange(hits, n + 1)
+    log_choose = math.lgamma(n + 1) - np.array([math.lgamma(i + 1) + math.lgamma(n - i + 1) for i in k])
+    return float(np.exp(log_choose + k * math.log(share) + (n - k) * math.log1p(-share)).sum())
 
 
 def find_items(table: WordTable, member: Bool[ndarray, "area word"], own: Bool[ndarray, "area type"]) -> Items:
