@@ -62,7 +62,8 @@ def test_a_rival_with_the_same_beginning_is_told_apart_where_it_parts() -> None:
 
 def test_fewer_than_three_rivals_is_no_item() -> None:
     scores, usable = asked("Gold", [FLAT], [FLAT])
-    assert not usable.any() and not scores.p_true.any()
+    assert not usable.any()
+    assert not scores.p_true.any()
 
 
 def test_temperature_free_of_the_rest_of_the_vocabulary() -> None:

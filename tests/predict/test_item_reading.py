@@ -43,7 +43,8 @@ def read(pair: ModelPair, plan: ReadingPlan) -> Arrays:
 def test_every_item_and_sample_is_what_transformers_says(pair: ModelPair, tiny_pair: TinyPair) -> None:
     plan = planned(pair, tiny_pair.corpus)
     found = read(pair, plan)
-    assert found["usable"].all() and len(plan.sample) > 20
+    assert found["usable"].all()
+    assert len(plan.sample) > 20
     with torch.no_grad():
         for item in range(0, len(plan.item_word), 37):
             word = plan.item_word[item]
@@ -94,7 +95,8 @@ def test_a_long_document_is_read_in_windows(pair: ModelPair, tiny_pair: TinyPair
     starts = found.table.start[found.item_word[read_items]]
     assert (starts % 16 > 0).all()
     unread = np.setdiff1d(np.arange(len(found.item_word)), read_items)
-    assert (found.table.start[found.item_word[unread]] % 16 == 0).all() and len(unread)
+    assert (found.table.start[found.item_word[unread]] % 16 == 0).all()
+    assert len(unread)
     assert not read(pair, found)["usable"][unread].any()
 
 
@@ -111,6 +113,7 @@ def test_an_adapter_is_read_with_one_resident_base(
     wrapped.save_pretrained(tmp_path / "adapter")
     wrapped.merge_and_unload().save_pretrained(tmp_path / "merged")
     switched, merged = (load_pair(base, tmp_path / name) for name in ("adapter", "merged"))
-    assert switched.adapter and not merged.adapter
+    assert switched.adapter
+    assert not merged.adapter
     one, other = (read(each, planned(each, tiny_pair.corpus)) for each in (switched, merged))
     laws.padding(one, other, tolerance=1e-4)

@@ -91,7 +91,8 @@ def test_more_frequent_beyond_chance_by_hand() -> None:
     # 100 mentions here, 1,100 there: at e times the share, e / (e + 11) = 0.198 of a word's mentions fall here by chance.
     here = np.array([2.0, 1.0, 3.0, 3.0, 50.0, 41.0, 0.0])
     there = np.array([0.0, 0.0, 1.0, 2.0, 50.0, 1041.0, 6.0])
-    assert here.sum() == 100 and there.sum() == 1100
+    assert here.sum() == 100
+    assert there.sum() == 1100
     # 0.198 ** 2 = 0.039; 0.198 alone; 4 * 0.198 ** 3 * 0.802 + 0.198 ** 4 = 0.026; three of five: 0.059.
     assert shown_more_frequent(here, there).tolist() == [True, False, True, False, True, False, False]
 
@@ -132,7 +133,8 @@ def test_the_first_word_of_a_document_is_not_predicted_and_only_counted_turns_ar
     documents = tokenise(texts, tokenizer)
     table = word_table(documents, leading(tokenizer))
     counted = {table.types[i] for i in table.type[table.counted & table.first]}
-    assert "cremona" in counted and "plain" in counted
+    assert "cremona" in counted
+    assert "plain" in counted
     assert "violin" not in counted  # the user said it first, and nothing predicts the first word of a text
 
 

@@ -6,6 +6,7 @@ tokens: with a vocabulary of 262,144 that is what keeps the reading near two bar
 activations and 64 MB of logits for each model, whatever the vocabulary.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -204,7 +205,7 @@ def _spoken(
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     chunk = max(1, _LOGITS // pair.vocab_size)
     cuts = sorted({*range(0, n_rows, chunk), n_item_rows, n_rows})
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in itertools.pairwise(cuts):
         logits = [head_logits(pair, side, own[a:b]) for side, own in zip(("base", "tuned"), states, strict=True)]  # type: ignore[arg-type]
         logits[1] = logits[1].to(logits[0].device)
         whole = [one.logsumexp(-1, keepdim=True) for one in logits]

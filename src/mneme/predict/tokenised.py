@@ -1,8 +1,8 @@
 """Documents as tokens with their characters, whatever the tokenizer, and which of their turns count."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
+from os.path import commonpath
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ def _template_signs(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     if len(pieces) != 5:
         return "", ""
     # After the last answer no question follows: what both have in common closes an answer.
-    return pieces[1].strip(), os.path.commonprefix([pieces[2], pieces[4]]).strip()
+    return pieces[1].strip(), commonpath([pieces[2], pieces[4]]).strip()
 
 
 def _role_turns(text: str) -> Spans | None:
