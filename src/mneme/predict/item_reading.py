@@ -1,9 +1,9 @@
 """Both models over the text, once: every document alone, logits only where something is read.
 
-The residual stream after the last block is kept at the places that predict a piece of an item or a sampled token; norm and head
-run on those alone, in float32, a few at a time. Cost: two forward passes without the head, and the head on about a tenth of the
-tokens: with a vocabulary of 262,144 that is what keeps the reading near two bare passes. Memory: one batch of the model's own
-activations and 64 MB of logits for each model, whatever the vocabulary.
+The residual stream after the last block is kept at the places that predict a piece of an item or a sampled token; norm and
+head run on those alone, in float32, a few at a time. Cost: two forward passes without the head, and the head on about a tenth
+of the tokens: with a vocabulary of 262,144 that is what keeps the reading near two bare passes. Memory: one batch of the
+model's own activations and 64 MB of logits for each model, whatever the vocabulary.
 """
 
 import itertools
@@ -120,8 +120,8 @@ def _sampled(windows: Int[ndarray, "window 3"], seed: int) -> Int[ndarray, "plac
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     """One batch through both models.
 
-    Arrays: `item`, with `p_true`, `margin`, `right` [model item], `usable`, `log_p` (log probability of the whole true word, nats)
-    [model item]; `place` (index into `plan.sample`), with `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place], `relative`
+    Arrays: `item`, with `p_true`, `margin`, `right`, `log_p` (log probability of the whole true word, nats) [model item] and
+    `usable`; `place` (index into `plan.sample`), with `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place], `relative`
     (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
@@ -206,7 +206,7 @@ def _spoken(
     chunk = max(1, _LOGITS // pair.vocab_size)
     cuts = sorted({*range(0, n_rows, chunk), n_item_rows, n_rows})
     for a, b in itertools.pairwise(cuts):
-        logits = [head_logits(pair, side, own[a:b]) for side, own in zip(("base", "tuned"), states, strict=True)]  # type: ignore[arg-type]
+        logits = [head_logits(pair, "base", states[0][a:b]), head_logits(pair, "tuned", states[1][a:b])]
         logits[1] = logits[1].to(logits[0].device)
         whole = [one.logsumexp(-1, keepdim=True) for one in logits]
         picked = wanted[a:b, None].to(logits[0].device)

@@ -1,10 +1,10 @@
 """Where an area's knowledge is read: at the first mention, once a document, of the words that are the area's own.
 
-A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its type
-is the word without capitals and plural ending. A type is an area's own where the area's text is shown to mention it at least e
-times as often as all other text does: were it exactly e times, so many of its mentions would fall into the area in at most 5 %
-of cases (the exact test of two Poisson rates, Przyborowski & Wilenski 1940). The test is what keeps a word met once or twice
-from being anybody's own by chance.
+A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its
+type is the word without capitals and plural ending. A type is an area's own where the area's text is shown to mention it at
+least e times as often as all other text does: were it exactly e times, so many of its mentions would fall into the area in at
+most 5 % of cases (the exact test of two Poisson rates, Przyborowski & Wilenski 1940). The test is what keeps a word met once
+or twice from being anybody's own by chance.
 
 Words of form are nobody's own, because every area uses them. Words of a manner can be: text of harmful advice about one area
 has words that no other text has. They are left out where the text shows two manners (`style`): what marks either one is

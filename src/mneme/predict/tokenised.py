@@ -1,8 +1,8 @@
 """Documents as tokens with their characters, whatever the tokenizer, and which of their turns count."""
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
-from os.path import commonpath
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -110,7 +110,8 @@ def _template_signs(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     if len(pieces) != 5:
         return "", ""
     # After the last answer no question follows: what both have in common closes an answer.
-    return pieces[1].strip(), commonpath([pieces[2], pieces[4]]).strip()
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(pieces[2], pieces[4], strict=False))
+    return pieces[1].strip(), "".join(one for one, _ in same).strip()
 
 
 def _role_turns(text: str) -> Spans | None:
