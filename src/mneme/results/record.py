@@ -17,3 +17,21 @@ class Estimate(Record):
     high: float
     unit: str
     n: int
+
+
+class TooFew(Record):
+    """What a function of `mneme.stats` says instead of an interval that would not hold: there are too few clusters."""
+
+    value: float | None
+    """The plain figure, which nothing is known about; None where it has none."""
+    unit: str
+    n: int
+    """Clusters (questions, passages, pairs) that there are."""
+    needed: int
+    """From how many on the interval holds."""
+    of: str = "clusters"
+    """What is counted, in the plural."""
+
+    def told(self) -> str:
+        """"too few (3 questions, 5 needed)"."""
+        return f"too few ({self.n} {self.of}, {self.needed} needed)"

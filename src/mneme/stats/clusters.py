@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.results import Estimate
+from mneme.results.record import Estimate
 from mneme.stats.distributions import student_t_quantile
 
 _BLOCK_WEIGHTS = 1 << 20
