@@ -1,0 +1,276 @@
+"""What the change did to the knowledge that each area's own words ask for: here, beyond elsewhere, and everywhere.
+
+The effect at an item is the change of p(true word among four) (`cloze`), and an area's effect its mean over the items, each
+weighted by how far the better of the two models knows the word (`Scores.weight`): a word that neither knows can be neither lost nor
+gained. -0.05 is 5 points lost of what was known. Three numbers:
+
+- *raw*: what happened in this area;
+- *excess*: raw less the median of the other areas' raw: what happened here beyond the other areas' own words. The median is a
+  reference that a target and its neighbours do not move; its own noise is in the interval;
+- *broad*: the median of all areas: what happened to everything. A uniform loss is all broad, and a loss.
+
+None depends on how much text was read, but for its noise. Clusters are documents and word types, both at once
+(`mneme.stats.two_way`). Intervals of the excess combine those of its two parts (MOVER, Zou & Donner 2008).
+
+Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mneme.predict.cloze import Scores
+from mneme.results import Estimate, TooFew
+from mneme.stats import Rate, benjamini_hochberg, student_t_cdf, student_t_quantile, two_way
+
+KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
+MARGIN = 0.05
+"""A change of 5 points of what was known is material; the same that the bench calls material in measured accuracy."""
+FALSE_DISCOVERIES = 0.05
+_LEAST_WEIGHT = 1e-9
+_MAD_TO_SD = 1.4826
+_MEDIAN_ERROR = 1.2533
+"""Standard error of a median in units of that of a mean, for normal numbers."""
+
+Finding = Literal["affected", "unaffected", "not enough evidence"]
+
+
+class Evidence(NamedTuple):
+    """The items of some areas, with what both models say."""
+
+    own: Bool[ndarray, "area item"]
+    document: Int[ndarray, " item"]
+    type: Int[ndarray, " item"]
+    scores: Scores
+    usable: Bool[ndarray, " item"]
+
+    def change(self) -> Float[ndarray, " item"]:
+        """Change of p(true among four), tuned - base."""
+        return np.asarray(self.scores.p_true[1] - self.scores.p_true[0])
+
+
+class Measure(NamedTuple):
+    """A number with its uncertainty."""
+
+    estimate: Estimate
+    error: float
+    degrees: float
+    p_value: float
+
+
+class AreaKnowledge(NamedTuple):
+    """One area. None where there are too few items or types for any interval."""
+
+    raw: Measure | None
+    excess: Measure | None
+    items: int
+    types: int
+    documents: int
+    margin: float
+    """Mean change of the margin, nats."""
+    accuracy: float
+    """Mean change of accuracy among four, weighted like the effect."""
+    largest_type: int | None
+    """The type that carries most of the effect."""
+    without: Measure | None
+    """raw without that type."""
+    base: float
+    """Mean p(true among four) of the base."""
+
+
+class Knowledge(NamedTuple):
+    """All areas, and what happened to everything."""
+
+    areas: list[AreaKnowledge]
+    broad: Measure | None
+    """None with fewer than two areas that have an interval."""
+
+
+class Judged(NamedTuple):
+    """What is said of an area."""
+
+    finding: Finding
+    q_value: float | None
+    """The smaller of those of raw and excess, false discoveries controlled over all of them; None without an interval."""
+    beyond: bool
+    """Affected beyond the other areas: the excess alone is a finding."""
+    power: float | None
+    """The loss of this area that would have been seen with a probability of 80 %."""
+    more_passages: int | None
+    """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
+
+
+def weigh(evidence: Evidence, *, identical: bool = False) -> Knowledge:
+    """Raw, excess and broad of all areas. `identical`: both models are the same, so that an interval may be [0, 0]."""
+    raw = [_raw(evidence, own & evidence.usable, identical) for own in evidence.own]
+    areas = []
+    for index, own in enumerate(evidence.own):
+        others = [one for place, one in enumerate(raw) if place != index and one is not None]
+        mine = raw[index]
+        excess = _excess(mine, _location(others), identical) if mine is not None and len(others) >= 2 else None
+        areas.append(_area(evidence, own & evidence.usable, mine, excess, identical))
+    known = [one for one in raw if one is not None]
+    return Knowledge(areas, _broad(known, identical) if len(known) >= 2 else None)
+
+
+def _raw(evidence: Evidence, used: Bool[ndarray, " item"], identical: bool) -> Measure | None:
+    """Weighted mean change of the items `used`."""
+    weight = evidence.scores.weight()[used]
+    if not used.any() or weight.sum() <= _LEAST_WEIGHT:
+        return None
+    share = weight / weight.mean()
+    found = two_way(
+        share * evidence.change()[used],
+        evidence.document[used],
+        evidence.type[used],
+        KNOWLEDGE_UNIT,
+        bound=float(share.max()),
+        identical=identical,
+    )
+    return None if isinstance(found, TooFew) else _measure(found)
+
+
+def _measure(found: Rate) -> Measure:
+    p_value = 1.0 if found.p_value is None else found.p_value
+    return Measure(found.estimate, found.standard_error, found.degrees, p_value)
+
+
+def _location(others: list[Measure]) -> Measure:
+    """The median of the others, with the larger of the errors that their own intervals and their spread give it."""
+    values = np.array([one.estimate.value for one in others])
+    median = float(np.median(values))
+    own = math.sqrt(1 / sum(1 / max(one.error, _LEAST_WEIGHT) ** 2 for one in others))
+    spread = _MAD_TO_SD * float(np.median(np.abs(values - median))) / math.sqrt(len(values))
+    error = _MEDIAN_ERROR * max(own, spread)
+    degrees = max(1.0, len(values) - 1.0)
+    half = student_t_quantile(0.975, degrees) * error
+    unit = others[0].estimate.unit
+    estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
+    return Measure(estimate, error, degrees, _two_sided(median, error, degrees))
+
+
+def _two_sided(value: float, error: float, degrees: float) -> float:
+    if value == 0.0 or error == 0.0:
+        return 1.0 if value == 0.0 else 0.0
+    return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
+
+
+def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
+    value = mine.estimate.value - others.estimate.value
+    if identical and value == 0.0:
+        return Measure(mine.estimate, 0.0, mine.degrees, 1.0)
+    below = math.hypot(mine.estimate.value - mine.estimate.low, others.estimate.high - others.estimate.value)
+    above = math.hypot(mine.estimate.high - mine.estimate.value, others.estimate.value - others.estimate.low)
+    error = math.hypot(mine.error, others.error)
+    shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
+    degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
+    estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
+    # The p of the side towards 0: an interval that leaves 0 out has a p below 5 %.
+    towards = (below if value > 0 else above) / student_t_quantile(0.975, degrees)
+    return Measure(estimate, error, degrees, _two_sided(value, towards, degrees))
+
+
+def _broad(known: list[Measure], identical: bool) -> Measure:
+    found = _location(known)
+    if identical and not any(one.estimate.value for one in known):
+        return Measure(found.estimate.model_copy(update={"low": 0.0, "high": 0.0}), 0.0, found.degrees, 1.0)
+    return found
+
+
+def _area(
+    evidence: Evidence, used: Bool[ndarray, " item"], raw: Measure | None, excess: Measure | None, identical: bool
+) -> AreaKnowledge:
+    scores, types = evidence.scores, evidence.type[used]
+    weight = scores.weight()[used]
+    total = max(float(weight.sum()), _LEAST_WEIGHT)
+    largest, without = None, None
+    if raw is not None:
+        carried = np.bincount(types, weights=weight * evidence.change()[used])
+        largest = int(np.argmax(np.abs(carried)))
+        without = _raw(evidence, used & (evidence.type != largest), identical)
+    gained = scores.right[1][used].astype(np.float64) - scores.right[0][used]
+    margins = scores.margin[1][used] - scores.margin[0][used]
+    return AreaKnowledge(
+        raw=raw,
+        excess=excess,
+        items=int(used.sum()),
+        types=len(np.unique(types)),
+        documents=len(np.unique(evidence.document[used])),
+        margin=float(margins.mean()) if used.any() else 0.0,
+        accuracy=float((weight * gained).sum()) / total,
+        largest_type=largest,
+        without=without,
+        base=float(scores.p_true[0][used].mean()) if used.any() else 0.0,
+    )
+
+
+def judge(knowledge: Knowledge, passages: list[int], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
+    """What is said of every area.
+
+    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate of
+    5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
+    below 5 %. *unaffected*: the whole interval of raw lies inside the margin. Else *not enough evidence*.
+    `bar`: the largest excess of purposeless changes. `passages`: of each area.
+    """
+    measures = [(area.raw, area.excess) for area in knowledge.areas]
+    p_values = np.array([one.p_value for pair in measures for one in pair if one is not None])
+    adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
+    judged = []
+    for area, count in zip(knowledge.areas, passages, strict=True):
+        q_raw = next(adjusted) if area.raw is not None else None
+        q_excess = next(adjusted) if area.excess is not None else None
+        judged.append(_judged(area, q_raw, q_excess, count, bar, margin))
+    return judged
+
+
+def _judged(
+    area: AreaKnowledge, q_raw: float | None, q_excess: float | None, passages: int, bar: float, margin: float
+) -> Judged:
+    if area.raw is None or q_raw is None:
+        return Judged("not enough evidence", None, False, None, None)
+    carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
+    carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
+    here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
+    beyond = (
+        area.excess is not None
+        and q_excess is not None
+        and q_excess <= FALSE_DISCOVERIES
+        and abs(area.excess.estimate.value) >= max(margin, bar)
+        and carried
+    )
+    q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
+    power = _detectable(area.raw)
+    if here or beyond:
+        return Judged("affected", q_value, beyond, power, None)
+    estimate = area.raw.estimate
+    if -margin < estimate.low and estimate.high < margin:
+        return Judged("unaffected", q_value, False, power, None)
+    return Judged("not enough evidence", q_value, False, power, _more(area.raw, passages, margin))
+
+
+def _detectable(raw: Measure) -> float:
+    """The loss that a two-sided test at 5 % would have found with 80 %, given the spread at hand."""
+    return (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) * raw.error
+
+
+def _more(raw: Measure, passages: int, margin: float) -> int | None:
+    """Passages more with which the interval, as wide as 1 / sqrt(passages), would lie inside the margin or leave 0 out."""
+    value = abs(raw.estimate.value)
+    half = max(raw.estimate.value - raw.estimate.low, raw.estimate.high - raw.estimate.value)
+    room = max(margin - value, value if value >= margin else 0.0)
+    if room <= 0.1 * margin:
+        return None
+    return max(1, math.ceil(passages * ((half / room) ** 2 - 1)))
+
+
+def largest_excess(knowledge: Knowledge) -> float:
+    """The largest excess of any area in size, each drawn towards 0 by its noise (positive-part James-Stein)."""
+    sizes = [0.0]
+    for area in knowledge.areas:
+        if area.excess is not None and area.excess.estimate.value:
+            size = abs(area.excess.estimate.value)
+            sizes.append(size * max(0.0, 1 - (area.excess.error / size) ** 2))
+    return max(sizes)
