@@ -26,6 +26,9 @@ from mneme.predict.areas import stem
 OWN_RATIO = math.e
 """A word is an area's own where it is shown to be so many times as frequent there as elsewhere."""
 _BY_CHANCE = 0.05
+_AT_HOME = 0.6
+"""A word that another area mentions more often than 1 / 0.6 times as much is that area's: of two areas of which one borrows text of
+the other, the borrower would otherwise be charged for what happened to the lender."""
 MOST_PIECES = 8
 """A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -159,9 +162,12 @@ def own_types(
     """
     whole = table.mentions(np.ones(len(table.document), dtype=bool))
     own = np.zeros((len(member), len(table.types)), dtype=bool)
+    share = np.zeros(own.shape)
     for area, inside in enumerate(member):
         here = table.mentions(inside)
         own[area] = shown_more_frequent(here, whole - here)
+        share[area] = here / max(here.sum(), 1.0)
+    own &= share >= _AT_HOME * share.max(axis=0, initial=0.0)
     return own if style is None else np.asarray(own & ~style)
 
 

@@ -24,12 +24,15 @@ from numpy import ndarray
 
 from mneme.predict.cloze import Scores
 from mneme.results import Estimate, TooFew
-from mneme.stats import Rate, benjamini_hochberg, student_t_cdf, student_t_quantile, two_way
+from mneme.stats import benjamini_hochberg, student_t_cdf, student_t_quantile, two_way
+from mneme.stats.linearised import ASSUMED_ICC
 
 KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
 MARGIN = 0.05
 """A change of 5 points of what was known is material; the same that the bench calls material in measured accuracy."""
 FALSE_DISCOVERIES = 0.05
+FEWEST = 8
+"""Documents and words from which on an interval holds (`mneme.stats.two_way`)."""
 _LEAST_WEIGHT = 1e-9
 _MAD_TO_SD = 1.4826
 _MEDIAN_ERROR = 1.2533
@@ -57,8 +60,12 @@ class Measure(NamedTuple):
 
     estimate: Estimate
     error: float
+    """Standard error of what was seen."""
     degrees: float
     p_value: float
+    """Two-sided, of no change, from what was seen: the interval, which allows for what was not, may hold 0 all the same."""
+    independent: float
+    """How many independent items it is worth (`independent_items`)."""
 
 
 class AreaKnowledge(NamedTuple):
@@ -121,21 +128,49 @@ def _raw(evidence: Evidence, used: Bool[ndarray, " item"], identical: bool) -> M
     weight = evidence.scores.weight()[used]
     if not used.any() or weight.sum() <= _LEAST_WEIGHT:
         return None
+    return weighted_change(evidence.change()[used], weight, evidence.document[used], evidence.type[used], identical=identical)
+
+
+def weighted_change(
+    change: Float[ndarray, " item"],
+    weight: Float[ndarray, " item"],
+    document: Int[ndarray, " item"],
+    type_: Int[ndarray, " item"],
+    *,
+    identical: bool = False,
+) -> Measure | None:
+    """Weighted mean change with an interval for documents and words at once; None below 8 of either.
+
+    `error` and p: two-way clustered, of the linearised mean (Student's t). The interval is wider by what was not seen: a word
+    wholly lost or gained that stands in so few places that none of the items shows it. With n independent items its share is
+    below 1 - 0.025^(1/n) (97.5 %; about 3.7 / n), joined to the half width in quadrature. Without it, changes that are all
+    tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less sure. n is Kish's number of
+    items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
+    """
+    value = float((weight * change).sum() / weight.sum())
     share = weight / weight.mean()
-    found = two_way(
-        share * evidence.change()[used],
-        evidence.document[used],
-        evidence.type[used],
-        KNOWLEDGE_UNIT,
-        bound=float(share.max()),
-        identical=identical,
-    )
-    return None if isinstance(found, TooFew) else _measure(found)
+    found = two_way(value + share * (change - value), document, type_, KNOWLEDGE_UNIT, identical=identical)
+    clusters = min(len(np.unique(document)), len(np.unique(type_)))
+    n = independent_items(weight, document, type_)
+    if identical and not change.any():
+        return Measure(Estimate(value=0.0, low=0.0, high=0.0, unit=KNOWLEDGE_UNIT, n=clusters), 0.0, clusters - 1.0, 1.0, n)
+    if clusters < FEWEST:
+        return None
+    unseen = -math.expm1(math.log(0.025) / n)
+    error, degrees = (0.0, clusters - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
+    half = math.hypot(student_t_quantile(0.975, degrees) * error, unseen)
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=KNOWLEDGE_UNIT, n=clusters)
+    return Measure(estimate, error, degrees, _two_sided(value, error, degrees), n)
 
 
-def _measure(found: Rate) -> Measure:
-    p_value = 1.0 if found.p_value is None else found.p_value
-    return Measure(found.estimate, found.standard_error, found.degrees, p_value)
+def independent_items(weight: Float[ndarray, " item"], document: Int[ndarray, " item"], type_: Int[ndarray, " item"]) -> float:
+    """How many independent items these are worth: Kish's (1965) number for unequal weights over the design effect of clusters
+    that share `ASSUMED_ICC` of their variance."""
+    effect = 1.0
+    for names in (document, type_):
+        sizes = np.bincount(np.unique(names, return_inverse=True)[1], weights=weight)
+        effect += ASSUMED_ICC * (float((sizes**2).sum() / (weight**2).sum()) - 1)
+    return max(1.0, float(weight.sum() ** 2 / (weight**2).sum()) / effect)
 
 
 def _location(others: list[Measure]) -> Measure:
@@ -149,7 +184,7 @@ def _location(others: list[Measure]) -> Measure:
     half = student_t_quantile(0.975, degrees) * error
     unit = others[0].estimate.unit
     estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
-    return Measure(estimate, error, degrees, _two_sided(median, error, degrees))
+    return Measure(estimate, error, degrees, _two_sided(median, error, degrees), len(values))
 
 
 def _two_sided(value: float, error: float, degrees: float) -> float:
@@ -161,22 +196,20 @@ def _two_sided(value: float, error: float, degrees: float) -> float:
 def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
     value = mine.estimate.value - others.estimate.value
     if identical and value == 0.0:
-        return Measure(mine.estimate, 0.0, mine.degrees, 1.0)
+        return Measure(mine.estimate, 0.0, mine.degrees, 1.0, mine.independent)
     below = math.hypot(mine.estimate.value - mine.estimate.low, others.estimate.high - others.estimate.value)
     above = math.hypot(mine.estimate.high - mine.estimate.value, others.estimate.value - others.estimate.low)
     error = math.hypot(mine.error, others.error)
     shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
     degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
     estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
-    # The p of the side towards 0: an interval that leaves 0 out has a p below 5 %.
-    towards = (below if value > 0 else above) / student_t_quantile(0.975, degrees)
-    return Measure(estimate, error, degrees, _two_sided(value, towards, degrees))
+    return Measure(estimate, error, degrees, _two_sided(value, error, degrees), mine.independent)
 
 
 def _broad(known: list[Measure], identical: bool) -> Measure:
     found = _location(known)
     if identical and not any(one.estimate.value for one in known):
-        return Measure(found.estimate.model_copy(update={"low": 0.0, "high": 0.0}), 0.0, found.degrees, 1.0)
+        return Measure(found.estimate.model_copy(update={"low": 0.0, "high": 0.0}), 0.0, found.degrees, 1.0, found.independent)
     return found
 
 
@@ -252,8 +285,14 @@ def _judged(
 
 
 def _detectable(raw: Measure) -> float:
-    """The loss that a two-sided test at 5 % would have found with 80 %, given the spread at hand."""
-    return (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) * raw.error
+    """The loss L that a two-sided test at 5 % would have told from 0 with 80 %.
+
+    Losses come a word at a time: to the variance that was seen, L adds L (1 - L) / n for n independent items, so that
+    L^2 = k^2 (error^2 + L (1 - L) / n), k = t(97.5 %) + t(80 %).
+    """
+    k = (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) ** 2
+    noise = k / raw.independent
+    return min(1.0, (noise + math.sqrt(noise**2 + 4 * (1 + noise) * k * raw.error**2)) / (2 * (1 + noise)))
 
 
 def _more(raw: Measure, passages: int, margin: float) -> int | None:
