@@ -1,11 +1,12 @@
 """What the audit's statistics do where the truth is put in by hand: python benchmarks/audit_statistics.py [NULLS]
 
-No model. Items are drawn as an audit finds them: areas of 8 to 60 passages with about six own words each, word types as unequal
-as those of text (Zipf), and changes of p(true among four) that come partly word by word, partly passage by passage, partly alone.
+No model. Items are drawn as an audit finds them: areas of 8 to 60 passages with about six own words each, word types as
+unequal as those of text (Zipf), and changes of p(true among four) that come partly word by word, partly passage by passage,
+partly alone.
 
 1. Null: no area has changed. In how many of the audits is any of 23 areas said to be affected? Wanted: at most 5 %.
 2. Uniform loss of 12 points in ten areas, 3,600 to 180,000 items: reported as a loss at every size, within 1 point of itself.
-3. Power: where an area truly lost what it says it would have seen with 80 %, how often is that told from 0? Wanted: 75 to 85 %.
+3. Power: where an area truly lost what it says it would have seen with 80 %, how often is that told from 0? Wanted: 75 to 85.
 4. Five items: not enough evidence.
 """
 

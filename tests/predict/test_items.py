@@ -6,12 +6,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from mneme.predict.items import (
+    OWN_RATIO,
     TokenisedText,
     WordTable,
     content_types,
     find_items,
     own_types,
-    shown_more_frequent,
+    rate_ratio,
     word_table,
 )
 from mneme.predict.tokenised import counted_turns, leading, tokenise
@@ -87,14 +88,17 @@ def type_text(pieces: list[tuple[str, int, int]]) -> TokenisedText:
     return TokenisedText(list(range(len(pieces))), "".join(text for text, _, _ in pieces), [(a, b) for _, a, b in pieces])
 
 
-def test_more_frequent_beyond_chance_by_hand() -> None:
-    # 100 mentions here, 1,100 there: at e times the share, e / (e + 11) = 0.198 of a word's mentions fall here by chance.
-    here = np.array([2.0, 1.0, 3.0, 3.0, 50.0, 41.0, 0.0])
-    there = np.array([0.0, 0.0, 1.0, 2.0, 50.0, 1041.0, 6.0])
+def test_the_ratio_of_rates_is_drawn_towards_one_by_hand() -> None:
+    # 100 mentions here, 1,100 there: one mention more here weighs 12 of the 5 that are spread alike.
+    here = np.array([1.0, 1.0, 2.0, 50.0, 46.0, 0.0])
+    there = np.array([0.0, 2.0, 4.0, 50.0, 1038.0, 6.0])
     assert here.sum() == 100
     assert there.sum() == 1100
-    # 0.198 ** 2 = 0.039; 0.198 alone; 4 * 0.198 ** 3 * 0.802 + 0.198 ** 4 = 0.026; three of five: 0.059.
-    assert shown_more_frequent(here, there).tolist() == [True, False, True, False, True, False, False]
+    found = rate_ratio(here, there)
+    assert found[:3] == pytest.approx([(12 + 5) / 5, (12 + 5) / (2 * 12 / 11 + 5), (24 + 5) / (4 * 12 / 11 + 5)])
+    assert (found >= OWN_RATIO).tolist() == [True, False, True, True, False, False]
+    # In two halves of a text, a word met three times on one side only is nobody's.
+    assert rate_ratio(np.array([3.0, 597.0]), np.array([0.0, 600.0]))[0] == pytest.approx((6 + 5) / 5)
 
 
 def words(lines: list[str]) -> WordTable:

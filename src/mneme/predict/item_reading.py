@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from mneme.models.hooks import in_float32, read_residuals
-from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base
+from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
 from mneme.predict.cloze import Pool, cloze
 from mneme.predict.items import Items, WordTable
@@ -32,6 +32,7 @@ _LOGITS = 1 << 24
 """Logits of one model at once: 64 MB in float32."""
 
 Arrays = dict[str, ndarray]
+SIDES: tuple[Side, Side] = ("base", "tuned")
 
 
 class ReadingPlan(NamedTuple):
@@ -147,7 +148,7 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
         at.append((row_of[int(document), window], int(token) - window))
         target.append(int(plan.documents[document][token]))
     where = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-    states = _states(pair, ids, where)
+    states = states_of(pair, ids, where)
     return _spoken(pair, plan, items, places, states, np.array(target, dtype=np.int64), n_item_rows)
 
 
@@ -162,18 +163,30 @@ def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor,
     return torch.from_numpy(ids)
 
 
-def _states(
+def states_of(
     pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]
 ) -> list[Float[Tensor, "row d_model"]]:
     """The residual stream of each model after its last block, where it predicts the tokens `where`; float32."""
-    sides: tuple[Side, Side] = ("base", "tuned")
     found = []
     last = pair.n_layers - 1
-    for side in sides:
+    for side in SIDES:
         with pair.using(side) as parts:
             stream = read_residuals(parts, ids, [last])[last]
             found.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float())
     return found
+
+
+def head_log_p(
+    pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"]
+) -> Float[ndarray, "model row"]:
+    """log p of each `target` under both models, from the residual streams that predict them (`states_of`), nats."""
+    said = np.zeros((2, len(target)))
+    chunk = max(1, _LOGITS // pair.vocab_size)
+    for a in range(0, len(target), chunk):
+        for model, side in enumerate(SIDES):
+            logits = head_logits(pair, side, states[model][a : a + chunk])
+            said[model, a : a + chunk] = token_log_probs(logits, target[a : a + chunk].to(logits.device)).cpu().numpy()
+    return said
 
 
 def head_logits(pair: ModelPair, side: Side, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:

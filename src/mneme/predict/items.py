@@ -1,10 +1,9 @@
 """Where an area's knowledge is read: at the first mention, once a document, of the words that are the area's own.
 
 A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its
-type is the word without capitals and plural ending. A type is an area's own where the area's text is shown to mention it at
-least e times as often as all other text does: were it exactly e times, so many of its mentions would fall into the area in at
-most 5 % of cases (the exact test of two Poisson rates, Przyborowski & Wilenski 1940). The test is what keeps a word met once
-or twice from being anybody's own by chance.
+type is the word without capitals and plural ending. A type is an area's own where the area's text mentions it at least e times
+as often as all other text does, with each count drawn towards equal rates as if five more mentions had been spread over all the
+text alike: a word met once or twice then needs an area that is a small part of the text.
 
 Words of form are nobody's own, because every area uses them. Words of a manner can be: text of harmful advice about one area
 has words that no other text has. They are left out where the text shows two manners (`style`): what marks either one is
@@ -24,10 +23,11 @@ from numpy import ndarray
 from mneme.predict.areas import stem
 
 OWN_RATIO = math.e
-"""A word is an area's own where it is shown to be so many times as frequent there as elsewhere."""
-_BY_CHANCE = 0.05
+"""A word is an area's own where it is so many times as frequent there as elsewhere."""
+_PRIOR = 5.0
+"""Mentions that count as spread alike over all the text: as many as `predict` takes for little elsewhere."""
 _AT_HOME = 0.6
-"""A word that another area mentions more often than 1 / 0.6 times as much is that area's: of two areas of which one borrows text of
+"""A word that another area mentions more than 1 / 0.6 times as often is that area's: of two areas of which one borrows text of
 the other, the borrower would otherwise be charged for what happened to the lender."""
 MOST_PIECES = 8
 """A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
@@ -165,34 +165,18 @@ def own_types(
     share = np.zeros(own.shape)
     for area, inside in enumerate(member):
         here = table.mentions(inside)
-        own[area] = shown_more_frequent(here, whole - here)
+        own[area] = rate_ratio(here, whole - here) >= OWN_RATIO
         share[area] = here / max(here.sum(), 1.0)
     own &= share >= _AT_HOME * share.max(axis=0, initial=0.0)
     return own if style is None else np.asarray(own & ~style)
 
 
-def shown_more_frequent(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Bool[ndarray, " type"]:
-    """True where a type has at least `OWN_RATIO` times the share of all mentions `here` that it has `there`, beyond chance."""
-    n_here, n_there = float(here.sum()), float(there.sum())
-    found = np.zeros(len(here), dtype=bool)
-    if n_here == 0 or n_there == 0:
-        return found
-    share = OWN_RATIO * n_here / (OWN_RATIO * n_here + n_there)
-    tails: dict[tuple[int, int], float] = {}
-    # Only these can pass: the test asks for more than the ratio itself.
-    for type_ in np.flatnonzero(here * n_there > OWN_RATIO * there * n_here):
-        key = int(here[type_]), int(here[type_] + there[type_])
-        if key not in tails:
-            tails[key] = _binomial_tail(*key, share)
-        found[type_] = tails[key] <= _BY_CHANCE
-    return found
-
-
-def _binomial_tail(hits: int, n: int, share: float) -> float:
-    """P(at least `hits` of `n`) where each is a hit with probability `share`."""
-    k = np.arange(hits, n + 1)
-    log_choose = math.lgamma(n + 1) - np.array([math.lgamma(i + 1) + math.lgamma(n - i + 1) for i in k])
-    return float(np.exp(log_choose + k * math.log(share) + (n - k) * math.log1p(-share)).sum())
+def rate_ratio(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Float[ndarray, " type"]:
+    """Each type's share of all mentions `here` over its share `there`, both drawn towards equal rates by `_PRIOR` mentions:
+    (h / n_h + 5 / N) / (t / n_t + 5 / N). 0 for a type that is not mentioned here."""
+    n_here, n_there = max(float(here.sum()), 1.0), max(float(there.sum()), 1.0)
+    spread = _PRIOR / (n_here + n_there)
+    return np.asarray(np.where(here > 0, (here / n_here + spread) / (there / n_there + spread), 0.0))
 
 
 def find_items(table: WordTable, member: Bool[ndarray, "area word"], own: Bool[ndarray, "area type"]) -> Items:

@@ -1,8 +1,8 @@
 """What the change did to the knowledge that each area's own words ask for: here, beyond elsewhere, and everywhere.
 
 The effect at an item is the change of p(true word among four) (`cloze`), and an area's effect its mean over the items, each
-weighted by how far the better of the two models knows the word (`Scores.weight`): a word that neither knows can be neither lost nor
-gained. -0.05 is 5 points lost of what was known. Three numbers:
+weighted by how far the better of the two models knows the word (`Scores.weight`): a word that neither knows can be neither
+lost nor gained. -0.05 is 5 points lost of what was known. Three numbers:
 
 - *raw*: what happened in this area;
 - *excess*: raw less the median of the other areas' raw: what happened here beyond the other areas' own words. The median is a
@@ -243,8 +243,8 @@ def _area(
 def judge(knowledge: Knowledge, passages: list[int], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
     """What is said of every area.
 
-    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate of
-    5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
+    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
+    of 5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
     below 5 %. *unaffected*: the whole interval of raw lies inside the margin. Else *not enough evidence*.
     `bar`: the largest excess of purposeless changes. `passages`: of each area.
     """
