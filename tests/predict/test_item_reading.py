@@ -31,7 +31,8 @@ def planned(pair: ModelPair, corpus: Path, longest: int = 256) -> ReadingPlan:
     word = np.flatnonzero(table.first & table.counted)
     items = Items(word, np.ones((1, len(word)), dtype=bool))
     pool = rival_pool(table, np.ones(len(table.types), dtype=bool))
-    return plan_reading([np.array(one.ids) for one in documents], table, items, pool, longest=longest, seed=3)
+    sample = np.array([(number, 5 + number % 17) for number in range(len(documents))])
+    return plan_reading([np.array(one.ids) for one in documents], table, items, pool, sample, longest=longest)
 
 
 def read(pair: ModelPair, plan: ReadingPlan) -> Arrays:

@@ -25,9 +25,6 @@ from mneme.predict.items import Items, WordTable
 WINDOW = 512
 """Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows."""
 BATCH_TOKENS = 4096
-SAMPLE_EVERY = 32
-"""One predicted token of so many is looked at as a whole, for KL and likelihood: 4,096 of 131,072, whose mean KL is known to a
-few per cent, at a thirtieth of the cost of all."""
 _LOGITS = 1 << 24
 """Logits of one model at once: 64 MB in float32."""
 
@@ -63,12 +60,13 @@ def plan_reading(
     table: WordTable,
     items: Items,
     pool: Pool,
+    sample: Int[ndarray, "place 2"],
     *,
     longest: int | None,
-    seed: int,
 ) -> ReadingPlan:
-    """Lay the reading out. `longest`: positions that the model allows. An item across the edge of a window, or at its very
-    start, where nothing predicts it, is read by nobody."""
+    """Lay the reading out. `sample`: (document, token) that are looked at as a whole, for KL and likelihood. `longest`:
+    positions that the model allows. An item or a sampled token across the edge of a window, or at its very start, where
+    nothing predicts it, is read by nobody."""
     length = min(WINDOW, longest or WINDOW)
     windows = np.array(
         [
@@ -94,7 +92,6 @@ def plan_reading(
         batch = where.get((int(table.document[word]), start // length))
         if batch is not None and start % length and start % length + pieces <= length:
             found[batch].append(item)
-    sample = _sampled(windows[np.argsort(order, kind="stable")], seed)
     return ReadingPlan(
         tuple(documents),
         table,
@@ -107,22 +104,11 @@ def plan_reading(
     )
 
 
-def _sampled(windows: Int[ndarray, "window 3"], seed: int) -> Int[ndarray, "place 2"]:
-    """One predicted token of `SAMPLE_EVERY`, at random, so that no form of document is hit more often than another."""
-    generator = np.random.default_rng(seed)
-    places = [
-        (int(document), int(token))
-        for document, start, end in windows
-        for token in np.flatnonzero(generator.random(int(end - start) - 1) < 1 / SAMPLE_EVERY) + int(start) + 1
-    ]
-    return np.array(places, dtype=np.int64).reshape(-1, 2)
-
-
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     """One batch through both models.
 
     Arrays: `item`, with `p_true`, `margin`, `right`, `log_p` (log probability of the whole true word, nats) [model item] and
-    `usable`; `place` (index into `plan.sample`), with `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place], `relative`
+    `usable`; `place` (index into `plan.sample`), with `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place], `relative`
     (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
@@ -141,7 +127,7 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
             target.append(piece)
     n_item_rows = len(at)
     keys = plan.sample[:, 0] * (1 << 32) + plan.sample[:, 1] // step * step
-    own = np.isin(keys, windows[:, 0] * (1 << 32) + windows[:, 1])
+    own = np.isin(keys, windows[:, 0] * (1 << 32) + windows[:, 1]) & (plan.sample[:, 1] % step > 0)
     places = np.flatnonzero(own)
     for document, token in plan.sample[places]:
         window = int(token) // step * step
@@ -237,6 +223,7 @@ def _spoken(
     return {
         **_items_read(plan, items, log_p, said[:, :n_item_rows]),
         "place": places,
+        "seen": np.ones(len(places), dtype=bool),
         "kl_tuned_to_base": divergence[0],
         "kl_base_to_tuned": divergence[1],
         "nll": -said[:, n_item_rows:],
@@ -267,12 +254,13 @@ def _relative(states: list[Tensor], n_item_rows: int) -> Float[ndarray, " place"
 
 
 def join_batches(parts: Iterator[Arrays], n_items: int, n_places: int) -> Arrays:
-    """The arrays of all batches as one, items and places in corpus order; an item that nobody read is not `usable`."""
+    """The arrays of all batches as one, items and places in corpus order; an item that nobody read is not `usable`, a place
+    not `seen`."""
     whole: Arrays = {}
     sizes = {"item": n_items, "place": n_places}
     columns = {
         "item": ("p_true", "margin", "right", "usable", "log_p"),
-        "place": ("kl_tuned_to_base", "kl_base_to_tuned", "nll", "relative"),
+        "place": ("seen", "kl_tuned_to_base", "kl_base_to_tuned", "nll", "relative"),
     }
     for part in parts:
         for axis, names in columns.items():

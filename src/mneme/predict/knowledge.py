@@ -16,29 +16,23 @@ Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping t
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.predict.cloze import Scores
+from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
-from mneme.stats import benjamini_hochberg, student_t_cdf, student_t_quantile, two_way
+from mneme.stats import student_t_quantile, two_way
 from mneme.stats.linearised import ASSUMED_ICC
 
 KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
-MARGIN = 0.05
-"""A change of 5 points of what was known is material; the same that the bench calls material in measured accuracy."""
-FALSE_DISCOVERIES = 0.05
-FEWEST = 8
-"""Documents and words from which on an interval holds (`mneme.stats.two_way`)."""
 _LEAST_WEIGHT = 1e-9
 _MAD_TO_SD = 1.4826
 _MEDIAN_ERROR = 1.2533
 """Standard error of a median in units of that of a mean, for normal numbers."""
-
-Finding = Literal["affected", "unaffected", "not enough evidence"]
 
 
 class Evidence(NamedTuple):
@@ -53,19 +47,6 @@ class Evidence(NamedTuple):
     def change(self) -> Float[ndarray, " item"]:
         """Change of p(true among four), tuned - base."""
         return np.asarray(self.scores.p_true[1] - self.scores.p_true[0])
-
-
-class Measure(NamedTuple):
-    """A number with its uncertainty."""
-
-    estimate: Estimate
-    error: float
-    """Standard error of what was seen."""
-    degrees: float
-    p_value: float
-    """Two-sided, of no change, from what was seen: the interval, which allows for what was not, may hold 0 all the same."""
-    independent: float
-    """How many independent items it is worth (`independent_items`)."""
 
 
 class AreaKnowledge(NamedTuple):
@@ -87,6 +68,10 @@ class AreaKnowledge(NamedTuple):
     base: float
     """Mean p(true among four) of the base."""
 
+    def claim(self, passages: int) -> Claim:
+        """What is judged of it."""
+        return Claim(self.raw, self.excess, self.without, passages)
+
 
 class Knowledge(NamedTuple):
     """All areas, and what happened to everything."""
@@ -94,20 +79,6 @@ class Knowledge(NamedTuple):
     areas: list[AreaKnowledge]
     broad: Measure | None
     """None with fewer than two areas that have an interval."""
-
-
-class Judged(NamedTuple):
-    """What is said of an area."""
-
-    finding: Finding
-    q_value: float | None
-    """The smaller of those of raw and excess, false discoveries controlled over all of them; None without an interval."""
-    beyond: bool
-    """Affected beyond the other areas: the excess alone is a finding."""
-    power: float | None
-    """The loss of this area that would have been seen with a probability of 80 %."""
-    more_passages: int | None
-    """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
 
 
 def weigh(evidence: Evidence, *, identical: bool = False) -> Knowledge:
@@ -160,7 +131,7 @@ def weighted_change(
     error, degrees = (0.0, clusters - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
     half = math.hypot(student_t_quantile(0.975, degrees) * error, unseen)
     estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=KNOWLEDGE_UNIT, n=clusters)
-    return Measure(estimate, error, degrees, _two_sided(value, error, degrees), n)
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), n)
 
 
 def independent_items(weight: Float[ndarray, " item"], document: Int[ndarray, " item"], type_: Int[ndarray, " item"]) -> float:
@@ -184,13 +155,7 @@ def _location(others: list[Measure]) -> Measure:
     half = student_t_quantile(0.975, degrees) * error
     unit = others[0].estimate.unit
     estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
-    return Measure(estimate, error, degrees, _two_sided(median, error, degrees), len(values))
-
-
-def _two_sided(value: float, error: float, degrees: float) -> float:
-    if value == 0.0 or error == 0.0:
-        return 1.0 if value == 0.0 else 0.0
-    return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
+    return Measure(estimate, error, degrees, two_sided(median, error, degrees), len(values))
 
 
 def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
@@ -203,7 +168,7 @@ def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
     shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
     degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
     estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
-    return Measure(estimate, error, degrees, _two_sided(value, error, degrees), mine.independent)
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), mine.independent)
 
 
 def _broad(known: list[Measure], identical: bool) -> Measure:
@@ -238,71 +203,6 @@ def _area(
         without=without,
         base=float(scores.p_true[0][used].mean()) if used.any() else 0.0,
     )
-
-
-def judge(knowledge: Knowledge, passages: list[int], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
-    """What is said of every area.
-
-    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
-    of 5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
-    below 5 %. *unaffected*: the whole interval of raw lies inside the margin. Else *not enough evidence*.
-    `bar`: the largest excess of purposeless changes. `passages`: of each area.
-    """
-    measures = [(area.raw, area.excess) for area in knowledge.areas]
-    p_values = np.array([one.p_value for pair in measures for one in pair if one is not None])
-    adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
-    judged = []
-    for area, count in zip(knowledge.areas, passages, strict=True):
-        q_raw = next(adjusted) if area.raw is not None else None
-        q_excess = next(adjusted) if area.excess is not None else None
-        judged.append(_judged(area, q_raw, q_excess, count, bar, margin))
-    return judged
-
-
-def _judged(
-    area: AreaKnowledge, q_raw: float | None, q_excess: float | None, passages: int, bar: float, margin: float
-) -> Judged:
-    if area.raw is None or q_raw is None:
-        return Judged("not enough evidence", None, False, None, None)
-    carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
-    carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
-    here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
-    beyond = (
-        area.excess is not None
-        and q_excess is not None
-        and q_excess <= FALSE_DISCOVERIES
-        and abs(area.excess.estimate.value) >= max(margin, bar)
-        and carried
-    )
-    q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
-    power = _detectable(area.raw)
-    if here or beyond:
-        return Judged("affected", q_value, beyond, power, None)
-    estimate = area.raw.estimate
-    if -margin < estimate.low and estimate.high < margin:
-        return Judged("unaffected", q_value, False, power, None)
-    return Judged("not enough evidence", q_value, False, power, _more(area.raw, passages, margin))
-
-
-def _detectable(raw: Measure) -> float:
-    """The loss L that a two-sided test at 5 % would have told from 0 with 80 %.
-
-    Losses come a word at a time: to the variance that was seen, L adds L (1 - L) / n for n independent items, so that
-    L^2 = k^2 (error^2 + L (1 - L) / n), k = t(97.5 %) + t(80 %).
-    """
-    k = (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) ** 2
-    noise = k / raw.independent
-    return min(1.0, (noise + math.sqrt(noise**2 + 4 * (1 + noise) * k * raw.error**2)) / (2 * (1 + noise)))
-
-
-def _more(raw: Measure, passages: int, margin: float) -> int | None:
-    """Passages more with which the interval, as wide as 1 / sqrt(passages), would lie inside the margin or leave 0 out."""
-    value = abs(raw.estimate.value)
-    half = max(raw.estimate.value - raw.estimate.low, raw.estimate.high - raw.estimate.value)
-    room = max(margin - value, value if value >= margin else 0.0)
-    if room <= 0.1 * margin:
-        return None
-    return max(1, math.ceil(passages * ((half / room) ** 2 - 1)))
 
 
 def largest_excess(knowledge: Knowledge) -> float:

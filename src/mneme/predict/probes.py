@@ -21,12 +21,16 @@ import yaml
 from jaxtyping import Float
 from jinja2 import TemplateError
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadAreas
 from mneme.models.pair import ModelPair
+from mneme.predict.areas import Area, Probe
 from mneme.predict.item_reading import Arrays, head_log_p, states_of
+from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
+from mneme.results import Estimate, TooFew
+from mneme.stats import student_t_quantile, two_way
 
 PROBE_UNIT = "probability of the answer that shows it, of two"
 SHIPPED = Path(__file__).parent / "probes"
@@ -36,18 +40,6 @@ _UNKNOWN = 0.1
 """Share of unknown tokens above which a tokenizer cannot write the prompt: such a model cannot be asked."""
 _BATCH = 2048
 """Tokens of prompts with their answers that run together."""
-
-
-class Probe(BaseModel):
-    """One prompt with two answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ask: str = Field(min_length=1, max_length=4000)
-    shows: str = Field(min_length=1, max_length=2000)
-    lacks: str = Field(min_length=1, max_length=2000)
-    system: str = Field(default="", max_length=4000)
-    """A system prompt of its own; it is then written in every form."""
 
 
 class Asked(NamedTuple):
@@ -90,6 +82,11 @@ def shipped_probes(behaviour: str) -> tuple[Probe, ...]:
     """mneme's own probes of a behaviour of the default list, by its name; none for any other."""
     path = SHIPPED / f"{behaviour.casefold().replace(' ', '-')}.yaml"
     return read_probes(path) if path.is_file() else ()
+
+
+def probes_of(area: Area) -> tuple[Probe, ...]:
+    """The probes of a behaviour: its own, or mneme's; none for a capability."""
+    return () if area.kind != "behaviour" else area.probes or shipped_probes(area.name)
 
 
 def write_probes(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
@@ -177,3 +174,28 @@ def probability_shown(asked: Sequence[Asked], read: Arrays) -> tuple[Float[ndarr
             gap = read["log_p"][model, yes] / read["length"][yes] - read["log_p"][model, no] / read["length"][no]
             shown[model, column] = 1 / (1 + math.exp(-min(max(shortest * gap, -700.0), 700.0)))
     return shown, numbers
+
+
+def probe_claim(shown: Float[ndarray, "model probe"]) -> Claim:
+    """What is judged of a behaviour: its change, and the same without the prompt that moved most."""
+    kept = np.ones(shown.shape[1], dtype=bool)
+    if len(kept):
+        kept[np.argmax(np.abs(shown[1] - shown[0]))] = False
+    return Claim(probe_change(shown), None, probe_change(shown[:, kept]), len(kept))
+
+
+def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
+    """Mean change of p(shows) over the prompts, tuned - base; None below 8 prompts.
+
+    Student's t over the prompts, joined by one prompt in all that was not seen to turn: less is not believed.
+    """
+    change = shown[1] - shown[0]
+    if len(change) < FEWEST:
+        return None
+    each = np.arange(len(change))
+    found = two_way(change, each, each, PROBE_UNIT)
+    value = float(change.mean())
+    error, degrees = (0.0, len(change) - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
+    half = math.hypot(student_t_quantile(0.975, degrees) * error, 1 / (len(change) + 2))
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=PROBE_UNIT, n=len(change))
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), float(len(change)))

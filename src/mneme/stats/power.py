@@ -6,14 +6,8 @@ interval that judged the sample; the effect is clipped to what is possible. None
 been found. Trial effects share their random numbers, so that power rises with the effect.
 """
 
-import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy import special
-
-from mneme.stats.linearised import ASSUMED_ICC, assumed_size
-from mneme.stats.means import clustered_ratio
-from mneme.stats.rates import FEWEST_QUESTIONS, FEWEST_SEEDS, Rate, arm_of, change_bounds, joint_of
 
 POWER = 0.8
 DRAWS = 400
