@@ -173,9 +173,7 @@ def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
     return settled(found.effects, judge(found.claims, bar=bar))
 
 
-def _parts(
-    sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int
-) -> list[PartialEffect]:
+def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int) -> list[PartialEffect]:
     """A behaviour in the text of each capability, drawn towards their mean (`pooled`); those with fewer than 5 passages that
     show it are left out."""
     text = sources.reading.manners[index].text

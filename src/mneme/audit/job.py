@@ -32,3 +32,5 @@ class Job(NamedTuple):
     run: RunFolder
     console: Console
     ranks: Ranks
+    named_areas: bool
+    """The user gave the areas, so that each of them matters; else they are those of the default list."""

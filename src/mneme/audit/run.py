@@ -17,16 +17,19 @@ import mneme
 from mneme.activations.corpus import read_corpus
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
-from mneme.audit.compose import compose, nothing_changed, record_latents
+from mneme.audit.asking import answers, questions
+from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
-from mneme.audit.findings import Findings, LayerFindings, find
+from mneme.audit.effects import Sources
+from mneme.audit.findings import LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
 from mneme.audit.inputs import check_intended, check_layers, chosen_kind, precision_for, rows_of, trained_kinds
 from mneme.audit.job import Job, Track
-from mneme.audit.null import shuffled_null
+from mneme.audit.null import purposeless_changes
 from mneme.audit.plan import plan_audit
-from mneme.audit.reading import Reading, read_text
-from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
+from mneme.audit.reading import read_text
+from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
+from mneme.audit.words import lay_out, read_words
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadCorpus, BadOption, EmptyMask
@@ -132,7 +135,21 @@ def audit(
     }
     run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
-    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, tuple(intended), run, console, ranks)
+    job = Job(
+        pair,
+        documents,
+        rows,
+        chosen_areas,
+        kind,
+        chosen,
+        seed,
+        described_by,
+        tuple(intended),
+        run,
+        console,
+        ranks,
+        bool(areas),
+    )
     changes = weight_changes(pair)
     if changes.changed == 0:
         report, planned = nothing_changed(job, changes, plan.cost), None
@@ -187,16 +204,39 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
 
 def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     with _progress(job.console) as track:
-        reading = read_text(job.rows, job.areas)
-        advance = track("screen (tokens)", job.rows.ids.numel())
-        screening = screen_corpus(job.pair, job.rows, reading, job.run, advance)
-        shapes = _layer_shapes(job)
-        shares = dict(enumerate(shapes["shares"].tolist()))
-        layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-        findings = _look(job, reading, screening, layers, track)
-        latents = record_latents(job, screening, findings, track)
-        null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed, ranks=job.ranks), together=True)
-    return compose(job, changes, screening, findings, latents, null, shapes, cost)
+        sources = _sources(job, track)
+        screening, shapes = None, None
+        found: list[LayerFindings] = []
+        if job.kind:
+            advance = track("screen (tokens)", job.rows.ids.numel())
+            screening = screen_corpus(job.pair, job.rows, job.run, advance)
+            shapes = _layer_shapes(job)
+            shares = dict(enumerate(shapes["shares"].tolist()))
+            layers = list(job.layers) if job.layers is not None else choose_layers(shares)
+            found = _look(job, screening, layers, track)
+        findings = find(job, sources, screening, found, track)
+        latents = record_latents(job, screening, findings, track) if screening else []
+        null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.seed)
+    layers_seen = LayersSeen(screening, shapes) if screening and shapes else None
+    return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
+
+
+def _sources(job: Job, track: Track) -> Sources:
+    """What effects are read from: own words, paired answers, text of manners."""
+    asked = questions(job.areas, job.pair.tokenizer)
+    reading = read_text(job.rows, job.areas, asked)
+    layout = lay_out(
+        job.documents.texts,
+        job.rows,
+        reading.membership.member,
+        job.areas,
+        job.pair.tokenizer,
+        longest=job.pair.max_positions,
+        seed=job.seed,
+    )
+    words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
+    answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
+    return Sources(words, reading, read_manners(job.pair, job.rows, reading, job.run), answered)
 
 
 def _layer_shapes(job: Job) -> Arrays:
@@ -223,13 +263,13 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute, together=True)
 
 
-def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], track: Track) -> Findings:
-    """Steps 3 to 6 at every chosen layer."""
+def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> list[LayerFindings]:
+    """Steps 3 to 5 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
-    for layer in layers if job.kind else ():
+    for layer in layers:
         sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
         try:
@@ -237,7 +277,7 @@ def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], t
         except EmptyMask:
             # A change of the head alone, or of one constant vector: the effects are read without latents.
             job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
-    return find(job, reading, screening, found, track)
+    return found
 
 
 def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:

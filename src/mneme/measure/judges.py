@@ -94,6 +94,8 @@ class LocalJudge:
         return opinions
 
     def _scores(self, queries: Sequence[Query]) -> list[Opinion]:
+        if not queries:
+            return []
         words = (*_NUMBERS, *SPECIAL)
         asked = [ChoiceQuestion(str(i), "", "", self._prompt(query.text), words, 0) for i, query in enumerate(queries)]
         found = score_choices(self.parts, self.tokenizer, asked)
@@ -103,6 +105,8 @@ class LocalJudge:
         ]
 
     def _labels(self, queries: Sequence[Query]) -> list[Opinion]:
+        if not queries:
+            return []
         asked = []
         for query in queries:
             if len(query.labels) > len(_LETTERS):

@@ -49,6 +49,10 @@ class ReadingPlan(NamedTuple):
     length: int
     """Tokens of a window at most."""
 
+    def all_tokens(self) -> int:
+        """Tokens that are read in all."""
+        return sum(self.tokens(batch) for batch in range(len(self.batches)))
+
     def tokens(self, batch: int) -> int:
         """Tokens that are read in a batch."""
         windows = self.batches[batch]

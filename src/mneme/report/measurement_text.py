@@ -10,7 +10,7 @@ from mneme.results.measurement import Measurement
 
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
-_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "": ""}
+_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "few": "yellow", "": ""}
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mneme.report import wording
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement
 
 SIGNIFICANT = 0.05
@@ -35,15 +35,18 @@ class Row:
 
     @property
     def said(self) -> str:
-        """`changed`, `same` (equivalence shown), `unshown` (neither shown); empty without a change."""
+        """`changed`, `same` (equivalence shown), `unshown` (neither shown), `few` (too few questions); empty without a
+        change."""
         if self.change is None:
             return ""
+        if isinstance(self.change.estimate, TooFew) or self.change.p_holm is None:
+            return "few"
         if self.change.p_holm < SIGNIFICANT:
             return "changed"
         return "same" if self.change.equivalent else "unshown"
 
 
-SAID = {"changed": "changed", "same": "equivalent", "unshown": "not shown", "": ""}
+SAID = {"changed": "changed", "same": "equivalent", "unshown": "not shown", "few": "too few", "": ""}
 
 
 def tuned_labels(measurement: Measurement) -> list[str]:
@@ -96,8 +99,14 @@ def measure_tables(measurement: Measurement) -> list[MeasureTable]:
     return tables
 
 
-def shown(estimate: Estimate, *, signed: bool = False) -> str:
-    """A rate in percent, a change in points, a score as it is: '12 %', '+4.2 points', '78'."""
+def shown(estimate: Estimate | TooFew, *, signed: bool = False) -> str:
+    """A rate in percent, a change in points, a score as it is: '12 %', '+4.2 points', '78'. Of too few questions the same,
+    since
+    the interval beside it says so; a dash where there is no figure at all."""
+    if isinstance(estimate, TooFew):
+        if estimate.value is None:
+            return "–"
+        estimate = Estimate(value=estimate.value, low=estimate.value, high=estimate.value, unit=estimate.unit, n=estimate.n)
     if signed:
         return wording.magnitude(estimate)
     if wording.factor(estimate.unit) == 1.0:
@@ -105,8 +114,10 @@ def shown(estimate: Estimate, *, signed: bool = False) -> str:
     return wording.percent(estimate.value)
 
 
-def interval(estimate: Estimate, *, signed: bool = False) -> str:
-    """The 95 % interval in the same form."""
+def interval(estimate: Estimate | TooFew, *, signed: bool = False) -> str:
+    """The 95 % interval in the same form, or 'too few (3 questions, 5 needed)'."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     if signed:
         return wording.interval(estimate)
     if wording.factor(estimate.unit) == 1.0:
@@ -114,14 +125,18 @@ def interval(estimate: Estimate, *, signed: bool = False) -> str:
     return f"[{wording.percent(max(estimate.low, 0.0))}, {wording.percent(min(estimate.high, 1.0))}]"
 
 
-def detectable(value: float, unit: str) -> str:
-    """A minimal detectable effect: '6.4 points', or in the unit of a score."""
+def detectable(value: float | None, unit: str) -> str:
+    """A minimal detectable effect: '6.4 points', or in the unit of a score; 'none' where nothing possible would be found."""
+    if value is None:
+        return "none"
     scaled = value * wording.factor(unit)
     return f"{wording.number(scaled)} {'points' if wording.factor(unit) != 1.0 else 'on the scale'}"
 
 
-def p_value(value: float) -> str:
-    """A p-value with two significant digits: '0.032', '<0.001'."""
+def p_value(value: float | None) -> str:
+    """A p-value with two significant digits: '0.032', '<0.001'; a dash where there is none."""
+    if value is None:
+        return "–"
     return "<0.001" if value < 0.001 else wording.number(value)
 
 
@@ -157,7 +172,9 @@ def verdict(measurement: Measurement) -> str:
 def margin_words(measurement: Measurement) -> str:
     """What `equivalent` means here."""
     margin = float(measurement.options.get("margin") or 0.0)
+    family = f" over the {measurement.claims} claims of this page" if measurement.claims else ""
     return (
-        f"Changed: Holm-corrected p below {SIGNIFICANT:g}. Equivalent: two one-sided tests place the change within "
-        f"{wording.number(100 * margin)} points. MDE: the true change that would have been found with a power of 80 %."
+        f"Changed: Holm-corrected p{family} below {SIGNIFICANT:g}. Equivalent: two one-sided tests place the change within "
+        f"{wording.number(100 * margin)} points. MDE: the true change that would have been found with a power of 80 %, "
+        "by simulation from this sample, before correction; none: not even the largest possible change."
     )

@@ -33,5 +33,5 @@ class TooFew(Record):
     """What is counted, in the plural."""
 
     def told(self) -> str:
-        """"too few (3 questions, 5 needed)"."""
+        """ "too few (3 questions, 5 needed)"."""
         return f"too few ({self.n} {self.of}, {self.needed} needed)"

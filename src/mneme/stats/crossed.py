@@ -1,11 +1,11 @@
 """The mean of items that belong to two crossed kinds of clusters at once: a document and a word type.
 
-Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the corrections
-of `stats/linearised.py` for either kind, never below the larger of V_a and V_b. Degrees of freedom: Satterthwaite's over the two.
-Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of gains minus a rate of losses, each
-on the number of independent items with the same variance, and joined by MOVER (Zou & Donner 2008): where no gain or no loss was
-seen, the bound is that of an event that was not seen, not 0. Unbounded values (nats) take Student's t.
-"""
+Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the
+corrections of `stats/linearised.py` for either kind, never below the larger of V_a and V_b. Degrees of freedom:
+Satterthwaite's over the two. Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of
+gains minus a rate of losses, each on the number of independent items with the same variance, and joined by MOVER (Zou & Donner
+2008): where no gain or no loss was seen, the bound is that of an event that was not seen, not 0. Unbounded values (nats) take
+Student's t."""
 
 import math
 
@@ -25,14 +25,14 @@ FEWEST_UNBOUNDED = 8
 """The same for numbers without a bound, where nothing is known of what was not seen."""
 
 
-class _Kind:
+class Kind:
     """One kind of clusters: who belongs where, and what follows from the sizes alone."""
 
-    def __init__(self, names: Int[ndarray, " item"]) -> None:
+    def __init__(self, names: Int[ndarray, " item"], bounded: bool) -> None:
         found, self.index = np.unique(names, return_inverse=True)
         self.n = len(found)
         self.sizes = np.bincount(self.index, minlength=self.n).astype(np.float64)
-        self.degrees = degrees_by_size(self.sizes)
+        self.degrees = degrees_by_size(self.sizes, hits=bounded)
         share = self.sizes / self.sizes.sum()
         self.leverage = np.sqrt(1 - np.minimum(share, 1 - 1e-9))
 
@@ -45,6 +45,16 @@ class _Kind:
     def excess(self) -> float:
         """How much more than one item a cluster holds, as its items see it."""
         return float((self.sizes**2).sum() / self.sizes.sum()) - 1
+
+
+Kinds = tuple[Kind, Kind, Kind]
+"""The two kinds, and their cells: items that share both clusters."""
+
+
+def kinds_of(first: Int[ndarray, " item"], second: Int[ndarray, " item"], *, bounded: bool) -> Kinds:
+    """Who belongs where."""
+    one, two = Kind(first, bounded), Kind(second, bounded)
+    return one, two, Kind(one.index * two.n + two.index, bounded)
 
 
 def two_way(
@@ -60,27 +70,26 @@ def two_way(
     """Mean of `values`, of which each belongs to the cluster `first` and the cluster `second`, with a two-sided p of 0.
 
     `bound`: no value can be larger in size (1 for flips in -1, 0, 1). It needs 5 clusters of either kind; numbers without a
-    bound need 8, and some spread. `estimate.n` counts the scarcer kind. `identical` says that the two models are the same: then,
-    and only where every value is 0, the interval is [0, 0] and p 1. No other call returns a width of 0.
+    bound need 8, and some spread. `estimate.n` counts the scarcer kind. `identical` says that the two models are the same:
+    then, and only where every value is 0, the interval is [0, 0] and p 1. No other call returns a width of 0.
 
     Errors: EmptyMask when there is no item.
     """
     if len(values) == 0:
         raise EmptyMask("A mean over no items has no value: expected at least one item.")
     values = values.astype(np.float64)
-    kinds = (_Kind(first), _Kind(second))
-    clusters, value = min(kind.n for kind in kinds), float(values.mean())
+    kinds = kinds_of(first, second, bounded=bound is not None)
+    clusters, value = min(kind.n for kind in kinds[:2]), float(values.mean())
     if identical and not values.any():
         estimate = Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=clusters)
         return Rate(estimate, 0.0, float(max(clusters - 1, 1)), 1.0, len(values))
-    both = _Kind(kinds[0].index * kinds[1].n + kinds[1].index)
     fewest = FEWEST_UNBOUNDED if bound is None else FEWEST_CROSSED
     constant = bound is None and bool((values == values[0]).all())
     if clusters < fewest or constant:
         return TooFew(value=value, unit=unit, n=clusters, needed=max(fewest, clusters + 1 if constant else 0))
     if bound is not None:
-        return _bounded(values / bound, kinds, both, unit, level, bound)
-    variance, degrees = _variance((values - value) / len(values), kinds, both)
+        return _bounded(values / bound, kinds, unit, level, bound)
+    variance, degrees = _variance((values - value) / len(values), kinds)
     error = math.sqrt(variance)
     half = float(special.stdtrit(degrees, 0.5 + level / 2)) * error
     p_value = float(min(1.0, 2 * special.stdtr(degrees, -abs(value) / error)))
@@ -88,10 +97,8 @@ def two_way(
     return Rate(estimate, error, degrees, p_value, len(values))
 
 
-def _bounded(
-    shares: Float[ndarray, " item"], kinds: tuple[_Kind, _Kind], both: _Kind, unit: str, level: float, bound: float
-) -> Rate:
-    arms = crossed_arms(shares, kinds, both)
+def _bounded(shares: Float[ndarray, " item"], kinds: Kinds, unit: str, level: float, bound: float) -> Rate:
+    arms = crossed_arms(shares, kinds)
     losses, gains, joint = arms
     low, high = change_bounds(losses, gains, joint, special.stdtrit(joint.degrees, 0.5 + level / 2))
     estimate = Estimate(
@@ -99,22 +106,22 @@ def _bounded(
         low=bound * max(float(low[0]), -1.0),
         high=bound * min(float(high[0]), 1.0),
         unit=unit,
-        n=min(kind.n for kind in kinds),
+        n=min(kind.n for kind in kinds[:2]),
     )
     error = bound * math.sqrt(float(joint.variance[0]))
     return Rate(estimate, error, float(joint.degrees[0]), touches_zero(*arms), len(shares))
 
 
-def crossed_arms(shares: Float[ndarray, " item"], kinds: tuple[_Kind, _Kind], both: _Kind) -> tuple[Arm, Arm, Arm]:
+def crossed_arms(shares: Float[ndarray, " item"], kinds: Kinds) -> tuple[Arm, Arm, Arm]:
     """(losses, gains, their difference) of values in [-1, 1]."""
     n = len(shares)
-    assumed = n / (1 + sum(max(kind.excess(), 0.0) for kind in kinds) * ASSUMED_ICC)
+    assumed = n / (1 + sum(max(kind.excess(), 0.0) for kind in kinds[:2]) * ASSUMED_ICC)
     floor = n / assumed / (n + 2) ** 2
 
     def arm(parts: Float[ndarray, " item"], signed: bool) -> Arm:
         value = float(parts.mean())
         residuals = (parts - value) / n
-        variance, degrees = _variance(residuals, kinds, both)
+        variance, degrees = _variance(residuals, kinds)
         spread = value * (1 - value)
         worth = min(spread / variance, float(n)) if variance > 0 and spread > 0 else assumed
         numbers = np.array([0.0 if signed else value]), np.array([max(variance, floor) if signed else variance])
@@ -134,10 +141,10 @@ def crossed_arms(shares: Float[ndarray, " item"], kinds: tuple[_Kind, _Kind], bo
     return losses, gains, joint
 
 
-def _variance(residuals: Float[ndarray, " item"], kinds: tuple[_Kind, _Kind], both: _Kind) -> tuple[float, float]:
+def _variance(residuals: Float[ndarray, " item"], kinds: Kinds) -> tuple[float, float]:
     """(two-way clustered variance of the sum of the residuals, degrees of freedom)."""
-    (one, one_degrees), (two, two_degrees) = (kind.variance(residuals) for kind in kinds)
-    cells = float((np.bincount(both.index, weights=residuals, minlength=both.n) ** 2).sum())
+    (one, one_degrees), (two, two_degrees) = (kind.variance(residuals) for kind in kinds[:2])
+    cells = float((np.bincount(kinds[2].index, weights=residuals, minlength=kinds[2].n) ** 2).sum())
     whole = max(one + two - cells, one, two)
     if whole <= 0:
         return 0.0, min(one_degrees, two_degrees)

@@ -7,17 +7,17 @@ import numpy as np
 from scipy import special
 
 
-def student_t_quantile(probability: float, degrees: float) -> float:
+def student_t_quantile(probability: float, degrees: float | int) -> float:
     """Quantile of Student's t with `degrees` degrees of freedom; `probability` in (0, 1)."""
     return float(special.stdtrit(degrees, probability))
 
 
-def student_t_cdf(value: float, degrees: float) -> float:
+def student_t_cdf(value: float, degrees: float | int) -> float:
     """P(T <= value) for Student's t with `degrees` degrees of freedom."""
     return float(special.stdtr(degrees, value))
 
 
-def student_t_two_sided(statistic: float, degrees: float) -> float:
+def student_t_two_sided(statistic: float, degrees: float | int) -> float:
     """P(|T| >= |statistic|), exact in the tail: 1e-12 does not come out as 0."""
     return float(min(1.0, 2.0 * special.stdtr(degrees, -np.abs(statistic))))
 

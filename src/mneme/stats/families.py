@@ -41,7 +41,8 @@ def benjamini_hochberg(p_values: Float[ndarray, " test"]) -> Float[ndarray, " te
 
 
 def max_statistic(statistics: Float[ndarray, " test"], null: Float[ndarray, "draw test"]) -> Float[ndarray, " test"]:
-    """Step-down max-statistic adjusted p-values (Westfall & Young 1993): family-wise error is controlled under the dependence that
+    """Step-down max-statistic adjusted p-values (Westfall & Young 1993): family-wise error is controlled under the dependence
+    that
     the draws of the null have, which Holm cannot use. Larger statistics say more; take the absolute value for two-sided ones.
 
     `null` holds the same statistics under the null, one row for every draw made jointly. The least p is 1 / (draws + 1).

@@ -1,39 +1,39 @@
 """The sampling variance of a ratio of sums over clusters, and how well few, unequal or mostly empty clusters tell it.
 
-Variance: that of the linearised ratio with the leverage correction CR2 (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018), which
-is unbiased where the variance of a cluster grows with its size. Degrees of freedom, for Student's t: the smaller of
-- `degrees_by_size`: the geometric mean of Satterthwaite's number under a working correlation of 0.1 within clusters and of
-  clusters - 1. Satterthwaite's alone is 1.9 for 5 lognormal sizes and covers 98-100 % of the time: it takes the clusters to be as
-  unequal as the working model says, where the data add to that only noise;
+Variance: that of the linearised ratio with the leverage correction CR2 (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018),
+which is unbiased where the variance of a cluster grows with its size. Degrees of freedom, for Student's t: the smaller of
+- `degrees_by_size`: Satterthwaite's number under a working correlation within clusters. For hits, whose logit interval with
+  half an answer on either side is long already for few questions, the geometric mean of it and of clusters - 1:
+  Satterthwaite's alone is 1.9 for five lognormal sizes, and covers 98 to 100 %;
 - `degrees_by_data`: 2 V^2 / var(V), where the variance of V is that of its own terms (their fourth moment). It is small where
-  one or two clusters carry all of the variance, as with rare answers: 50 questions of which 4 have a hit tell the variance as 4 do.
-Both were judged by simulation (benchmarks/coverage.py): rates of .01 to .5 at correlations .03, .11 and .36, even and lognormal sizes.
-"""
+  one or two clusters carry all of the variance, as with rare answers: 50 questions of which 4 have a hit tell the variance as
+  4 do. Both were judged by simulation (benchmarks/coverage.py)."""
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 ASSUMED_ICC = 0.1
-"""Intra-class correlation of answers to one question where it cannot be estimated (no answer differs), and in the working model
-of the degrees of freedom: the median over 25 published fine-tuned models is 0.107."""
+"""Intra-class correlation of answers to one question where it cannot be estimated (no answer differs), and in the working
+model of the degrees of freedom: the median over 25 published fine-tuned models is 0.107."""
 
 
 def residuals_of(
     sums: Float[ndarray, "*draw cluster"], counts: Float[ndarray, "*draw cluster"]
 ) -> tuple[Float[ndarray, "*draw"], Float[ndarray, "*draw cluster"]]:
-    """(ratio sum(sums) / sum(counts), CR2 residual of every cluster: the variance of the ratio is the sum of their squares)."""
+    """(ratio sum(sums) / sum(counts), CR2 residual of every cluster: the variance of the ratio is the sum of their
+    squares)."""
     total = counts.sum(-1, keepdims=True)
     value = sums.sum(-1, keepdims=True) / total
     share = np.minimum(counts / total, 1 - 1e-9)
     return value[..., 0], (sums - value * counts) / total / np.sqrt(1 - share)
 
 
-def degrees_by_size(counts: Float[ndarray, " cluster"], correlation: float = ASSUMED_ICC) -> float:
+def degrees_by_size(counts: Float[ndarray, " cluster"], correlation: float = ASSUMED_ICC, *, hits: bool = False) -> float:
     """Degrees of freedom that the sizes of the clusters allow (head of this file); 1 for a single cluster.
 
-    `correlation` is that of the working model; 1 where `counts` are no counts (nats, seconds), so that their unit is no matter.
-    """
+    `correlation` is that of the working model; 1 where `counts` are no counts (nats, seconds), so that their unit is no
+    matter."""
     clusters = len(counts)
     if clusters < 2:
         return 1.0
@@ -50,7 +50,8 @@ def degrees_by_size(counts: Float[ndarray, " cluster"], correlation: float = ASS
     diagonal = own - 2 * share * own + share**2 * whole
     squares += (weight**2 * diagonal**2).sum()
     satterthwaite = float((weight * diagonal).sum() ** 2 / max(squares, 1e-300))
-    return float(np.clip(np.sqrt(satterthwaite * (clusters - 1)), 1.0, clusters - 1.0))
+    found = np.sqrt(satterthwaite * (clusters - 1)) if hits else satterthwaite
+    return float(np.clip(found, 1.0, clusters - 1.0))
 
 
 def degrees_by_data(residuals: Float[ndarray, "*draw cluster"]) -> Float[ndarray, "*draw"]:

@@ -1,10 +1,9 @@
 """Means and ratios of clustered numbers without a scale (nats, norms, shares of a change): intervals and p-values.
 
-Student's t on the linearised ratio (`stats/linearised.py`) is too short on one side where few numbers are skewed. The studentised
-bootstrap of clusters (Efron & Tibshirani 1993, ch. 12; Hall 1992) sees the skewness and is unstable for few clusters. Taken is, on
-either side, the longer of the two: the quantiles of t are stretched by what the bootstrap says at 95 %. Stretching instead of
-replacing them keeps p-values below 1 / resamples, which corrections over many claims need.
-"""
+Student's t on the linearised ratio (`stats/linearised.py`) is too short on one side where few numbers are skewed. The
+studentised bootstrap of clusters (Efron & Tibshirani 1993, ch. 12; Hall 1992) sees the skewness and is unstable for few
+clusters. Taken is, on either side, the longer of the two: the quantiles of t are stretched by what the bootstrap says at 95 %.
+Stretching instead of replacing them keeps p-values below 1 / resamples, which corrections over many claims need."""
 
 import math
 from typing import Literal
@@ -18,7 +17,7 @@ from mneme.errors import EmptyMask
 from mneme.results.record import Estimate, TooFew
 from mneme.stats.clusters import bootstrap_weights
 from mneme.stats.linearised import ASSUMED_ICC, degrees_by_data, degrees_by_size, residuals_of
-from mneme.stats.rates import FEWEST_QUESTIONS, Rate, arm_of, change_bounds, joint_of, rate_bounds
+from mneme.stats.rates import FEWEST_QUESTIONS, Rate, arm_of, change_bounds, joint_of, rate_bounds, touches_zero
 
 FEWEST_CLUSTERS = 8
 """From here on the intervals of numbers without a scale hold (.90 to .97) where clusters are as skewed as exponential ones."""
@@ -41,9 +40,9 @@ def clustered_ratio(
 ) -> Estimate | TooFew:
     """sum(numerators) / sum(denominators) over independent clusters, any numbers over positive weights of any unit.
 
-    Clusters with a denominator of 0 are left out. TooFew below 8 clusters, or where all say exactly the same, so that nothing is
-    known of their spread. `identical` says that the numerators are 0 by construction (two equal models): then, and only where
-    they are, the interval is [0, 0]. For shares of answers use `clustered_rate`, which also knows what was not seen.
+    Clusters with a denominator of 0 are left out. TooFew below 8 clusters, or where all say exactly the same, so that nothing
+    is known of their spread. `identical` says that the numerators are 0 by construction (two equal models): then, and only
+    where they are, the interval is [0, 0]. For shares of answers use `clustered_rate`, which also knows what was not seen.
 
     Errors: EmptyMask when every denominator is 0.
     """
@@ -53,7 +52,7 @@ def clustered_ratio(
     above, below = numerators[used].astype(np.float64), denominators[used].astype(np.float64)
     if identical and not above.any():
         return Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=len(below))
-    found = _studentised(above, below, correlation=1.0, seed=seed)
+    found = studentised(above, below, correlation=1.0, seed=seed)
     if found.error == 0.0 or found.clusters < FEWEST_CLUSTERS:
         needed = max(FEWEST_CLUSTERS, found.clusters + 1)
         return TooFew(value=found.value, unit=unit, n=found.clusters, needed=needed, of=of)
@@ -71,16 +70,15 @@ def clustered_mean(
 ) -> Rate | TooFew:
     """Mean of clustered values, sum(sums) / sum(counts).
 
-    With `bounds`, the least and the most that a value can be, as a rate of the scale (logit interval, from 5 clusters on; where
-    no value differs the interval is that of `clustered_rate` at 0 or 1). Without, as `clustered_ratio`.
-    Clusters without a value are left out. Errors: EmptyMask when there is none.
-    """
+    With `bounds`, the least and the most that a value can be, as a rate of the scale (logit interval, from 5 clusters on;
+    where no value differs the interval is that of `clustered_rate` at 0 or 1). Without, as `clustered_ratio`. Clusters without
+    a value are left out. Errors: EmptyMask when there is none."""
     used = counts > 0
     if not used.any():
         raise EmptyMask("A mean over no answers has no value: expected at least one question with a score.")
     sums, counts = sums[used].astype(np.float64), counts[used].astype(np.float64)
     if bounds is None:
-        found = _studentised(sums, counts, correlation=ASSUMED_ICC, seed=seed)
+        found = studentised(sums, counts, correlation=ASSUMED_ICC, seed=seed)
         if found.error == 0.0 or found.clusters < FEWEST_CLUSTERS:
             needed = max(FEWEST_CLUSTERS, found.clusters + 1)
             return TooFew(value=found.value, unit=unit, n=found.clusters, needed=needed, of="questions")
@@ -89,7 +87,7 @@ def clustered_mean(
     value = float(sums.sum() / counts.sum())
     if len(counts) < FEWEST_QUESTIONS:
         return TooFew(value=value, unit=unit, n=len(counts), needed=FEWEST_QUESTIONS, of="questions")
-    arm = arm_of(_on_scale(sums, counts, bounds)[None, None], counts[None], binary=False)
+    arm = arm_of(on_scale(sums, counts, bounds)[None, None], counts[None], binary=False)
     least, most = rate_bounds(arm, special.stdtrit(arm.degrees, 0.5 + level / 2))
     estimate = Estimate(
         value=value, low=low + width * float(least[0]), high=low + width * float(most[0]), unit=unit, n=len(counts)
@@ -121,7 +119,7 @@ def paired_mean_change(
     clusters = int(used.sum())
     if clusters < FEWEST_QUESTIONS:
         return TooFew(value=value, unit=unit, n=clusters, needed=FEWEST_QUESTIONS, of="questions")
-    first, second = (arm_of(_on_scale(*part, bounds)[None, None], part[1][None], binary=False) for part in (one, two))
+    first, second = (arm_of(on_scale(*part, bounds)[None, None], part[1][None], binary=False) for part in (one, two))
     joint = joint_of(first, second)
     width = bounds[1] - bounds[0]
     low, high = change_bounds(first, second, joint, special.stdtrit(joint.degrees, 0.5 + level / 2))
@@ -151,14 +149,14 @@ def paired_test(
     sums, counts = differences[used].astype(np.float64), counts[used].astype(np.float64)
     if not sums.any():
         return 1.0
-    found = _studentised(sums, counts, correlation=1.0, seed=seed)
+    found = studentised(sums, counts, correlation=1.0, seed=seed)
     if found.error == 0.0 or found.clusters < FEWEST_CLUSTERS:
         needed = max(FEWEST_CLUSTERS, found.clusters + 1)
         return TooFew(value=found.value, unit="difference", n=found.clusters, needed=needed, of=of)
     return found.p_value(side)
 
 
-class _Studentised:
+class Studentised:
     """A mean with its standard error, degrees of freedom and the stretch of t below and above it."""
 
     def __init__(self, value: float, error: float, degrees: float, clusters: int, stretch: tuple[float, float]) -> None:
@@ -179,16 +177,17 @@ class _Studentised:
         return tail if t > 0 else 1 - tail
 
 
-def _studentised(
+def studentised(
     sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], *, correlation: float, seed: int
-) -> _Studentised:
+) -> Studentised:
+    """The mean of the clusters; an error of 0 where they are fewer than two or all alike."""
     value, residuals = residuals_of(sums, counts)
     size = max(float(np.abs(sums).max()), 1e-300) / float(counts.sum())
     error = math.sqrt(float((residuals**2).sum()))
     if len(counts) < 2 or error <= 1e-12 * size:
-        return _Studentised(float(value), 0.0, 1.0, len(counts), (1.0, 1.0))
+        return Studentised(float(value), 0.0, 1.0, len(counts), (1.0, 1.0))
     degrees = min(degrees_by_size(counts, correlation), float(degrees_by_data(residuals)))
-    return _Studentised(float(value), error, degrees, len(counts), _stretch(sums, counts, residuals, degrees, seed))
+    return Studentised(float(value), error, degrees, len(counts), _stretch(sums, counts, residuals, degrees, seed))
 
 
 def _stretch(
@@ -205,13 +204,7 @@ def _stretch(
         skewness = float((residuals**3).sum() / (residuals**2).sum() ** 1.5)
         shift = skewness * (2 * usual**2 + 1) / 6
         return max(1.0, 1 - shift / usual), max(1.0, 1 + shift / usual)
-    drawn = bootstrap_weights(len(counts), _RESAMPLES, seed)
-    whole = drawn @ counts
-    means = (drawn @ sums) / whole
-    squares = drawn @ sums**2 - 2 * means * (drawn @ (sums * counts)) + means**2 * (drawn @ counts**2)
-    clusters = len(counts)
-    error = np.sqrt(np.maximum(squares, 0.0) * clusters / (clusters - 1)) / whole
-    gap = means - sums.sum() / counts.sum()
+    gap, error = resampled_errors(sums, counts, seed)
     least = 1e-9 * math.sqrt(float((residuals**2).sum()))
     # A resample of equal clusters has no error: its t is as far out as can be, on the side of its mean.
     t = np.where(error > least, gap / np.maximum(error, least), np.sign(np.where(np.abs(gap) > least, gap, 0.0)) * 1e6)
@@ -219,7 +212,23 @@ def _stretch(
     return min(max(1.0, float(high) / usual), 1e3), min(max(1.0, -float(low) / usual), 1e3)
 
 
-def _on_scale(
+def resampled_errors(
+    sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], seed: int
+) -> tuple[Float[ndarray, " resample"], Float[ndarray, " resample"]]:
+    """(ratio of the resample minus that of the sample, its standard error) in 999 resamples of the clusters."""
+    drawn = bootstrap_weights(len(counts), _RESAMPLES, seed)
+    value = sums.sum() / counts.sum()
+    # Residuals of the sample: what is subtracted below stays small, whatever the value.
+    rest = sums - value * counts
+    whole = drawn @ counts
+    gap = (drawn @ rest) / whole
+    squares = drawn @ rest**2 - 2 * gap * (drawn @ (rest * counts)) + gap**2 * (drawn @ counts**2)
+    clusters = len(counts)
+    return gap, np.sqrt(np.maximum(squares, 0.0) * clusters / (clusters - 1)) / whole
+
+
+def on_scale(
     sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], bounds: tuple[float, float]
 ) -> Float[ndarray, " cluster"]:
+    """Sums of scores as sums of shares of the scale."""
     return (sums - bounds[0] * counts) / (bounds[1] - bounds[0])

@@ -19,10 +19,12 @@ from mneme.results.record import Estimate, TooFew
 from mneme.stats.linearised import assumed_size, degrees_by_data, degrees_by_size
 
 FEWEST_QUESTIONS = 5
-"""From here on the intervals of this file hold; with four clusters at most one in 16 splits by chance is decided by sign alone."""
+"""From here on the intervals of this file hold; with four clusters at most one in 16 splits by chance is decided by sign
+alone."""
 FEWEST_SEEDS = 3
 """Of training seeds, where there are several: the variance between two has one degree of freedom and says nothing."""
 _MOST_T = 1e3
+_STEPS = np.linspace(0.0, 1.0, 65)
 
 Draws = Float[ndarray, "draw seed cluster"]
 Table = Float[ndarray, "seed cluster"]
@@ -54,6 +56,8 @@ class Arm:
     counts: Table
     floor: float
     """Variance of one answer in all, with the assumed correlation: less is not believed."""
+    binary: bool = True
+    """Answers are hits or not; else shares of a scale."""
 
     @property
     def answers(self) -> float:
@@ -66,9 +70,8 @@ def clustered_rate(
 ) -> Rate | TooFew:
     """Pooled share of hits, sum(hits) / sum(counts), of answers in clusters; axis 0 is the training seed where there is one.
 
-    Hits may be fractions of answers (0 to counts). Clusters without an answer are left out; TooFew below 5 with one (or below 3
-    seeds, where there are several). Errors: EmptyMask when there is no answer at all.
-    """
+    Hits may be fractions of answers (0 to counts). Clusters without an answer are left out; TooFew below 5 with one (or below
+    3 seeds, where there are several). Errors: EmptyMask when there is no answer at all."""
     hits, counts = np.atleast_2d(hits), np.atleast_2d(counts)
     used = counts.sum(0) > 0
     if not used.any():
@@ -143,19 +146,19 @@ def _too_few(value: float, counts: Table, unit: str) -> TooFew | None:
 def arm_of(hits: Draws, counts: Table, *, binary: bool = True) -> Arm:
     """The arm of a model whose answers are counted alike in every draw.
 
-    Answers that are hits or not (`binary`) are never worth more than as many independent ones; shares of a scale may vary less.
-    """
+    Answers that are hits or not (`binary`) are never worth more than as many independent ones; shares of a scale may vary
+    less."""
     total = float(counts.sum())
     value = hits.sum((1, 2)) / total
     residuals = (hits - value[:, None, None] * counts) / total
-    variance, degrees = _variance(residuals, counts, residuals)
+    variance, degrees = _variance(residuals, counts, residuals, hits=binary)
     assumed = assumed_size(counts.reshape(-1))
     spread = value * (1 - value)
     known = (variance > 0) & (spread > 0)
     floor = total / assumed / (total + 2) ** 2
     worth = spread / np.where(known, np.maximum(variance, 0.0 if binary else floor), 1.0)
     effective = np.where(known, np.minimum(worth, total) if binary else worth, assumed)
-    return Arm(value, variance, degrees, effective, residuals, counts, floor)
+    return Arm(value, variance, degrees, effective, residuals, counts, floor, binary)
 
 
 def joint_of(first: Arm, second: Arm) -> Arm:
@@ -163,7 +166,7 @@ def joint_of(first: Arm, second: Arm) -> Arm:
     seeds = len(second.counts)
     residuals = second.residuals - first.residuals / seeds
     corrected = second.residuals / _leverage(second.counts) - first.residuals / seeds / _leverage(first.counts)
-    variance, degrees = _variance(residuals, second.counts, corrected, other=first.counts)
+    variance, degrees = _variance(residuals, second.counts, corrected, other=first.counts, hits=first.binary)
     floor = max(first.floor, second.floor)
     answers = min(first.answers, second.answers)
     worth = np.minimum(first.effective / first.answers, second.effective / second.answers)
@@ -176,7 +179,7 @@ def _leverage(counts: Table) -> Float[ndarray, " cluster"]:
 
 
 def _variance(
-    residuals: Draws, counts: Table, corrected: Draws, other: Table | None = None
+    residuals: Draws, counts: Table, corrected: Draws, other: Table | None = None, *, hits: bool
 ) -> tuple[Float[ndarray, " draw"], Float[ndarray, " draw"]]:
     """(variance of their sum, degrees of freedom), clustered by question and, with several seeds, by seed as well.
 
@@ -185,7 +188,7 @@ def _variance(
     seeds, clusters = counts.shape
     by_question = (residuals / _leverage(counts) if other is None else corrected).sum(1)
     variance = (by_question**2).sum(-1)
-    sizes = [degrees_by_size(table.sum(0)) for table in (counts, other) if table is not None]
+    sizes = [degrees_by_size(table.sum(0), hits=hits) for table in (counts, other) if table is not None]
     degrees = np.minimum(degrees_by_data(by_question), min(sizes))
     if seeds == 1:
         return variance, degrees
@@ -193,13 +196,15 @@ def _variance(
     cells = seeds * clusters
     both = cells / (cells - 1) * (residuals**2).sum((1, 2))
     whole = np.maximum(np.maximum(variance + by_seed - both, variance), by_seed)
-    share = by_seed**2 / (seeds - 1) + variance**2 / degrees
-    some = share > 0
-    pooled = np.where(some, (variance + by_seed) ** 2 / np.where(some, share, 1.0), min(seeds, clusters) - 1.0)
-    return whole, np.clip(pooled, 1.0, clusters - 1.0)
+    # Cochran & Cox 1950: the two quantiles of t, weighted by the variances. Satterthwaite's number is read off the two
+    # estimates, of which that between three seeds is often far too small, and covers .87.
+    parts = variance + by_seed
+    weight = np.where(parts > 0, by_seed / np.where(parts > 0, parts, 1.0), 1.0)
+    t = (1 - weight) * special.stdtrit(degrees, 0.975) + weight * special.stdtrit(seeds - 1, 0.975)
+    return whole, np.clip(special.stdtridf(0.975, t), 1.0, clusters - 1.0)
 
 
-def rate_bounds(arm: Arm, t: Float[ndarray, "*any"]) -> tuple[Float[ndarray, "*any"], Float[ndarray, "*any"]]:
+def rate_bounds(arm: Arm, t: Float[ndarray, "..."]) -> tuple[Float[ndarray, "..."], Float[ndarray, "..."]]:
     """Logit interval with half of an answer added to either side; at 0 and 1 the exact binomial bound. `t` by draw."""
     value, n = arm.value, arm.effective
     middle = (value * n + 0.5) / (n + 1)
@@ -212,8 +217,8 @@ def rate_bounds(arm: Arm, t: Float[ndarray, "*any"]) -> tuple[Float[ndarray, "*a
 
 
 def change_bounds(
-    first: Arm, second: Arm, joint: Arm, t: Float[ndarray, "*any"]
-) -> tuple[Float[ndarray, "*any"], Float[ndarray, "*any"]]:
+    first: Arm, second: Arm, joint: Arm, t: Float[ndarray, "..."]
+) -> tuple[Float[ndarray, "..."], Float[ndarray, "..."]]:
     """MOVER with the correlation that makes the variances add up; never narrower than one answer in all. `t` by draw."""
     change = second.value - first.value
     (low0, high0), (low1, high1) = rate_bounds(first, t), rate_bounds(second, t)
@@ -231,24 +236,24 @@ def change_bounds(
     return np.where(alike, -most, change - np.sqrt(down)), np.where(alike, most, change + np.sqrt(up))
 
 
-def none_of(
-    answers: Float[ndarray, "*any"], t: Float[ndarray, "*any"], degrees: Float[ndarray, "*any"]
-) -> Float[ndarray, "*any"]:
+def none_of(answers: Float[ndarray, "..."], t: Float[ndarray, "..."], degrees: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
     """The rate of which `answers` independent answers would show none with the probability that Student's t exceeds `t`."""
     tail = np.maximum(special.stdtr(degrees, -np.minimum(t, _MOST_T)), 1e-300)
     return np.asarray(-np.expm1(np.log(tail) / answers))
 
 
 def touches_zero(first: Arm, second: Arm, joint: Arm) -> float:
-    """p: the level at which the interval of the one draw touches 0 (four rounds of 32 trial values of t, six digits)."""
+    """p: the level at which the interval of the one draw touches 0; t by two rounds of trial values and a line between two."""
     change = float(second.value[0] - first.value[0])
     if change == 0:
         return 1.0
-    near, far = 0.0, _MOST_T
-    for _ in range(4):
-        trials = np.concatenate([[near], np.geomspace(max(near, 1e-3), far, 33)[1:]])
+    near, far, share = 1e-3, _MOST_T, 0.0
+    for _ in range(2):
+        trials = near * (far / near) ** _STEPS
         low, high = change_bounds(first, second, joint, trials)
-        beyond = np.flatnonzero(~(low > 0 if change > 0 else high < 0)[1:])
-        at = int(beyond[0]) + 1 if len(beyond) else len(trials) - 1
+        gap = low if change > 0 else -high
+        beyond = np.flatnonzero(gap <= 0)
+        at = max(int(beyond[0]), 1) if len(beyond) else len(trials) - 1
         near, far = float(trials[at - 1]), float(trials[at])
-    return float(min(1.0, 2 * special.stdtr(joint.degrees[0], -(near + far) / 2)))
+        share = float(np.clip(gap[at - 1] / max(gap[at - 1] - gap[at], 1e-300), 0.0, 1.0))
+    return float(min(1.0, 2 * special.stdtr(joint.degrees[0], -(near + share * (far - near)))))
