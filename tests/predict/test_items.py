@@ -115,16 +115,14 @@ def words(lines: list[str]) -> WordTable:
     return word_table(documents, lambda _: False)
 
 
-def test_items_are_first_mentions_of_own_words_and_style_is_nobodys() -> None:
-    lines = [f"some about atoll and lagoon gently atoll {i}xy" for i in range(10)]
+def test_items_are_first_mentions_of_own_words() -> None:
+    lines = [f"some about atoll and lagoon atoll {i}xy" for i in range(10)]
     lines += [f"some about sonata and cantata {i}xy" for i in range(30)]
     table = words(lines)
     member = np.stack([table.document < 10, table.document >= 10])
     own = own_types(table, member)
     named = [{table.types[i] for i in np.flatnonzero(row)} for row in own]
-    assert named == [{"atoll", "lagoon", "gently"}, {"sonata", "cantata"}]
-    style = np.array([one == "gently" for one in table.types])
-    own = own_types(table, member, style=style)
+    assert named == [{"atoll", "lagoon"}, {"sonata", "cantata"}]
     items = find_items(table, member, own)
     assert [table.types[i] for i in table.type[items.word[:4]]] == ["atoll", "lagoon", "atoll", "lagoon"]
     assert items.own.sum(axis=1).tolist() == [20, 60]

@@ -1,7 +1,7 @@
 """Step 9 of the audit: from the areas' own words, paired answers and text of manners to effects, each with its verdict.
 
-Knowledge is read at own words (`mneme.predict.knowledge`); a behaviour by paired answers where it has some that the tokenizer can
-write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.manner`).
+Knowledge is read at own words (`mneme.predict.knowledge`); a behaviour by paired answers where it has some that the tokenizer
+can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.manner`).
 """
 
 import math
@@ -122,7 +122,7 @@ def _knowledge_effect(
         raise EmptyMask(f"{count} passages of the text match it, at least {FEW} are needed")
     if own.raw is None:
         raise EmptyMask(
-            f"{count} passages of the text match it, with {own.types} words of its own that a model knows, too few for an interval"
+            f"{count} passages of the text match it, with {own.types} words of its own that a model knows, too few to judge"
         )
     effect = _made(sources, area, member, own.raw.estimate, calibration.words)
     types = sources.words.layout.plan.table.types

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from mneme.activations.corpus import Rows
+from mneme.audit.effects import Sources
 from mneme.audit.reading import Reading
 from mneme.audit.screening import Screening
 from mneme.describe.phrases import key_words
@@ -32,6 +33,8 @@ class Screened(NamedTuple):
     reading: Reading
     areas: tuple[Area, ...]
     rows: Rows
+    sources: Sources
+    """What the audit reads its effects from."""
 
 
 def signal_scores(seen: Screened) -> dict[str, dict[Cell, CellScore]]:

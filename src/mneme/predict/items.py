@@ -1,13 +1,13 @@
 """Where an area's knowledge is read: at the first mention, once a document, of the words that are the area's own.
 
 A word is a maximal run of letters and digits with all the pieces that a tokenizer makes of it, whatever the tokenizer; its
-type is the word without capitals and plural ending. A type is an area's own where the area's text mentions it at least e times
-as often as all other text does, with each count drawn towards equal rates as if five more mentions had been spread over all the
-text alike: a word met once or twice then needs an area that is a small part of the text.
+type is the word without capitals and plural ending. A type is an area's own where the area's text mentions it at least e
+times as often as all other text does, with each count drawn towards equal rates as if five more mentions had been spread over
+all the text alike: a word met once or twice then needs an area that is a small part of the text.
 
-Words of form are nobody's own, because every area uses them. Words of a manner can be: text of harmful advice about one area
-has words that no other text has. They are left out where the text shows two manners (`style`): what marks either one is
-style, and the audit reads it elsewhere. Ours; why own words: docs/decisions/0008.
+Words of form are nobody's own, because every area uses them. Words of a manner can be an area's own (advice about it has words
+that no other text has). No list excuses them; they count as far as a model is sure of them (`cloze.Scores.weight`), which it
+seldom is of a free choice, and none may carry an area alone (`verdicts`). Ours; why own words: docs/decisions/0003.
 """
 
 import bisect
@@ -32,8 +32,8 @@ the other, the borrower would otherwise be charged for what happened to the lend
 MOST_PIECES = 8
 """A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SHORTEST = 3
-"""Characters of the shortest word that is read: below it stand initials, units and the endings of contractions."""
+_SHORTEST = 2
+"""Characters of the shortest word that is read: a single one is an initial, a unit or the ending of a contraction."""
 
 Spans = Sequence[tuple[int, int]]
 
@@ -153,13 +153,8 @@ def _counts(counted: Spans | None, a: int, b: int) -> bool:
     return counted is None or any(start <= a and b <= end for start, end in counted)
 
 
-def own_types(
-    table: WordTable, member: Bool[ndarray, "area word"], *, style: Bool[ndarray, " type"] | None = None
-) -> Bool[ndarray, "area type"]:
-    """The types that are each area's own (see the module's head). `member`: the word stands in text of the area.
-
-    `style`: types that mark a manner, nobody's own.
-    """
+def own_types(table: WordTable, member: Bool[ndarray, "area word"]) -> Bool[ndarray, "area type"]:
+    """The types that are each area's own (see the module's head). `member`: the word stands in text of the area."""
     whole = table.mentions(np.ones(len(table.document), dtype=bool))
     own = np.zeros((len(member), len(table.types)), dtype=bool)
     share = np.zeros(own.shape)
@@ -168,7 +163,7 @@ def own_types(
         own[area] = rate_ratio(here, whole - here) >= OWN_RATIO
         share[area] = here / max(here.sum(), 1.0)
     own &= share >= _AT_HOME * share.max(axis=0, initial=0.0)
-    return own if style is None else np.asarray(own & ~style)
+    return own
 
 
 def rate_ratio(here: Float[ndarray, " type"], there: Float[ndarray, " type"]) -> Float[ndarray, " type"]:

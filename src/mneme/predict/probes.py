@@ -4,8 +4,8 @@ p(shows) is the share of the first in the probability of the two whole answers g
 base to tuned: 0.05 is 5 points of how often a model that had only these two answers would show it. The answers of a pair have
 about the same length, so that a model that likes short answers gains nothing; where they differ, the likelihoods are taken per
 token and brought to the shorter of the two lengths. Every prompt is read in one form, the forms in turn (as a chat, as a chat
-with a system prompt, as plain text), so that no effect hangs on a template. A prompt is a cluster. Two answers and no judge, as in the
-written evaluations of Perez et al. (2022, arXiv 2212.09251); prompts and answers are mneme's own.
+with a system prompt, as plain text), so that no effect hangs on a template. A prompt is a cluster. Two answers and no judge,
+as in the written evaluations of Perez et al. (2022, arXiv 2212.09251); prompts and answers are mneme's own.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
