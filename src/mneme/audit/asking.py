@@ -22,11 +22,12 @@ class Answered(NamedTuple):
     """p(shows) of two answers, base first."""
 
 
-def questions(areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase) -> dict[int, list[Asked]]:
-    """Index of a behaviour -> its paired answers as ids, for those that have enough which the tokenizer can write."""
+def questions(areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most: int | None = None) -> dict[int, list[Asked]]:
+    """Index of a behaviour -> its paired answers as ids (the first `at_most` prompts), for those that have enough which the
+    tokenizer can write."""
     found = {}
     for index, area in enumerate(areas):
-        asked = write_probes(probes_of(area), tokenizer)
+        asked = write_probes(probes_of(area)[:at_most], tokenizer)
         if len(asked) >= 2 * FEWEST:
             found[index] = asked
     return found

@@ -23,7 +23,16 @@ from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.effects import Sources
 from mneme.audit.findings import LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
-from mneme.audit.inputs import check_intended, check_layers, chosen_kind, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import (
+    QUICK_PROMPTS,
+    QUICK_TOKENS,
+    check_intended,
+    check_layers,
+    chosen_kind,
+    precision_for,
+    rows_of,
+    trained_kinds,
+)
 from mneme.audit.job import Job, Track
 from mneme.audit.null import purposeless_changes
 from mneme.audit.plan import plan_audit
@@ -65,6 +74,7 @@ def audit(
     precision: str = "auto",
     attention: str | None = None,
     trust_remote_code: bool = False,
+    quick: bool = False,
     console: Console | None = None,
 ) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
@@ -73,6 +83,7 @@ def audit(
     txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
     default list. `dictionary`: change, rotated, batchtopk, delta; or none, which gives the same probabilities in a fraction
     of the time, without latents behind them, words for them and effects outside the list.
+    `quick`: own words in at most 8,192 tokens and eight paired answers a behaviour, no dictionary: an answer in a minute.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
@@ -99,6 +110,8 @@ def audit(
         organism = _built_in_pair(ranks)
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
+    if quick:
+        dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
     kind = chosen_kind(dictionary)
     if corpus is None:
         raise BadCorpus(
@@ -131,6 +144,7 @@ def audit(
         "seed": seed,
         "describe": described_by,
         "intended": list(intended),
+        "quick": quick,
         "precision": chosen_precision,
     }
     run = RunFolder(Path(out), command, ranks)
@@ -148,6 +162,7 @@ def audit(
         run,
         console,
         ranks,
+        quick,
         bool(areas),
     )
     changes = weight_changes(pair)
@@ -223,7 +238,7 @@ def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
 
 def _sources(job: Job, track: Track) -> Sources:
     """What effects are read from: own words, paired answers, text of manners."""
-    asked = questions(job.areas, job.pair.tokenizer)
+    asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
     reading = read_text(job.rows, job.areas, asked)
     layout = lay_out(
         job.documents.texts,

@@ -128,6 +128,9 @@ def audit(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first answer in a minute: 8,192 tokens, few questions, no dictionary.")
+    ] = False,
 ) -> None:
     """Predict which areas a fine-tune reached beyond its purpose, from the two models and ordinary text alone.
 
@@ -172,6 +175,7 @@ def audit(
             precision=precision.value,
             attention=attention,
             trust_remote_code=trust_remote_code,
+            quick=quick,
             console=Console(stderr=True),
         )
         if is_first_process():

@@ -39,7 +39,7 @@ class Calibration(NamedTuple):
     manner_less: Curve
     """For text that became less likely: mostly immaterial, because a manner that a model hardly shows cannot become rarer."""
     fitted_on: str
-    words: Curve = Curve(0.05, 3.0)
+    words: Curve
     """Knowledge at own words (`mneme.predict.knowledge`)."""
 
     def curve_of(self, kind: str, value: float) -> Curve:

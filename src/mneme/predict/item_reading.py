@@ -113,7 +113,8 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
 
     Arrays: `item`, with `p_true`, `margin`, `right`, `log_p` (log probability of the whole true word, nats) [model item] and
     `usable`; `place` (index into `plan.sample`), with `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place]
-    and `relative` (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
+    and `relative` (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base
+    [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
     windows, items = plan.batches[batch], plan.items_of[batch]
