@@ -97,7 +97,7 @@ def test_default_areas_cover_what_they_promise() -> None:
 
 @pytest.mark.parametrize("area", default_areas(), ids=lambda area: area.name)
 def test_default_area_is_usable(area: Area) -> None:
-    """One sentence; 25 to 60 keywords (fewer where it is asked about), none twice, each one word or two as the matcher counts them."""
+    """One sentence; 25 to 60 keywords (fewer where it is asked about), none twice, each a word or two as they are counted."""
     assert area.description.endswith(".")
     assert area.description.count(". ") == 0
     assert (4 if area.name in ASKED else 25) <= len(area.keywords) <= 60

@@ -30,6 +30,7 @@ from mneme.audit.inputs import (
     check_layers,
     chosen_kind,
     precision_for,
+    required_corpus,
     rows_of,
     trained_kinds,
 )
@@ -41,7 +42,7 @@ from mneme.audit.screening import Screening, batch_rows_for, read_manners, scree
 from mneme.audit.words import lay_out, read_words
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.screen import choose_layers, patched_kl_share
-from mneme.errors import BadCorpus, BadOption, EmptyMask
+from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
 from mneme.models.pair import load_pair
@@ -113,10 +114,7 @@ def audit(
     if quick:
         dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
     kind = chosen_kind(dictionary)
-    if corpus is None:
-        raise BadCorpus(
-            "No text to read: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
-        )
+    corpus = required_corpus(corpus)
     chosen_areas = read_areas(Path(areas)) if areas else default_areas()
     check_intended(intended, chosen_areas)
     chosen_precision = precision_for(device, precision)
@@ -149,22 +147,8 @@ def audit(
     }
     run = RunFolder(Path(out), command, ranks)
     chosen = tuple(layers) if layers is not None else None
-    job = Job(
-        pair,
-        documents,
-        rows,
-        chosen_areas,
-        kind,
-        chosen,
-        seed,
-        described_by,
-        tuple(intended),
-        run,
-        console,
-        ranks,
-        quick,
-        bool(areas),
-    )
+    aim, named = tuple(intended), bool(areas)
+    job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, described_by, aim, run, console, ranks, quick, named)
     changes = weight_changes(pair)
     if changes.changed == 0:
         report, planned = nothing_changed(job, changes, plan.cost), None
