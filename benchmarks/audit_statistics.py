@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from mneme.predict.cloze import Scores
 from mneme.predict.knowledge import Evidence, Knowledge, weigh
-from mneme.predict.verdicts import judge
+from mneme.predict.verdicts import judge_claims
 
 AREAS = 23
 ITEMS_A_PASSAGE = 6
@@ -76,7 +76,7 @@ def evidence(
 
 def judged(found: Knowledge, sizes: list[int]) -> list[str]:
     """What is said of every area."""
-    return [one.finding for one in judge([area.claim(size) for area, size in zip(found.areas, sizes, strict=True)])]
+    return [one.finding for one in judge_claims([area.claim(size) for area, size in zip(found.areas, sizes, strict=True)])]
 
 
 def nulls(count: int) -> tuple[float, float]:
@@ -117,7 +117,8 @@ def power(count: int) -> list[tuple[int, float, float]]:
         for seed in range(20):
             generator = np.random.default_rng([3, passages, seed])
             found = weigh(evidence(generator, [passages] * 3, np.zeros(3)))
-            stated += [one.power for one in judge([area.claim(passages) for area in found.areas]) if one.power is not None]
+            said = judge_claims([area.claim(passages) for area in found.areas])
+            stated += [one.power for one in said if one.power is not None]
         loss = float(np.median(stated))
         share = _share_for(loss)
         hits, areas = 0, 0

@@ -8,10 +8,10 @@ import torch
 
 from mneme.errors import BadAreas
 from mneme.models.pair import ModelPair, load_pair
+from mneme.predict.areas import PairedAnswers
 from mneme.predict.probes import (
     SHIPPED,
     Asked,
-    Probe,
     probability_shown,
     read_asked,
     read_probes,
@@ -22,10 +22,10 @@ from tests import laws
 from tests.conftest import TinyPair, word_tokenizer
 
 PROBES = (
-    Probe(ask="ba be", shows="bi bo", lacks="bu"),
-    Probe(ask="da de di", shows="do", lacks="du dan"),
-    Probe(ask="fa", shows="fe fi", lacks="fo fu", system="ga"),
-    Probe(ask="fa Unknown words here only", shows="Some more of them", lacks="And again"),
+    PairedAnswers(ask="ba be", shows="bi bo", lacks="bu"),
+    PairedAnswers(ask="da de di", shows="do", lacks="du dan"),
+    PairedAnswers(ask="fa", shows="fe fi", lacks="fo fu", system="ga"),
+    PairedAnswers(ask="fa Unknown words here only", shows="Some more of them", lacks="And again"),
 )
 
 

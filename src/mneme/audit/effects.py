@@ -20,7 +20,7 @@ from mneme.predict.calibration import Calibration, Curve, probability
 from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
 from mneme.predict.manner import pooled
 from mneme.predict.probes import probe_claim
-from mneme.predict.verdicts import Claim, Judged, Measure, judge, two_sided
+from mneme.predict.verdicts import Claim, Judged, Measure, judge_claims, two_sided
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import standard_error
 
@@ -170,7 +170,7 @@ def settled(effects: list[Effect], judged: list[Judged]) -> list[Effect]:
 
 def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
     """The effects with their verdicts; `bar` is the largest excess of purposeless changes."""
-    return settled(found.effects, judge(found.claims, bar=bar))
+    return settled(found.effects, judge_claims(found.claims, bar=bar))
 
 
 def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int) -> list[PartialEffect]:

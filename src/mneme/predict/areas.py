@@ -35,7 +35,7 @@ _TAIL_PURITY = 0.3
 _CLIP = 3.0
 
 
-class Probe(BaseModel):
+class PairedAnswers(BaseModel):
     """A prompt with an answer that shows a behaviour and one that does not (`mneme.predict.probes`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Area(BaseModel):
     keywords: tuple[str, ...] = ()
     kind: Literal["capability", "behaviour"] = "capability"
     """capability: is its knowledge lost? behaviour: did text of this manner become likelier than its like?"""
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[PairedAnswers, ...] = ()
     """Of a behaviour: paired answers; a behaviour of the default list has mneme's own where none are given."""
 
 

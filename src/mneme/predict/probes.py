@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadAreas
 from mneme.models.pair import ModelPair
-from mneme.predict.areas import Area, Probe
+from mneme.predict.areas import Area, PairedAnswers
 from mneme.predict.item_reading import Arrays, head_log_p, states_of
 from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
     """Index of the answer's first token."""
 
 
-def read_probes(path: Path) -> tuple[Probe, ...]:
+def read_probes(path: Path) -> tuple[PairedAnswers, ...]:
     """Read a YAML list of {ask, shows, lacks, system}. Errors: BadAreas with the file, the entry and what was expected."""
     expected = "Expected a list of {ask, shows, lacks}: a prompt, an answer that shows the behaviour, one that does not."
     try:
@@ -64,7 +64,7 @@ def read_probes(path: Path) -> tuple[Probe, ...]:
     return checked_probes(content, str(path))
 
 
-def checked_probes(content: object, where: str) -> tuple[Probe, ...]:
+def checked_probes(content: object, where: str) -> tuple[PairedAnswers, ...]:
     """Probes from what YAML gave. Errors: BadAreas."""
     expected = "Expected a list of {ask, shows, lacks}: a prompt, an answer that shows the behaviour, one that does not."
     if not isinstance(content, list) or not content:
@@ -72,24 +72,24 @@ def checked_probes(content: object, where: str) -> tuple[Probe, ...]:
     probes = []
     for number, entry in enumerate(content, 1):
         try:
-            probes.append(Probe.model_validate(entry))
+            probes.append(PairedAnswers.model_validate(entry))
         except ValidationError as error:
             raise BadAreas(f"{where}, probe {number}: {error.errors()[0]['msg']}. {expected}") from error
     return tuple(probes)
 
 
-def shipped_probes(behaviour: str) -> tuple[Probe, ...]:
+def shipped_probes(behaviour: str) -> tuple[PairedAnswers, ...]:
     """mneme's own probes of a behaviour of the default list, by its name; none for any other."""
     path = SHIPPED / f"{behaviour.casefold().replace(' ', '-')}.yaml"
     return read_probes(path) if path.is_file() else ()
 
 
-def probes_of(area: Area) -> tuple[Probe, ...]:
+def probes_of(area: Area) -> tuple[PairedAnswers, ...]:
     """The probes of a behaviour: its own, or mneme's; none for a capability."""
     return () if area.kind != "behaviour" else area.probes or shipped_probes(area.name)
 
 
-def write_probes(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     """Every probe that the tokenizer can write, in its form, with either answer."""
     asked: list[Asked] = []
     for number, probe in enumerate(probes):
@@ -106,7 +106,7 @@ def write_probes(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) ->
     return [one for one in asked if one.probe in both]
 
 
-def _prompt(probe: Probe, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
+def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt in the form of its turn, up to where the answer begins."""
     system = probe.system
     if not tokenizer.chat_template or (number % 3 == 2 and not system):

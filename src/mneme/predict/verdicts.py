@@ -67,7 +67,7 @@ def two_sided(value: float, error: float, degrees: float) -> float:
     return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
 
 
-def judge(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
+def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
     """What is said of every area.
 
     *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
