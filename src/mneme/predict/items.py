@@ -109,13 +109,16 @@ def word_table(documents: Sequence[TokenisedText], leading: Callable[[int], bool
             rows.append((number, start, form, form_type[form], first, start > 0 and _counts(document.counted, a, b)))
     columns = np.array(rows, dtype=np.int64).reshape(-1, 6)
     return WordTable(
-        *(columns[:, i] for i in range(4)),
-        columns[:, 4].astype(bool),
-        columns[:, 5].astype(bool),
-        tuple(forms),
-        np.array(form_type, dtype=np.int64),
-        np.array(kinds, dtype=np.int64),
-        tuple(types),
+        document=columns[:, 0],
+        start=columns[:, 1],
+        form=columns[:, 2],
+        type=columns[:, 3],
+        first=columns[:, 4].astype(bool),
+        counted=columns[:, 5].astype(bool),
+        forms=tuple(forms),
+        form_type=np.array(form_type, dtype=np.int64),
+        kind=np.array(kinds, dtype=np.int64),
+        types=tuple(types),
     )
 
 
