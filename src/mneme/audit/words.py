@@ -13,6 +13,7 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.activations.corpus import Rows
+from mneme.errors import BadCorpus
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area
 from mneme.predict.cloze import Scores, rival_pool
@@ -24,6 +25,7 @@ from mneme.results import Baselines, Estimate
 from mneme.runs import Arrays, RunFolder
 from mneme.stats import TooFew, clustered_ratio
 
+_OTHERS = 8
 PIECE_TOKENS = 8192
 """Tokens of one stage: about a minute for a model of 135 M parameters on two cores."""
 
@@ -107,8 +109,11 @@ def lay_out(
     items = find_items(table, inside, own)
     pool = rival_pool(table, own.any(axis=0) | content_types(table))
     ids = [np.array(one.ids[: kept - start]) for one, start in zip(documents, first, strict=True)]
-    sample, where = _one_a_passage(rows, first, seed)
-    return Layout(plan_reading(ids, table, items, pool, sample, longest=longest), items, where, len(rows.passages))
+    sample, where = _sampled(rows, first, member.any(axis=0), seed)
+    plan = plan_reading(ids, table, items, pool, sample, longest=longest)
+    if not plan.batches:
+        raise BadCorpus("No document of the text has a second token, so there is nothing to predict. Give ordinary text.")
+    return Layout(plan, items, where, len(rows.passages))
 
 
 def _document_starts(rows: Rows) -> Int[ndarray, " document"]:
@@ -118,16 +123,17 @@ def _document_starts(rows: Rows) -> Int[ndarray, " document"]:
     return np.asarray(starts[np.unique(document, return_index=True)[1]])
 
 
-def _one_a_passage(
-    rows: Rows, first: Int[ndarray, " document"], seed: int
+def _sampled(
+    rows: Rows, first: Int[ndarray, " document"], matched: Bool[ndarray, " passage"], seed: int
 ) -> tuple[Int[ndarray, "place 2"], Int[ndarray, " place"]]:
-    """(document, token) of one predicted token of every passage, at random, and the number of its passage."""
+    """(document, token) of one predicted token of every passage that matches an area and of every eighth other, at random, and
+    the number of its passage. Text of no area has no words to read: it costs only what its sample does."""
     generator = np.random.default_rng(seed)
     starts = np.array([passage.start_token for passage in rows.passages] + [rows.ids.numel()])
     places, numbers = [], []
     for number, passage in enumerate(rows.passages):
         begin = max(int(starts[number]), int(first[passage.document]) + 1)  # nothing predicts the first token of a document
-        if begin < starts[number + 1]:
+        if begin < starts[number + 1] and (matched[number] or number % _OTHERS == 0):
             token = int(generator.integers(begin, starts[number + 1])) - int(first[passage.document])
             places.append((passage.document, token))
             numbers.append(number)

@@ -70,32 +70,29 @@ def plan_reading(
 ) -> ReadingPlan:
     """Lay the reading out. `sample`: (document, token) that are looked at as a whole, for KL and likelihood. `longest`:
     positions that the model allows. An item or a sampled token across the edge of a window, or at its very start, where
-    nothing predicts it, is read by nobody."""
+    nothing predicts it, is read by nobody. A window is read as far as something in it is asked for, and not at all where
+    nothing is."""
     length = min(WINDOW, longest or WINDOW)
-    windows = np.array(
+    last = table.start[items.word] + np.array([len(table.forms[form]) for form in table.form[items.word]], dtype=np.int64) - 1
+    first = table.start[items.word] // length * length
+    fits = (table.start[items.word] > first) & (last < first + length)
+    # Document, start of the window, and the last token asked for: what stands before it is all that has to be read.
+    asked = np.concatenate(
         [
-            (number, start, min(start + length, len(ids)))
-            for number, ids in enumerate(documents)
-            for start in range(0, len(ids), length)
-            if min(start + length, len(ids)) - start > 1
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 3)
-    order = np.argsort(windows[:, 2] - windows[:, 1], kind="stable")
-    windows = windows[order]
-    batches, first = [], 0
-    for index in range(1, len(windows) + 1):
-        last = index == len(windows)
-        if last or (index - first + 1) * (windows[index, 2] - windows[index, 1]) > BATCH_TOKENS:
-            batches.append(windows[first:index])
-            first = index
-    where = {(int(d), int(s) // length): b for b, batch in enumerate(batches) for d, s, _ in batch}
+            np.stack([table.document[items.word], first, last], axis=1)[fits],
+            np.stack([sample[:, 0], sample[:, 1] // length * length, sample[:, 1]], axis=1)[sample[:, 1] % length > 0],
+        ]
+    )
+    ends: dict[tuple[int, int], int] = {}
+    for document, start, end in asked.tolist():
+        ends[document, start] = max(ends.get((document, start), 0), end)
+    windows = np.array([(*key, end) for key, end in ends.items()], dtype=np.int64).reshape(-1, 3)
+    windows = windows[np.lexsort((windows[:, 1], windows[:, 0], windows[:, 2] - windows[:, 1]))]
+    batches = _batched(windows)
+    where = {(int(d), int(s)): number for number, batch in enumerate(batches) for d, s, _ in batch}
     found: list[list[int]] = [[] for _ in batches]
-    for item, word in enumerate(items.word):
-        start, pieces = int(table.start[word]), len(table.forms[table.form[word]])
-        batch = where.get((int(table.document[word]), start // length))
-        if batch is not None and start % length and start % length + pieces <= length:
-            found[batch].append(item)
+    for item in np.flatnonzero(fits):
+        found[where[int(table.document[items.word[item]]), int(first[item])]].append(int(item))
     return ReadingPlan(
         tuple(documents),
         table,
@@ -106,6 +103,17 @@ def plan_reading(
         sample,
         length,
     )
+
+
+def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_window 3"]]:
+    """Windows, shortest first, so many together as fill `BATCH_TOKENS` with padding."""
+    batches, first = [], 0
+    for index in range(1, len(windows) + 1):
+        last = index == len(windows)
+        if last or (index - first + 1) * (windows[index, 2] - windows[index, 1]) > BATCH_TOKENS:
+            batches.append(windows[first:index])
+            first = index
+    return batches
 
 
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
