@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from mneme.runs.ledger import LEDGER, LOCK
 
 from mneme.errors import BadRun
 from mneme.runs import RunFolder, key_of, require_room, write_atomic
+from mneme.runs.ledger import LEDGER, LOCK
 
 COMMAND = {"base": "a", "tuned": "b", "seed": 0}
 

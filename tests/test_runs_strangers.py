@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mneme.runs.ledger import LEDGER, Ledger, own_secret, read_ledger, remove_own, write_ledger
-from mneme.runs.stages import write_marker
-from mneme.runs.writing import write_atomic
 
 from mneme.errors import BadOption, BadRun
 from mneme.runs import RunFolder, add_file, read_finished, require_apart
+from mneme.runs.ledger import LEDGER, Ledger, own_secret, read_ledger, remove_own, write_ledger
+from mneme.runs.stages import write_marker
+from mneme.runs.writing import write_atomic
 
 COMMAND = {"command": "audit", "seed": 0}
 TRUE = np.arange(6, dtype=np.float32).reshape(2, 3)

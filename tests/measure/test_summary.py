@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mneme.measure.judges import LocalJudge
-from mneme.measure.summary import CueClaim, Tally, changes_of, corrected, cue_claims, worst_cues
+from mneme.measure.summary import CueClaim, Tally, changes_of, correct_claims, cue_claims, worst_cues
 from mneme.results import Estimate, TooFew
 from mneme.results.measurement import MeasuredChange
 from mneme.stats import holm
@@ -35,7 +35,7 @@ def test_no_question_in_common_is_told_and_does_not_raise() -> None:
     found = change(tally([1.0] * 6 + [0.0] * 6, [1.0] * 6 + [0.0] * 6), tally([0.0] * 6 + [1.0] * 6, [0.0] * 6 + [1.0] * 6))
     assert isinstance(found.estimate, TooFew)
     assert (found.estimate.n, found.estimate.value, found.p_value, found.minimal_detectable) == (0, None, None, None)
-    told, _, claims = corrected([found], [])
+    told, _, claims = correct_claims([found], [])
     assert (told[0].p_holm, claims) == (None, 0)
 
 
@@ -59,7 +59,7 @@ def test_one_family_for_all_models_areas_and_cues() -> None:
     plain = tally([1.0] * 10, [10.0] * 10, is_choice=False, measure="misaligned")
     cued = tally([4.0] * 9 + [5.0], [10.0] * 10, is_choice=False, measure="misaligned", cue="suffix 1")
     claims = cue_claims("model 0", [plain, cued])
-    told, cues, number = corrected(rows, claims)
+    told, cues, number = correct_claims(rows, claims)
     assert number == 5
     expected = holm(np.array([row.p_value for row in rows] + [claims[0].p_value], dtype=float))
     assert [row.p_holm for row in told] == pytest.approx(expected[:4])
@@ -73,7 +73,7 @@ def test_a_cue_asked_of_few_questions_says_so() -> None:
     cued = tally([4.0] * 3, [10.0] * 3, is_choice=False, measure="misaligned", cue="suffix 1")
     claims = cue_claims("tuned", [plain, cued])
     assert claims == [CueClaim("tuned", plain, cued, None)]
-    (worst,) = worst_cues(corrected([], claims)[1])
+    (worst,) = worst_cues(correct_claims([], claims)[1])
     assert isinstance(worst.rate, TooFew)
     assert worst.p_holm is None
 
