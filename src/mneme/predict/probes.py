@@ -19,18 +19,18 @@ import numpy as np
 import torch
 import yaml
 from jaxtyping import Float
-from jinja2 import TemplateError
 from numpy import ndarray
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadAreas
+from mneme.errors import BadAreas, TemplateRefuses
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, PairedAnswers
 from mneme.predict.item_reading import Arrays, head_log_p, states_of
 from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import student_t_quantile, two_way
+from mneme.text.chat import render_chat
 
 PROBE_UNIT = "probability of the answer that shows it, of two"
 SHIPPED = Path(__file__).parent / "probes"
@@ -115,12 +115,12 @@ def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBas
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": probe.ask})
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError:
+        return render_chat(turns, tokenizer, add_generation_prompt=True)
+    except TemplateRefuses:
         if not system:
             raise
     turns = [{"role": "user", "content": f"{system}\n\n{probe.ask}"}]  # a template without a system turn
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return render_chat(turns, tokenizer, add_generation_prompt=True)
 
 
 def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

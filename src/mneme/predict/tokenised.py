@@ -4,10 +4,11 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from mneme.errors import TemplateRefuses
 from mneme.predict.items import Spans, TokenisedText
+from mneme.text.chat import render_chat
 
 _BATCH = 512
 _USER, _ASSISTANT = "\ue000user\ue000", "\ue000assistant\ue000"
@@ -103,8 +104,8 @@ def _template_signs(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         return "", ""
     turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
     try:
-        text = str(tokenizer.apply_chat_template([*turns, *turns], tokenize=False))
-    except (TemplateError, ValueError, TypeError):
+        text = render_chat([*turns, *turns], tokenizer)
+    except TemplateRefuses:
         return "", ""
     pieces = re.split(f"{_USER}|{_ASSISTANT}", text)
     if len(pieces) != 5:
