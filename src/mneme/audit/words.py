@@ -109,8 +109,7 @@ def lay_out(
     items = find_items(table, inside, own)
     pool = rival_pool(table, own.any(axis=0) | content_types(table))
     ids = [np.array(one.ids[: kept - start]) for one, start in zip(documents, first, strict=True)]
-    matched: Bool[ndarray, " passage"] = np.any(member, axis=0)
-    sample, where = _sampled(rows, first, matched, seed)
+    sample, where = _sampled(rows, first, np.asarray(member.any(axis=0)), seed)
     plan = plan_reading(ids, table, items, pool, sample, longest=longest)
     if not plan.batches:
         raise BadCorpus("No document of the text has a second token, so there is nothing to predict. Give ordinary text.")
