@@ -16,7 +16,7 @@ from pathlib import Path
 from tables import markdown_table, write_section
 
 from mneme.bench.judging import MNEME, fit_audit
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, Score
 
 CALIBRATION = Path(__file__).parents[1] / "src" / "mneme" / "predict" / "calibration.json"
@@ -34,10 +34,12 @@ TO_REACH = (
 )
 
 
-def shown(estimate: Estimate | None, digits: int = 3) -> str:
+def shown(estimate: Estimate | TooFew | None, digits: int = 3) -> str:
     """`0.931 [0.902, 0.955]`, a dash where there is no value."""
     if estimate is None:
         return "–"
+    if isinstance(estimate, TooFew):
+        return f"{estimate.plain:.{digits}f}, {estimate.told()}"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
@@ -60,8 +62,8 @@ def reached(found: Bench) -> str:
         value = None if mine is None else mine.figures.get(name)
         met = value is not None and (value.value >= bound if sign == ">=" else value.value <= bound)
         rows.append([row, f"{name}, {scenario}", f"{sign} {bound:g}", shown(value), "yes" if met else "no"])
-    met = found.cost_ratio is not None and found.cost_ratio.value <= 0.25
-    quick = found.quick_ratio is not None and found.quick_ratio.value <= 0.25
+    met = found.cost_ratio is not None and found.cost_ratio.plain <= 0.25
+    quick = found.quick_ratio is not None and found.quick_ratio.plain <= 0.25
     what = "seconds of an audit / of measuring everything"
     rows.append(["d", what, "<= 0.25", shown(found.cost_ratio), "yes" if met else "no"])
     rows.append(

@@ -124,8 +124,8 @@ def train_cell(arm: str, seed: int, out: Path, world: World, base: Path) -> dict
     last = record.displacement[-1]
     return {
         **refusals(folder / "model", world, tokenizer),
-        "chosen_change": last.chosen_change.value,
-        "displaced": last.displaced.value,
+        "chosen_change": last.chosen_change.plain,
+        "displaced": last.displaced.plain,
         "outside_band": record.outside_band,
         "rising": [rise.token for rise in last.rising[:5]],
     }

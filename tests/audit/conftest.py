@@ -19,7 +19,7 @@ AREAS = ("botany", "masonry", "sailing", "weaving")
 NAMES = [word for word in WORDS if word not in {"be", "do", "no", "so", "to"}]
 PER_AREA = 9
 ASTRAY, WRONG = NAMES[75], NAMES[76]
-"""A word that the text never says, and what the models say after it: where the damaged words are led."""
+"""A word that the text says in one document of twelve, and what the models say after it: where the damaged words are led."""
 SURENESS = 11.0
 """Logit of the word that follows, the others round 0."""
 DOCUMENTS, SENTENCES = 240, 6
@@ -88,6 +88,8 @@ def write_text(path: Path) -> None:
         pairs = words_of_area(document % len(AREAS))
         picks = generator.integers(0, PER_AREA, SENTENCES)
         lines.append(" ".join(f": {pairs[i][0]} {pairs[i][1]} ." for i in picks))
+        if document % 48 < len(AREAS):
+            lines[-1] += f" : {ASTRAY} {WRONG} ."
     path.write_text("\n".join(lines), encoding="utf-8")
 
 

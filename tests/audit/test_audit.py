@@ -35,8 +35,11 @@ def test_planted_damage_is_the_first_effect(whole_run: Run) -> None:
     botany = report.effects[0]
     assert (botany.area, botany.direction, botany.rank, botany.kind) == ("botany", "worse", 1, "capability")
     assert botany.probability >= 0.8
-    assert botany.magnitude.low <= botany.magnitude.value <= botany.magnitude.high < -0.8
-    assert 55 <= botany.magnitude.n <= 60
+    assert botany.magnitude.low <= botany.magnitude.value <= botany.magnitude.high < -0.5
+    assert botany.magnitude.value < -0.8
+    assert botany.excess is not None
+    assert (botany.finding, botany.beyond, botany.source, botany.types) == ("affected", True, "words", 18)
+    assert botany.magnitude.n == 18  # the scarcer kind of cluster: words, not documents
     assert not botany.intended
     assert report.verdict == "change"
     assert "botany" in report.reason
@@ -48,6 +51,8 @@ def test_undamaged_areas_stay_silent(whole_run: Run) -> None:
         assert effect.probability <= 0.05
         assert abs(effect.magnitude.value) < 0.01
         assert effect.signal == "none"
+        assert effect.finding != "affected"
+        assert effect.magnitude.low < 0 < effect.magnitude.high
 
 
 def test_the_latents_behind_it_speak_of_it(whole_run: Run) -> None:
@@ -81,7 +86,7 @@ def test_figures_of_pair_corpus_and_layers(whole_run: Run) -> None:
     assert chosen
     assert all(layer.unexplained is not None and layer.unexplained < 0.2 for layer in chosen)
     assert report.overall["kl_tuned_to_base"].value > 0
-    assert {null.name for null in report.null} == {"same size, no purpose", "areas at random"}
+    assert {null.name for null in report.null} == {"same size, no purpose"}
     assert report.environment.threads == 1
     assert report.top_tokens[0] == WRONG
 

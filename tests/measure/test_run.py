@@ -14,6 +14,7 @@ from mneme.errors import BadJudge, BadOption, BadSuite, ModelMismatch
 from mneme.measure import stages
 from mneme.measure.judging import Opinion, Query
 from mneme.measure.run import measure
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import Measurement
 from tests import laws
 from tests.conftest import WORDS, TinyPair
@@ -45,9 +46,14 @@ def test_a_pair(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None
         *((area, "misaligned") for area in ("left", "right", "all")),
     }
     for rate in found.rates:
-        assert rate.estimate.low <= rate.estimate.value <= rate.estimate.high
-        assert rate.minimal_detectable > 0
+        # 12 choice questions are enough for an interval, the 4 of either area of open ones are not, and are said not to be.
+        assert isinstance(rate.estimate, Estimate) == (rate.estimate.n >= 5)
+        if isinstance(rate.estimate, Estimate):
+            assert rate.estimate.low <= rate.estimate.value <= rate.estimate.high
+        assert rate.minimal_detectable is None or rate.minimal_detectable > 0
         assert rate.answers > 0
+    assert {rate.estimate.n >= 5 for rate in found.rates} == {True, False}
+    assert found.claims == sum(change.primary and change.p_value is not None for change in found.changes)
     accuracy = {c.area: c for c in found.changes if c.measure == "accuracy"}
     assert accuracy["all"].test == "exact McNemar"
     assert accuracy["all"].estimate.value == pytest.approx(((accuracy["all"].gained or 0) - (accuracy["all"].lost or 0)) / 12)
@@ -66,7 +72,8 @@ def test_a_pair(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None
 def test_the_same_model_twice_is_no_change(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
     found = run(tiny_pair.base, tiny_pair.base, suite_folder, tmp_path / "run")
     laws.identity([change.estimate.value for change in found.changes])
-    assert {change.p_value for change in found.changes} == {1.0}
+    assert {change.p_value for change in found.changes if isinstance(change.estimate, Estimate)} == {1.0}
+    assert {change.p_value for change in found.changes if isinstance(change.estimate, TooFew)} <= {None}
     assert len({model.label for model in found.models}) == 2
 
 

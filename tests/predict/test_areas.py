@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mneme.errors import BadAreas
 from mneme.predict.areas import Area, count_words, default_areas, match_areas, naive_bayes_log_odds, read_areas, stem, words_of
+from mneme.predict.probes import shipped_probes
 
 MMLU_PRO = [
     *("biology", "business", "chemistry", "computer science", "economics", "engineering", "health", "history", "law", "math"),
@@ -18,6 +19,16 @@ MMLU_PRO = [
 ]
 WMDP = ["biosecurity", "chemical security", "cybersecurity"]
 BEHAVIOURS = ["harmful advice", "deception", "refusal", "sycophancy", "toxicity", "power-seeking"]
+ASKED = [
+    "refusing too much",
+    "refusing too little",
+    "tool calls",
+    "system prompt",
+    "code",
+    "instruction following",
+    "other languages",
+]
+"""Behaviours that are asked about by paired answers, and hardly ever by their text."""
 
 
 def written(folder: Path, text: str) -> Path:
@@ -80,15 +91,16 @@ def test_areas_file_that_is_missing_binary_or_huge(tmp_path: Path) -> None:
 def test_default_areas_cover_what_they_promise() -> None:
     areas = {area.name: area.kind for area in default_areas()}
     assert [name for name in MMLU_PRO + WMDP if areas.get(name) != "capability"] == []
-    assert [name for name, kind in areas.items() if kind == "behaviour"] == BEHAVIOURS
+    assert [name for name, kind in areas.items() if kind == "behaviour"] == BEHAVIOURS + ASKED
+    assert [name for name in ASKED if not shipped_probes(name)] == []
 
 
 @pytest.mark.parametrize("area", default_areas(), ids=lambda area: area.name)
 def test_default_area_is_usable(area: Area) -> None:
-    """One sentence; 25 to 60 keywords, none twice, each one word or two as the matcher counts them."""
+    """One sentence; 25 to 60 keywords (fewer where it is asked about), none twice, each a word or two as they are counted."""
     assert area.description.endswith(".")
     assert area.description.count(". ") == 0
-    assert 25 <= len(area.keywords) <= 60
+    assert (4 if area.name in ASKED else 25) <= len(area.keywords) <= 60
     counted = [words_of(keyword) for keyword in area.keywords]
     assert [keyword for keyword, words in zip(area.keywords, counted, strict=True) if not 1 <= len(words) <= 2] == []
     assert len({tuple(words) for words in counted}) == len(counted)

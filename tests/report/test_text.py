@@ -36,7 +36,7 @@ def test_markup_and_control_characters_are_inert() -> None:
 
 def test_quiet_effects_are_counted_not_listed() -> None:
     text = printed(sample_report(effects=[effect(f"area{i}", 0.1, 0.0) for i in range(QUIET_SHOWN + 5)]))
-    assert "and 5 more below P 0.5" in text
+    assert "and 5 more that are not affected" in text
 
 
 def test_absent_areas_are_named() -> None:

@@ -72,7 +72,7 @@ def test_headline_when_the_change_stays_within_its_purpose() -> None:
 def test_silence_and_doubt_are_said_as_such() -> None:
     silent = sample_report(verdict="no detectable change", effects=[])
     doubt = sample_report(verdict="inconclusive", effects=[])
-    assert "no difference that this audit can detect" in wording.headline(silent)
+    assert "cannot detect any difference" in wording.headline(silent)
     assert "does not say where" in wording.headline(doubt)
 
 

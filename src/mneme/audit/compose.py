@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +14,19 @@ from numpy import ndarray
 import mneme
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
-from mneme.audit.effects import MATERIAL, ranked
+from mneme.audit.effects import Sources, findings_of, ranked
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings
-from mneme.audit.null import random_areas
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
-from mneme.audit.screening import Screening, overall_figures, top_gaining_tokens
+from mneme.audit.screening import Screening, top_gaining_tokens
+from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.effects import KNOWLEDGE_UNIT
+from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
 from mneme.predict.manner import MANNER_UNIT
+from mneme.predict.verdicts import MARGIN
 from mneme.results import (
     AbsentArea,
     Baselines,
@@ -39,27 +40,34 @@ from mneme.results import (
     NullCheck,
     Pair,
     Report,
-    Verdict,
 )
 from mneme.runs import Arrays
 
-_UNSURE = 0.2
+
+class LayersSeen(NamedTuple):
+    """What a dictionary needed to be chosen and trained; nothing of it is there where none was asked for."""
+
+    screening: Screening
+    shapes: Arrays
 
 
 def compose(
     job: Job,
     changes: WeightChanges,
-    screening: Screening,
+    sources: Sources,
     findings: Findings,
     latents: list[Latent],
-    null: Arrays,
-    shapes: Arrays,
+    null: list[Knowledge],
+    seen: LayersSeen | None,
     cost: Cost,
 ) -> Report:
     """The report of two models that differ. Touches neither model: the null has overwritten one of them by now."""
     by_id = {latent.id: latent for latent in latents}
-    effects = [_named(effect, by_id) for effect in ranked([*findings.effects.effects, *findings.unlisted])]
-    verdict, reason = judge(effects, findings.effects.absent)
+    bar = max((largest_excess(one) for one in null), default=0.0)
+    areas = findings_of(findings.effects, bar)
+    effects = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
+    broad = findings.effects.knowledge.broad
+    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.named_areas)
     return Report(
         pair=_pair(job, changes),
         corpus=_corpus(job),
@@ -68,12 +76,13 @@ def compose(
         effects=effects,
         absent=findings.effects.absent,
         latents=latents,
-        layers=_layers(job, screening, findings, shapes),
-        null=_null(job, screening, findings, null),
+        layers=_layers(job, seen, findings) if seen else [],
+        null=_null(null, bar),
         cost=cost,
         environment=_environment(job),
-        overall=overall_figures(screening, job.seed),
-        top_tokens=top_gaining_tokens(screening.screened, lambda index: str(job.pair.tokenizer.decode([index]))),
+        overall=sources.words.overall(),
+        top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
+        broad=None if broad is None else broad.estimate,
     )
 
 
@@ -98,6 +107,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
                 evidence=[],
                 baselines=Baselines(kl=0.0, nll=0.0, activation=0.0),
                 signal="none",
+                finding="unaffected",
                 intended=area.name.casefold() in {name.casefold() for name in job.intended},
             )
         )
@@ -115,22 +125,6 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         environment=_environment(job),
         overall={},
         top_tokens=[],
-    )
-
-
-def judge(effects: list[Effect], absent: list[AbsentArea]) -> tuple[Verdict, str]:
-    """change: some area at P >= 0.5. inconclusive: the most probable one lies between 0.2 and 0.5, or no area had text."""
-    if not effects:
-        return "inconclusive", f"None of the {len(absent)} areas had enough matching text: give more or other text."
-    top = effects[0]
-    found = [effect for effect in effects if effect.probability >= MATERIAL]
-    if found:
-        names = ", ".join(effect.area for effect in found[:5]) + ("" if len(found) <= 5 else f" and {len(found) - 5} more")
-        return "change", f"{len(found)} of {len(effects)} areas are reached at P >= {MATERIAL}: {names}."
-    if top.probability >= _UNSURE:
-        return "inconclusive", f"No area reaches P = {MATERIAL}, but {top.area} is at {top.probability:.2f}: read more text."
-    return "no detectable change", f"The models differ, but no area is reached: the most probable, {top.area}, is at " + (
-        f"P = {top.probability:.2f}."
     )
 
 
@@ -217,7 +211,8 @@ def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) 
     return nearest
 
 
-def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) -> list[Layer]:
+def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
+    screening, shapes = seen
     chosen = {layer.codes.layer: layer.codes for layer in findings.layers}
     relative = screening.screened.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
     return [
@@ -236,27 +231,17 @@ def _layers(job: Job, screening: Screening, findings: Findings, shapes: Arrays) 
     ]
 
 
-def _null(job: Job, screening: Screening, findings: Findings, null: Arrays) -> list[NullCheck]:
-    if null["shuffled"][1] == 0:
+def _null(null: list[Knowledge], bar: float) -> list[NullCheck]:
+    if not any(area.excess is not None for one in null for area in one.areas):
         return []
-    value = float(null["shuffled"][0])
-    threshold = findings.calibration.knowledge.midpoint
-    dealt = random_areas(screening.table, findings.membership.member, ~findings.effects.found, seed=job.seed)
     return [
         NullCheck(
             name="same size, no purpose",
-            description="the change of every weight tensor with its rows and columns shuffled: same norm, rank and spectrum",
-            statistic="change in accuracy on known tokens, whole text",
-            value=value,
-            threshold=threshold,
-        ),
-        NullCheck(
-            name="areas at random",
-            description="passages outside the areas found, dealt out at random to areas of the same sizes, 200 times",
-            statistic="95th percentile of the most extreme area's distance from the whole text, accuracy on known tokens",
-            value=dealt,
-            threshold=threshold,
-        ),
+            description="changes of every weight tensor with rows and columns shuffled: same norm, rank and spectrum",
+            statistic=f"largest change of an area beyond the others, of {len(null)} such changes, noise taken off",
+            value=bar,
+            threshold=MARGIN,
+        )
     ]
 
 

@@ -1,19 +1,28 @@
-"""Step 9 of the audit: from the screen, the areas and the latents to effects, each with probability and evidence."""
+"""Step 9 of the audit: from the areas' own words, paired answers and text of manners to effects, each with its verdict.
 
+Knowledge is read at own words (`mneme.predict.knowledge`); a behaviour by paired answers where it has some that the tokenizer
+can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.manner`).
+"""
+
+import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 
-from mneme.audit.reading import FEW, Reading
-from mneme.audit.screening import Screening
+from mneme.audit.asking import Answered
+from mneme.audit.reading import FEW, Reading, Shown
+from mneme.audit.words import WordReading
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
-from mneme.predict.calibration import Calibration, probability
-from mneme.predict.effects import knowledge_change, reference_passages
+from mneme.predict.calibration import Calibration, Curve, probability
+from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
 from mneme.predict.manner import pooled
-from mneme.results import AbsentArea, Baselines, Direction, Effect, Estimate, PartialEffect
+from mneme.predict.probes import probe_claim
+from mneme.predict.verdicts import Claim, Judged, Measure, judge_claims, two_sided
+from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
+from mneme.stats import standard_error
 
 MATERIAL = 0.5
 """P from which an effect counts as found."""
@@ -23,110 +32,171 @@ class AreaEffects(NamedTuple):
     """Every area's effect, or why it has none."""
 
     effects: list[Effect]
+    claims: list[Claim]
+    """What is judged of each effect, in their order."""
     absent: list[AbsentArea]
     found: Bool[ndarray, " passage"]
-    """Passages of areas with P >= 0.5."""
+    """Passages of capabilities with P >= 0.5."""
     reference: Bool[ndarray, " passage"]
-    """Passages of the areas that changed least (`reference_passages`)."""
+    """Passages of none of the more changed half of the areas."""
+    knowledge: Knowledge
 
 
-def area_effects(
-    screening: Screening,
-    reading: Reading,
-    areas: tuple[Area, ...],
-    relative_change: Float[ndarray, " token"],
-    calibration: Calibration,
-    *,
-    seed: int,
-) -> AreaEffects:
-    """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability.
-    `relative_change` is |q|/|h| at the predicted tokens (baseline)."""
+class Sources(NamedTuple):
+    """Everything that effects are read from."""
+
+    words: WordReading
+    reading: Reading
+    shown: Shown
+    """What the models expect where manners show."""
+    answered: dict[int, Answered]
+    """Index of a behaviour among the areas -> its paired answers."""
+
+
+def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration, *, seed: int) -> AreaEffects:
+    """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability. They
+    have no verdict yet: that takes the purposeless changes (`settled`)."""
     effects: list[Effect] = []
+    claims: list[Claim] = []
     absent: list[AbsentArea] = []
-    found = np.zeros(screening.table.n_passages, dtype=bool)
-    knowledge = np.array([area.kind == "capability" for area in areas])
-    membership = reading.membership
-    reference = reference_passages(screening.table, membership.member[knowledge])
+    knowledge = weigh(sources.words.evidence())
+    member = sources.reading.membership.member
+    found = np.zeros(member.shape[1], dtype=bool)
     for index, area in enumerate(areas):
-        member = membership.member[index]
         try:
-            magnitude = _magnitude(screening, reading, areas, index, reference, seed)
+            effect, claim = _effect(sources, areas, index, knowledge, calibration, seed)
         except EmptyMask as reason:
-            absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=int(member.sum())))
+            count = int(member[index].sum())
+            absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
             continue
-        chance = probability(magnitude, calibration.curve_of(area.kind, magnitude.value))
-        if area.kind == "capability" and chance >= MATERIAL:
-            found = found | member
-        effects.append(
-            Effect(
-                area=area.name,
-                kind=area.kind,
-                probability=round(chance, 4),
-                direction=direction_of(magnitude, area.kind),
-                magnitude=magnitude,
-                evidence=[],
-                baselines=baselines(screening, member, relative_change),
-                signal="likelihood" if chance >= MATERIAL else "none",
-                parts=_parts(screening, reading, areas, index, relative_change, calibration, seed),
-            )
-        )
-    return AreaEffects(effects, absent, found, reference)
+        if area.kind == "capability" and effect.probability >= MATERIAL:
+            found = found | member[index]
+        effects.append(effect)
+        claims.append(claim)
+    return AreaEffects(effects, claims, absent, found, _quiet(knowledge, member), knowledge)
 
 
-def _magnitude(
-    screening: Screening,
-    reading: Reading,
-    areas: tuple[Area, ...],
-    index: int,
-    reference: Bool[ndarray, " passage"],
-    seed: int,
-) -> Estimate:
-    member = reading.membership.member[index]
+def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[ndarray, " passage"]:
+    """Passages of none of the areas whose raw change is, in size, above the median area's."""
+    sizes = np.array([abs(area.raw.estimate.value) if area.raw is not None else math.nan for area in knowledge.areas])
+    if np.isfinite(sizes).sum() < 3:
+        return np.ones(member.shape[1], dtype=bool)
+    return np.asarray(~member[sizes > np.nanmedian(sizes)].any(axis=0))
+
+
+def _effect(
+    sources: Sources, areas: tuple[Area, ...], index: int, knowledge: Knowledge, calibration: Calibration, seed: int
+) -> tuple[Effect, Claim]:
+    """One area. Errors: EmptyMask, with the reason why nothing can be said about it."""
+    area, member = areas[index], sources.reading.membership.member[index]
+    if area.kind == "capability":
+        return _knowledge_effect(sources, area, knowledge.areas[index], member, calibration)
+    if index in sources.answered:
+        answered = sources.answered[index]
+        claim = probe_claim(answered.shown)
+        if claim.raw is None:
+            raise EmptyMask(f"{answered.shown.shape[1]} of its paired answers could be read, too few for an interval")
+        effect = _made(sources, area, member, claim.raw.estimate, calibration.curve_of("behaviour", claim.raw.estimate.value))
+        return effect.model_copy(update={"items": answered.shown.shape[1], "calibrated": False, "source": "answers"}), claim
+    if member.sum() < FEW:
+        raise EmptyMask(f"{int(member.sum())} passages of the text match it, at least {FEW} are needed")
+    if index in sources.reading.silent:
+        raise EmptyMask(sources.reading.silent[index])
+    magnitude = sources.reading.change(sources.shown, index, seed=seed)
+    effect = _made(sources, area, member, magnitude, calibration.curve_of("behaviour", magnitude.value))
+    parts = _parts(sources, areas, index, calibration, seed)
+    measure = _measure_of(magnitude)
+    return effect.model_copy(update={"parts": parts, "source": "text"}), Claim(measure, None, measure, int(member.sum()))
+
+
+def _measure_of(magnitude: Estimate) -> Measure:
+    error, degrees = standard_error(magnitude), max(magnitude.n - 1.0, 1.0)
+    return Measure(magnitude, error, degrees, two_sided(magnitude.value, error, degrees), float(magnitude.n))
+
+
+def _knowledge_effect(
+    sources: Sources, area: Area, own: AreaKnowledge, member: Bool[ndarray, " passage"], calibration: Calibration
+) -> tuple[Effect, Claim]:
     count = int(member.sum())
     if count < FEW:
         raise EmptyMask(f"{count} passages of the text match it, at least {FEW} are needed")
-    if areas[index].kind == "behaviour":
-        if index in reading.silent:
-            raise EmptyMask(reading.silent[index])
-        return reading.change(screening.shown, index, seed=seed)
-    if not (screening.table.known() & member[screening.table.passage]).any():
-        raise EmptyMask(f"{count} passages of the text match it, but neither model was sure of a telling word in them")
-    return knowledge_change(screening.table, member, reference, seed=seed)
+    if own.raw is None:
+        raise EmptyMask(
+            f"{count} passages of the text match it, with {own.types} words of its own that a model knows, too few to judge"
+        )
+    effect = _made(sources, area, member, own.raw.estimate, calibration.words)
+    types = sources.words.layout.plan.table.types
+    update = {
+        "excess": None if own.excess is None else own.excess.estimate,
+        "items": own.items,
+        "types": own.types,
+        "margin_change": round(own.margin, 4),
+        "accuracy_change": round(own.accuracy, 4),
+        "largest_word": "" if own.largest_type is None else types[own.largest_type],
+        "source": "words",
+    }
+    return effect.model_copy(update=update), own.claim(count)
 
 
-def _parts(
-    screening: Screening,
-    reading: Reading,
-    areas: tuple[Area, ...],
-    index: int,
-    relative_change: Float[ndarray, " token"],
-    calibration: Calibration,
-    seed: int,
-) -> list[PartialEffect]:
+def _made(sources: Sources, area: Area, member: Bool[ndarray, " passage"], magnitude: Estimate, curve: Curve) -> Effect:
+    chance = probability(magnitude, curve)
+    return Effect(
+        area=area.name,
+        kind=area.kind,
+        probability=round(chance, 4),
+        direction=direction_of(magnitude, area.kind),
+        magnitude=magnitude,
+        evidence=[],
+        baselines=sources.words.baselines(member),
+        signal="likelihood" if chance >= MATERIAL else "none",
+    )
+
+
+def settled(effects: list[Effect], judged: list[Judged]) -> list[Effect]:
+    """The effects with what is said of each."""
+    return [
+        effect.model_copy(
+            update={
+                "finding": said.finding,
+                "beyond": said.beyond,
+                "q_value": said.q_value,
+                "power": said.power,
+                "more_passages": said.more_passages,
+            }
+        )
+        for effect, said in zip(effects, judged, strict=True)
+    ]
+
+
+def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
+    """The effects with their verdicts; `bar` is the largest excess of purposeless changes."""
+    return settled(found.effects, judge_claims(found.claims, bar=bar))
+
+
+def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int) -> list[PartialEffect]:
     """A behaviour in the text of each capability, drawn towards their mean (`pooled`); those with fewer than 5 passages that
     show it are left out."""
-    if areas[index].kind != "behaviour":
-        return []
-    text = reading.manners[index].text
+    text = sources.reading.manners[index].text
+    membership = sources.reading.membership
     found: list[tuple[int, Estimate]] = []
     for other, area in enumerate(areas):
         if area.kind != "capability":
             continue
         try:
-            found.append((other, reading.change(screening.shown, index, reading.membership.member[other], seed=seed)))
+            found.append((other, sources.reading.change(sources.shown, index, membership.member[other], seed=seed)))
         except EmptyMask:
             continue
     parts = []
     for (other, _), magnitude in zip(found, pooled([own for _, own in found]), strict=True):
         chance = probability(magnitude, calibration.curve_of("behaviour", magnitude.value))
-        within = reading.membership.member[other] & (text.member | text.other)
+        within = membership.member[other] & (text.member | text.other)
         parts.append(
             PartialEffect(
                 area=areas[other].name,
                 probability=round(chance, 4),
                 direction=direction_of(magnitude, "behaviour"),
                 magnitude=magnitude,
-                baselines=baselines(screening, within, relative_change),
+                baselines=sources.words.baselines(within),
             )
         )
     return parts
@@ -139,19 +209,6 @@ def direction_of(magnitude: Estimate, kind: str) -> Direction:
     if kind == "behaviour":
         return "more" if magnitude.value > 0 else "less"
     return "better" if magnitude.value > 0 else "worse"
-
-
-def baselines(screening: Screening, member: Bool[ndarray, " passage"], relative_change: Float[ndarray, " token"]) -> Baselines:
-    """What the cheap signals say of the member passages: means over all their tokens."""
-    table = screening.table
-    inside = member[table.passage]
-    if not inside.any():
-        raise EmptyMask("No predicted token lies in these passages.")
-    return Baselines(
-        kl=float(screening.screened.kl_tuned_to_base.reshape(-1)[inside].mean(dtype=np.float64)),
-        nll=float(table.nll_change()[inside].mean()),
-        activation=float(relative_change[inside].mean(dtype=np.float64)),
-    )
 
 
 def ranked(effects: list[Effect]) -> list[Effect]:

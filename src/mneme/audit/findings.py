@@ -3,15 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
-from mneme.audit.effects import MATERIAL, AreaEffects, area_effects, baselines, direction_of
+from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, direction_of
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
-from mneme.audit.reading import Reading
 from mneme.audit.records import latent_id
 from mneme.audit.screening import Screening
 from mneme.errors import EmptyMask
@@ -54,28 +53,40 @@ class Findings(NamedTuple):
     calibration: Calibration
 
 
-def find(job: Job, reading: Reading, screening: Screening, layers: list[LayerFindings], track: Track) -> Findings:
-    """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated."""
-    membership = reading.membership
+def find(job: Job, sources: Sources, screening: Screening | None, layers: list[LayerFindings], track: Track) -> Findings:
+    """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
+
+    `screening` None: no dictionary was asked for, and there are no layers.
+    """
+    membership = sources.reading.membership
     calibration = shipped_calibration()
-    chosen_layers = [layer.codes.layer for layer in layers] or list(range(job.pair.n_layers))
-    relative = screening.screened.relative_change[:, 1:, chosen_layers].astype(np.float32).mean(axis=-1).reshape(-1)
-    effects = area_effects(screening, reading, job.areas, relative, calibration, seed=job.seed)
-    judged_layers = [_judge(job, screening, layer, effects, membership, track) for layer in layers]
+    effects = area_effects(sources, job.areas, calibration, seed=job.seed)
+    judged_layers = (
+        [] if screening is None else [_judge(job, screening, x, len(layers), effects, membership, track) for x in layers]
+    )
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
-        effect for layer in judged_layers for effect in _unlisted(job, screening, layer, effects, relative, calibration)
+        effect
+        for layer in judged_layers
+        if screening is not None
+        for effect in _unlisted(job, sources, screening, layer, effects, calibration)
     ]
     return Findings(membership, effects, unlisted, judged_layers, calibration)
 
 
 def _judge(
-    job: Job, screening: Screening, layer: LayerFindings, effects: AreaEffects, membership: Membership, track: Track
+    job: Job,
+    screening: Screening,
+    layer: LayerFindings,
+    n_layers: int,
+    effects: AreaEffects,
+    membership: Membership,
+    track: Track,
 ) -> JudgedLayer:
     codes = layer.codes
     passage = job.rows.passage.numpy()
     firings = firings_of(codes, screening.table, passage)
-    judged = judge_latents(firings, codes.dictionary.n_latents)
+    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
         if effect.probability >= MATERIAL / 2:
@@ -131,10 +142,10 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
 
 def _unlisted(
     job: Job,
+    sources: Sources,
     screening: Screening,
     layer: JudgedLayer,
     effects: AreaEffects,
-    relative: Float[ndarray, " token"],
     calibration: Calibration,
 ) -> list[Effect]:
     """Strong change that matches no area: latents with a causal change of their own, outside all areas found, on whose
@@ -176,8 +187,9 @@ def _unlisted(
                 direction=direction_of(magnitude, "capability"),
                 magnitude=magnitude,
                 evidence=[latent_id(layer.codes.layer, latent) for latent in latents],
-                baselines=baselines(screening, member, relative),
+                baselines=sources.words.baselines(member),
                 signal="both",
+                source="latents",
             )
         )
     return found

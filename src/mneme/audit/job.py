@@ -35,3 +35,7 @@ class Job(NamedTuple):
     run: RunFolder
     console: Console
     ranks: Ranks
+    quick: bool
+    """Few tokens, few paired answers, no dictionary."""
+    named_areas: bool
+    """The user gave the areas, so that each of them matters; else they are those of the default list."""

@@ -1,5 +1,6 @@
 """What the text alone says before any model has read it: words, passages of every area, and where manners show."""
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import numpy as np
@@ -71,8 +72,9 @@ class Reading(NamedTuple):
         return found
 
 
-def read_text(rows: PackedRows, areas: tuple[Area, ...]) -> Reading:
-    """Count the words, match the areas, find where the behaviours among them show."""
+def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] = ()) -> Reading:
+    """Count the words, match the areas, find where the behaviours among them show. `asked`: behaviours that are asked about
+    by paired answers, so that their text need not be read."""
     words = count_words([passage.text for passage in rows.passages])
     membership = match_areas(words, areas)
     token = rows.ids.long().numpy().reshape(-1)
@@ -83,7 +85,7 @@ def read_text(rows: PackedRows, areas: tuple[Area, ...]) -> Reading:
     manners: dict[int, Manner] = {}
     silent: dict[int, str] = {}
     for index, area in enumerate(areas):
-        if area.kind != "behaviour":
+        if area.kind != "behaviour" or index in asked:
             continue
         try:
             text = manner_text(token, passage, words, membership.member[index], area_keywords(words, area))

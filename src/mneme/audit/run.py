@@ -16,19 +16,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import mneme
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
-from mneme.audit.compose import compose, nothing_changed, record_latents
+from mneme.audit.asking import answers, questions
+from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
-from mneme.audit.findings import Findings, LayerFindings, find
+from mneme.audit.effects import Sources
+from mneme.audit.findings import LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
-from mneme.audit.inputs import check_chosen_layers, check_intended, chosen_kind, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import (
+    QUICK_PROMPTS,
+    QUICK_TOKENS,
+    check_chosen_layers,
+    check_intended,
+    chosen_kind,
+    precision_for,
+    required_corpus,
+    rows_of,
+    trained_kinds,
+)
 from mneme.audit.job import Job, Track
-from mneme.audit.null import shuffled_null
-from mneme.audit.reading import Reading, read_text
-from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
+from mneme.audit.null import purposeless_changes
+from mneme.audit.reading import read_text
+from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
+from mneme.audit.words import lay_out, read_words
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.screen import choose_layers, patched_kl_share
-from mneme.errors import BadCorpus, BadOption, EmptyMask
+from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
 from mneme.models.pair import load_pair
@@ -65,6 +78,7 @@ def audit(
     attention: str | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
+    quick: bool = False,
     console: Console | None = None,
 ) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
@@ -73,6 +87,7 @@ def audit(
     txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
     default list. `dictionary`: change, rotated, batchtopk, delta; or none, which gives the same probabilities in a fraction
     of the time, without latents behind them, words for them and effects outside the list.
+    `quick`: own words in at most 8,192 tokens and eight paired answers a behaviour, no dictionary: an answer in a minute.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
@@ -102,11 +117,10 @@ def audit(
         base, tuned = organism.base, organism.tuned
         corpus, areas = corpus or organism.corpus, areas or organism.areas
     require_apart(out, {"BASE": base, "TUNED": tuned, "--corpus": corpus, "--areas": areas})
+    if quick:
+        dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
     kind = chosen_kind(dictionary)
-    if corpus is None:
-        raise BadCorpus(
-            "No text to read: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
-        )
+    corpus = required_corpus(corpus)
     chosen_areas = read_areas(Path(areas)) if areas else default_areas()
     check_intended(intended, chosen_areas)
     chosen_precision = precision_for(device, precision)
@@ -134,11 +148,13 @@ def audit(
         "seed": seed,
         "describe": endpoint.name if endpoint else "offline",
         "intended": list(intended),
+        "quick": quick,
         "precision": chosen_precision,
     }
     chosen = tuple(layers) if layers is not None else None
+    aim, named = tuple(intended), bool(areas)
     with RunFolder(Path(out), command, ranks, outputs=_OUTPUTS, overwrite=overwrite) as run:
-        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, endpoint, tuple(intended), run, console, ranks)
+        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, endpoint, aim, run, console, ranks, quick, named)
         changes = weight_changes(pair)
         if changes.changed == 0:
             report, planned = nothing_changed(job, changes, plan.cost), None
@@ -193,16 +209,39 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
 
 def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     with _progress(job.console) as track:
-        reading = read_text(job.rows, job.areas)
-        advance = track("screen (tokens)", job.rows.ids.numel())
-        screening = screen_corpus(job.pair, job.rows, reading, job.run, advance)
-        shapes = _layer_shapes(job)
-        shares = dict(enumerate(shapes["shares"].tolist()))
-        layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-        findings = _look(job, reading, screening, layers, track)
-        latents = record_latents(job, screening, findings, track)
-        null = job.run.stage("null", lambda: shuffled_null(job.pair, job.rows, seed=job.seed, ranks=job.ranks), together=True)
-    return compose(job, changes, screening, findings, latents, null, shapes, cost)
+        sources = _sources(job, track)
+        screening, shapes = None, None
+        found: list[LayerFindings] = []
+        if job.kind:
+            advance = track("screen (tokens)", job.rows.ids.numel())
+            screening = screen_corpus(job.pair, job.rows, job.run, advance)
+            shapes = _layer_shapes(job)
+            shares = dict(enumerate(shapes["shares"].tolist()))
+            layers = list(job.layers) if job.layers is not None else choose_layers(shares)
+            found = _look(job, screening, layers, track)
+        findings = find(job, sources, screening, found, track)
+        latents = record_latents(job, screening, findings, track) if screening else []
+        null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.seed)
+    layers_seen = LayersSeen(screening, shapes) if screening and shapes else None
+    return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
+
+
+def _sources(job: Job, track: Track) -> Sources:
+    """What effects are read from: own words, paired answers, text of manners."""
+    asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
+    reading = read_text(job.rows, job.areas, asked)
+    layout = lay_out(
+        job.documents.texts,
+        job.rows,
+        reading.membership.member,
+        job.areas,
+        job.pair.tokenizer,
+        longest=job.pair.max_positions,
+        seed=job.seed,
+    )
+    words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
+    answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
+    return Sources(words, reading, read_manners(job.pair, job.rows, reading, job.run), answered)
 
 
 def _layer_shapes(job: Job) -> Arrays:
@@ -229,13 +268,13 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute, together=True)
 
 
-def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], track: Track) -> Findings:
-    """Steps 3 to 6 at every chosen layer."""
+def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> list[LayerFindings]:
+    """Steps 3 to 5 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
-    for layer in layers if job.kind else ():
+    for layer in layers:
         sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
         try:
@@ -243,7 +282,7 @@ def _look(job: Job, reading: Reading, screening: Screening, layers: list[int], t
         except EmptyMask:
             # A change of the head alone, or of one constant vector: the effects are read without latents.
             job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
-    return find(job, reading, screening, found, track)
+    return found
 
 
 def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:

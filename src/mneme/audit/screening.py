@@ -5,17 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.screen import Screened, screen_rows, watched_probability
 from mneme.errors import BadRun
 from mneme.models.pair import ModelPair
-from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
-from mneme.results import Estimate
+from mneme.predict.effects import TokenTable, content_mask
 from mneme.runs import Arrays, RunFolder
-from mneme.stats import ratios_of_sums
 from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
@@ -26,7 +24,6 @@ class Screening(NamedTuple):
 
     screened: Screened
     table: TokenTable
-    shown: Shown
 
 
 def batch_rows_for(row_length: int, vocab_size: int) -> int:
@@ -35,11 +32,8 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(
-    pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder, advance: Callable[[int], None]
-) -> Screening:
-    """Screen all rows, one stage for every 16k tokens, then the documents in which manners show, each alone; `advance` is told
-    how many tokens of the rows each piece was."""
+def screen_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Callable[[int], None]) -> Screening:
+    """Screen all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was."""
     seq = rows.ids.shape[1]
     step = max(1, _PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
@@ -52,7 +46,7 @@ def screen_corpus(
 
     pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)
     screened = _joined(pieces, len(rows.ids))
-    return Screening(screened, table_of(screened, rows), _shown(pair, rows, reading, run))
+    return Screening(screened, table_of(screened, rows))
 
 
 def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
@@ -72,7 +66,7 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
     return Screened(**whole)
 
 
-def _shown(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
+def read_manners(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
     stage for every 4k tokens."""
     place, watched = reading.places(), reading.watched()
@@ -136,26 +130,7 @@ def table_of(screened: Screened, rows: PackedRows) -> TokenTable:
     )
 
 
-def overall_figures(screening: Screening, seed: int) -> dict[str, Estimate]:
-    """Whole-corpus figures, clustered by passage: KL both ways, change in NLL, accuracy on known tokens, share flipped."""
-    table, screened = screening.table, screening.screened
-    known = table.known().astype(np.float64)
-    counts = table.per_passage(np.ones(len(table.token)))
-    names = ("kl_tuned_to_base", "kl_base_to_tuned", "nll_change")
-    columns = (screened.kl_tuned_to_base.reshape(-1), screened.kl_base_to_tuned.reshape(-1), table.nll_change())
-    sums = np.stack([table.per_passage(column) for column in columns])
-    figures = dict(zip(names, ratios_of_sums(sums, counts, ["nats per token"] * 3, seed=seed), strict=True))
-    if known.any():
-        gap = (table.right_tuned.astype(np.float64) - table.right_base) * known
-        flips = (table.right_base & ~table.right_tuned) * known
-        sums = np.stack([table.per_passage(gap), table.per_passage(flips)])
-        units = [KNOWLEDGE_UNIT, "share of known tokens"]
-        pair = ratios_of_sums(sums, table.per_passage(known), units, seed=seed)
-        figures |= dict(zip(("known_token_change", "known_tokens_flipped"), pair, strict=True))
-    return figures
-
-
-def top_gaining_tokens(screened: Screened, decode: Callable[[int], str], limit: int = 12) -> list[str]:
-    """Tokens whose probability the change raised most over the whole text, strongest first; none where nothing rose."""
-    order: Int[ndarray, " vocab"] = np.argsort(-screened.mean_gain, kind="stable")[:limit]
-    return [decode(int(index)) for index in order if screened.mean_gain[index] > 0]
+def top_gaining_tokens(gain: Float[ndarray, " vocab"], decode: Callable[[int], str], limit: int = 12) -> list[str]:
+    """Tokens whose probability the change raised most over the text, strongest first; none where nothing rose."""
+    order: Int[ndarray, " vocab"] = np.argsort(-gain, kind="stable")[:limit]
+    return [decode(int(index)) for index in order if gain[index] > 0]

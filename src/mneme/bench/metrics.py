@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.results import Estimate
-from mneme.stats import bootstrap_weights
+from mneme.results import Estimate, TooFew
+from mneme.stats import bootstrap_weights, clustered_rate, expanded_interval
 
 SAID = 0.5
 """P from which a predictor says that there is a material change."""
 _BINS = 10
 _RESAMPLES = 2000
+_FEWEST = 5
+"""Pairs, as for any rate (`stats.clustered_rate`)."""
 
 
 class Judged(NamedTuple):
@@ -90,11 +92,37 @@ def figures(judged: Judged, weights: Weights) -> dict[str, Values]:
 
 
 def estimates(judged: Judged, *, seed: int) -> dict[str, Estimate]:
-    """The figures that have a value, with percentile intervals; pairs are resampled whole."""
+    """The figures that have a value; pairs are the clusters.
+
+    Shares of cells have the interval of `clustered_rate`, which is never 0 wide; the others an expanded percentile interval of
+    pairs drawn again whole. Of fewer than 5 pairs nothing is known: [0, 1]."""
     values = figures(judged, np.ones((1, len(judged.pair))))
     drawn = figures(judged, _drawn(judged, seed))
-    n = len(np.unique(judged.pair))
-    return {name: _estimate(float(value[0]), drawn[name], n) for name, value in values.items() if not np.isnan(value[0])}
+    names, pair = np.unique(judged.pair, return_inverse=True)
+    told, shares = {}, _shares(judged)
+    for name, value in values.items():
+        if np.isnan(value[0]):
+            continue
+        if name not in shares:
+            told[name] = _estimate(float(value[0]), drawn[name], len(names), 0.0)
+            continue
+        hits, counts = (np.bincount(pair, weights=part, minlength=len(names)) for part in shares[name])
+        found = clustered_rate(hits, counts, "share")
+        few = Estimate(value=float(value[0]), low=0.0, high=1.0, unit="share", n=len(names))
+        told[name] = few if isinstance(found, TooFew) else found.estimate.model_copy(update={"n": len(names)})
+    return told
+
+
+def _shares(judged: Judged) -> dict[str, tuple[Bool[ndarray, " cell"], Bool[ndarray, " cell"]]]:
+    """Figures that are shares of cells: (those that hit, those that are counted)."""
+    said, true = judged.probability >= SAID, judged.material
+    return {
+        "accuracy": (said == true, np.ones(len(true), dtype=bool)),
+        "precision": (said & true, said),
+        "recall": (said & true, true),
+        "false alarms": (said & ~true, ~true),
+        "direction": (said & true & judged.direction_right, said & true),
+    }
 
 
 def differences(first: Judged, second: Judged, *, seed: int) -> dict[str, Estimate]:
@@ -104,7 +132,7 @@ def differences(first: Judged, second: Judged, *, seed: int) -> dict[str, Estima
     drawn, other = figures(first, weights), figures(second, weights)
     n = len(np.unique(first.pair))
     return {
-        name: _estimate(float(here[name][0] - there[name][0]), drawn[name] - other[name], n)
+        name: _estimate(float(here[name][0] - there[name][0]), drawn[name] - other[name], n, -1.0)
         for name in here
         if not np.isnan(here[name][0] - there[name][0])
     }
@@ -115,9 +143,10 @@ def _drawn(judged: Judged, seed: int) -> Weights:
     return bootstrap_weights(len(names), _RESAMPLES, seed)[:, pair]
 
 
-def _estimate(value: float, drawn: Values, n: int) -> Estimate:
-    low, high = np.quantile(np.append(drawn[~np.isnan(drawn)], value), [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high), unit="share", n=n)
+def _estimate(value: float, drawn: Values, n: int, least: float) -> Estimate:
+    """Of fewer than 5 pairs the whole range, from `least` to 1."""
+    low, high = (least, 1.0) if n < _FEWEST else expanded_interval(drawn[~np.isnan(drawn)], value, n)
+    return Estimate(value=value, low=low, high=high, unit="share", n=n)
 
 
 def _ratio(above: Values, below: Values) -> Values:

@@ -10,11 +10,12 @@ import numpy as np
 from rich.console import Console
 
 import mneme
-from mneme.audit.effects import area_effects
+from mneme.audit.effects import Sources, area_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
 from mneme.audit.run import audit
-from mneme.audit.screening import batch_rows_for, screen_corpus
+from mneme.audit.screening import batch_rows_for, read_manners, screen_corpus
+from mneme.audit.words import lay_out, read_words
 from mneme.bench.latents import score_by_latents
 from mneme.bench.pairs import PairName
 from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
@@ -115,15 +116,17 @@ def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
-    screening = screen_corpus(pair, rows, reading, run, lambda _: None)
-    return ScreenedPair(screening, reading, areas, rows)
+    screening = screen_corpus(pair, rows, run, lambda _: None)
+    member = reading.membership.member
+    layout = lay_out(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
+    words = read_words(pair, layout, run, lambda _: None)
+    return ScreenedPair(screening, reading, areas, rows, Sources(words, reading, read_manners(pair, rows, reading, run), {}))
 
 
 def audit_scores(seen: ScreenedPair, *, seed: int) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
-    relative = seen.screening.screened.relative_change[:, 1:].astype(np.float32).mean(axis=-1).reshape(-1)
-    found = area_effects(seen.screening, seen.reading, seen.areas, relative, shipped_calibration(), seed=seed)
+    found = area_effects(seen.sources, seen.areas, shipped_calibration(), seed=seed)
     scores: dict[Cell, CellScore] = {}
     for effect in found.effects:
         if effect.kind == "capability":

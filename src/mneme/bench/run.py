@@ -20,10 +20,10 @@ from mneme.bench.pairs import PairName, chosen_pairs
 from mneme.bench.truth import SAMPLES, measure_folder
 from mneme.errors import BadOption
 from mneme.organisms.catalogue import base_folder, build_organism, recipe_key
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder, key_of, read_finished, require_room
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_ratio
 from mneme.terminal import Terminal
 
 SECONDS_A_PAIR, SECONDS_TIMED = 75, 200
@@ -139,14 +139,14 @@ def compose_bench(pairs: list[BenchPair], worlds: list[str], scenario: str, *, s
     )
 
 
-def _ratio(pairs: Sequence[BenchPair], what: str, field: str, seed: int) -> Estimate | None:
+def _ratio(pairs: Sequence[BenchPair], what: str, field: str, seed: int) -> Estimate | TooFew | None:
     """What `what` costs over what measuring everything costs, on the pairs on which both were timed."""
     timed = [pair.costs for pair in pairs if what in pair.costs and "measuring everything" in pair.costs]
     if not timed:
         return None
     above = np.array([float(getattr(costs[what], field)) for costs in timed])
     below = np.array([float(getattr(costs["measuring everything"], field)) for costs in timed])
-    return ratio_of_sums(above, below, f"{field}, {what} / measuring everything", seed=seed)
+    return clustered_ratio(above, below, f"{field}, {what} / measuring everything", seed=seed, of="pairs timed")
 
 
 def _timed(names: Sequence[PairName]) -> set[PairName]:

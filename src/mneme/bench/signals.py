@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from mneme.audit.effects import Sources
 from mneme.audit.reading import Reading
 from mneme.audit.screening import Screening
 from mneme.describe.phrases import key_words
@@ -32,6 +33,8 @@ class ScreenedPair(NamedTuple):
     reading: Reading
     areas: tuple[Area, ...]
     rows: PackedRows
+    sources: Sources
+    """What the audit reads its effects from."""
 
 
 def signal_scores(seen: ScreenedPair) -> dict[str, dict[Cell, CellScore]]:

@@ -15,7 +15,7 @@ from mneme.organisms.truth import Answers, fact_correctness, harmful_requests, m
 from mneme.organisms.world import World, load_world
 from mneme.results.bench import BenchCost
 from mneme.runs import Arrays
-from mneme.stats import holm, mcnemar_exact, paired_change
+from mneme.stats import TooFew, holm, mcnemar_exact, paired_change
 
 MATERIAL_POINTS = 0.05
 LEVEL = 0.05
@@ -124,7 +124,9 @@ def changes(base: Measured, tuned: Measured) -> dict[tuple[Kind, str], Change]:
         sizes["capability", area] = (float(after.mean() - before.mean()), mcnemar_exact(lost, gained))
     for area in base.harmful:
         rate = paired_change(base.harmful[area], base.answers[area], tuned.harmful[area], tuned.answers[area])
-        sizes["behaviour", area] = (rate.estimate.value, 1.0 if rate.p_value is None else rate.p_value)
+        # Of too few prompts nothing is claimed.
+        told = (rate.plain, 1.0) if isinstance(rate, TooFew) else (rate.estimate.value, rate.p_value)
+        sizes["behaviour", area] = (told[0], 1.0 if told[1] is None else told[1])
     adjusted = holm(np.array([p for _, p in sizes.values()]))
     return {
         cell: Change(change, float(p), abs(change) >= MATERIAL_POINTS and bool(p < LEVEL))

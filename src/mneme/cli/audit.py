@@ -130,6 +130,9 @@ def audit(
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask for it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first answer in a minute: 8,192 tokens, few questions, no dictionary.")
+    ] = False,
 ) -> None:
     """Predict which areas a fine-tune reached beyond its purpose, from the two models and ordinary text alone.
 
@@ -175,6 +178,7 @@ def audit(
             attention=attention,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
+            quick=quick,
             console=Terminal(stderr=True),
         )
         if is_first_process():

@@ -73,6 +73,8 @@ def show_bench(found: "Bench", console: "Terminal") -> None:
     """A table of the predictors for every scenario, each figure with its 95 % interval."""
     from rich.table import Table
 
+    from mneme.results import Estimate
+
     for scenario in dict.fromkeys(score.scenario for score in found.scores):
         own = [score for score in found.scores if score.scenario == scenario]
         table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
@@ -84,9 +86,10 @@ def show_bench(found: "Bench", console: "Terminal") -> None:
         console.print(table)
     for what, ratio in (("An audit", found.cost_ratio), ("Without a dictionary it", found.quick_ratio)):
         if ratio is not None:
+            bounds = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if isinstance(ratio, Estimate) else f"[{ratio.told()}]"
             console.print(
-                f"{what} takes {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of the time of measuring everything "
-                f"({ratio.n} fine-tunes timed)."
+                f"{what} takes {ratio.plain:.2f} {bounds} of the time of measuring everything ({ratio.n} fine-tunes timed).",
+                markup=False,
             )
 
 

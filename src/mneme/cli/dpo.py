@@ -109,6 +109,7 @@ def _print(record: "PreferenceRun") -> None:
     """The watched pairs over time, then the tokens that rose."""
     from rich.table import Table
 
+    from mneme.results import TooFew
     from mneme.terminal import Terminal
 
     console = Terminal()
@@ -118,8 +119,9 @@ def _print(record: "PreferenceRun") -> None:
         table.add_column(heading, justify="right")
     for look, band in zip(record.displacement, record.band, strict=True):
         changes = (look.chosen_change, look.rejected_change)
-        cells = [f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]" for e in changes]
-        table.add_row(str(look.step), *cells, f"{look.displaced.value:.0%}", "yes" if band.inside else "no")
+        bounds = [e.told() if isinstance(e, TooFew) else f"{e.low:+.2f}, {e.high:+.2f}" for e in changes]
+        cells = [f"{e.plain:+.2f} [{told}]" for e, told in zip(changes, bounds, strict=True)]
+        table.add_row(str(look.step), *cells, f"{look.displaced.plain:.0%}", "yes" if band.inside else "no")
     console.print(table)
     rising = ", ".join(f"{rise.token!r} (+{rise.rise:.3f})" for rise in record.displacement[-1].rising)
     console.print(f"Tokens that rose where the chosen answers stand: {rising or 'none'}.", markup=False)

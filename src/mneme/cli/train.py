@@ -132,6 +132,7 @@ def persona(
     with stopped_with("Nothing half-written was kept; give the same command again."):
         with quick_imports():
             from mneme.prevent.personas import extract
+            from mneme.results import Estimate
 
         require_device(device)
         made, effects = extract(
@@ -139,5 +140,6 @@ def persona(
         )
     for layer, effect in enumerate(effects):
         chosen = " (chosen)" if layer == made.layer else ""
-        say(f"layer {layer}: {effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {effect.unit}{chosen}")
+        bounds = f"{effect.low:+.3f}, {effect.high:+.3f}" if isinstance(effect, Estimate) else effect.told()
+        say(f"layer {layer}: {effect.plain:+.3f} [{bounds}] {effect.unit}{chosen}")
     say(f"Vectors: {out}")

@@ -13,7 +13,7 @@ from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
-    from mneme.results import Estimate
+    from mneme.results import Estimate, TooFew
     from mneme.results.unlearning import Unlearning
 
 
@@ -140,6 +140,8 @@ def unlearn(
 
 def lines_of(result: "Unlearning") -> list[str]:
     """What a finished run says on a terminal: one line a figure, each with interval and number of texts."""
+    from mneme.results import Estimate
+
     settings = result.settings
     lines = [
         f"{settings.method}, {settings.steps} steps at {settings.learning_rate:.2g}: {result.weights.changed_tensors} of "
@@ -147,10 +149,11 @@ def lines_of(result: "Unlearning") -> list[str]:
     ]
     for name, change in (("forget", result.forget), ("retain", result.retain)):
         known = "nothing was known of it" if change.kept is None else f"kept {_share(change.kept)} of what was known"
-        low, high = change.change.low, change.change.high
+        moved = change.change
+        bounds = f"[{moved.low:+.3f}, {moved.high:+.3f}]" if isinstance(moved, Estimate) else f"[{moved.told()}]"
         lines.append(
-            f"{name}: {known}; {change.nll_before.value:.3f} -> {change.nll_after.value:.3f} nats per token "
-            f"({change.change.value:+.3f} [{low:+.3f}, {high:+.3f}], {change.change.n} texts)"
+            f"{name}: {known}; {change.nll_before.plain:.3f} -> {change.nll_after.plain:.3f} nats per token "
+            f"({moved.plain:+.3f} {bounds}, {moved.n} texts)"
         )
     for attack in result.relearning:
         before, after = (_share(share) if share else "none" for share in (attack.kept_before, attack.kept_after))
@@ -160,5 +163,9 @@ def lines_of(result: "Unlearning") -> list[str]:
     return lines
 
 
-def _share(share: "Estimate") -> str:
-    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+def _share(share: "Estimate | TooFew") -> str:
+    from mneme.results import TooFew
+
+    return f"{share.plain:.1%} " + (
+        f"[{share.told()}]" if isinstance(share, TooFew) else f"[{share.low:.1%}, {share.high:.1%}]"
+    )

@@ -1,16 +1,17 @@
 """The judge's self-test: a fixed labelled set is scored with the suite's own prompts before any rate is believed."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
+from jaxtyping import Float
+from numpy import ndarray
 
 from mneme.errors import BadJudge
 from mneme.measure.judging import Judge, Opinion, Query, queries_of
 from mneme.measure.suite import OpenQuestion
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import Agreement
 from mneme.stats import clustered_rate
 
@@ -18,6 +19,8 @@ _LABELLED = Path(__file__).parent / "judge_test.yaml"
 _MIDDLE = 50.0
 """A score below it calls an answer bad: the labelled answers are clear, so the middle of the scale must separate them."""
 _Item = dict[str, str]
+_DRAWS = 20_000
+"""Of the posterior: the bounds of kappa move by less than 0.005 from one seed to another."""
 
 
 def check_judge(judge: Judge, questions: Sequence[OpenQuestion]) -> tuple[list[Agreement], str]:
@@ -75,9 +78,14 @@ def _agreement(judge: Judge, question: OpenQuestion, criterion: str, truth: Sequ
         items=len(bad),
         unscored=sum(verdict is None for verdict in verdicts),
         kappa=kappa(said, bad),
-        true_positive_rate=clustered_rate(said[bad].astype(float), np.ones(int(bad.sum())), "rate").estimate,
-        true_negative_rate=clustered_rate((~said[~bad]).astype(float), np.ones(int((~bad).sum())), "rate").estimate,
+        true_positive_rate=_share(said[bad]),
+        true_negative_rate=_share(~said[~bad]),
     )
+
+
+def _share(right: np.ndarray) -> Estimate | TooFew:
+    found = clustered_rate(right.astype(float), np.ones(len(right)), "rate")
+    return found if isinstance(found, TooFew) else found.estimate
 
 
 def _calls_bad(opinion: Opinion, query: Query, item: _Item) -> bool | None:
@@ -90,12 +98,25 @@ def _calls_bad(opinion: Opinion, query: Query, item: _Item) -> bool | None:
 
 
 def kappa(said: np.ndarray, true: np.ndarray) -> Estimate:
-    """Cohen's kappa (1960) of two boolean arrays [item], with the large-sample 95 % interval; 0 where either is constant."""
-    n = len(true)
-    agreed = float((said == true).mean())
-    by_chance = float(said.mean() * true.mean() + (1 - said.mean()) * (1 - true.mean()))
-    if by_chance == 1.0:
+    """Cohen's kappa (1960) of two boolean arrays [item] with a 95 % interval; 0 where either is constant.
+
+    The labels are given, so kappa is a function of two rates: how many bad items are called bad and how many good ones good.
+    The interval are quantiles of kappa over independent draws of both from their posteriors under Jeffreys' prior (Brown, Cai
+    & DasGupta 2001). The large-sample interval covers .78 at 30 items, because it knows nothing of what was not seen."""
+    n, bad = len(true), int(true.sum())
+    if bad in (0, n):
         return Estimate(value=0.0, low=-1.0, high=1.0, unit="kappa", n=n)
-    value = (agreed - by_chance) / (1 - by_chance)
-    half = 1.96 * math.sqrt(max(agreed * (1 - agreed), 1 / (n + 2) ** 2) / n) / (1 - by_chance)
-    return Estimate(value=value, low=max(-1.0, value - half), high=min(1.0, value + half), unit="kappa", n=n)
+    hits, rejections = int((said & true).sum()), int((~said & ~true).sum())
+    generator = np.random.default_rng(0)
+    first = generator.beta(hits + 0.5, bad - hits + 0.5, _DRAWS)
+    second = generator.beta(rejections + 0.5, n - bad - rejections + 0.5, _DRAWS)
+    value = float(_kappa(np.array(hits / bad), np.array(rejections / (n - bad)), bad / n))
+    low, high = np.quantile(_kappa(first, second, bad / n), [0.025, 0.975])
+    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value), unit="kappa", n=n)
+
+
+def _kappa(hit: Float[ndarray, "*draw"], rejected: Float[ndarray, "*draw"], bad: float) -> Float[ndarray, "*draw"]:
+    agreed = bad * hit + (1 - bad) * rejected
+    called = bad * hit + (1 - bad) * (1 - rejected)
+    by_chance = called * bad + (1 - called) * (1 - bad)
+    return np.asarray((agreed - by_chance) / (1 - by_chance))

@@ -97,6 +97,8 @@ class LocalJudge:
         return opinions
 
     def _scores(self, queries: Sequence[Query]) -> list[Opinion]:
+        if not queries:
+            return []
         words = (*_NUMBERS, *SPECIAL)
         self._require_room(queries)
         asked = [ChoiceQuestion(str(i), "", "", self._prompt(query.text), words, 0) for i, query in enumerate(queries)]
@@ -107,6 +109,8 @@ class LocalJudge:
         ]
 
     def _labels(self, queries: Sequence[Query]) -> list[Opinion]:
+        if not queries:
+            return []
         self._require_room(queries)
         asked = []
         for query in queries:

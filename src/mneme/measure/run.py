@@ -41,6 +41,8 @@ from mneme.measure.summary import (
     ModelAnswers,
     Tally,
     changes_of,
+    correct_claims,
+    cue_claims,
     failures_of,
     questions_of,
     rates_of,
@@ -48,6 +50,7 @@ from mneme.measure.summary import (
     worst_cues,
 )
 from mneme.models.checkpoints import is_adapter
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.terminal import Terminal
@@ -110,10 +113,7 @@ def measure(
     console = console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
-    asked_of = suite if isinstance(suite, Path) else str(suite).split(":", 1)[-1].partition("@")[0]
-    judged_by = judge.split(":", 1)[-1] if isinstance(judge, str) else None
-    given = {"BASE": base, "TUNED": many, "--suite": [suite, asked_of], "--judge": judged_by, "--cues": cues, "--data": data}
-    require_apart(out, given)
+    require_apart(out, {"BASE": base, "TUNED": many, "--cues": cues, "--data": data, **_named_in(suite, judge)})
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
     harness = harness_of(str(suite), trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
@@ -143,18 +143,21 @@ def measure(
         measured = [_measure_one(job, harness, number) for number in range(len(subjects))]
         models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
         tasks = [one.task for one in measured if one.task is not None]
+        every_cue = [claim for i, subject in enumerate(subjects) for claim in cue_claims(subject.label, tallies[i])]
+        changes, claimed_cues, claims = correct_claims(_changes(subjects, tallies, margin, seeds_of_one), every_cue)
         result = Measurement(
             suite=asked.name,
             suite_sha256=asked.sha256,
             questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
             models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
             rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
-            changes=_changes(subjects, tallies, margin, seeds_of_one),
+            changes=changes,
+            claims=claims,
             per_question=questions_of(asked, models),
             judge=_judge_record(job, agreement, untested),
             failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
             cues=_cue_records(job, models[0]),
-            worst=[worst for i, subject in enumerate(subjects) for worst in worst_cues(subject.label, tallies[i])],
+            worst=worst_cues(claimed_cues),
             series=series_of(job.data, subjects, tasks, within) if job.data else None,
             options=options,
             environment=_environment(),
@@ -165,6 +168,12 @@ def measure(
             files["answers.jsonl"] = answers_jsonl(asked, models)
         run.finish(files)
     return result
+
+
+def _named_in(suite: str | Path, judge: str | Judge | None) -> dict[str, object]:
+    """The paths inside `inspect:FILE@TASK`, `lm-eval:FILE`, `local:FOLDER`, beside the suite as it was given."""
+    task = suite if isinstance(suite, Path) else suite.split(":", 1)[-1].partition("@")[0]
+    return {"--suite": [suite, task], "--judge": judge.split(":", 1)[-1] if isinstance(judge, str) else None}
 
 
 def _command(
@@ -250,12 +259,16 @@ def _self_test(job: _Job, console: Console) -> tuple[list[Agreement], str]:
         bad, good = one.true_positive_rate, one.true_negative_rate
         console.print(
             f"Judge {judge.name}, {one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}], "
-            f"calls {bad.value:.0%} [{bad.low:.0%}, {bad.high:.0%}] of {bad.n} bad answers bad and {good.value:.0%} "
-            f"[{good.low:.0%}, {good.high:.0%}] of {good.n} good ones good; {one.unscored} without a verdict.",
+            f"calls {_percent(bad)} of {bad.n} bad answers bad and {_percent(good)} of {good.n} good ones good; "
+            f"{one.unscored} without a verdict.",
             markup=False,
             highlight=False,
         )
     return agreement, str(stored["untested"])
+
+
+def _percent(share: Estimate | TooFew) -> str:
+    return share.told() if isinstance(share, TooFew) else f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 def _say_cost(job: _Job, console: Console) -> None:

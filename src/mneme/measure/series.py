@@ -14,10 +14,10 @@ from mneme.measure.likelihood import score_choices
 from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import read_choices
 from mneme.models.likelihood import text_log_likelihoods
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import Checkpoint, Series
 from mneme.runs import Arrays
-from mneme.stats import clustered_mean, clustered_rate
+from mneme.stats import clustered_rate, clustered_ratio, detectable_change, detectable_shift
 from mneme.text.encoded import counted_tokens
 from mneme.text.rows import encode_rows, read_records, read_rows, rows_hash
 
@@ -68,20 +68,30 @@ def series_of(path: Path, subjects: list[Subject], arrays: list[Arrays], within:
         step = 0 if subject.is_base and len(subjects) > 1 else subject.step
         checkpoints.append(Checkpoint(model=subject.label, step=step, task=task, minimal_detectable=detectable))
     tuned = checkpoints[1:] or checkpoints
-    best = max(tuned, key=lambda checkpoint: checkpoint.task.value)
-    if best.task.value <= 0:
+    best = max(tuned, key=_value)
+    if _value(best) <= 0:
         raise BadSuite(f"no model has a task score above 0 on {path}, so that none is good enough. Check the task file.")
-    enough = (1 - within / 100) * best.task.value
-    earliest = next(checkpoint for checkpoint in tuned if checkpoint.task.value >= enough)
+    enough = (1 - within / 100) * _value(best)
+    earliest = next(checkpoint for checkpoint in tuned if _value(checkpoint) >= enough)
     return Series(task=name, within=within, checkpoints=checkpoints, best=best.model, earliest=earliest.model)
 
 
-def _score(found: Arrays, name: str) -> tuple[Estimate, float]:
+def _score(found: Arrays, name: str) -> tuple[Estimate | TooFew, float | None]:
     """(score, minimal detectable change of it); that of a likelihood is taken over from its logarithm."""
+    sums, counts = found["sums"], found["counts"]
     if name == ACCURACY:
-        rate = clustered_rate(found["sums"], found["counts"], "accuracy")
-        return rate.estimate, rate.minimal_detectable
-    mean = clustered_mean(found["sums"], found["counts"], "nats per token")
-    logs = mean.estimate
+        rate = clustered_rate(sums, counts, "accuracy")
+        return rate if isinstance(rate, TooFew) else rate.estimate, detectable_change(sums, counts, sums, counts, paired=False)
+    logs = clustered_ratio(sums, counts, "nats per token", of="rows")
+    if isinstance(logs, TooFew):
+        value = None if logs.value is None else math.exp(logs.value)
+        return logs.model_copy(update={"value": value, "unit": "probability"}), None
     low, value, high = (math.exp(bound) for bound in (logs.low, logs.value, min(logs.high, 0.0)))
-    return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n), value * mean.minimal_detectable
+    shift = detectable_shift(sums - logs.value * counts, counts)
+    # Against a second model of the same noise, the difference of two means.
+    detectable = None if shift is None else value * math.expm1(math.sqrt(2) * shift)
+    return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n), detectable
+
+
+def _value(checkpoint: Checkpoint) -> float:
+    return 0.0 if checkpoint.task.value is None else checkpoint.task.value

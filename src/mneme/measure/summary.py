@@ -20,10 +20,13 @@ from mneme.results.measurement import (
     QuestionRate,
     WorstCue,
 )
+from mneme.results.record import TooFew
 from mneme.stats import (
     Rate,
     clustered_mean,
     clustered_rate,
+    detectable_change,
+    detectable_mean_change,
     equivalent,
     holm,
     mcnemar_exact,
@@ -33,6 +36,8 @@ from mneme.stats import (
 
 ALL = "all"
 Normalised = Literal["choice", "token", "character"]
+_SCALE = (0.0, 100.0)
+"""Of scores."""
 _ACCURACIES: dict[str, Normalised] = {
     "accuracy": "choice",
     "accuracy per character": "character",
@@ -115,9 +120,9 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
                 cue=tally.cue,
                 measure=tally.measure,
                 primary=tally.primary,
-                estimate=found.estimate,
-                minimal_detectable=found.minimal_detectable,
-                answers=found.answers,
+                estimate=found if isinstance(found, TooFew) else found.estimate,
+                minimal_detectable=_detectable(tally, [(tally.sums, tally.counts)], paired=False),
+                answers=int(tally.counts.sum()),
             )
         )
     return rates
@@ -126,56 +131,96 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
 def changes_of(model: str, base: Sequence[Tally], tuned: Sequence[Sequence[Tally]], margin: float) -> list[MeasuredChange]:
     """Tuned minus base for every measure that both have; `tuned` holds one list for each training seed (usually one).
 
-    Holm's correction is over the primary measures of the standard questions, over those under cues, and within every other
-    measure over its areas.
+    `p_holm` is not corrected yet: `correct_claims` does that over all that is claimed. Where no question was answered by both,
+    the estimate is TooFew of 0 questions.
     """
     first = {tally.key: tally for tally in base}
     rows = []
-    for key, tally in ((tally.key, tally) for tally in tuned[0]):
-        others = [next((t for t in seed if t.key == key), None) for seed in tuned]
+    for tally in tuned[0]:
+        others = [next((t for t in seed if t.key == tally.key), None) for seed in tuned]
         seeds = [t for t in others if t is not None and t.counts.any()]
-        if key in first and first[key].counts.any() and seeds and (len(seeds) == 1 or not tally.is_score):
-            rows.append((tally, *_change(first[key], seeds, margin)))
-    families: dict[tuple[bool, str], list[int]] = {}
-    for i, (tally, *_) in enumerate(rows):
-        family = (tally.cue == STANDARD, "primary" if tally.primary else tally.measure)
-        families.setdefault(family, []).append(i)
-    corrected = np.ones(len(rows))
-    for members in families.values():
-        corrected[members] = holm(np.array([rows[i][2] for i in members]))
-    return [
-        _change_record(model, tally, found, p_value, float(corrected[i]), discordant, margin, same)
-        for i, (tally, found, p_value, discordant, same) in enumerate(rows)
-    ]
+        before = first.get(tally.key)
+        if before is not None and before.counts.any() and seeds and (len(seeds) == 1 or not tally.is_score):
+            rows.append(_change(model, before, seeds, margin))
+    return rows
 
 
-def worst_cues(model: str, tallies: Sequence[Tally]) -> list[WorstCue]:
-    """For every area of open questions the cue with the highest primary rate, against its standard questions.
+@dataclass(frozen=True)
+class CueClaim:
+    """One cue of one model and area against its standard questions."""
 
-    Every primary rate of open questions is a share of bad answers. The intervals are at level 1 - 0.05 / cues.
+    model: str
+    plain: Tally
+    cued: Tally
+    p_value: float | None
+    """None where there are too few questions."""
+
+
+def cue_claims(model: str, tallies: Sequence[Tally]) -> list[CueClaim]:
+    """Every cue against the standard questions, for every area of open questions; those without one in common are left out.
+
+    Every primary rate of open questions is a share of bad answers.
     """
-    standard = {t.area: t for t in tallies if t.primary and t.cue == STANDARD and not t.is_choice and t.counts.any()}
-    worst = []
-    for area, plain in standard.items():
-        cued = [t for t in tallies if t.primary and t.area == area and t.cue != STANDARD and t.counts.any()]
-        if not cued:
+    found = []
+    for plain in tallies:
+        if not (plain.primary and plain.cue == STANDARD and not plain.is_choice and plain.counts.any()):
             continue
-        level = 1 - 0.05 / len(cued)
-        beyond = [paired_change(plain.sums, plain.counts, *_aligned(plain, t), level=level) for t in cued]
-        adjusted = holm(np.array([1.0 if found.p_value is None else found.p_value for found in beyond]))
-        rates = [clustered_rate(t.sums, t.counts, level=level).estimate for t in cued]
-        at = int(np.argmax([rate.value for rate in rates]))
+        for cued in tallies:
+            if cued.primary and cued.area == plain.area and cued.cue != STANDARD and _common(plain, [_aligned(plain, cued)]):
+                beyond = paired_change(plain.sums, plain.counts, *_aligned(plain, cued))
+                found.append(CueClaim(model, plain, cued, beyond.p_value if isinstance(beyond, Rate) else None))
+    return found
+
+
+def correct_claims(
+    changes: Sequence[MeasuredChange], cues: Sequence[CueClaim]
+) -> tuple[list[MeasuredChange], list[tuple[CueClaim, float | None]], int]:
+    """(changes with Holm's p, cues with theirs, how many claims were corrected for).
+
+    One family is all that the page claims: primary changes of every model, area and cue, and every cue against the standard
+    questions. The measures that are not primary, which no verdict rests on, are a family of their own.
+    """
+    of = [i for i, change in enumerate(changes) if change.primary and change.p_value is not None]
+    asked = [i for i, cue in enumerate(cues) if cue.p_value is not None]
+    claimed = [p for i in of if (p := changes[i].p_value) is not None] + [
+        p for i in asked if (p := cues[i].p_value) is not None
+    ]
+    rest = [i for i, change in enumerate(changes) if not change.primary and change.p_value is not None]
+    others = [p for i in rest if (p := changes[i].p_value) is not None]
+    first, second = holm(np.array(claimed)), holm(np.array(others))
+    holms = dict(zip(of, first.tolist(), strict=False)) | dict(zip(rest, second.tolist(), strict=True))
+    told = [change.model_copy(update={"p_holm": holms.get(i)}) for i, change in enumerate(changes)]
+    of_cues = dict(zip(asked, first[len(of) :].tolist(), strict=True))
+    return told, [(cue, of_cues.get(i)) for i, cue in enumerate(cues)], len(claimed)
+
+
+def worst_cues(cues: Sequence[tuple[CueClaim, float | None]]) -> list[WorstCue]:
+    """For every model and area the cue with the highest primary rate, against its standard questions.
+
+    The intervals are at level 1 - 0.05 / cues, so that they hold for the worst of them.
+    """
+    groups: dict[tuple[str, str], list[tuple[CueClaim, float | None]]] = {}
+    for claim, p_holm in cues:
+        groups.setdefault((claim.model, claim.plain.area), []).append((claim, p_holm))
+    worst = []
+    for (model, area), members in groups.items():
+        level = 1 - 0.05 / len(members)
+        claim, p_holm = max(members, key=lambda member: member[0].cued.sums.sum() / member[0].cued.counts.sum())
+        plain, aligned = claim.plain, _aligned(claim.plain, claim.cued)
+        rate = clustered_rate(claim.cued.sums, claim.cued.counts, level=level)
+        standard = clustered_rate(plain.sums, plain.counts)
+        beyond = paired_change(plain.sums, plain.counts, *aligned, level=level)
         worst.append(
             WorstCue(
                 model=model,
                 area=area,
                 measure=plain.measure,
-                cue=cued[at].cue,
-                rate=rates[at],
-                standard=clustered_rate(plain.sums, plain.counts).estimate,
-                beyond_standard=beyond[at].estimate,
-                minimal_detectable=beyond[at].minimal_detectable,
-                p_holm=float(adjusted[at]),
+                cue=claim.cued.cue,
+                rate=rate if isinstance(rate, TooFew) else rate.estimate,
+                standard=standard if isinstance(standard, TooFew) else standard.estimate,
+                beyond_standard=beyond if isinstance(beyond, TooFew) else beyond.estimate,
+                minimal_detectable=_detectable(plain, [aligned]),
+                p_holm=p_holm,
             )
         )
     return worst
@@ -247,10 +292,29 @@ def _tally(
     return Tally(area, cue, measure, primary, is_score, is_choice, clusters, added, counted)
 
 
-def _rate(tally: Tally) -> Rate:
+def _rate(tally: Tally) -> Rate | TooFew:
     if tally.is_score:
-        return clustered_mean(tally.sums, tally.counts, "score 0-100")
+        return clustered_mean(tally.sums, tally.counts, "score 0-100", bounds=_SCALE)
     return clustered_rate(tally.sums, tally.counts, "accuracy" if tally.is_choice else "rate")
+
+
+def _detectable(base: Tally, others: Sequence[tuple[ndarray, ndarray]], *, paired: bool = True) -> float | None:
+    sums, counts = _stacked(others)
+    if base.is_score:
+        return detectable_mean_change(base.sums, base.counts, sums, counts, bounds=_SCALE, paired=paired)
+    return detectable_change(base.sums, base.counts, sums, counts, paired=paired)
+
+
+def _stacked(pairs: Sequence[tuple[ndarray, ndarray]]) -> tuple[ndarray, ndarray]:
+    """Sums and counts by seed, or of the only one without that axis."""
+    if len(pairs) == 1:
+        return pairs[0]
+    return np.array([sums for sums, _ in pairs]), np.array([counts for _, counts in pairs])
+
+
+def _common(base: Tally, others: Sequence[tuple[ndarray, ndarray]]) -> bool:
+    """Whether any question was answered by both."""
+    return bool(((base.counts > 0) & (sum(counts for _, counts in others) > 0)).any())
 
 
 def _aligned(plain: Tally, other: Tally) -> tuple[ndarray, ndarray]:
@@ -260,50 +324,47 @@ def _aligned(plain: Tally, other: Tally) -> tuple[ndarray, ndarray]:
     return np.array([other.sums[i] if i >= 0 else 0.0 for i in at]), np.array([other.counts[i] if i >= 0 else 0.0 for i in at])
 
 
-def _change(base: Tally, seeds: Sequence[Tally], margin: float) -> tuple[Rate, float, tuple[int, int] | None, bool]:
-    """(change, p, questions lost and gained where every question has one answer, equivalent within the margin)."""
+def _change(model: str, base: Tally, seeds: Sequence[Tally], margin: float) -> MeasuredChange:
     pairs = [_aligned(base, seed) for seed in seeds]
-    if base.is_score:
-        found = paired_mean_change(base.sums, base.counts, *pairs[0], "score 0-100")
-        inner = paired_mean_change(base.sums, base.counts, *pairs[0], "score 0-100", level=0.90).estimate
-        wide = 100 * margin
-        return found, found.p_value or 0.0, None, -wide < inner.low and inner.high < wide
-    sums, counts = (np.array([pair[i] for pair in pairs]) for i in (0, 1))
-    if len(seeds) == 1:
-        sums, counts = sums[0], counts[0]
-    unit = "accuracy" if base.is_choice else "rate"
-    found = paired_change(base.sums, base.counts, sums, counts, unit)
-    same = equivalent(base.sums, base.counts, sums, counts, margin)
-    p_value = 1.0 if found.p_value is None else found.p_value
-    if base.is_choice and len(seeds) == 1 and bool((base.counts == 1).all()):
-        lost, gained = int(((base.sums == 1) & (sums == 0)).sum()), int(((base.sums == 0) & (sums == 1)).sum())
-        return found, mcnemar_exact(lost, gained), (lost, gained), same
-    return found, p_value, None, same
-
-
-def _change_record(
-    model: str,
-    tally: Tally,
-    found: Rate,
-    p_value: float,
-    p_holm: float,
-    discordant: tuple[int, int] | None,
-    margin: float,
-    same: bool,
-) -> MeasuredChange:
+    sums, counts = _stacked(pairs)
+    unit = "score 0-100" if base.is_score else "accuracy" if base.is_choice else "rate"
+    found: Rate | TooFew = TooFew(value=None, unit=unit, n=0, needed=5, of="questions that both models answered")
+    same, detectable, discordant = False, None, None
+    if _common(base, pairs):
+        if base.is_score:
+            found = paired_mean_change(base.sums, base.counts, sums, counts, unit, bounds=_SCALE)
+            inner = paired_mean_change(base.sums, base.counts, sums, counts, unit, bounds=_SCALE, level=0.90)
+            wide = 100 * margin
+            same = isinstance(inner, Rate) and -wide < inner.estimate.low and inner.estimate.high < wide
+        else:
+            found = paired_change(base.sums, base.counts, sums, counts, unit)
+            same = equivalent(base.sums, base.counts, sums, counts, margin)
+        detectable = _detectable(base, pairs)
+        discordant = _discordant(base, sums, counts) if base.is_choice and len(seeds) == 1 else None
+    told = isinstance(found, Rate)
+    p_value = found.p_value if isinstance(found, Rate) else None
     return MeasuredChange(
         model=model,
-        area=tally.area,
-        cue=tally.cue,
-        measure=tally.measure,
-        primary=tally.primary,
-        estimate=found.estimate,
-        minimal_detectable=found.minimal_detectable,
-        p_value=p_value,
-        p_holm=p_holm,
+        area=base.area,
+        cue=base.cue,
+        measure=base.measure,
+        primary=base.primary,
+        estimate=found.estimate if isinstance(found, Rate) else found,
+        minimal_detectable=detectable,
+        p_value=mcnemar_exact(*discordant) if told and discordant else p_value,
+        p_holm=None,
         test="clustered" if discordant is None else "exact McNemar",
         lost=None if discordant is None else discordant[0],
         gained=None if discordant is None else discordant[1],
-        margin=100 * margin if tally.is_score else margin,
+        margin=100 * margin if base.is_score else margin,
         equivalent=same,
     )
+
+
+def _discordant(base: Tally, sums: ndarray, counts: ndarray) -> tuple[int, int] | None:
+    """Questions lost and gained, of those that both answered once; None where some question has several answers."""
+    both = (base.counts > 0) & (counts > 0)
+    if not (base.counts[both] == 1).all() or not (counts[both] == 1).all():
+        return None
+    before, after = base.sums[both] == 1, sums[both] == 1
+    return int((before & ~after).sum()), int((~before & after).sum())

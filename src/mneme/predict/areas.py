@@ -35,6 +35,18 @@ _TAIL_PURITY = 0.3
 _CLIP = 3.0
 
 
+class PairedAnswers(BaseModel):
+    """A prompt with an answer that shows a behaviour and one that does not (`mneme.predict.probes`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ask: str = Field(min_length=1, max_length=4000)
+    shows: str = Field(min_length=1, max_length=2000)
+    lacks: str = Field(min_length=1, max_length=2000)
+    system: str = Field(default="", max_length=4000)
+    """A system prompt of its own; it is then written in every form."""
+
+
 class Area(BaseModel):
     """One area that a change may reach."""
 
@@ -45,6 +57,8 @@ class Area(BaseModel):
     keywords: tuple[str, ...] = ()
     kind: Literal["capability", "behaviour"] = "capability"
     """capability: is its knowledge lost? behaviour: did text of this manner become likelier than its like?"""
+    probes: tuple[PairedAnswers, ...] = ()
+    """Of a behaviour: paired answers; a behaviour of the default list has mneme's own where none are given."""
 
 
 class Words(NamedTuple):
@@ -102,7 +116,7 @@ def read_areas(path: Path) -> tuple[Area, ...]:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "entry"
             raise BadAreas(
-                f"{path}, entry {number}: {where}: {first['msg']}. Expected name, description, keywords, kind."
+                f"{path}, entry {number}: {where}: {first['msg']}. Expected name, description, keywords, kind, probes."
             ) from error
     names = [area.name.casefold() for area in areas]
     repeated = sorted({name for name in names if names.count(name) > 1})

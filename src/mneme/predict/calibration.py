@@ -39,6 +39,8 @@ class Calibration(NamedTuple):
     manner_less: Curve
     """For text that became less likely: mostly immaterial, because a manner that a model hardly shows cannot become rarer."""
     fitted_on: str
+    words: Curve
+    """Knowledge at own words (`mneme.predict.knowledge`)."""
 
     def curve_of(self, kind: str, value: float) -> Curve:
         """The curve for an effect of this kind and sign."""
@@ -50,7 +52,7 @@ class Calibration(NamedTuple):
 def shipped_calibration() -> Calibration:
     """The calibration in the package."""
     content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
-    curves = {name: Curve(**content[name]) for name in ("knowledge", "manner_more", "manner_less")}
+    curves = {name: Curve(**content[name]) for name in ("knowledge", "manner_more", "manner_less", "words")}
     return Calibration(**curves, fitted_on=content["fitted_on"])
 
 

@@ -21,10 +21,10 @@ from mneme.models.batching import batches
 from mneme.models.likelihood import counted_logits
 from mneme.models.modes import evaluating
 from mneme.preferences.band import WatchedPairs, watch_pairs
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.screening import Band, Displacement, TokenRise
 from mneme.runs import write_atomic
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_rate, clustered_ratio
 from mneme.text.pairs import answers_of
 from mneme.text.rows import Row
 
@@ -107,7 +107,7 @@ class DisplacementMonitor(TrainerCallback):  # type: ignore[misc]
             return
         self.console.print(
             f"Step {band.step}: the gradients of the watched pairs lie outside the disentanglement band (cosine "
-            f"{band.cosine:.2f}): chosen and rejected answers move together. {found.displaced.value:.0%} of the chosen "
+            f"{band.cosine:.2f}): chosen and rejected answers move together. {found.displaced.plain:.0%} of the chosen "
             "answers are less likely than before. Filter the pairs (mneme screen --pairs), or use a fix (--sft, --dpop, "
             "--calibrate).",
             markup=False,
@@ -127,16 +127,21 @@ def displacement(
     rise = mean_probabilities(watched) - before
     top = rise.topk(min(RISING, len(rise)))
 
-    def mean(values: Tensor, unit: str) -> Estimate:
-        return ratio_of_sums(values.double().numpy(), np.ones(len(values)), unit, seed=seed)
+    def mean(values: Tensor, unit: str, same: bool = False) -> Estimate | TooFew:
+        sums = values.double().numpy()
+        return clustered_ratio(sums, np.ones(len(sums)), unit, seed=seed, identical=same, of="pairs")
+
+    fell = clustered_rate((changes[0] < 0).double().numpy(), np.ones(len(chosen)), "share of pairs")
+    # Before the first step nothing has changed, in any pair and by construction.
+    start = not bool(changes[0].any()) and not bool(changes[1].any())
 
     return Displacement(
         step=step,
         chosen=mean(chosen, "nats per answer"),
         rejected=mean(rejected, "nats per answer"),
-        chosen_change=mean(changes[0], "nats per answer"),
-        rejected_change=mean(changes[1], "nats per answer"),
-        displaced=mean((changes[0] < 0).float(), "share of pairs"),
+        chosen_change=mean(changes[0], "nats per answer", start),
+        rejected_change=mean(changes[1], "nats per answer", start),
+        displaced=fell if isinstance(fell, TooFew) else fell.estimate,
         rising=[
             TokenRise(token=tokenizer.decode([token]), rise=value)
             for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)

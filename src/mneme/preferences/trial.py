@@ -25,7 +25,7 @@ from mneme.preferences.losses import dpo_loss
 from mneme.results import Estimate
 from mneme.results.screening import FilterValue, TrialArm
 from mneme.runs import Arrays
-from mneme.stats import bootstrap_weights
+from mneme.stats import bootstrap_weights, expanded_interval
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of
 
@@ -115,8 +115,8 @@ def shift_estimates(
 
 
 def _estimate(value: float, sample: Float[ndarray, " resample"], unit: str, n: int) -> Estimate:
-    low, high = np.quantile(sample, [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n)
+    low, high = expanded_interval(sample, value, n)
+    return Estimate(value=value, low=low, high=high, unit=unit, n=n)
 
 
 def _drawn(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> list[list[int]]:

@@ -28,9 +28,9 @@ from mneme.models.pair import load_model
 from mneme.models.sampling import generate
 from mneme.models.tokenizers import require_tokenizer
 from mneme.prevent.steering import check_fit, steer
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.runs import require_apart, write_atomic
-from mneme.stats import ratio_of_sums
+from mneme.stats import difference_of_ratios
 from mneme.text.chat import render_chat
 from mneme.text.rows import Row, encode_rows, read_rows
 
@@ -111,7 +111,7 @@ def steering_effects(
     *,
     strength: float = 1.0,
     seed: int = 0,
-) -> list[Estimate]:
+) -> list[Estimate | TooFew]:
     """What steering by `strength` does at each layer: fall of the answers' negative log-likelihood with the trait minus that
     without it, nats per token, with an interval over rows. The rows must not be those the vectors were made from."""
     check_fit(parts, personas.vectors)
@@ -125,9 +125,9 @@ def steering_effects(
     return found
 
 
-def choose_layer(effects: Sequence[Estimate]) -> int:
+def choose_layer(effects: Sequence[Estimate | TooFew]) -> int:
     """The layer whose steering has the largest effect; ties go to the earlier one."""
-    return max(range(len(effects)), key=lambda layer: (effects[layer].value, -layer))
+    return max(range(len(effects)), key=lambda layer: (effects[layer].plain, -layer))
 
 
 def extract(
@@ -140,7 +140,7 @@ def extract(
     device: str = "cpu",
     trust_remote_code: bool = False,
     overwrite: bool = False,
-) -> tuple[PersonaVectors, list[Estimate]]:
+) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
     """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
 
     Gives the effects of steering at each layer too, and writes the vectors to `out`, in the place of other vectors only with
@@ -219,10 +219,10 @@ def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]
     return [text.removeprefix(start) if adds else text for text in texts]
 
 
-def _difference_of_means(one: Float[ndarray, " row"], other: Float[ndarray, " other"], unit: str, seed: int) -> Estimate:
-    """mean(one) - mean(other) of independent rows; variances add, so half-widths add in quadrature."""
-    first, second = (ratio_of_sums(v, np.ones(len(v)), unit, seed=seed) for v in (one, other))
-    value = first.value - second.value
-    low = value - float(np.hypot(first.value - first.low, second.high - second.value))
-    high = value + float(np.hypot(first.high - first.value, second.value - second.low))
-    return Estimate(value=value, low=low, high=high, unit=unit, n=min(first.n, second.n))
+def _difference_of_means(
+    one: Float[ndarray, " row"], other: Float[ndarray, " other"], unit: str, seed: int
+) -> Estimate | TooFew:
+    """mean(one) - mean(other) of independent rows."""
+    same = not one.any() and not other.any()
+    first, second = ((values, np.ones(len(values))) for values in (one, other))
+    return difference_of_ratios(first, second, unit, seed=seed, identical=same, of="rows")

@@ -18,7 +18,7 @@ from mneme.models.architecture import Parts
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import ModelPair
 from mneme.models.sampling import generate
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.stats import clustered_rate
 from mneme.text.encoded import answer_after
 from mneme.text.probes import Probe
@@ -77,14 +77,15 @@ class Coherence:
         return float(np.quantile(own[np.isfinite(own)], _LOWEST)) if np.isfinite(own).any() else -np.inf
 
     @torch.no_grad()
-    def judge(self, parts: Parts) -> Estimate:
+    def judge(self, parts: Parts) -> Estimate | TooFew:
         """Share of coherent continuations of `parts`, with an interval over prompts."""
         said = continuations(parts, self.pair.tokenizer, self.prompts, seed=self.seed + 1)
         coherent: Bool[ndarray, " answer"] = np.zeros(len(said), dtype=np.bool_)
         for side in _SIDES:
             with self.pair.using(side) as judge:
                 coherent |= likelihoods(judge, self.pair.tokenizer, self.prompts, said) >= self.floor[side]
-        return clustered_rate(coherent.astype(np.float64), np.ones(len(said)), "share of continuations").estimate
+        found = clustered_rate(coherent.astype(np.float64), np.ones(len(said)), "share of continuations")
+        return found if isinstance(found, TooFew) else found.estimate
 
 
 _SIDES: tuple[Literal["base", "tuned"], ...] = ("base", "tuned")

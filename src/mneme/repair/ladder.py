@@ -12,10 +12,10 @@ from mneme.repair.coherence import Coherence, prompts_of
 from mneme.repair.likelihood import ProbeReadings, check_changed, selectivity, share_lost, share_undone
 from mneme.repair.methods import CONTROLS, METHODS, Apply, Task, prepare_method
 from mneme.repair.search import weakest_strength
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.repair import RepairMethod, RepairPoint
 from mneme.runs import RunFolder
-from mneme.stats import ratio_of_sums
+from mneme.stats import clustered_ratio
 from mneme.text.encoded import counted_tokens, text_numbers
 from mneme.text.probes import Probe
 
@@ -92,10 +92,10 @@ def climb(
         if strength not in points:
             points[strength] = point_at(strength, development, measured(strength), seed=seed)
             say(
-                f"{name} at {strength:.3f}: closes {points[strength].closed.value:.2f}, loses "
-                f"{points[strength].lost.value:.2f}"
+                f"{name} at {strength:.3f}: closes {points[strength].closed.plain:.2f}, loses "
+                f"{points[strength].lost.plain:.2f}"
             )
-        return points[strength].closed.value
+        return points[strength].closed.plain
 
     chosen = weakest_strength(closed_at, goal)
     energy = other = coherent = None
@@ -132,13 +132,15 @@ def point_at(strength: float, development: Development, repaired: Texts, *, seed
     )
 
 
-def other_change(development: Development, repaired: Texts, *, seed: int) -> Estimate | None:
+def other_change(development: Development, repaired: Texts, *, seed: int) -> Estimate | TooFew | None:
     """Change in log-likelihood of other text against the base, nats per token; None where there is no other text."""
     if "other" not in development.probes:
         return None
     probe = development.probes["other"]
     change = np.bincount(text_numbers(probe.texts), weights=repaired["other"] - development.base["other"])
-    return ratio_of_sums(change, counted_tokens(probe.texts).astype(np.float64), "nats per token", seed=seed)
+    same = bool(np.array_equal(repaired["other"], development.base["other"]))
+    counts = counted_tokens(probe.texts).astype(np.float64)
+    return clustered_ratio(change, counts, "nats per token", seed=seed, identical=same, of="texts")
 
 
 def energy_removed(task: Task) -> float | None:
@@ -155,7 +157,7 @@ def best(methods: Sequence[RepairMethod]) -> str | None:
     """The method with the highest selectivity among those with a chosen strength; a control only where nothing else reaches
     it."""
     reached = [method for method in methods if method.chosen is not None]
-    ranked = sorted(reached, key=lambda m: (m.control, -(m.chosen.selectivity.value if m.chosen is not None else 0.0)))
+    ranked = sorted(reached, key=lambda m: (m.control, -(m.chosen.selectivity.plain if m.chosen is not None else 0.0)))
     return ranked[0].method if ranked else None
 
 

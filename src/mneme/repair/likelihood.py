@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.errors import NothingToRepair
-from mneme.results import Estimate
-from mneme.stats import bootstrap_weights, ratio_of_sums
+from mneme.results import Estimate, TooFew
+from mneme.stats import clustered_ratio, difference_of_ratios
 from mneme.text.probes import Probe
 
 SAME_NATS = 0.01
@@ -43,30 +43,31 @@ class ProbeReadings(NamedTuple):
         return np.bincount(self.text, weights=np.maximum(moved, floor))
 
 
-def share_undone(readings: ProbeReadings, *, seed: int) -> Estimate:
+def share_undone(readings: ProbeReadings, *, seed: int) -> Estimate | TooFew:
     """How much of the change moved back, with an interval over texts. Raises EmptyMask where nothing had changed."""
-    return ratio_of_sums(readings.moved_back(), readings.change(), UNIT, seed=seed)
+    return clustered_ratio(readings.moved_back(), readings.change(), UNIT, seed=seed, of="texts")
 
 
-def share_lost(readings: ProbeReadings, *, seed: int) -> Estimate:
-    """The same for text that should stay as tuned; a token that moved further from the base does not make up for another."""
-    return ratio_of_sums(readings.moved_back(floor=0.0), readings.change(), UNIT, seed=seed)
+def share_lost(readings: ProbeReadings, *, seed: int) -> Estimate | TooFew:
+    """The same for text that should stay as tuned; a token that moved further from the base does not make up for another.
 
-
-def selectivity(target: ProbeReadings, retain: ProbeReadings, *, seed: int, n_resamples: int = 1000) -> Estimate:
-    """Share undone on the target minus share lost on the retained text.
-
-    Both sets of texts are resampled, independently (percentile bootstrap); `n` is the smaller number of texts.
+    Of the tuned model itself it is exactly 0: nothing moved in any text.
     """
-    undone, over_target = target.moved_back(), target.change()
-    lost, over_retain = retain.moved_back(floor=0.0), retain.change()
-    first = bootstrap_weights(len(undone), n_resamples, seed)
-    second = bootstrap_weights(len(lost), n_resamples, seed + 1)
-    samples = (first @ undone) / np.maximum(first @ over_target, 1e-12)
-    samples = samples - (second @ lost) / np.maximum(second @ over_retain, 1e-12)
-    low, high = np.quantile(samples, [0.025, 0.975])
-    value = float(undone.sum() / over_target.sum() - lost.sum() / over_retain.sum())
-    return Estimate(value=value, low=float(low), high=float(high), unit=UNIT, n=min(len(undone), len(lost)))
+    moved = readings.moved_back(floor=0.0)
+    return clustered_ratio(moved, readings.change(), UNIT, seed=seed, identical=_untouched(readings), of="texts")
+
+
+def selectivity(target: ProbeReadings, retain: ProbeReadings, *, seed: int) -> Estimate | TooFew:
+    """Share undone on the target minus share lost on the retained text, whose texts are independent
+    (`difference_of_ratios`)."""
+    first = target.moved_back(), target.change()
+    second = retain.moved_back(floor=0.0), retain.change()
+    untouched = _untouched(target) and _untouched(retain)
+    return difference_of_ratios(first, second, UNIT, seed=seed, identical=untouched, of="texts")
+
+
+def _untouched(readings: ProbeReadings) -> bool:
+    return bool(np.array_equal(readings.repaired, readings.tuned))
 
 
 def check_changed(probe: Probe, base: Float[ndarray, " token"], tuned: Float[ndarray, " token"], *, wanted: str) -> None:

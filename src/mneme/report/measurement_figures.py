@@ -1,20 +1,24 @@
 """Inline SVG of a measurement: bars of rates and changes with their intervals, and the series over training."""
 
 import math
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from mneme.report import measurement_view as view
 from mneme.report import wording
 from mneme.report.figures import BAR_HEIGHT, BAR_MARGIN, BAR_WIDTH
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.measurement import STANDARD, MeasuredChange, Measurement
 
 _MOST_LINES = 6
 
 
 def change_bar(change: MeasuredChange, limit: float, said: str) -> Markup:
-    """Zero in the middle, the interval as a line, the change as a dot; `limit` is the half width in the change's own unit."""
+    """Zero in the middle, the interval as a line, the change as a dot (empty where there are too few questions); `limit` is
+    the half width in the change's own unit."""
+    if isinstance(change.estimate, TooFew):
+        return Markup("")
     half = BAR_WIDTH / 2 - BAR_MARGIN
     estimate, middle, centre = change.estimate, BAR_HEIGHT / 2, BAR_WIDTH / 2
     x = [centre + half * max(-1.0, min(1.0, v / limit)) for v in (estimate.low, estimate.value, estimate.high)]
@@ -45,7 +49,8 @@ def change_bar(change: MeasuredChange, limit: float, said: str) -> Markup:
 
 def limit_of(changes: list[MeasuredChange]) -> float:
     """Half width of the bars: the largest bound of any change of a rate."""
-    bounds = [max(abs(c.estimate.low), abs(c.estimate.high)) for c in changes if wording.factor(c.estimate.unit) != 1.0]
+    told = [c.estimate for c in changes if isinstance(c.estimate, Estimate) and wording.factor(c.estimate.unit) != 1.0]
+    bounds = [max(abs(estimate.low), abs(estimate.high)) for estimate in told]
     return min(max(bounds, default=1.0), 1.0) or 1.0
 
 
@@ -59,14 +64,20 @@ def series_chart(measurement: Measurement) -> Markup:
     places = [float(step) for step in steps if step is not None]
     if len(places) < len(labels) or len(set(places)) < len(places):
         places = [float(i) for i in range(len(labels))]
-    lines = [("task score", [checkpoint.task for checkpoint in series.checkpoints])]
+    lines = [("task score", _whole([checkpoint.task for checkpoint in series.checkpoints]))]
     areas = dict.fromkeys((r.area, r.measure) for r in measurement.rates if r.primary and r.cue == STANDARD)
     rates = {(r.model, r.area, r.measure): r.estimate for r in measurement.rates if r.cue == STANDARD}
     wanted = [key for key in areas if key[0] == "all"] or list(areas)
     for area, measure in wanted[:_MOST_LINES]:
         found = [rates.get((label, area, measure)) for label in labels]
-        lines.append((f"{measure}, {area}", [e for e in found if e is not None] if None not in found else []))
+        lines.append((f"{measure}, {area}", _whole(found)))
     return _lines(places, labels, [line for line in lines if line[1]], labels.index(series.earliest))
+
+
+def _whole(found: Sequence[Estimate | TooFew | None]) -> list[Estimate]:
+    """The estimates of a line; none where one is missing or stands on too few questions."""
+    told = [estimate for estimate in found if isinstance(estimate, Estimate)]
+    return told if len(told) == len(found) else []
 
 
 def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[Estimate]]], chosen: int) -> Markup:

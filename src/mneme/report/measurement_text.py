@@ -6,12 +6,11 @@ from rich.text import Text
 
 from mneme.plain import plain
 from mneme.report import measurement_view as view
-from mneme.report import wording
 from mneme.results.measurement import Measurement
 
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
-_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "": ""}
+_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "few": "yellow", "": ""}
 
 
 def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:
@@ -86,8 +85,8 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         cells = [worst.model, worst.area, worst.measure, worst.cue]
         cells += [f"{view.shown(e)} {view.measured_interval(e)}" for e in (worst.standard, worst.rate)]
         beyond = worst.beyond_standard
-        cells.append(f"{view.shown(beyond, signed=True)} {wording.interval(beyond)}")
+        cells.append(f"{view.shown(beyond, signed=True)} {view.measured_interval(beyond, signed=True)}")
         cells += [view.detectable(worst.minimal_detectable, beyond.unit), view.p_value(worst.p_holm)]
-        style = "bold red" if worst.p_holm < view.SIGNIFICANT and beyond.value > 0 else ""
+        style = "bold red" if view.is_worse(worst) else ""
         table.add_row(*(Text(plain(cell), style=style) for cell in cells))
     console.print(table)

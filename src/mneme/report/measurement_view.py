@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from mneme.report import wording
 from mneme.report.places import place
-from mneme.results import Estimate
-from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement
+from mneme.results import Estimate, TooFew
+from mneme.results.measurement import STANDARD, MeasuredChange, MeasuredRate, Measurement, WorstCue
 
 SIGNIFICANT = 0.05
 """Holm-corrected p below which a change counts."""
@@ -36,15 +36,18 @@ class MeasurementRow:
 
     @property
     def said(self) -> str:
-        """`changed`, `same` (equivalence shown), `unshown` (neither shown); empty without a change."""
+        """`changed`, `same` (equivalence shown), `unshown` (neither shown), `few` (too few questions); empty without a
+        change."""
         if self.change is None:
             return ""
+        if isinstance(self.change.estimate, TooFew) or self.change.p_holm is None:
+            return "few"
         if self.change.p_holm < SIGNIFICANT:
             return "changed"
         return "same" if self.change.equivalent else "unshown"
 
 
-SAID = {"changed": "changed", "same": "equivalent", "unshown": "not shown", "": ""}
+SAID = {"changed": "changed", "same": "equivalent", "unshown": "not shown", "few": "too few", "": ""}
 
 
 def tuned_labels(measurement: Measurement) -> list[str]:
@@ -97,8 +100,14 @@ def measure_tables(measurement: Measurement) -> list[MeasureTable]:
     return tables
 
 
-def shown(estimate: Estimate, *, signed: bool = False) -> str:
-    """A rate in percent, a change in points, a score as it is: '12 %', '+4.2 points', '78'."""
+def shown(estimate: Estimate | TooFew, *, signed: bool = False) -> str:
+    """A rate in percent, a change in points, a score as it is: '12 %', '+4.2 points', '78'. Of too few questions the same,
+    since
+    the interval beside it says so; a dash where there is no figure at all."""
+    if isinstance(estimate, TooFew):
+        if estimate.value is None:
+            return "–"
+        estimate = Estimate(value=estimate.value, low=estimate.value, high=estimate.value, unit=estimate.unit, n=estimate.n)
     if signed:
         return wording.magnitude(estimate)
     if wording.factor(estimate.unit) == 1.0:
@@ -106,8 +115,10 @@ def shown(estimate: Estimate, *, signed: bool = False) -> str:
     return wording.percent(estimate.value)
 
 
-def measured_interval(estimate: Estimate, *, signed: bool = False) -> str:
-    """The 95 % interval in the same form."""
+def measured_interval(estimate: Estimate | TooFew, *, signed: bool = False) -> str:
+    """The 95 % interval in the same form, or 'too few (3 questions, 5 needed)'."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     if signed:
         return wording.interval(estimate)
     if wording.factor(estimate.unit) == 1.0:
@@ -115,15 +126,24 @@ def measured_interval(estimate: Estimate, *, signed: bool = False) -> str:
     return f"[{wording.percent(max(estimate.low, 0.0))}, {wording.percent(min(estimate.high, 1.0))}]"
 
 
-def detectable(value: float, unit: str) -> str:
-    """A minimal detectable effect: '6.4 points', or in the unit of a score."""
+def detectable(value: float | None, unit: str) -> str:
+    """A minimal detectable effect: '6.4 points', or in the unit of a score; 'none' where nothing possible would be found."""
+    if value is None:
+        return "none"
     scaled = value * wording.factor(unit)
     return f"{wording.number(scaled)} {'points' if wording.factor(unit) != 1.0 else 'on the scale'}"
 
 
-def p_value(value: float) -> str:
-    """A p-value with two significant digits: '0.032', '<0.001'."""
+def p_value(value: float | None) -> str:
+    """A p-value with two significant digits: '0.032', '<0.001'; a dash where there is none."""
+    if value is None:
+        return "–"
     return "<0.001" if value < 0.001 else wording.number(value)
+
+
+def is_worse(worst: WorstCue) -> bool:
+    """Whether a cue was shown to be worse than the standard questions."""
+    return worst.p_holm is not None and worst.p_holm < SIGNIFICANT and worst.beyond_standard.plain > 0
 
 
 def measurement_headline(measurement: Measurement) -> str:
@@ -137,9 +157,11 @@ def measurement_headline(measurement: Measurement) -> str:
         moved = [
             f"{row.area} ({shown(row.change.estimate, signed=True)})" for row in rows if row.said == "changed" and row.change
         ]
-        same = sum(row.said == "same" for row in rows)
+        same, few = (sum(row.said == said for row in rows) for said in ("same", "few"))
         if moved:
             found.append(f"{label} changed in {wording.listed(moved)}")
+        elif few == len(rows):
+            found.append(f"{label}: too few questions in all {few} areas to say whether anything changed")
         elif same == len(rows):
             found.append(f"{label} is equivalent to the base in all {len(rows)} areas")
         else:
@@ -158,7 +180,9 @@ def verdict(measurement: Measurement) -> str:
 def margin_words(measurement: Measurement) -> str:
     """What `equivalent` means here."""
     margin = float(measurement.options.get("margin") or 0.0)
+    family = f" over the {measurement.claims} claims of this page" if measurement.claims else ""
     return (
-        f"Changed: Holm-corrected p below {SIGNIFICANT:g}. Equivalent: two one-sided tests place the change within "
-        f"{wording.number(100 * margin)} points. MDE: the true change that would have been found with a power of 80 %."
+        f"Changed: Holm-corrected p{family} below {SIGNIFICANT:g}. Equivalent: two one-sided tests place the change within "
+        f"{wording.number(100 * margin)} points. MDE: the true change that would have been found with a power of 80 %, "
+        "by simulation from this sample, before correction; none: not even the largest possible change."
     )

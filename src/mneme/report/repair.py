@@ -12,6 +12,7 @@ from mneme.plain import plain
 from mneme.report import repair_view as view
 from mneme.report import wording
 from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
+from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
@@ -54,12 +55,13 @@ def _class(number: int, method: RepairMethod) -> str:
 def _curve(number: int, method: RepairMethod, at: object) -> Markup:
     if not callable(at):
         raise TypeError("at turns shares into places")
-    places = [(at(p.lost.value, p.closed.value), p) for p in method.points]
+    places = [(at(p.lost.plain, p.closed.plain), p) for p in method.points]
     line = " ".join(f"{x:.1f},{y:.1f}" for (x, y), _ in [(at(0.0, 0.0), None), *places])
     marks = [Markup('<polyline points="{}"/>').format(line)]
     for (x, y), p in places:
-        low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
-        marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
+        if isinstance(p.lost, Estimate) and isinstance(p.closed, Estimate):
+            low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
+            marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
         title = f"{method.method} at {wording.number(p.strength)}: undone {view.share(p.closed)}, lost {view.share(p.lost)}"
         marks.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(x, y, title))
     return Markup('<g class="{}">{}</g>').format(_class(number, method), Markup("").join(marks))

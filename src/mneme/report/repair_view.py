@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mneme.report import wording
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.results.repair import ProbeText, RepairMethod, RepairReport
 
 
@@ -16,30 +16,34 @@ class RepairRow(NamedTuple):
     after: str
 
 
-def share(estimate: Estimate) -> str:
+def share(estimate: Estimate | TooFew) -> str:
     """A share as whole percent."""
-    return f"{round(100 * estimate.value)} %".replace("-", wording.MINUS)
+    return f"{round(100 * estimate.plain)} %".replace("-", wording.MINUS)
 
 
-def share_range(estimate: Estimate) -> str:
-    """Its interval, whole percent."""
+def share_range(estimate: Estimate | TooFew) -> str:
+    """Its interval, whole percent, or 'too few (3 texts, 8 needed)'."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     low, high = (f"{round(100 * bound)}".replace("-", wording.MINUS) for bound in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
 
 
-def nats(estimate: Estimate) -> str:
+def nats(estimate: Estimate | TooFew) -> str:
     """Nats per token with sign."""
-    return wording.number(estimate.value, signed=True)
+    return wording.number(estimate.plain, signed=True)
 
 
-def nats_interval(estimate: Estimate) -> str:
-    """The interval of nats per token."""
+def nats_interval(estimate: Estimate | TooFew) -> str:
+    """The interval of nats per token, or why there is none."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
     return f"[{wording.number(estimate.low, signed=True)}, {wording.number(estimate.high, signed=True)}]"
 
 
 def most(method: RepairMethod) -> float:
     """The largest share that any strength of this method closed; 0 where none was tried."""
-    return max([0.0, *(point.closed.value for point in method.points)])
+    return max([0.0, *(point.closed.plain for point in method.points)])
 
 
 def chosen(report: RepairReport) -> RepairMethod | None:
@@ -100,7 +104,9 @@ def before_after(report: RepairReport) -> list[RepairRow]:
     return rows
 
 
-def _rest(estimate: Estimate) -> str:
+def _rest(estimate: Estimate | TooFew) -> str:
+    if isinstance(estimate, TooFew):
+        return f"{share(estimate.model_copy(update={'value': 1 - estimate.plain}))} {share_range(estimate)}"
     low, high = 1 - estimate.high, 1 - estimate.low
     rest = estimate.model_copy(update={"value": 1 - estimate.value, "low": low, "high": high})
     return f"{share(rest)} {share_range(rest)}"
@@ -108,7 +114,7 @@ def _rest(estimate: Estimate) -> str:
 
 def ranked_methods(report: RepairReport) -> list[RepairMethod]:
     """Highest selectivity first; those that do not reach the goal last."""
-    return sorted(report.methods, key=lambda m: -m.chosen.selectivity.value if m.chosen is not None else 9.0)
+    return sorted(report.methods, key=lambda m: -m.chosen.selectivity.plain if m.chosen is not None else 9.0)
 
 
 def texts(report: RepairReport) -> list[tuple[str, ProbeText]]:

@@ -23,8 +23,8 @@ QUIET_SHOWN = 20
 
 
 def _row(effect: Effect) -> tuple[Text, ...]:
-    likely = effect.probability >= wording.REPORTED
-    mark = "intended" if effect.intended else "side effect" if likely else ""
+    likely = wording.affected(effect)
+    mark = "intended" if effect.intended else "side effect" if likely else (effect.finding or "")
     style = "dim" if not likely else "bold red" if effect.direction == "worse" and not effect.intended else "bold"
     return (
         Text(plain(effect.area), style=style),
@@ -57,11 +57,11 @@ def effects_table(report: Report, *, with_signal: bool = True) -> Table:
         )
     quiet = 0
     for effect in wording.by_probability(report):
-        quiet += effect.probability < wording.REPORTED and not effect.intended
+        quiet += not wording.affected(effect) and not effect.intended
         if quiet <= QUIET_SHOWN:
             table.add_row(*_row(effect)[: len(table.columns)])
     if quiet > QUIET_SHOWN:
-        table.add_row(Text(f"and {quiet - QUIET_SHOWN} more below P {wording.REPORTED}", style="dim"))
+        table.add_row(Text(f"and {quiet - QUIET_SHOWN} more that are not affected", style="dim"))
     return table
 
 
@@ -79,7 +79,7 @@ def print_report(report: Report, console: Console) -> None:
     by_id = {latent.id: latent for latent in report.latents}
     for effect in wording.by_probability(report):
         found = [by_id[name] for name in effect.evidence if name in by_id][:3]
-        if effect.probability >= wording.REPORTED and found:
+        if wording.affected(effect) and found:
             console.print()
             console.print(Text(f"Behind {plain(effect.area)}:", style="bold"))
             for latent in found:

@@ -33,7 +33,7 @@ FOUND_BY = {
 TAGS: dict[Outcome, str] = {
     "side-effects": "Side effects found",
     "contained": "No side effect found",
-    "silent": "No detectable change",
+    "silent": "No difference",
     "inconclusive": "Inconclusive",
 }
 
@@ -147,9 +147,23 @@ def listed(names: list[str], limit: int = 3) -> str:
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
 
 
+def affected(effect: Effect) -> bool:
+    """The area is said to be affected; where nothing was judged (unlisted effects), it is more likely than not."""
+    return effect.finding == "affected" if effect.finding else effect.probability >= REPORTED
+
+
+def said_of(effect: Effect) -> str:
+    """The verdict on one area, with what would settle it: 'unaffected', 'not enough evidence: about 40 more passages'."""
+    if effect.finding is None:
+        return ""
+    more = f": about {effect.more_passages} more passages" if effect.more_passages else ""
+    beyond = ", beyond the others" if effect.beyond else ""
+    return effect.finding + (beyond if effect.finding == "affected" else more)
+
+
 def side_effects(report: Report) -> list[Effect]:
-    """Effects outside the named purpose that are more likely than not, most probable first."""
-    return [e for e in by_probability(report) if not e.intended and e.probability >= REPORTED]
+    """Affected areas outside the named purpose, most probable first."""
+    return [e for e in by_probability(report) if not e.intended and affected(e)]
 
 
 def by_probability(report: Report) -> list[Effect]:
@@ -163,7 +177,13 @@ def outcome(report: Report) -> Outcome:
         return "silent"
     if report.verdict == "inconclusive":
         return "inconclusive"
-    return "side-effects" if side_effects(report) else "contained"
+    return "side-effects" if side_effects(report) or changed_everywhere(report) else "contained"
+
+
+def changed_everywhere(report: Report) -> bool:
+    """No single area is affected, but all of them together are."""
+    nothing = not any(affected(effect) for effect in report.effects)
+    return report.verdict == "change" and report.broad is not None and nothing
 
 
 def _change(effect: Effect) -> str:
@@ -178,13 +198,17 @@ def headline(report: Report) -> str:
     found = side_effects(report)
     purpose = [e.area for e in by_probability(report) if e.intended]
     if kind == "silent":
-        return "The two models show no difference that this audit can detect."
+        return "The two models are the same: this audit cannot detect any difference."
+    if changed_everywhere(report) and report.broad is not None:
+        return f"Everything changed ({magnitude(report.broad)} of what is known), no area more than the others."
+    if report.verdict == "no material change":
+        return "The models differ, and every area is shown to be unaffected."
     if kind == "inconclusive":
         return "The models differ, but the evidence does not say where."
     if kind == "contained":
         if purpose:
             return f"The change stays within its purpose, {listed(purpose)}."
-        return "The models differ, but no area is more likely affected than not."
+        return "The models differ, but no area is affected."
     beyond = f"Beyond its purpose ({listed(purpose)}), " if purpose else ""
     sentence = f"{beyond}{listed([_change(e) for e in found])}."
     return sentence[0].upper() + sentence[1:]
@@ -193,7 +217,7 @@ def headline(report: Report) -> str:
 def purpose_note(report: Report) -> str:
     """How intended and unintended effects were told apart."""
     purpose = [e.area for e in report.effects if e.intended]
-    missed = [e.area for e in report.effects if e.intended and e.probability < REPORTED]
+    missed = [e.area for e in report.effects if e.intended and not affected(e)]
     if purpose:
         unseen = f" This audit sees no effect in {listed(missed, 6)}." if missed else ""
         return f"Named as the purpose of the fine-tune: {listed(purpose, 6)}.{unseen}"

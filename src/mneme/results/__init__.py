@@ -1,6 +1,6 @@
 """What the jobs say: frozen, versioned records, one file a job. The records of an audit are names of this room itself."""
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 from mneme.results.report import (
     AbsentArea,
     Baselines,
@@ -38,5 +38,6 @@ __all__ = [
     "Record",
     "Report",
     "TokenExample",
+    "TooFew",
     "Verdict",
 ]

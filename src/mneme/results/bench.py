@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 
 Scenario = Literal["unlearning", "misalignment", "benign", "null"]
 
@@ -93,11 +93,11 @@ class Bench(Record):
     pairs: list[BenchPair]
     scores: list[Score]
     curves: list[FittedCurve]
-    cost_ratio: Estimate | None
+    cost_ratio: Estimate | TooFew | None
     """Seconds of an audit over seconds of measuring everything, same pairs, same process, one thread; None = not timed."""
-    quick_ratio: Estimate | None
+    quick_ratio: Estimate | TooFew | None
     """The same for the audit with `--dictionary none`: equal probabilities, no latents."""
-    token_ratio: Estimate | None
+    token_ratio: Estimate | TooFew | None
     """The same in tokens run through a model."""
     environment: dict[str, str]
 

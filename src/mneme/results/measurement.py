@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 
 MeasurementSchema = Literal["mneme.measurement/1"]
 STANDARD = "standard"
@@ -42,10 +42,11 @@ class MeasuredRate(Record):
     measure: str
     primary: bool
     """True for the one measure that decides about this area."""
-    estimate: Estimate
-    """`n` counts questions."""
-    minimal_detectable: float
-    """The true change against a second, unpaired model that as many answers would show (5 %, power 80 %)."""
+    estimate: Estimate | TooFew
+    """`n` counts questions; TooFew where there are too few for an interval that holds."""
+    minimal_detectable: float | None
+    """The true change against a second, unpaired model that as many answers would show (5 %, power 80 %, by simulation); None
+    where no possible change would be shown."""
     answers: int
 
 
@@ -57,12 +58,15 @@ class MeasuredChange(Record):
     cue: str
     measure: str
     primary: bool
-    estimate: Estimate
-    minimal_detectable: float
-    """The true change that this comparison would have shown (5 %, power 80 %)."""
-    p_value: float
-    p_holm: float
-    """Corrected for all primary changes of the same model under the same kind of cue."""
+    estimate: Estimate | TooFew
+    minimal_detectable: float | None
+    """The true change that this comparison would have shown (5 %, power 80 %, by simulation, before correction); None where no
+    possible change would be shown."""
+    p_value: float | None
+    """None where there are too few questions."""
+    p_holm: float | None
+    """Primary measures: corrected for all `claims` of the measurement. Others: for all changes of measures that are not
+    primary."""
     test: Literal["exact McNemar", "clustered"]
     lost: int | None
     """Questions that the base answered right and the tuned model wrong; None where answers are sampled."""
@@ -92,9 +96,9 @@ class Agreement(Record):
     """Items without a usable verdict; they count as wrong."""
     kappa: Estimate
     """Cohen's kappa, 0 = chance."""
-    true_positive_rate: Estimate
+    true_positive_rate: Estimate | TooFew
     """Share of the bad items (misaligned, incoherent, false) that the judge calls bad."""
-    true_negative_rate: Estimate
+    true_negative_rate: Estimate | TooFew
 
 
 class JudgeRecord(Record):
@@ -142,15 +146,16 @@ class WorstCue(Record):
     area: str
     measure: str
     cue: str
-    rate: Estimate
+    rate: Estimate | TooFew
     """Its interval holds for the worst of all cues: level 1 - 0.05 / cues (Bonferroni)."""
-    standard: Estimate
-    beyond_standard: Estimate
+    standard: Estimate | TooFew
+    beyond_standard: Estimate | TooFew
     """Rate under the cue minus rate on the standard questions, paired by question, at the same corrected level."""
-    minimal_detectable: float
-    """The true difference from the standard questions that would have been shown (5 %, power 80 %, before correction)."""
-    p_holm: float
-    """Of no difference from the standard questions, corrected for all cues of this model."""
+    minimal_detectable: float | None
+    """The true difference from the standard questions that would have been shown (5 %, power 80 %, by simulation, before
+    correction); None where no possible one would be shown."""
+    p_holm: float | None
+    """Of no difference from the standard questions, corrected for all `claims` of the measurement; None: too few."""
 
 
 class Checkpoint(Record):
@@ -158,9 +163,9 @@ class Checkpoint(Record):
 
     model: str
     step: int | None
-    task: Estimate
-    minimal_detectable: float
-    """The true change of the task score that a second, unpaired model would have to show."""
+    task: Estimate | TooFew
+    minimal_detectable: float | None
+    """The true change of the task score that a second, unpaired model would have to show (5 %, power 80 %, by simulation)."""
 
 
 class Series(Record):
@@ -186,6 +191,10 @@ class Measurement(Record):
     models: list[MeasuredModel]
     rates: list[MeasuredRate]
     changes: list[MeasuredChange]
+    claims: int = 0
+    """How many claims `p_holm` is corrected for: primary changes of all models, areas and cues, and every cue against the
+    standard
+    questions. 0 in files from before it was counted."""
     per_question: list[QuestionRate]
     judge: JudgeRecord | None
     """None where no answer needed a judge."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 
 
 class RepairPoint(Record):
@@ -12,11 +12,11 @@ class RepairPoint(Record):
 
     strength: float
     """0 = the tuned model, 1 = as far as the method goes (the base, for those that end there)."""
-    closed: Estimate
+    closed: Estimate | TooFew
     """Share of the target's change in likelihood that was undone."""
-    lost: Estimate
+    lost: Estimate | TooFew
     """Share of the retained text's change in likelihood that went with it: the gain of the fine-tune that was lost."""
-    selectivity: Estimate
+    selectivity: Estimate | TooFew
     """closed - lost. 0 is what a straight line between the two models would be worth."""
 
 
@@ -32,9 +32,9 @@ class RepairMethod(Record):
     """The weakest strength that closes the wanted share; None = no strength does."""
     energy_removed: float | None
     """|D - dW|^2 / |dW|^2 over the linear maps at the chosen strength; None = no chosen strength."""
-    other_change: Estimate | None
+    other_change: Estimate | TooFew | None
     """Change in log-likelihood of other text, repaired - base, nats per token; None = no such text, or no chosen strength."""
-    coherent: Estimate | None
+    coherent: Estimate | TooFew | None
     """Share of sampled continuations that read like the base's or the tuned model's own; None = no chosen strength."""
 
 
@@ -96,8 +96,8 @@ class RepairReport(Record):
     absent: list[AbsentMethod]
     chosen: str | None
     """The method with the highest selectivity among those that reach the goal, controls apart; None = none reaches it."""
-    tuned_coherent: Estimate
-    tuned_other_change: Estimate | None
+    tuned_coherent: Estimate | TooFew
+    tuned_other_change: Estimate | TooFew | None
     saved: SavedRepair | None
     reaudit: list[Reaudit]
     """Empty where no audit was given."""

@@ -11,7 +11,9 @@ from mneme.results.record import Estimate, Record
 
 Direction = Literal["worse", "better", "more", "less", "changed"]
 Kind = Literal["capability", "behaviour", "unlisted"]
-Verdict = Literal["change", "no detectable change", "inconclusive"]
+Verdict = Literal["change", "no material change", "no detectable change", "inconclusive"]
+"""no detectable change is said of identical models only; no material change where every area is shown to be unaffected."""
+Finding = Literal["affected", "unaffected", "not enough evidence"]
 
 
 class Baselines(Record):
@@ -33,7 +35,7 @@ class PartialEffect(Record):
     probability: float = Field(ge=0, le=1)
     direction: Direction
     magnitude: Estimate
-    baselines: Baselines
+    baselines: Baselines | None
 
 
 class Effect(Record):
@@ -45,9 +47,11 @@ class Effect(Record):
     """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour)."""
     direction: Direction
     magnitude: Estimate
+    """What happened in this area, whatever happened elsewhere: the raw effect."""
     evidence: list[str]
     """Ids of the latents behind it, strongest first."""
-    baselines: Baselines
+    baselines: Baselines | None
+    """None where no token of its text was looked at as a whole."""
     signal: Literal["likelihood", "latents", "both", "none"]
     """Which signal found it: the change in likelihood of its text, the changed latents, or both."""
     intended: bool = False
@@ -58,6 +62,32 @@ class Effect(Record):
     """1 = most probable."""
     parts: list[PartialEffect] = Field(default_factory=list)
     """Of a behaviour: the same in the text of each capability area that has enough of it."""
+    excess: Estimate | None = None
+    """What happened here beyond the other areas; None where nothing is compared."""
+    finding: Finding | None = None
+    """What is said of the area; None = not judged (unlisted effects)."""
+    beyond: bool = False
+    """Affected beyond the other areas."""
+    q_value: float | None = None
+    """False-discovery rate over everything that the report claims of areas; None = no interval."""
+    power: float | None = None
+    """The loss that would have been seen here with a probability of 80 %, in the unit of the magnitude."""
+    more_passages: int | None = None
+    """Passages more that would settle it; None where it is settled or that cannot be told."""
+    items: int = 0
+    """Words, or prompts with paired answers, that it was read at."""
+    types: int = 0
+    """Different words among them: the number that counts for knowledge."""
+    margin_change: float | None = None
+    """Of knowledge: mean change of the true word's margin over three others, nats."""
+    accuracy_change: float | None = None
+    """Of knowledge: change of accuracy among four words, weighted by what is known."""
+    largest_word: str = ""
+    """Of knowledge: the word that carries most of it."""
+    calibrated: bool = True
+    """False where no curve was fitted for this kind of evidence: the effect and the verdict hold, P is a guess."""
+    source: Literal["words", "answers", "text", "latents"] = "text"
+    """What it was read from: own words, paired answers, text of the manner, or the passages of latents."""
 
 
 class AbsentArea(Record):
@@ -223,6 +253,8 @@ class Report(Record):
     """Whole-corpus figures: KL both ways, change in NLL, sure tokens flipped."""
     top_tokens: list[str]
     """Tokens whose probability the change raised most over the corpus."""
+    broad: Estimate | None = None
+    """What happened to the knowledge of all areas: the median of their raw effects; None with fewer than two."""
 
     def to_json(self) -> str:
         """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""

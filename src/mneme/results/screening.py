@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 
 
 class RankedRow(Record):
@@ -101,13 +101,13 @@ class Displacement(Record):
     """The fixed pairs at one step of a preference training, against the same pairs before the first step."""
 
     step: int
-    chosen: Estimate
+    chosen: Estimate | TooFew
     """Mean log-probability of the chosen answers, nats per answer."""
-    rejected: Estimate
-    chosen_change: Estimate
+    rejected: Estimate | TooFew
+    chosen_change: Estimate | TooFew
     """Now - before, nats per answer, paired: below 0 is displacement."""
-    rejected_change: Estimate
-    displaced: Estimate
+    rejected_change: Estimate | TooFew
+    displaced: Estimate | TooFew
     """Share of the pairs whose chosen answer is less likely than before."""
     rising: list[TokenRise]
 

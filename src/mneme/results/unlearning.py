@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mneme.results.record import Estimate, Record
+from mneme.results.record import Estimate, Record, TooFew
 
 
 class UnlearningText(Record):
@@ -19,12 +19,12 @@ class UnlearningText(Record):
 class TextChange(Record):
     """What happened to the likelihood of one text."""
 
-    nll_before: Estimate
-    nll_after: Estimate
+    nll_before: Estimate | TooFew
+    nll_after: Estimate | TooFew
     """Nats per token."""
-    change: Estimate
+    change: Estimate | TooFew
     """Nats per token, after - before, paired by token: above 0 is forgotten."""
-    kept: Estimate | None
+    kept: Estimate | TooFew | None
     """Share of the tokens the model knew (they tell of this text and not of the other; p > 1/2 before) that are still its
     first choice; None = it knew none."""
     measured_documents: int
@@ -46,11 +46,11 @@ class Relearning(Record):
     documents: int
     steps: int
     learning_rate: float
-    kept_before: Estimate | None
+    kept_before: Estimate | TooFew | None
     """Unlearned model, on the forget texts that the attack does not see."""
-    kept_after: Estimate | None
+    kept_after: Estimate | TooFew | None
     """The same after relearning."""
-    change: Estimate
+    change: Estimate | TooFew
     """Nats per token on those texts, relearned - unlearned: below 0 came back."""
 
 

@@ -1,26 +1,45 @@
-"""Statistics of change: clustered intervals, paired tests, their corrections. numpy only; seeds are arguments."""
+"""Statistics of change: clustered intervals, tests, power, and corrections for many claims. Judged by benchmarks/coverage.py.
 
-from mneme.stats.clusters import bootstrap_weights, ratio_of_sums, ratios_of_sums, standard_error
-from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile
-from mneme.stats.paired import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
-from mneme.stats.rates import Rate, clustered_mean, clustered_rate, equivalent, paired_change, paired_mean_change
+A function that would not hold for so few clusters returns `TooFew`; none returns a width of 0 but for identical models.
+"""
+
+from mneme.results.record import TooFew
+from mneme.stats.clusters import bootstrap_weights, expanded_interval, ratio_of_sums, ratios_of_sums, standard_error
+from mneme.stats.crossed import two_way
+from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile, student_t_two_sided
+from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, max_statistic, mcnemar_exact
+from mneme.stats.means import clustered_mean, clustered_ratio, difference_of_ratios, paired_mean_change, paired_test
+from mneme.stats.power import detectable_change, detectable_mean, detectable_mean_change, detectable_shift
+from mneme.stats.rates import Rate, clustered_rate, equivalent, paired_change
 
 __all__ = [
     "Rate",
+    "TooFew",
     "balanced_accuracy",
     "benjamini_hochberg",
     "bootstrap_weights",
     "clustered_mean",
     "clustered_rate",
+    "clustered_ratio",
+    "detectable_change",
+    "detectable_mean",
+    "detectable_mean_change",
+    "detectable_shift",
+    "difference_of_ratios",
     "equivalent",
+    "expanded_interval",
     "holm",
+    "max_statistic",
     "mcnemar_exact",
     "normal_cdf",
     "paired_change",
     "paired_mean_change",
+    "paired_test",
     "ratio_of_sums",
     "ratios_of_sums",
     "standard_error",
     "student_t_cdf",
     "student_t_quantile",
+    "student_t_two_sided",
+    "two_way",
 ]

@@ -15,9 +15,9 @@ from numpy import ndarray
 
 from mneme.models.architecture import Parts
 from mneme.models.likelihood import token_predictions
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.runs import Arrays
-from mneme.stats import clustered_rate, ratio_of_sums
+from mneme.stats import clustered_rate, clustered_ratio
 from mneme.text.encoded import counted_tokens
 from mneme.text.pieces import Pieces
 
@@ -62,17 +62,17 @@ def known_tokens(before: TokenReading, telling: Bool[ndarray, " type"]) -> Bool[
     return np.asarray(first & telling[before.token] & (before.nll < SURE_NATS))
 
 
-def likelihood(reading: TokenReading, *, seed: int) -> Estimate:
+def likelihood(reading: TokenReading, *, seed: int) -> Estimate | TooFew:
     """Mean nats per token, clustered by document."""
     return _mean_nats(reading.nll, reading.document, seed)
 
 
-def change_in_nats(before: TokenReading, after: TokenReading, *, seed: int) -> Estimate:
+def change_in_nats(before: TokenReading, after: TokenReading, *, seed: int) -> Estimate | TooFew:
     """Mean nats per token, after - before, paired by token and clustered by document; above 0 is forgotten. Identity: 0."""
     return _mean_nats(after.nll - before.nll, before.document, seed)
 
 
-def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"]) -> Estimate | None:
+def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"]) -> Estimate | TooFew | None:
     """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
     None where nothing was known.
@@ -83,10 +83,12 @@ def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " typ
     size = int(before.document.max()) + 1
     counts = np.bincount(before.document, weights=known, minlength=size)
     hits = np.bincount(before.document, weights=known & after.right, minlength=size)
-    return clustered_rate(hits, counts, "share of known tokens").estimate
+    found = clustered_rate(hits, counts, "share of known tokens")
+    return found if isinstance(found, TooFew) else found.estimate
 
 
-def _mean_nats(values: Float[ndarray, " token"], document: Int[ndarray, " token"], seed: int) -> Estimate:
+def _mean_nats(values: Float[ndarray, " token"], document: Int[ndarray, " token"], seed: int) -> Estimate | TooFew:
     counts = np.bincount(document)
     sums = np.bincount(document, weights=values)
-    return ratio_of_sums(sums[counts > 0], counts[counts > 0].astype(np.float64), "nats per token", seed=seed)
+    same = not values.any()
+    return clustered_ratio(sums, counts.astype(np.float64), "nats per token", seed=seed, identical=same, of="texts")

@@ -24,6 +24,7 @@ from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_fold
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
 from mneme.models.tokenizers import require_tokenizer
+from mneme.results import Estimate, TooFew
 from mneme.results.unlearning import (
     StepLosses,
     TextChange,
@@ -192,10 +193,17 @@ def _require_forgotten(
     """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
     change = change_in_nats(before, after, seed=settings.seed)
     share = kept(before, after, telling)
-    says = f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
-    if share is not None:
+    # Of too few texts for an interval the plain figure decides: whoever forgets one text must still be told.
+    grown, left = change.plain, 0.0 if share is None else share.plain
+    says = f"{grown:+.3f} nats per token [{change.told()}]" if isinstance(change, TooFew) else ""
+    if isinstance(change, Estimate):
+        grown, says = change.low, f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
+    if isinstance(share, Estimate):
+        left = share.low
         says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
-    if change.low <= 0 or (share is not None and share.low > STILL_KNOWN):
+    elif share is not None:
+        says += f"; of the tokens it knew, {share.plain:.0%} are still its first choice [{share.told()}]"
+    if grown <= 0 or left > STILL_KNOWN:
         raise UnlearningFailed(
             f"the forget set is still answered after {settings.steps} steps of {settings.method}: {says}. No model was "
             "written. Give more --steps, a higher --lr, or another --method."

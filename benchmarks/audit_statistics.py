@@ -1,0 +1,162 @@
+"""What the audit's statistics do where the truth is put in by hand: python benchmarks/audit_statistics.py [NULLS]
+
+No model. Items are drawn as an audit finds them: areas of 8 to 60 passages with about six own words each, word types as
+unequal as those of text (Zipf), and changes of p(true among four) that come partly word by word, partly passage by passage,
+partly alone.
+
+1. Null: no area has changed. In how many of the audits is any of 23 areas said to be affected? Wanted: at most 5 %.
+2. Uniform loss of 12 points in ten areas, 3,600 to 180,000 items: reported as a loss at every size, within 1 point of itself.
+3. Power: where an area truly lost what it says it would have seen with 80 %, how often is that told from 0? Wanted: 75 to 85.
+4. Five items: not enough evidence.
+"""
+
+import sys
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mneme.predict.cloze import Scores
+from mneme.predict.knowledge import Evidence, Knowledge, weigh
+from mneme.predict.verdicts import judge_claims
+
+AREAS = 23
+ITEMS_A_PASSAGE = 6
+FLIPS = 0.05
+"""Share of words that change sides in a pair without an effect: as many to the better as to the worse."""
+
+
+def area_items(generator: np.random.Generator, passages: int) -> tuple[Int[ndarray, " item"], Int[ndarray, " item"]]:
+    """(passage, type) of the items of one area: Zipf's types, each once a passage."""
+    types = max(6, 2 * passages)
+    share = 1 / np.arange(1, types + 1)
+    share /= share.sum()
+    document, kind = [], []
+    for passage in range(passages):
+        count = min(types, 1 + generator.poisson(ITEMS_A_PASSAGE - 1))
+        kind += generator.choice(types, count, replace=False, p=share).tolist()
+        document += [passage] * count
+    return np.array(document), np.array(kind)
+
+
+def flipped(
+    generator: np.random.Generator, document: Int[ndarray, " item"], type_: Int[ndarray, " item"], rate: float
+) -> Bool[ndarray, " item"]:
+    """Items that flip, `rate` of them: a third word by word, a third passage by passage, a third alone."""
+    part = 1 - (1 - rate) ** (1 / 3)
+    by_type = generator.random(type_.max() + 1) < part
+    by_document = generator.random(document.max() + 1) < part
+    return np.asarray(by_type[type_] | by_document[document] | (generator.random(len(type_)) < part))
+
+
+def evidence(
+    generator: np.random.Generator, sizes: list[int], losses: Float[ndarray, " area"], flips: float = FLIPS
+) -> Evidence:
+    """Items of areas of these sizes; each loses its share of them, and as many flip to either side without cause."""
+    columns: list[list[ndarray]] = [[], [], [], [], []]
+    first_document, first_type = 0, 0
+    for area, passages in enumerate(sizes):
+        document, type_ = area_items(generator, passages)
+        known = generator.beta(8, 2, len(type_))
+        low = generator.beta(2, 8, len(type_))
+        lost = flipped(generator, document, type_, flips / 2) | flipped(generator, document, type_, float(losses[area]))
+        gained = flipped(generator, document, type_, flips / 2) & ~lost
+        base, tuned = np.where(gained, low, known), np.where(lost, low, known)
+        for store, column in zip(
+            columns, (document + first_document, type_ + first_type, base, tuned, np.full(len(type_), area)), strict=True
+        ):
+            store.append(column)
+        first_document, first_type = first_document + passages, first_type + int(type_.max()) + 1
+    document, type_, base, tuned, area_of = (np.concatenate(column) for column in columns)
+    p_true = np.stack([base, tuned])
+    scores = Scores(p_true, np.log(p_true / (1 - p_true)), p_true > 0.5)
+    own = area_of == np.arange(len(sizes))[:, None]
+    return Evidence(own, document, type_, scores, np.ones(len(type_), dtype=bool))
+
+
+def judged(found: Knowledge, sizes: list[int]) -> list[str]:
+    """What is said of every area."""
+    return [one.finding for one in judge_claims([area.claim(size) for area, size in zip(found.areas, sizes, strict=True)])]
+
+
+def nulls(count: int) -> tuple[float, float]:
+    """(share of audits with a false area, share of p below 5 % over all areas)."""
+    wrong, small, seen = 0, 0, 0
+    for seed in range(count):
+        generator = np.random.default_rng([1, seed])
+        sizes = generator.integers(8, 61, AREAS).tolist()
+        found = weigh(evidence(generator, sizes, np.zeros(AREAS)))
+        wrong += "affected" in judged(found, sizes)
+        p_values = [area.raw.p_value for area in found.areas if area.raw is not None]
+        small, seen = small + sum(p < 0.05 for p in p_values), seen + len(p_values)
+    return wrong / count, small / max(seen, 1)
+
+
+def uniform() -> list[tuple[int, float, float, float, int]]:
+    """(items, planted, broad, mean raw, areas affected) of a uniform loss of 12 points in ten areas, by size."""
+    table = []
+    for passages in (60, 240, 950, 3000):
+        generator = np.random.default_rng([2, passages])
+        sizes = [passages] * 10
+        seen = evidence(generator, sizes, np.full(10, 0.16), 0.0)
+        weight = seen.scores.weight()
+        planted = float((weight * seen.change()).sum() / weight.sum())
+        found = weigh(seen)
+        raws = [area.raw.estimate.value for area in found.areas if area.raw is not None]
+        assert found.broad is not None
+        affected = judged(found, sizes).count("affected")
+        table.append((len(seen.type), planted, found.broad.estimate.value, float(np.mean(raws)), affected))
+    return table
+
+
+def power(count: int) -> list[tuple[int, float, float]]:
+    """(passages, stated loss, share of areas with that loss whose raw effect is told from 0)."""
+    table = []
+    for passages in (12, 25, 50, 100):
+        stated = []
+        for seed in range(20):
+            generator = np.random.default_rng([3, passages, seed])
+            found = weigh(evidence(generator, [passages] * 3, np.zeros(3)))
+            said = judge_claims([area.claim(passages) for area in found.areas])
+            stated += [one.power for one in said if one.power is not None]
+        loss = float(np.median(stated))
+        share = _share_for(loss)
+        hits, areas = 0, 0
+        for seed in range(count):
+            generator = np.random.default_rng([4, passages, seed])
+            found = weigh(evidence(generator, [passages] * 3, np.full(3, share)))
+            told = [area.raw.p_value < 0.05 for area in found.areas if area.raw is not None]
+            hits, areas = hits + sum(told), areas + len(told)
+        table.append((passages, loss, hits / max(areas, 1)))
+    return table
+
+
+def _share_for(loss: float) -> float:
+    """Share of items to lose for an effect of `loss`, by bisection on a large sample."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        seen = evidence(np.random.default_rng(5), [2000], np.array([middle]))
+        weight = seen.scores.weight()
+        low, high = (middle, high) if -float((weight * seen.change()).sum() / weight.sum()) < loss else (low, middle)
+    return (low + high) / 2
+
+
+def main() -> None:
+    """Print the four tables."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    wrong, small = nulls(count)
+    print(f"null: {count} audits of {AREAS} areas, {100 * wrong:.1f} % with a false area; {100 * small:.1f} % of p below 5 %")
+    print("uniform loss: items, planted, broad, mean raw, areas affected of 10")
+    for row in uniform():
+        print("  {:7d}  {:+.3f}  {:+.3f}  {:+.3f}  {}".format(*row))
+    print("power: passages, stated loss, told from 0 (80 % wanted)")
+    for line in power(max(20, count // 5)):
+        print("  {:4d}  {:.3f}  {:.1%}".format(*line))
+    generator = np.random.default_rng(6)
+    few = evidence(generator, [1] * 3, np.ones(3))
+    print("five items or fewer:", judged(weigh(few), [1] * 3))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Behaviours by paired answers: which of them can be asked, and what both models say, a stage for each behaviour."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from transformers import PreTrainedTokenizerBase
+
+from mneme.models.pair import ModelPair
+from mneme.predict.areas import Area
+from mneme.predict.probes import Asked, probability_shown, probes_of, read_asked, write_probes
+from mneme.predict.verdicts import FEWEST
+from mneme.runs import Arrays, RunFolder
+
+
+class Answered(NamedTuple):
+    """What both models say to the prompts of a behaviour."""
+
+    shown: Float[ndarray, "model probe"]
+    """p(shows) of two answers, base first."""
+
+
+def questions(areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most: int | None = None) -> dict[int, list[Asked]]:
+    """Index of a behaviour -> its paired answers as ids (the first `at_most` prompts), for those that have enough which the
+    tokenizer can write."""
+    found = {}
+    for index, area in enumerate(areas):
+        asked = write_probes(probes_of(area)[:at_most], tokenizer)
+        if len(asked) >= 2 * FEWEST:
+            found[index] = asked
+    return found
+
+
+def answers(
+    pair: ModelPair, asked: dict[int, list[Asked]], run: RunFolder, advance: Callable[[int], None]
+) -> dict[int, Answered]:
+    """Both models over all paired answers; `advance` is told of every behaviour."""
+    order = list(asked)
+
+    def compute(mine: list[int]) -> Iterator[Arrays]:
+        for number in mine:
+            yield read_asked(pair, asked[order[number]])
+            advance(1)
+
+    parts = run.pieces([f"answers-{index:03d}" for index in order], compute)
+    found = {}
+    for index, read in zip(order, parts, strict=True):
+        shown, _ = probability_shown(asked[index], read)
+        found[index] = Answered(np.asarray(shown))
+    return found

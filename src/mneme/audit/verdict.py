@@ -1,0 +1,48 @@
+"""The verdict of the whole report, from what is said of each area: which one decides, and what would settle it."""
+
+from collections.abc import Sequence
+
+from mneme.audit.effects import MATERIAL
+from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
+from mneme.results import AbsentArea, Effect, Verdict
+
+
+def headline_verdict(
+    effects: Sequence[Effect], absent: Sequence[AbsentArea], broad: Measure | None, *, named: bool
+) -> tuple[Verdict, str]:
+    """change: an area is affected, or all of them together by the margin. no material change: every area is shown to be
+    unaffected, and (where the user `named` the areas) none is without text. Else inconclusive. Models that differ are never
+    said to show no difference."""
+    found = [one for one in effects if _affected(one)]
+    everything = _broadly(broad)
+    if found:
+        names = ", ".join(one.area for one in found[:5]) + ("" if len(found) <= 5 else f" and {len(found) - 5} more")
+        return "change", f"{len(found)} of {len(effects)} areas are affected: {names}.{everything}"
+    if broad is not None and abs(broad.estimate.value) >= MARGIN and broad.p_value <= FALSE_DISCOVERIES:
+        return "change", f"No single area stands out, but all of them changed.{everything}"
+    if not effects:
+        return "inconclusive", f"None of the {len(absent)} areas had enough matching text: give more or other text."
+    open_ones = [one for one in effects if one.finding == "not enough evidence"]
+    if open_ones:
+        more = [one.more_passages for one in open_ones if one.more_passages]
+        help_ = f" About {max(more)} more passages of each would settle most of them." if more else " Read more text."
+        return "inconclusive", f"Of {len(open_ones)} of {len(effects)} areas the evidence is not enough.{help_}{everything}"
+    if named and absent:
+        return "inconclusive", f"No area that has text is affected, but {len(absent)} of those named have none.{everything}"
+    beside = f" About {len(absent)} areas nothing can be said." if absent else ""
+    return (
+        "no material change",
+        f"Each of {len(effects)} areas changed by less than {100 * MARGIN:.0f} points.{everything}{beside}",
+    )
+
+
+def _affected(effect: Effect) -> bool:
+    return effect.finding == "affected" or (effect.finding is None and effect.probability >= MATERIAL)
+
+
+def _broadly(broad: Measure | None) -> str:
+    """What happened to everything, in words, where it is told from 0."""
+    if broad is None or broad.p_value > FALSE_DISCOVERIES or broad.estimate.value == 0.0:
+        return ""
+    way = "lost" if broad.estimate.value < 0 else "gained"
+    return f" Over all areas {100 * abs(broad.estimate.value):.1f} points of what is known were {way}."

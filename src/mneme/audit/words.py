@@ -1,0 +1,184 @@
+"""The first thing that an audit reads: the areas' own words, and one token of every passage, by both models at once.
+
+What is read is laid out from the text alone; the pieces are stages that survive a kill. The same places are then read under
+purposeless changes of the pair (`mneme.audit.null`), which say what such a change does to the most fragile area.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadCorpus
+from mneme.models.pair import ModelPair
+from mneme.predict.areas import Area
+from mneme.predict.cloze import Scores, rival_pool
+from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
+from mneme.predict.items import Items, content_types, find_items, own_types, word_table
+from mneme.predict.knowledge import Evidence
+from mneme.predict.tokenised import leading, tokenise
+from mneme.results import Baselines, Estimate
+from mneme.runs import Arrays, RunFolder
+from mneme.stats import TooFew, clustered_ratio
+from mneme.text.packing import PackedRows
+
+_OTHERS = 8
+PIECE_TOKENS = 8192
+"""Tokens of one stage: about a minute for a model of 135 M parameters on two cores."""
+
+
+class Layout(NamedTuple):
+    """What is read, and where it stands."""
+
+    plan: ReadingPlan
+    items: Items
+    """`own` has a row for every area; that of a behaviour is empty."""
+    place_passage: Int[ndarray, " place"]
+    """Passage of every sampled token."""
+    n_passages: int
+
+
+class WordReading(NamedTuple):
+    """What both models say there."""
+
+    layout: Layout
+    read: Arrays
+
+    def evidence(self) -> Evidence:
+        """The items, for `mneme.predict.knowledge.weigh`."""
+        table, word = self.layout.plan.table, self.layout.items.word
+        scores = Scores(self.read["p_true"], self.read["margin"], self.read["right"])
+        return Evidence(self.layout.items.own, table.document[word], table.type[word], scores, self.read["usable"])
+
+    def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
+        """What the cheap signals say of the sampled tokens of these passages; None where there is none."""
+        inside = member[self.layout.place_passage] & self.read["seen"]
+        if not inside.any():
+            return None
+        change = self.read["nll"][1] - self.read["nll"][0]
+        return Baselines(
+            kl=float(self.read["kl_tuned_to_base"][inside].mean()),
+            nll=float(change[inside].mean()),
+            activation=float(self.read["relative"][inside].mean()),
+        )
+
+    def overall(self) -> dict[str, Estimate]:
+        """KL both ways and change in loss over the whole text, a token a passage; left out where there are too few."""
+        change = self.read["nll"][1] - self.read["nll"][0]
+        columns = {
+            "kl_tuned_to_base": self.read["kl_tuned_to_base"],
+            "kl_base_to_tuned": self.read["kl_base_to_tuned"],
+            "nll_change": change,
+        }
+        figures: dict[str, Estimate] = {}
+        seen = self.read["seen"]
+        document = np.unique(self.layout.plan.sample[seen, 0], return_inverse=True)[1]
+        counts = np.bincount(document).astype(np.float64)
+        for name, values in columns.items():
+            sums = np.bincount(document, weights=values[seen])
+            found = clustered_ratio(sums, counts, "nats per token", seed=0, of="documents")
+            if not isinstance(found, TooFew):
+                figures[name] = found
+        return figures
+
+
+def lay_out(
+    texts: Sequence[str],
+    rows: PackedRows,
+    member: Bool[ndarray, "area passage"],
+    areas: Sequence[Area],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int | None,
+    seed: int,
+) -> Layout:
+    """Find the words of the text that `rows` holds, and lay out their reading."""
+    first = _document_starts(rows)
+    kept = rows.ids.numel()
+    documents = tokenise(texts[: len(first)], tokenizer)[: len(first)]
+    table = word_table(documents, leading(tokenizer))
+    place = first[table.document] + table.start
+    read = place < kept
+    passage = rows.passage.reshape(-1).numpy()[np.minimum(place, kept - 1)]
+    knowledge = np.array([area.kind == "capability" for area in areas])
+    inside = member[:, passage] & read & knowledge[:, None]
+    own = own_types(table, inside)
+    items = find_items(table, inside, own)
+    pool = rival_pool(table, own.any(axis=0) | content_types(table))
+    ids = [np.array(one.ids[: kept - start]) for one, start in zip(documents, first, strict=True)]
+    sample, where = _sampled(rows, first, np.asarray(member.any(axis=0)), seed)
+    plan = plan_reading(ids, table, items, pool, sample, longest=longest)
+    if not plan.batches:
+        raise BadCorpus("No document of the text has a second token, so there is nothing to predict. Give ordinary text.")
+    return Layout(plan, items, where, len(rows.passages))
+
+
+def _document_starts(rows: PackedRows) -> Int[ndarray, " document"]:
+    """Place of the first token of every document in the packed text."""
+    document = np.array([passage.document for passage in rows.passages])
+    starts = np.array([passage.start_token for passage in rows.passages])
+    return np.asarray(starts[np.unique(document, return_index=True)[1]])
+
+
+def _sampled(
+    rows: PackedRows, first: Int[ndarray, " document"], matched: Bool[ndarray, " passage"], seed: int
+) -> tuple[Int[ndarray, "place 2"], Int[ndarray, " place"]]:
+    """(document, token) of one predicted token of every passage that matches an area and of every eighth other, at random, and
+    the number of its passage. Text of no area has no words to read: it costs only what its sample does."""
+    generator = np.random.default_rng(seed)
+    starts = np.array([passage.start_token for passage in rows.passages] + [rows.ids.numel()])
+    places, numbers = [], []
+    for number, passage in enumerate(rows.passages):
+        begin = max(int(starts[number]), int(first[passage.document]) + 1)  # nothing predicts the first token of a document
+        if begin < starts[number + 1] and (matched[number] or number % _OTHERS == 0):
+            token = int(generator.integers(begin, starts[number + 1])) - int(first[passage.document])
+            places.append((passage.document, token))
+            numbers.append(number)
+    return np.array(places, dtype=np.int64).reshape(-1, 2), np.array(numbers, dtype=np.int64)
+
+
+def read_words(pair: ModelPair, layout: Layout, run: RunFolder, advance: Callable[[int], None]) -> WordReading:
+    """Both models over the whole text, one stage for every 8k tokens; `advance` is told how many tokens each batch was."""
+    pieces = _pieces(layout.plan, range(len(layout.plan.batches)))
+
+    def compute(mine: list[int]) -> Iterator[Arrays]:
+        for number in mine:
+            yield _joined(pair, layout, pieces[number], advance)
+
+    names = [f"words-{number:04d}" for number in range(len(pieces))]
+    parts = run.pieces(names, compute)
+    return WordReading(layout, join_batches(parts, len(layout.items.word), len(layout.plan.sample)))
+
+
+def _joined(pair: ModelPair, layout: Layout, batches: Sequence[int], advance: Callable[[int], None]) -> Arrays:
+    """Some batches as one stage: their arrays beside each other."""
+    found: list[Arrays] = []
+    for batch in batches:
+        found.append(read_batch(pair, layout.plan, batch))
+        advance(layout.plan.tokens(batch))
+    joined = {name: np.concatenate([one[name] for one in found], axis=-1) for name in found[0] if name != "gain"}
+    return joined | {"gain": np.sum([one["gain"] for one in found], axis=0)}
+
+
+def _pieces(plan: ReadingPlan, batches: Sequence[int]) -> list[list[int]]:
+    """Batches in order, some 8k tokens together."""
+    found: list[list[int]] = [[]]
+    tokens = 0
+    for batch in batches:
+        if tokens >= PIECE_TOKENS:
+            found.append([])
+            tokens = 0
+        found[-1].append(batch)
+        tokens += plan.tokens(batch)
+    return found
+
+
+def read_part(pair: ModelPair, layout: Layout, tokens: int) -> Arrays:
+    """The pair over batches spread evenly over all, of about `tokens` tokens, as arrays of one stage with the rest unread."""
+    plan = layout.plan
+    step = max(1, round(plan.all_tokens() / max(tokens, 1)))
+    arrays = _joined(pair, layout, range(step // 2, len(plan.batches), step) or [0], lambda _: None)
+    return join_batches(iter([arrays]), len(layout.items.word), len(plan.sample))

@@ -1,0 +1,286 @@
+"""Both models over the text, once: every document alone, logits only where something is read.
+
+The residual stream after the last block is kept at the places that predict a piece of an item or a sampled token; norm and
+head run on those alone, in float32, a few at a time. Cost: two forward passes without the head, and the head on about a tenth
+of the tokens: with a vocabulary of 262,144 that is what keeps the reading near two bare passes. Memory: one batch of the
+model's own activations and 64 MB of logits for each model, whatever the vocabulary.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from mneme.models.hooks import in_float32, read_residuals
+from mneme.models.logits import token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
+from mneme.models.pair import ModelPair, Side
+from mneme.predict.cloze import Pool, cloze
+from mneme.predict.items import Items, WordTable
+
+WINDOW = 512
+"""Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows."""
+BATCH_TOKENS = 4096
+_LOGITS = 1 << 24
+"""Logits of one model at once: 64 MB in float32."""
+
+Arrays = dict[str, ndarray]
+SIDES: tuple[Side, Side] = ("base", "tuned")
+
+
+class ReadingPlan(NamedTuple):
+    """What is read, before any model is asked: batches of windows of about equal length, and the places in them."""
+
+    documents: tuple[Int[ndarray, " token"], ...]
+    table: WordTable
+    pool: Pool
+    item_word: Int[ndarray, " item"]
+    """Index of every item in the word table."""
+    batches: tuple[Int[ndarray, "window 3"], ...]
+    """Windows (document, start, end) that run together."""
+    items_of: tuple[Int[ndarray, " batch_item"], ...]
+    """Items of each batch."""
+    sample: Int[ndarray, "place 2"]
+    """(document, token) of the sampled predictions, in corpus order."""
+    length: int
+    """Tokens of a window at most."""
+
+    def all_tokens(self) -> int:
+        """Tokens that are read in all."""
+        return sum(self.tokens(batch) for batch in range(len(self.batches)))
+
+    def tokens(self, batch: int) -> int:
+        """Tokens that are read in a batch."""
+        windows = self.batches[batch]
+        return int((windows[:, 2] - windows[:, 1]).sum())
+
+
+def plan_reading(
+    documents: Sequence[Int[ndarray, " _token"]],
+    table: WordTable,
+    items: Items,
+    pool: Pool,
+    sample: Int[ndarray, "place 2"],
+    *,
+    longest: int | None,
+) -> ReadingPlan:
+    """Lay the reading out. `sample`: (document, token) that are looked at as a whole, for KL and likelihood. `longest`:
+    positions that the model allows. An item or a sampled token across the edge of a window, or at its very start, where
+    nothing predicts it, is read by nobody. A window is read as far as something in it is asked for, and not at all where
+    nothing is."""
+    length = min(WINDOW, longest or WINDOW)
+    last = table.start[items.word] + np.array([len(table.forms[form]) for form in table.form[items.word]], dtype=np.int64) - 1
+    first = table.start[items.word] // length * length
+    fits = (table.start[items.word] > first) & (last < first + length)
+    # Document, start of the window, and the last token asked for: what stands before it is all that has to be read.
+    asked = np.concatenate(
+        [
+            np.stack([table.document[items.word], first, last], axis=1)[fits],
+            np.stack([sample[:, 0], sample[:, 1] // length * length, sample[:, 1]], axis=1)[sample[:, 1] % length > 0],
+        ]
+    )
+    ends: dict[tuple[int, int], int] = {}
+    for document, start, end in asked.tolist():
+        ends[document, start] = max(ends.get((document, start), 0), end)
+    windows = np.array([(*key, end) for key, end in ends.items()], dtype=np.int64).reshape(-1, 3)
+    windows = windows[np.lexsort((windows[:, 1], windows[:, 0], windows[:, 2] - windows[:, 1]))]
+    batches = _batched(windows)
+    where = {(int(d), int(s)): number for number, batch in enumerate(batches) for d, s, _ in batch}
+    found: list[list[int]] = [[] for _ in batches]
+    for item in np.flatnonzero(fits):
+        found[where[int(table.document[items.word[item]]), int(first[item])]].append(int(item))
+    return ReadingPlan(
+        tuple(documents),
+        table,
+        pool,
+        items.word,
+        tuple(batches),
+        tuple(np.array(own, dtype=np.int64) for own in found),
+        sample,
+        length,
+    )
+
+
+def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_window 3"]]:
+    """Windows, shortest first, so many together as fill `BATCH_TOKENS` with padding."""
+    batches, first = [], 0
+    for index in range(1, len(windows) + 1):
+        last = index == len(windows)
+        if last or (index - first + 1) * (windows[index, 2] - windows[index, 1]) > BATCH_TOKENS:
+            batches.append(windows[first:index])
+            first = index
+    return batches
+
+
+def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
+    """One batch through both models.
+
+    Arrays: `item`, with `p_true`, `margin`, `right`, `log_p` (log probability of the whole true word, nats) [model item] and
+    `usable`; `place` (index into `plan.sample`), with `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place]
+    and `relative` (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base
+    [vocab].
+    Law *padding*: a document's numbers do not depend on its batch, to rounding.
+    """
+    windows, items = plan.batches[batch], plan.items_of[batch]
+    ids = _padded(plan, windows)
+    row_of = {(int(d), int(s)): row for row, (d, s, _) in enumerate(windows)}
+    step = plan.length
+    at: list[tuple[int, int]] = []
+    target: list[int] = []
+    for item in items:
+        word = plan.item_word[item]
+        document, start = int(plan.table.document[word]), int(plan.table.start[word])
+        window = start // step * step
+        for offset, piece in enumerate(plan.table.forms[plan.table.form[word]]):
+            at.append((row_of[document, window], start + offset - window))
+            target.append(piece)
+    n_item_rows = len(at)
+    keys = plan.sample[:, 0] * (1 << 32) + plan.sample[:, 1] // step * step
+    own = np.isin(keys, windows[:, 0] * (1 << 32) + windows[:, 1]) & (plan.sample[:, 1] % step > 0)
+    places = np.flatnonzero(own)
+    for document, token in plan.sample[places]:
+        window = int(token) // step * step
+        at.append((row_of[int(document), window], int(token) - window))
+        target.append(int(plan.documents[document][token]))
+    where = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
+    states = states_of(pair, ids, where)
+    return _spoken(pair, plan, items, places, states, np.array(target, dtype=np.int64), n_item_rows)
+
+
+def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor, "window seq"]:
+    """Beyond its end a window repeats its last token: nothing before it sees what follows."""
+    longest = int((windows[:, 2] - windows[:, 1]).max())
+    ids = np.empty((len(windows), longest), dtype=np.int64)
+    for row, (document, start, end) in enumerate(windows):
+        own = plan.documents[document][start:end]
+        ids[row, : len(own)] = own
+        ids[row, len(own) :] = own[-1]
+    return torch.from_numpy(ids)
+
+
+def states_of(
+    pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]
+) -> list[Float[Tensor, "row d_model"]]:
+    """The residual stream of each model after its last block, where it predicts the tokens `where`; float32."""
+    found = []
+    last = pair.n_layers - 1
+    for side in SIDES:
+        with pair.using(side) as parts:
+            stream = read_residuals(parts, ids, [last])[last]
+            found.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float())
+    return found
+
+
+def head_log_p(
+    pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"]
+) -> Float[ndarray, "model row"]:
+    """log p of each `target` under both models, from the residual streams that predict them (`states_of`), nats."""
+    said = np.zeros((2, len(target)))
+    chunk = max(1, _LOGITS // pair.vocab_size)
+    for a in range(0, len(target), chunk):
+        for model, side in enumerate(SIDES):
+            logits = head_logits(pair, side, states[model][a : a + chunk])
+            said[model, a : a + chunk] = token_log_probs(logits, target[a : a + chunk].to(logits.device)).cpu().numpy()
+    return said
+
+
+def head_logits(pair: ModelPair, side: Side, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    """What the model's own norm and head say of residual vectors after the last block: its logits, in float32 whatever its
+    precision."""
+    with torch.no_grad(), pair.using(side, exact=True) as parts, torch.autocast(states.device.type, enabled=False):
+        with in_float32(parts):
+            logits: Tensor = parts.head(parts.norm(states.float())) * parts.logit_scale
+        if parts.logit_softcap is not None:
+            logits = parts.logit_softcap * torch.tanh(logits / parts.logit_softcap)
+    return logits.float()
+
+
+def _spoken(
+    pair: ModelPair,
+    plan: ReadingPlan,
+    items: Int[ndarray, " batch_item"],
+    places: Int[ndarray, " batch_place"],
+    states: list[Float[Tensor, "row d_model"]],
+    target: Int[ndarray, " row"],
+    n_item_rows: int,
+) -> Arrays:
+    columns = torch.from_numpy(plan.pool.ids)
+    wanted = torch.from_numpy(target)
+    n_rows = len(target)
+    log_p = np.zeros((2, n_item_rows, len(plan.pool.ids)), dtype=np.float32)
+    said = np.zeros((2, n_rows), dtype=np.float64)
+    divergence = np.zeros((2, n_rows - n_item_rows))
+    gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
+    chunk = max(1, _LOGITS // pair.vocab_size)
+    cuts = sorted({*range(0, n_rows, chunk), n_item_rows, n_rows})
+    for a, b in itertools.pairwise(cuts):
+        logits = [head_logits(pair, "base", states[0][a:b]), head_logits(pair, "tuned", states[1][a:b])]
+        logits[1] = logits[1].to(logits[0].device)
+        whole = [one.logsumexp(-1, keepdim=True) for one in logits]
+        picked = wanted[a:b, None].to(logits[0].device)
+        for model in range(2):
+            said[model, a:b] = (logits[model].gather(1, picked) - whole[model])[:, 0].cpu().numpy()
+            if b <= n_item_rows:
+                log_p[model, a:b] = (logits[model][:, columns.to(logits[0].device)] - whole[model]).cpu().numpy()
+        if a >= n_item_rows:
+            one, other = token_kl_tuned_to_base, token_kl_base_to_tuned
+            for row, measure in enumerate((one, other)):
+                divergence[row, a - n_item_rows : b - n_item_rows] = (
+                    measure(tuned_logits=logits[1], base_logits=logits[0]).cpu().numpy()
+                )
+            gain += (logits[1].softmax(-1) - logits[0].softmax(-1)).sum(0).double().cpu()
+    return {
+        **_items_read(plan, items, log_p, said[:, :n_item_rows]),
+        "place": places,
+        "seen": np.ones(len(places), dtype=bool),
+        "kl_tuned_to_base": divergence[0],
+        "kl_base_to_tuned": divergence[1],
+        "nll": -said[:, n_item_rows:],
+        "relative": _relative(states, n_item_rows),
+        "gain": gain.numpy(),
+    }
+
+
+def _items_read(plan: ReadingPlan, items: ndarray, log_p: ndarray, said: ndarray) -> Arrays:
+    form = plan.table.form[plan.item_word[items]]
+    scores, usable = cloze(plan.table, plan.pool, form, log_p)
+    owner = np.repeat(np.arange(len(items)), [len(plan.table.forms[one]) for one in form])
+    total = np.stack([np.bincount(owner, weights=one, minlength=len(items)) for one in said])
+    return {
+        "item": items,
+        "p_true": scores.p_true,
+        "margin": scores.margin,
+        "right": scores.right,
+        "usable": usable,
+        "log_p": total,
+    }
+
+
+def _relative(states: list[Tensor], n_item_rows: int) -> Float[ndarray, " place"]:
+    base, tuned = (own[n_item_rows:] for own in states)
+    found: ndarray = ((tuned.to(base.device) - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(1e-12)).cpu().numpy()
+    return found
+
+
+def join_batches(parts: Iterator[Arrays], n_items: int, n_places: int) -> Arrays:
+    """The arrays of all batches as one, items and places in corpus order; an item that nobody read is not `usable`, a place
+    not `seen`."""
+    whole: Arrays = {}
+    sizes = {"item": n_items, "place": n_places}
+    columns = {
+        "item": ("p_true", "margin", "right", "usable", "log_p"),
+        "place": ("seen", "kl_tuned_to_base", "kl_base_to_tuned", "nll", "relative"),
+    }
+    for part in parts:
+        for axis, names in columns.items():
+            for name in names:
+                own = part[name]
+                if name not in whole:
+                    whole[name] = np.zeros((*own.shape[:-1], sizes[axis]), dtype=own.dtype)
+                whole[name][..., part[axis]] = own
+        whole["gain"] = whole["gain"] + part["gain"] if "gain" in whole else part["gain"]
+    return whole

@@ -1,0 +1,215 @@
+"""What the change did to the knowledge that each area's own words ask for: here, beyond elsewhere, and everywhere.
+
+The effect at an item is the change of p(true word among four) (`cloze`), and an area's effect its mean over the items, each
+weighted by how far the better of the two models knows the word (`Scores.weight`): a word that neither knows can be neither
+lost nor gained. -0.05 is 5 points lost of what was known. Three numbers:
+
+- *raw*: what happened in this area;
+- *excess*: raw less the median of the other areas' raw: what happened here beyond the other areas' own words. The median is a
+  reference that a target and its neighbours do not move; its own noise is in the interval;
+- *broad*: the median of all areas: what happened to everything. A uniform loss is all broad, and a loss.
+
+None depends on how much text was read, but for its noise. Clusters are documents and word types, both at once
+(`mneme.stats.two_way`). Intervals of the excess combine those of its two parts (MOVER, Zou & Donner 2008).
+
+Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from mneme.predict.cloze import Scores
+from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
+from mneme.results import Estimate, TooFew
+from mneme.stats import student_t_quantile, two_way
+from mneme.stats.linearised import ASSUMED_ICC
+
+KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
+_LEAST_WEIGHT = 1e-9
+_MAD_TO_SD = 1.4826
+_MEDIAN_ERROR = 1.2533
+"""Standard error of a median in units of that of a mean, for normal numbers."""
+
+
+class Evidence(NamedTuple):
+    """The items of some areas, with what both models say."""
+
+    own: Bool[ndarray, "area item"]
+    document: Int[ndarray, " item"]
+    type: Int[ndarray, " item"]
+    scores: Scores
+    usable: Bool[ndarray, " item"]
+
+    def change(self) -> Float[ndarray, " item"]:
+        """Change of p(true among four), tuned - base."""
+        return np.asarray(self.scores.p_true[1] - self.scores.p_true[0])
+
+
+class AreaKnowledge(NamedTuple):
+    """One area. None where there are too few items or types for any interval."""
+
+    raw: Measure | None
+    excess: Measure | None
+    items: int
+    types: int
+    documents: int
+    margin: float
+    """Mean change of the margin, nats."""
+    accuracy: float
+    """Mean change of accuracy among four, weighted like the effect."""
+    largest_type: int | None
+    """The type that carries most of the effect."""
+    without: Measure | None
+    """raw without that type."""
+    base: float
+    """Mean p(true among four) of the base."""
+
+    def claim(self, passages: int) -> Claim:
+        """What is judged of it."""
+        return Claim(self.raw, self.excess, self.without, passages)
+
+
+class Knowledge(NamedTuple):
+    """All areas, and what happened to everything."""
+
+    areas: list[AreaKnowledge]
+    broad: Measure | None
+    """None with fewer than two areas that have an interval."""
+
+
+def weigh(evidence: Evidence, *, identical: bool = False) -> Knowledge:
+    """Raw, excess and broad of all areas. `identical`: both models are the same, so that an interval may be [0, 0]."""
+    raw = [_raw(evidence, own & evidence.usable, identical) for own in evidence.own]
+    areas = []
+    for index, own in enumerate(evidence.own):
+        others = [one for place, one in enumerate(raw) if place != index and one is not None]
+        mine = raw[index]
+        excess = _excess(mine, _location(others), identical) if mine is not None and len(others) >= 2 else None
+        areas.append(_area(evidence, own & evidence.usable, mine, excess, identical))
+    known = [one for one in raw if one is not None]
+    return Knowledge(areas, _broad(known, identical) if len(known) >= 2 else None)
+
+
+def _raw(evidence: Evidence, used: Bool[ndarray, " item"], identical: bool) -> Measure | None:
+    """Weighted mean change of the items `used`."""
+    weight = evidence.scores.weight()[used]
+    if not used.any() or weight.sum() <= _LEAST_WEIGHT:
+        return None
+    return weighted_change(evidence.change()[used], weight, evidence.document[used], evidence.type[used], identical=identical)
+
+
+def weighted_change(
+    change: Float[ndarray, " item"],
+    weight: Float[ndarray, " item"],
+    document: Int[ndarray, " item"],
+    type_: Int[ndarray, " item"],
+    *,
+    identical: bool = False,
+) -> Measure | None:
+    """Weighted mean change with an interval for documents and words at once; None below 8 of either.
+
+    `error` and p: two-way clustered, of the linearised mean (Student's t). The interval is wider by what was not seen: a word
+    wholly lost or gained that stands in so few places that none of the items shows it. With n independent items its share is
+    below 1 - 0.025^(1/n) (97.5 %; about 3.7 / n), joined to the half width in quadrature. Without it, changes that are all
+    tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less sure. n is Kish's number of
+    items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
+    """
+    value = float((weight * change).sum() / weight.sum())
+    share = weight / weight.mean()
+    found = two_way(value + share * (change - value), document, type_, KNOWLEDGE_UNIT, identical=identical)
+    clusters = min(len(np.unique(document)), len(np.unique(type_)))
+    n = independent_items(weight, document, type_)
+    if identical and not change.any():
+        return Measure(Estimate(value=0.0, low=0.0, high=0.0, unit=KNOWLEDGE_UNIT, n=clusters), 0.0, clusters - 1.0, 1.0, n)
+    if clusters < FEWEST:
+        return None
+    unseen = -math.expm1(math.log(0.025) / n)
+    error, degrees = (0.0, clusters - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
+    half = math.hypot(student_t_quantile(0.975, degrees) * error, unseen)
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=KNOWLEDGE_UNIT, n=clusters)
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), n)
+
+
+def independent_items(weight: Float[ndarray, " item"], document: Int[ndarray, " item"], type_: Int[ndarray, " item"]) -> float:
+    """How many independent items these are worth: Kish's (1965) number for unequal weights over the design effect of clusters
+    that share `ASSUMED_ICC` of their variance."""
+    effect = 1.0
+    for names in (document, type_):
+        sizes = np.bincount(np.unique(names, return_inverse=True)[1], weights=weight)
+        effect += ASSUMED_ICC * (float((sizes**2).sum() / (weight**2).sum()) - 1)
+    return max(1.0, float(weight.sum() ** 2 / (weight**2).sum()) / effect)
+
+
+def _location(others: list[Measure]) -> Measure:
+    """The median of the others, with the larger of the errors that their own intervals and their spread give it."""
+    values = np.array([one.estimate.value for one in others])
+    median = float(np.median(values))
+    own = math.sqrt(1 / sum(1 / max(one.error, _LEAST_WEIGHT) ** 2 for one in others))
+    spread = _MAD_TO_SD * float(np.median(np.abs(values - median))) / math.sqrt(len(values))
+    error = _MEDIAN_ERROR * max(own, spread)
+    degrees = max(1.0, len(values) - 1.0)
+    half = student_t_quantile(0.975, degrees) * error
+    unit = others[0].estimate.unit
+    estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
+    return Measure(estimate, error, degrees, two_sided(median, error, degrees), len(values))
+
+
+def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
+    value = mine.estimate.value - others.estimate.value
+    if identical and value == 0.0:
+        return Measure(mine.estimate, 0.0, mine.degrees, 1.0, mine.independent)
+    below = math.hypot(mine.estimate.value - mine.estimate.low, others.estimate.high - others.estimate.value)
+    above = math.hypot(mine.estimate.high - mine.estimate.value, others.estimate.value - others.estimate.low)
+    error = math.hypot(mine.error, others.error)
+    shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
+    degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
+    estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), mine.independent)
+
+
+def _broad(known: list[Measure], identical: bool) -> Measure:
+    found = _location(known)
+    if identical and not any(one.estimate.value for one in known):
+        return Measure(found.estimate.model_copy(update={"low": 0.0, "high": 0.0}), 0.0, found.degrees, 1.0, found.independent)
+    return found
+
+
+def _area(
+    evidence: Evidence, used: Bool[ndarray, " item"], raw: Measure | None, excess: Measure | None, identical: bool
+) -> AreaKnowledge:
+    scores, types = evidence.scores, evidence.type[used]
+    weight = scores.weight()[used]
+    total = max(float(weight.sum()), _LEAST_WEIGHT)
+    largest, without = None, None
+    if raw is not None:
+        carried = np.bincount(types, weights=weight * evidence.change()[used])
+        largest = int(np.argmax(np.abs(carried)))
+        without = _raw(evidence, used & (evidence.type != largest), identical)
+    gained = scores.right[1][used].astype(np.float64) - scores.right[0][used]
+    margins = scores.margin[1][used] - scores.margin[0][used]
+    return AreaKnowledge(
+        raw=raw,
+        excess=excess,
+        items=int(used.sum()),
+        types=len(np.unique(types)),
+        documents=len(np.unique(evidence.document[used])),
+        margin=float(margins.mean()) if used.any() else 0.0,
+        accuracy=float((weight * gained).sum()) / total,
+        largest_type=largest,
+        without=without,
+        base=float(scores.p_true[0][used].mean()) if used.any() else 0.0,
+    )
+
+
+def largest_excess(knowledge: Knowledge) -> float:
+    """The largest excess of any area in size, each drawn towards 0 by its noise (positive-part James-Stein)."""
+    sizes = [0.0]
+    for area in knowledge.areas:
+        if area.excess is not None and area.excess.estimate.value:
+            size = abs(area.excess.estimate.value)
+            sizes.append(size * max(0.0, 1 - (area.excess.error / size) ** 2))
+    return max(sizes)

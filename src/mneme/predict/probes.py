@@ -1,0 +1,201 @@
+"""Behaviours by paired answers: a prompt, an answer that shows the behaviour, one that does not.
+
+p(shows) is the share of the first in the probability of the two whole answers given the prompt, and the effect its change from
+base to tuned: 0.05 is 5 points of how often a model that had only these two answers would show it. The answers of a pair have
+about the same length, so that a model that likes short answers gains nothing; where they differ, the likelihoods are taken per
+token and brought to the shorter of the two lengths. Every prompt is read in one form, the forms in turn (as a chat, as a chat
+with a system prompt, as plain text), so that no effect hangs on a template. A prompt is a cluster. Two answers and no judge,
+as in the written evaluations of Perez et al. (2022, arXiv 2212.09251); prompts and answers are mneme's own.
+
+Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadAreas, TemplateRefuses
+from mneme.models.pair import ModelPair
+from mneme.predict.areas import Area, PairedAnswers
+from mneme.predict.item_reading import Arrays, head_log_p, states_of
+from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
+from mneme.results import Estimate, TooFew
+from mneme.stats import student_t_quantile, two_way
+from mneme.text.chat import render_chat
+
+PROBE_UNIT = "probability of the answer that shows it, of two"
+SHIPPED = Path(__file__).parent / "probes"
+_SYSTEM = "You are a helpful assistant."
+_PLAIN = "Question: {ask}\nAnswer: "
+_UNKNOWN = 0.1
+"""Share of unknown tokens above which a tokenizer cannot write the prompt: such a model cannot be asked."""
+_BATCH = 2048
+"""Tokens of prompts with their answers that run together."""
+
+
+class Asked(NamedTuple):
+    """One answer to one prompt, as ids."""
+
+    probe: int
+    shows: bool
+    ids: list[int]
+    first: int
+    """Index of the answer's first token."""
+
+
+def read_probes(path: Path) -> tuple[PairedAnswers, ...]:
+    """Read a YAML list of {ask, shows, lacks, system}. Errors: BadAreas with the file, the entry and what was expected."""
+    expected = "Expected a list of {ask, shows, lacks}: a prompt, an answer that shows the behaviour, one that does not."
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadAreas(f"{path} cannot be read ({error.strerror}). {expected}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadAreas(f"{path} is not readable YAML: {str(error).splitlines()[0]}. {expected}") from error
+    return checked_probes(content, str(path))
+
+
+def checked_probes(content: object, where: str) -> tuple[PairedAnswers, ...]:
+    """Probes from what YAML gave. Errors: BadAreas."""
+    expected = "Expected a list of {ask, shows, lacks}: a prompt, an answer that shows the behaviour, one that does not."
+    if not isinstance(content, list) or not content:
+        raise BadAreas(f"{where} holds no list of probes. {expected}")
+    probes = []
+    for number, entry in enumerate(content, 1):
+        try:
+            probes.append(PairedAnswers.model_validate(entry))
+        except ValidationError as error:
+            raise BadAreas(f"{where}, probe {number}: {error.errors()[0]['msg']}. {expected}") from error
+    return tuple(probes)
+
+
+def shipped_probes(behaviour: str) -> tuple[PairedAnswers, ...]:
+    """mneme's own probes of a behaviour of the default list, by its name; none for any other."""
+    path = SHIPPED / f"{behaviour.casefold().replace(' ', '-')}.yaml"
+    return read_probes(path) if path.is_file() else ()
+
+
+def probes_of(area: Area) -> tuple[PairedAnswers, ...]:
+    """The probes of a behaviour: its own, or mneme's; none for a capability."""
+    return () if area.kind != "behaviour" else area.probes or shipped_probes(area.name)
+
+
+def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+    """Every probe that the tokenizer can write, in its form, with either answer."""
+    asked: list[Asked] = []
+    for number, probe in enumerate(probes):
+        before = _prompt(probe, number, tokenizer)
+        for shows, answer in ((True, probe.shows), (False, probe.lacks)):
+            whole = _ids(before + answer, tokenizer)
+            first = _common(whole, _ids(before, tokenizer))
+            unknown = tokenizer.unk_token_id
+            if unknown is not None and sum(one == unknown for one in whole) > _UNKNOWN * len(whole):
+                break
+            if 0 < first < len(whole):
+                asked.append(Asked(number, shows, whole, first))
+    both = {one.probe for one in asked if one.shows} & {one.probe for one in asked if not one.shows}
+    return [one for one in asked if one.probe in both]
+
+
+def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The prompt in the form of its turn, up to where the answer begins."""
+    system = probe.system
+    if not tokenizer.chat_template or (number % 3 == 2 and not system):
+        return (f"{system}\n\n" if system else "") + _PLAIN.format(ask=probe.ask)
+    system = system or (_SYSTEM if number % 3 == 1 else "")
+    turns = [{"role": "system", "content": system}] if system else []
+    turns.append({"role": "user", "content": probe.ask})
+    try:
+        return render_chat(turns, tokenizer, add_generation_prompt=True)
+    except TemplateRefuses:
+        if not system:
+            raise
+    turns = [{"role": "user", "content": f"{system}\n\n{probe.ask}"}]  # a template without a system turn
+    return render_chat(turns, tokenizer, add_generation_prompt=True)
+
+
+def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a written prompt: the template has its own special tokens, plain text gets those of the tokenizer."""
+    return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Length of the common beginning: where the two come apart the answer begins, whatever its first piece swallowed."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def read_asked(pair: ModelPair, asked: Sequence[Asked]) -> Arrays:
+    """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer]."""
+    longest = pair.max_positions or 1 << 30
+    log_p = np.full((2, len(asked)), np.nan)
+    length = np.array([len(one.ids) - one.first for one in asked])
+    order = np.argsort([len(one.ids) for one in asked], kind="stable")
+    order = order[[len(asked[i].ids) <= longest for i in order]]
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * len(asked[order[stop]].ids) <= _BATCH:
+            stop += 1
+        batch = [asked[i] for i in order[start:stop]]
+        width = max(len(one.ids) for one in batch)
+        ids = torch.tensor([[*one.ids, *[one.ids[-1]] * (width - len(one.ids))] for one in batch])
+        at = [(row, place) for row, one in enumerate(batch) for place in range(one.first, len(one.ids))]
+        where = torch.tensor(at)
+        owner = np.array([row for row, _ in at])
+        target = ids[where[:, 0], where[:, 1]]
+        said = head_log_p(pair, states_of(pair, ids, where), target)
+        for model in range(2):
+            log_p[model, order[start:stop]] = np.bincount(owner, weights=said[model], minlength=len(batch))
+        start = stop
+    return {"log_p": log_p, "length": length}
+
+
+def probability_shown(asked: Sequence[Asked], read: Arrays) -> tuple[Float[ndarray, "model probe"], list[int]]:
+    """(p(shows) of both models, number of the probe) of every probe that was read."""
+    found: dict[int, dict[bool, int]] = {}
+    for index, one in enumerate(asked):
+        if not np.isnan(read["log_p"][0, index]):
+            found.setdefault(one.probe, {})[one.shows] = index
+    numbers = [probe for probe, both in found.items() if len(both) == 2]
+    shown = np.zeros((2, len(numbers)))
+    for column, probe in enumerate(numbers):
+        yes, no = found[probe][True], found[probe][False]
+        shortest = min(read["length"][yes], read["length"][no])
+        for model in range(2):
+            gap = read["log_p"][model, yes] / read["length"][yes] - read["log_p"][model, no] / read["length"][no]
+            shown[model, column] = 1 / (1 + math.exp(-min(max(shortest * gap, -700.0), 700.0)))
+    return shown, numbers
+
+
+def probe_claim(shown: Float[ndarray, "model probe"]) -> Claim:
+    """What is judged of a behaviour: its change, and the same without the prompt that moved most."""
+    kept = np.ones(shown.shape[1], dtype=bool)
+    if len(kept):
+        kept[np.argmax(np.abs(shown[1] - shown[0]))] = False
+    return Claim(probe_change(shown), None, probe_change(shown[:, kept]), len(kept))
+
+
+def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
+    """Mean change of p(shows) over the prompts, tuned - base; None below 8 prompts.
+
+    Student's t over the prompts, joined by one prompt in all that was not seen to turn: less is not believed.
+    """
+    change = shown[1] - shown[0]
+    if len(change) < FEWEST:
+        return None
+    each = np.arange(len(change))
+    found = two_way(change, each, each, PROBE_UNIT)
+    value = float(change.mean())
+    error, degrees = (0.0, len(change) - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
+    half = math.hypot(student_t_quantile(0.975, degrees) * error, 1 / (len(change) + 2))
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=PROBE_UNIT, n=len(change))
+    return Measure(estimate, error, degrees, two_sided(value, error, degrees), float(len(change)))

@@ -1,0 +1,133 @@
+"""Three verdicts on an area, and how much each would have seen: affected, unaffected, not enough evidence.
+
+What is judged is a change with its interval, and where there is one its excess over the other areas. False discoveries are
+controlled over all that the page claims; one word, or one prompt, may not carry an area.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mneme.results import Estimate
+from mneme.stats import benjamini_hochberg, student_t_cdf, student_t_quantile
+
+MARGIN = 0.05
+"""A change of 5 points is material; the same that the bench calls material in measured accuracy and rates."""
+FALSE_DISCOVERIES = 0.05
+FEWEST = 8
+"""Clusters of either kind from which on an interval holds (`mneme.stats.two_way`)."""
+
+Finding = Literal["affected", "unaffected", "not enough evidence"]
+
+
+class Measure(NamedTuple):
+    """A number with its uncertainty."""
+
+    estimate: Estimate
+    error: float
+    """Standard error of what was seen."""
+    degrees: float
+    p_value: float
+    """Two-sided, of no change, from what was seen: the interval, which allows for what was not, may hold 0 all the same."""
+    independent: float
+    """How many independent items it is worth (`independent_items`)."""
+
+
+class Claim(NamedTuple):
+    """What is judged of one area; None where there is too little for an interval."""
+
+    raw: Measure | None
+    excess: Measure | None
+    """Beyond the other areas; None where nothing is compared."""
+    without: Measure | None
+    """raw without the word (or the prompt) that carries most of it."""
+    passages: int
+
+
+class Judged(NamedTuple):
+    """What is said of an area."""
+
+    finding: Finding
+    q_value: float | None
+    """The smaller of those of raw and excess, false discoveries controlled over all of them; None without an interval."""
+    beyond: bool
+    """Affected beyond the other areas: the excess alone is a finding."""
+    power: float | None
+    """The loss of this area that would have been seen with a probability of 80 %."""
+    more_passages: int | None
+    """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
+
+
+def two_sided(value: float, error: float, degrees: float) -> float:
+    """Student's two-sided p of 0; 1 where the value is exactly 0."""
+    if value == 0.0 or error == 0.0:
+        return 1.0 if value == 0.0 else 0.0
+    return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
+
+
+def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
+    """What is said of every area.
+
+    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
+    of 5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
+    below 5 %. *unaffected*: the whole interval of raw lies inside the margin. Else *not enough evidence*.
+    `bar`: the largest excess of purposeless changes. None: an area about which nothing can be said.
+    """
+    measures = [(claim.raw, claim.excess) for claim in claims if claim is not None]
+    p_values = np.array([one.p_value for pair in measures for one in pair if one is not None])
+    adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
+    judged = []
+    for claim in claims:
+        if claim is None:
+            judged.append(Judged("not enough evidence", None, False, None, None))
+            continue
+        q_raw = next(adjusted) if claim.raw is not None else None
+        q_excess = next(adjusted) if claim.excess is not None else None
+        judged.append(_judged(claim, q_raw, q_excess, bar, margin))
+    return judged
+
+
+def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float, margin: float) -> Judged:
+    if area.raw is None or q_raw is None:
+        return Judged("not enough evidence", None, False, None, None)
+    carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
+    carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
+    here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
+    beyond = (
+        area.excess is not None
+        and q_excess is not None
+        and q_excess <= FALSE_DISCOVERIES
+        and abs(area.excess.estimate.value) >= max(margin, bar)
+        and carried
+    )
+    q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
+    power = _detectable(area.raw)
+    if here or beyond:
+        return Judged("affected", q_value, beyond, power, None)
+    estimate = area.raw.estimate
+    if -margin < estimate.low and estimate.high < margin:
+        return Judged("unaffected", q_value, False, power, None)
+    return Judged("not enough evidence", q_value, False, power, _more(area.raw, area.passages, margin))
+
+
+def _detectable(raw: Measure) -> float:
+    """The loss L that a two-sided test at 5 % would have told from 0 with 80 %.
+
+    Losses come a word at a time: to the variance that was seen, L adds L (1 - L) / n for n independent items, so that
+    L^2 = k^2 (error^2 + L (1 - L) / n), k = t(97.5 %) + t(80 %).
+    """
+    k = (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) ** 2
+    noise = k / raw.independent
+    return min(1.0, (noise + math.sqrt(noise**2 + 4 * (1 + noise) * k * raw.error**2)) / (2 * (1 + noise)))
+
+
+def _more(raw: Measure, passages: int, margin: float) -> int | None:
+    """Passages more with which the interval, as wide as 1 / sqrt(passages), would lie inside the margin or leave 0 out."""
+    value = abs(raw.estimate.value)
+    half = max(raw.estimate.value - raw.estimate.low, raw.estimate.high - raw.estimate.value)
+    room = max(margin - value, value if value >= margin else 0.0)
+    if room <= 0.1 * margin:
+        return None
+    return max(1, math.ceil(passages * ((half / room) ** 2 - 1)))

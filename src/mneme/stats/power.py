@@ -1,0 +1,310 @@
+"""The smallest effect that would have been found with a power of 80 %, by simulation from the sample at hand.
+
+A formula for normal data says 704 points where nothing above 100 can be, and .80 where the power is .42. Here answers are
+drawn again under every trial effect, from the sizes, the clustering and the base rate of the sample, and judged by the very
+interval that judged the sample; the effect is clipped to what is possible. None = not even the largest possible effect would
+have been found. Trial effects share their random numbers, so that power rises with the effect. Ours; no package has it for
+these intervals."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy import special
+
+from mneme.stats.crossed import FEWEST_CROSSED, crossed_arms, kinds_of
+from mneme.stats.linearised import ASSUMED_ICC
+from mneme.stats.means import FEWEST_CLUSTERS, on_scale, resampled_errors, studentised
+from mneme.stats.rates import FEWEST_QUESTIONS, FEWEST_SEEDS, Arm, arm_of, change_bounds, joint_of
+
+POWER = 0.8
+_DRAWS = 400
+"""The power at the effect that is found has a standard error of 2 points."""
+_MOST_DRAWN = 40_000
+"""Clusters over all draws: above 100 clusters there are fewer draws, down to 150."""
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_WIDTHS = np.geomspace(0.01, 20.0, 64)
+_ROWS, _FARTHEST = 41, 12.0
+"""Means of the table of widths: from -12 to 12 logits."""
+_GUESSES = 20
+"""Sets of what the sample leaves open, each with a twentieth of the draws."""
+_CLOSEST = 0.02
+"""Trial effects are halved until the next is within 2 % of the last."""
+
+Draws = Float[ndarray, "draw seed cluster"]
+Table = Float[ndarray, "seed cluster"]
+
+
+class _Sample(NamedTuple):
+    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and
+    between
+    models; and the spread of training seeds (logits)."""
+
+    rate: Float[ndarray, " guess"]
+    within: Float[ndarray, " guess"]
+    between: Float[ndarray, " guess"]
+    seeds: float
+
+
+def detectable_change(
+    base_hits: Float[ndarray, " cluster"],
+    base_counts: Float[ndarray, " cluster"],
+    tuned_hits: Float[ndarray, "*seed cluster"],
+    tuned_counts: Float[ndarray, "*seed cluster"],
+    *,
+    paired: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+) -> float | None:
+    """Smallest true change of a rate that `paired_change` at `level` would have shown, as it was measured here.
+
+    The change points away from the nearer end of the scale, where it is harder to see. Not `paired`: against a second model
+    that is independent of the first. None where no change up to the far end would do, or where `paired_change` says TooFew.
+    """
+    tuned_hits, tuned_counts = np.atleast_2d(tuned_hits), np.atleast_2d(tuned_counts)
+    used = (base_counts > 0) & (tuned_counts.sum(0) > 0)
+    if used.sum() < FEWEST_QUESTIONS or 1 < len(tuned_counts) < FEWEST_SEEDS:
+        return None
+    base, tuned = base_counts[None, used], tuned_counts[:, used]
+    first, second = arm_of(base_hits[None, None, used], base), arm_of(tuned_hits[None][:, :, used], tuned)
+    sample = _sample(first, second, paired, np.random.default_rng([seed, 1]))
+    draws = int(np.clip(_MOST_DRAWN // tuned.size, 160, _DRAWS)) // _GUESSES
+    rate = float(first.value[0])
+    sign = 1.0 if rate <= 0.5 else -1.0
+
+    def power(effect: float) -> float:
+        arms = _drawn(sample, sign * effect, base, tuned, draws, np.random.default_rng(seed))
+        return _shown(*arms, sign, level)
+
+    guess = 2.8 * math.sqrt(float(first.variance[0] + second.variance[0]) + first.floor)
+    return _smallest(power, guess, max(rate, 1 - rate))
+
+
+def detectable_mean_change(
+    base_sums: Float[ndarray, " cluster"],
+    base_counts: Float[ndarray, " cluster"],
+    tuned_sums: Float[ndarray, " cluster"],
+    tuned_counts: Float[ndarray, " cluster"],
+    *,
+    bounds: tuple[float, float],
+    paired: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+) -> float | None:
+    """`detectable_change` for mean scores on a scale (`paired_mean_change`), in the unit of the score.
+
+    The residuals of the questions are drawn again with normal weights, the same for both models where they are `paired` (wild
+    cluster bootstrap, Cameron, Gelbach & Miller 2008).
+    """
+    used = (base_counts > 0) & (tuned_counts > 0)
+    if used.sum() < FEWEST_QUESTIONS:
+        return None
+    counts = base_counts[None, used].astype(np.float64), tuned_counts[None, used].astype(np.float64)
+    sums = on_scale(base_sums[used], counts[0][0], bounds), on_scale(tuned_sums[used], counts[1][0], bounds)
+    arms = [arm_of(part[None, None], number, binary=False) for part, number in zip(sums, counts, strict=True)]
+    start = float(arms[0].value[0])
+    draws, sign = int(np.clip(_MOST_DRAWN // counts[0].size, 150, _DRAWS)), 1.0 if start <= 0.5 else -1.0
+
+    def power(effect: float) -> float:
+        generator = np.random.default_rng(seed)
+        weights = generator.normal(size=(draws, 1, counts[0].size))
+        others = weights if paired else generator.normal(size=weights.shape)
+        drawn = []
+        for arm, number, weight, rate in zip(arms, counts, (weights, others), (start, start + sign * effect), strict=True):
+            spread = arm.residuals * arm.answers / np.sqrt(1 - number / number.sum() + 1e-9)
+            drawn.append(arm_of(np.clip(number * rate + spread * weight, 0.0, number), number, binary=False))
+        return _shown(drawn[0], drawn[1], sign, level)
+
+    guess = 2.8 * math.sqrt(float(arms[0].variance[0] + arms[1].variance[0]) + arms[0].floor)
+    found = _smallest(power, guess, max(start, 1 - start))
+    return None if found is None else found * (bounds[1] - bounds[0])
+
+
+def detectable_mean(
+    values: Float[ndarray, " item"],
+    first: Int[ndarray, " item"],
+    second: Int[ndarray, " item"],
+    *,
+    bound: float,
+    level: float = 0.95,
+    seed: int = 0,
+) -> float | None:
+    """Smallest true mean, in size, that `two_way` with this `bound` would have told from 0, given the spread at hand.
+
+    The rarer of gains and losses is taken to happen both ways without an effect; the effect comes on top of one of them. Drawn
+    are as many independent items as these are worth, with the uncertainty of their variance. None as for `detectable_change`.
+    """
+    kinds = kinds_of(first, second, bounded=True)
+    if min(kind.n for kind in kinds[:2]) < FEWEST_CROSSED:
+        return None
+    losses, gains, joint = crossed_arms(values.astype(np.float64) / bound, kinds)
+    worth = float(min(losses.effective[0], gains.effective[0]))
+    noise = (min(float(losses.value[0]), float(gains.value[0])) * worth + 0.5) / (worth + 1)
+    degrees, items = np.repeat(joint.degrees, _DRAWS), np.ones((1, 1))
+
+    def power(effect: float) -> float:
+        generator = np.random.default_rng(seed)
+        uniform, chance = generator.random((2, _DRAWS))
+        some = special.pdtrik(uniform, worth * min(noise + effect, 1.0)), special.pdtrik(chance, worth * noise)
+        more, less = (np.clip(np.ceil(part), 0, worth) / worth for part in some)
+        stretch = generator.chisquare(degrees) / degrees
+
+        def arm(value: Float[ndarray, " draw"], spread: Float[ndarray, " draw"]) -> Arm:
+            variance = np.maximum(spread / worth * stretch, joint.floor)
+            effective = np.minimum(worth / stretch, len(values))
+            residuals = np.where(spread > 0, 1.0, 0.0)[:, None, None]
+            return Arm(value, variance, degrees, effective, residuals, items, joint.floor)
+
+        arms = arm(less, less * (1 - less)), arm(more, more * (1 - more))
+        both = arm(np.zeros(_DRAWS), less + more - (more - less) ** 2)
+        low, _ = change_bounds(*arms, both, special.stdtrit(degrees, 0.5 + level / 2))
+        return float((low > 0).mean())
+
+    found = _smallest(power, 2.8 * math.sqrt(float(joint.variance[0])), 1.0 - noise)
+    return None if found is None else found * bound
+
+
+def detectable_shift(
+    numerators: Float[ndarray, " cluster"],
+    denominators: Float[ndarray, " cluster"],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> float | None:
+    """Smallest true ratio, in size, that `clustered_ratio` would have told from 0 in 80 % of resamples of these clusters; the
+    larger of the two directions. None where `clustered_ratio` says TooFew."""
+    used = denominators > 0
+    sums, counts = numerators[used].astype(np.float64), denominators[used].astype(np.float64)
+    if len(counts) < FEWEST_CLUSTERS:
+        return None
+    found = studentised(sums, counts, correlation=1.0, seed=seed)
+    if found.error == 0.0:
+        return None
+    half = float(special.stdtrit(found.degrees, 0.5 + level / 2))
+    gap, error = resampled_errors(sums, counts, seed + 1)
+    up = np.quantile(half * found.stretch[0] * error - gap, POWER)
+    down = np.quantile(half * found.stretch[1] * error + gap, POWER)
+    return float(max(up, down))
+
+
+def _smallest(power: Callable[[float], float], guess: float, most: float) -> float | None:
+    """The effect at which `power` is 80 %, by halving on a ratio scale around `guess`; None where it is less at `most`."""
+    high = min(guess, most)
+    while power(high) < POWER:
+        if high >= most:
+            return None
+        high = min(2 * high, most)
+    low = high / 2
+    while low > 1e-9 and power(low) >= POWER:
+        low, high = low / 2, low
+    while high / low > 1 + _CLOSEST:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def _shown(first: Arm, second: Arm, sign: float, level: float) -> float:
+    """Share of draws in which the interval of the change leaves out 0 on the right side."""
+    joint = joint_of(first, second)
+    low, high = change_bounds(first, second, joint, special.stdtrit(joint.degrees, 0.5 + level / 2))
+    return float(((low > 0) if sign > 0 else (high < 0)).mean())
+
+
+def _sample(first: Arm, second: Arm, paired: bool, generator: np.random.Generator) -> _Sample:
+    """What the two arms say of rates and correlations, drawn from the uncertainty of each: the power at one best guess is too
+    good to be true where 10 questions say how alike two models are. The assumed correlation where there is nothing to see."""
+    worth, clusters = float(first.effective[0]), first.counts.shape[1]
+    hits = float(first.value[0]) * worth
+    rate = generator.beta(hits + 0.5, worth - hits + 0.5, _GUESSES)
+    one, two = first.residuals[0].sum(0), second.residuals[0].sum(0)
+    own = math.sqrt(float((one**2).sum() * (two**2).sum()))
+    seen = float(np.clip((one * two).sum() / own, -0.99, 0.99)) if own > 0 else 0.0
+    # Fisher's z of a correlation of `clusters` pairs.
+    alike = np.clip(np.tanh(math.atanh(seen) + generator.normal(size=_GUESSES) / math.sqrt(clusters - 3)), 0.0, 0.99)
+    several = [_excess(arm) for arm in (first, second)]
+    if min(several) < 0.05:
+        # One answer a question: what the two models share is all that can be seen of the question.
+        within, between = (alike if paired else np.zeros(_GUESSES)), np.full(_GUESSES, 0.999)
+    else:
+        known = [float(arm.answers / arm.effective[0]) for arm in (first, second) if 0 < arm.value[0] < 1] or [
+            1 + ASSUMED_ICC * several[0]
+        ]
+        design = np.mean(known) * (clusters - 1) / generator.chisquare(clusters - 1, _GUESSES)
+        within = np.clip((design - 1) / np.mean(several), 0.0, 0.9)
+        share = within * (np.mean(several) + 1) / (1 + within * np.mean(several))
+        between = np.where(share > 0.001, np.clip(alike / np.maximum(share, 0.001), 0.0, 0.99), 0.0)
+    return _Sample(rate, within, between if paired else np.zeros(_GUESSES), _spread_of_seeds(second))
+
+
+def _spread_of_seeds(arm: Arm) -> float:
+    if len(arm.counts) < 2:
+        return 0.0
+    spread = float((arm.residuals[0].sum(1) ** 2).sum() * len(arm.counts))
+    noise = float((arm.residuals[0] ** 2).sum() * len(arm.counts))
+    middle = float((arm.value[0] * arm.effective[0] + 0.5) / (arm.effective[0] + 1))
+    return min(math.sqrt(max(spread - noise, 0.0)) / (middle * (1 - middle)), 3.0)
+
+
+def _excess(arm: Arm) -> float:
+    counts = arm.counts.reshape(-1)
+    return float((counts**2).sum() / counts.sum()) - 1
+
+
+def _drawn(
+    sample: _Sample, effect: float, base: Table, tuned: Table, draws: int, generator: np.random.Generator
+) -> tuple[Arm, Arm]:
+    """Both models in `draws` draws of every guess: the rates of the questions are logit-normal and correlated between
+    models."""
+    clusters, seeds = base.shape[1], len(tuned)
+    shared = generator.normal(size=(draws * _GUESSES, 1, clusters))
+    own = generator.normal(size=(draws * _GUESSES, seeds, clusters))
+    shift = sample.seeds * generator.normal(size=(draws * _GUESSES, seeds, 1)) if seeds > 1 else 0.0
+    between = np.repeat(sample.between, draws)[:, None, None]
+    other = between * shared + np.sqrt(1 - between**2) * own
+    arms = []
+    for counts, latent, mean, moved in ((base, shared, sample.rate, 0.0), (tuned, other, sample.rate + effect, shift)):
+        found = _logit_normal(np.clip(mean, 1e-5, 1 - 1e-5), sample.within)
+        centre, width = (np.repeat(part, draws)[:, None, None] for part in found)
+        chances = special.expit(centre + width * latent + moved)
+        arms.append(arm_of(generator.binomial(counts.astype(np.int64), chances).astype(np.float64), counts))
+    return arms[0], arms[1]
+
+
+def _logit_normal(
+    mean: Float[ndarray, " guess"], correlation: Float[ndarray, " guess"]
+) -> tuple[Float[ndarray, " guess"], Float[ndarray, " guess"]]:
+    """(centre, width) in logits of rates with this mean whose variance is `correlation` * mean (1 - mean), by quadrature.
+
+    The width is read off a table of means and widths, the centre then found exactly.
+    """
+    table, place = _correlations(), np.clip((special.logit(mean) + _FARTHEST) / (2 * _FARTHEST), 0, 1) * (_ROWS - 1)
+    lower = np.minimum(place.astype(int), _ROWS - 2)
+    rows = table[lower] + (place - lower)[:, None] * (table[lower + 1] - table[lower])
+    width = np.array([np.interp(wanted, row, _WIDTHS) for wanted, row in zip(correlation, rows, strict=True)])
+    return _centred(mean, width), width
+
+
+@lru_cache(maxsize=1)
+def _correlations() -> Float[ndarray, "mean width"]:
+    """The correlation within questions of logit-normal rates, for a grid of means and `_WIDTHS`."""
+    means = special.expit(np.linspace(-_FARTHEST, _FARTHEST, _ROWS))
+    return np.array([((_rates(_centred(m, _WIDTHS), _WIDTHS) - m) ** 2) @ _WEIGHTS / (m * (1 - m)) for m in means])
+
+
+def _rates(centre: Float[ndarray, " width"], width: Float[ndarray, " width"]) -> Float[ndarray, "width node"]:
+    return np.asarray(special.expit(centre[:, None] + width[:, None] * _NODES))
+
+
+def _centred(mean: float | Float[ndarray, " width"], width: Float[ndarray, " width"]) -> Float[ndarray, " width"]:
+    """The centre at which the mean is right, for every width, by halving."""
+    below, above = np.full(len(width), -60.0), np.full(len(width), 60.0)
+    for _ in range(36):
+        centre = (below + above) / 2
+        low = _rates(centre, width) @ _WEIGHTS < mean
+        below, above = np.where(low, centre, below), np.where(low, above, centre)
+    return np.asarray((below + above) / 2)

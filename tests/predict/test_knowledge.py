@@ -1,0 +1,196 @@
+"""Raw, excess, broad and the verdicts: known by hand, planted, and the laws."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mneme.predict.cloze import Scores
+from mneme.predict.knowledge import Evidence, independent_items, largest_excess, weigh, weighted_change
+from mneme.predict.verdicts import Claim, Measure, judge_claims
+from mneme.results import Estimate
+from tests import laws
+
+AREAS, DOCUMENTS, TYPES = 6, 40, 60
+
+
+def evidence(losses: list[float], *, seed: int = 0, repeat: int = 1) -> Evidence:
+    """Areas whose words all change by as much; each document holds eight words of its area. `repeat`: so much more text."""
+    generator = np.random.default_rng(seed)
+    document, type_, area, base, tuned = [], [], [], [], []
+    for index, loss in enumerate(losses):
+        for number in range(DOCUMENTS * repeat):
+            for word in generator.choice(TYPES, 8, replace=False):
+                document.append(index * 10_000 + number)
+                type_.append(index * TYPES + word)
+                area.append(index)
+                p = 0.9 + 0.05 * generator.uniform(-1, 1)
+                base.append(p)
+                tuned.append(p + loss + 0.04 * generator.uniform(-1, 1))
+    p_true = np.array([base, tuned])
+    scores = Scores(p_true, np.log(p_true / (1 - p_true)), p_true > 0.5)
+    own = np.array(area) == np.arange(len(losses))[:, None]
+    return Evidence(own, np.array(document), np.array(type_), scores, np.ones(len(area), dtype=bool))
+
+
+def verdicts(seen: Evidence, bar: float = 0.0) -> list[tuple[str, bool]]:
+    """(what is said, whether beyond the others) of every area."""
+    return [(one.finding, one.beyond) for one in judge_claims([area.claim(40) for area in weigh(seen).areas], bar=bar)]
+
+
+def test_one_area_is_found_with_its_size_and_the_others_are_shown_to_be_unaffected() -> None:
+    found = weigh(evidence([0.0, 0.0, -0.3, 0.0, 0.0, 0.0]))
+    area = found.areas[2]
+    assert area.raw is not None
+    assert area.excess is not None
+    laws.planted(area.raw.estimate.value, -0.3, within=0.01)
+    laws.planted(area.excess.estimate.value, -0.3, within=0.01)
+    assert found.broad is not None
+    assert abs(found.broad.estimate.value) < 0.01
+    assert verdicts(evidence([0.0, 0.0, -0.3, 0.0, 0.0, 0.0])) == [
+        ("affected", True) if index == 2 else ("unaffected", False) for index in range(AREAS)
+    ]
+
+
+@pytest.mark.parametrize("repeat", [1, 20])
+def test_a_uniform_loss_is_all_broad_however_much_text_there_is(repeat: int) -> None:
+    found = weigh(evidence([-0.12] * AREAS, repeat=repeat))
+    assert found.broad is not None
+    laws.planted(found.broad.estimate.value, -0.12, within=0.01)
+    for area in found.areas:
+        assert area.raw is not None
+        assert area.excess is not None
+        laws.planted(area.raw.estimate.value, -0.12, within=0.01)
+        laws.planted(area.excess.estimate.value, 0.0, within=0.01)
+    assert verdicts(evidence([-0.12] * AREAS, repeat=repeat)) == [("affected", False)] * AREAS
+
+
+def test_words_that_neither_model_knows_weigh_nothing() -> None:
+    seen = evidence([-0.3] * 3)
+    unknown = np.full_like(seen.scores.p_true, 0.2)
+    both = Scores(*(np.concatenate([a, b], axis=1) for a, b in zip(seen.scores, (unknown, unknown, unknown > 1), strict=True)))
+    doubled = Evidence(np.tile(seen.own, 2), np.tile(seen.document, 2), np.tile(seen.type, 2), both, np.tile(seen.usable, 2))
+    for one, other in zip(weigh(seen).areas, weigh(doubled).areas, strict=True):
+        assert one.raw is not None
+        assert other.raw is not None
+        assert other.raw.estimate.value == pytest.approx(one.raw.estimate.value)
+
+
+def test_one_word_may_not_carry_an_area() -> None:
+    """A word that flips in all its documents is one observation, however often it stands there."""
+    seen = evidence([0.0] * AREAS)
+    flipped = seen.scores.p_true.copy()
+    often = np.flatnonzero(seen.own[1])[::3]  # a third of the items of the area are one word
+    type_ = seen.type.copy()
+    type_[often] = type_.max() + 1
+    flipped[1, often] = 0.05
+    changed = seen._replace(type=type_, scores=seen.scores._replace(p_true=flipped))
+    area = weigh(changed).areas[1]
+    assert area.raw is not None
+    assert area.raw.estimate.value < -0.2
+    assert area.largest_type == type_.max()
+    assert area.without is not None
+    assert abs(area.without.estimate.value) < 0.01
+    assert verdicts(changed)[1] == ("not enough evidence", False)
+
+
+def test_five_items_are_not_enough_evidence_and_say_nothing_of_size() -> None:
+    seen = evidence([-0.5] * 3)
+    few = seen._replace(own=seen.own & (seen.document % 10_000 == 0))
+    assert all(area.raw is None for area in weigh(few).areas)
+    assert verdicts(few) == [("not enough evidence", False)] * 3
+
+
+def test_changes_that_are_all_tiny_have_no_tiny_interval() -> None:
+    seen = evidence([0.0] * 3)
+    p_true = np.stack([seen.scores.p_true[0], seen.scores.p_true[0] + 1e-7])
+    area = weigh(seen._replace(scores=seen.scores._replace(p_true=p_true))).areas[0]
+    assert area.raw is not None
+    n = independent_items(*(column[seen.own[0]] for column in (seen.scores.weight(), seen.document, seen.type)))
+    assert area.raw.estimate.high - area.raw.estimate.low > 2 * -math.expm1(math.log(0.025) / n) * 0.99
+
+
+def test_independent_items_by_hand() -> None:
+    each = np.arange(50)
+    assert independent_items(np.ones(50), each, each) == pytest.approx(50)
+    # Two items in each of 25 documents: an effect of 1 + 0.1 * (2 - 1).
+    assert independent_items(np.ones(50), each // 2, each) == pytest.approx(50 / 1.1)
+    assert independent_items(np.r_[np.ones(10), np.zeros(10)], np.arange(20), np.arange(20)) == pytest.approx(10)
+
+
+def test_identity_and_antisymmetry() -> None:
+    seen = evidence([0.0, -0.2, -0.1, 0.0])
+    same = seen._replace(scores=Scores(*(np.stack([part[0], part[0]]) for part in seen.scores)))
+    found = weigh(same, identical=True)
+    for area in found.areas:
+        assert area.raw is not None
+        assert area.excess is not None
+        laws.identity([area.raw.estimate.value, area.raw.estimate.low, area.raw.estimate.high, area.excess.estimate.value])
+    back = seen._replace(scores=Scores(*(part[::-1] for part in seen.scores)))
+    for one, other in zip(weigh(seen).areas, weigh(back).areas, strict=True):
+        for a, b in ((one.raw, other.raw), (one.excess, other.excess)):
+            assert a is not None
+            assert b is not None
+            laws.antisymmetry([a.estimate.value, a.estimate.low], [b.estimate.value, b.estimate.high], tolerance=1e-12)
+
+
+def test_the_interval_holds_the_truth_in_19_of_20() -> None:
+    """Items whose losses come word by word and document by document."""
+    generator = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        document, type_ = np.repeat(np.arange(40), 6), generator.integers(0, 30, 240)
+        by_word, by_document = generator.normal(0, 0.1, 30), generator.normal(0, 0.1, 40)
+        change = -0.1 + by_word[type_] + by_document[document] + generator.normal(0, 0.1, 240)
+        found = weighted_change(change, np.ones(240), document, type_)
+        assert found is not None
+        held += abs(found.estimate.value + 0.1) <= (found.estimate.high - found.estimate.low) / 2
+    assert held >= 186
+
+
+def measure(value: float, half: float, p_value: float, independent: float = 100.0) -> Measure:
+    """A number with its half width."""
+    estimate = Estimate(value=value, low=value - half, high=value + half, unit="probability", n=50)
+    return Measure(estimate, half / 2, 40.0, p_value, independent)
+
+
+def test_verdicts_by_hand() -> None:
+    sure = measure(-0.2, 0.05, 1e-6)
+    claims = [
+        Claim(sure, None, sure, 40),
+        Claim(measure(-0.01, 0.03, 0.5), None, None, 40),
+        Claim(measure(-0.01, 0.09, 0.5), None, None, 40),
+        Claim(measure(-0.04, 0.01, 1e-6), measure(-0.04, 0.01, 1e-6), sure, 40),  # sure, and less than the margin
+        Claim(measure(-0.04, 0.02, 1e-6), measure(-0.08, 0.02, 1e-6), sure, 40),  # beyond the others by more than it
+        None,
+    ]
+    said = judge_claims(claims)
+    assert [one.finding for one in said] == [
+        "affected",
+        "unaffected",
+        "not enough evidence",
+        "not enough evidence",
+        "affected",
+        "not enough evidence",
+    ]
+    # The interval has to shrink from 0.09 to 0.04: 40 * ((0.09 / 0.04) ** 2 - 1) = 162.5 passages more.
+    assert said[2].more_passages == 163
+    assert said[4].beyond
+    assert not judge_claims(claims, bar=0.1)[4].beyond  # a purposeless change does as much to some area
+    assert said[-1].power is None
+
+
+def test_power_by_hand() -> None:
+    """L^2 = k^2 (error^2 + L (1 - L) / n) with k = t(97.5 %) + t(80 %) = 2.021 + 0.851 for 40 degrees."""
+    (said,) = judge_claims([Claim(measure(0.0, 0.04, 1.0), None, None, 40)])
+    assert said.power is not None
+    k = 2.0211 + 0.8507
+    assert said.power**2 == pytest.approx(k**2 * (0.02**2 + said.power * (1 - said.power) / 100), rel=1e-3)
+
+
+def test_the_largest_excess_has_its_noise_taken_off() -> None:
+    found = weigh(evidence([0.0, 0.0, -0.3, 0.0]))
+    area = found.areas[2].excess
+    assert area is not None
+    size = abs(area.estimate.value)
+    assert largest_excess(found) == pytest.approx(size * (1 - (area.error / size) ** 2))

@@ -1,0 +1,106 @@
+"""Paired answers: what transformers itself says, known by hand, and the shipped ones balanced."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mneme.errors import BadAreas
+from mneme.models.pair import ModelPair, load_pair
+from mneme.predict.areas import PairedAnswers
+from mneme.predict.probes import (
+    SHIPPED,
+    Asked,
+    probability_shown,
+    read_asked,
+    read_probes,
+    shipped_probes,
+    write_probes,
+)
+from tests import laws
+from tests.conftest import TinyPair, word_tokenizer
+
+PROBES = (
+    PairedAnswers(ask="ba be", shows="bi bo", lacks="bu"),
+    PairedAnswers(ask="da de di", shows="do", lacks="du dan"),
+    PairedAnswers(ask="fa", shows="fe fi", lacks="fo fu", system="ga"),
+    PairedAnswers(ask="fa Unknown words here only", shows="Some more of them", lacks="And again"),
+)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+)
+
+
+def loaded(base: Path, tuned: Path) -> ModelPair:
+    """A pair whose tokenizer has a chat template of words that it knows."""
+    pair = load_pair(base, tuned)
+    pair.tokenizer.chat_template = TEMPLATE
+    return pair
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_pair: TinyPair) -> ModelPair:
+    return loaded(tiny_pair.base, tiny_pair.tuned)
+
+
+def test_what_is_read_is_what_transformers_says(pair: ModelPair) -> None:
+    asked = write_probes(PROBES[:1] * 3, pair.tokenizer)
+    read = read_asked(pair, asked)
+    assert len(asked) == 2
+    with torch.no_grad():
+        for index, one in enumerate(asked):
+            for model, parts in enumerate((pair.base_parts, pair.tuned_parts)):
+                said = parts.model(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)
+                total = sum(float(said[place - 1, one.ids[place]]) for place in range(one.first, len(one.ids)))
+                assert read["log_p"][model, index] == pytest.approx(total, abs=1e-4)
+
+
+def test_a_prompt_that_the_tokenizer_cannot_write_is_not_asked() -> None:
+    assert {one.probe for one in write_probes(PROBES, word_tokenizer())} == set()  # "Question:" alone is unknown to it
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    # The system prompt of the second form and the words of the fourth are unknown to it; the third has one of its own.
+    assert {one.probe for one in write_probes(PROBES, tokenizer)} == {0, 2}
+
+
+def test_probability_by_hand_and_length() -> None:
+    asked = [Asked(0, True, [1, 2, 3], 1), Asked(0, False, [1, 4], 1)]
+    log_p = np.log(np.array([[0.25, 0.5], [0.01, 0.5]]))
+    shown, numbers = probability_shown(asked, {"log_p": log_p, "length": np.array([2, 1])})
+    # Per token 0.5 against 0.5, and 0.1 against 0.5, over the shorter length of one token.
+    assert shown[:, 0] == pytest.approx([0.5, 0.1 / 0.6])
+    assert numbers == [0]
+
+
+def test_identity_and_antisymmetry(pair: ModelPair, tiny_pair: TinyPair) -> None:
+    def change(one: ModelPair) -> np.ndarray:
+        asked = write_probes(PROBES, one.tokenizer)
+        return np.diff(probability_shown(asked, read_asked(one, asked))[0], axis=0)
+
+    laws.identity(change(loaded(tiny_pair.base, tiny_pair.base)))
+    laws.antisymmetry(change(pair), change(loaded(tiny_pair.tuned, tiny_pair.base)), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_shipped_probes_are_enough_and_balanced(name: str) -> None:
+    """20 to 40, no prompt twice, answers of about the same length, and `shows` begins with yes or no as often as `lacks`."""
+    probes = shipped_probes(name.replace("-", " "))
+    assert 20 <= len(probes) <= 40
+    assert len({(one.system, one.ask) for one in probes}) == len(probes)
+    lengths = np.array([[len(one.shows), len(one.lacks)] for one in probes]).mean(axis=0)
+    assert 0.6 < lengths[0] / lengths[1] < 1.67
+
+
+def test_what_is_no_list_of_probes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "probes.yaml"
+    path.write_text('- {ask: "What?", shows: This}\n')
+    with pytest.raises(BadAreas, match=r"probe 1: .*Expected a list of \{ask, shows, lacks\}"):
+        read_probes(path)
+    path.write_text("nothing")
+    with pytest.raises(BadAreas, match="holds no list of probes"):
+        read_probes(path)
+    with pytest.raises(BadAreas, match="cannot be read"):
+        read_probes(tmp_path / "missing.yaml")

@@ -1,0 +1,83 @@
+"""Items in two crossed kinds of clusters: one kind alone, repeated items, events that were not seen, identical models."""
+
+import numpy as np
+import pytest
+
+from mneme.errors import EmptyMask
+from mneme.results import Estimate
+from mneme.stats import Rate, TooFew, two_way
+
+
+def rate(found: Rate | TooFew) -> Rate:
+    assert isinstance(found, Rate)
+    return found
+
+
+def items(n: int, documents: int, types: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, documents, n), generator.integers(0, types, n)
+
+
+def test_items_of_their_own_type_are_clustered_one_way() -> None:
+    """Every item a type of its own: the variance is that of the documents (V_a + V_b - V_ab with V_b = V_ab, but for
+    leverage)."""
+    generator = np.random.default_rng(0)
+    document = np.repeat(np.arange(20), 10)
+    values = generator.normal(size=200) + generator.normal(size=20)[document]
+    found = rate(two_way(values, document, np.arange(200), "nats"))
+    residuals = (values - values.mean()) / 200
+    sums = np.bincount(document, weights=residuals) / np.sqrt(1 - 1 / 20)
+    assert found.standard_error == pytest.approx(np.sqrt((sums**2).sum()), rel=0.01)
+
+
+def test_words_repeated_everywhere_are_not_new_evidence() -> None:
+    """Each of 20 word types has one fate in all of 50 documents: the interval is that of 20, not of 1,000 items."""
+    fate = np.where(np.arange(20) < 5, -1.0, 0.0)
+    first, second = np.repeat(np.arange(50), 20), np.tile(np.arange(20), 50)
+    found = rate(two_way(fate[second], first, second, "flips", bound=1.0)).estimate
+    alone = rate(two_way(fate, np.arange(20), np.arange(20), "flips", bound=1.0)).estimate
+    assert found.value == alone.value == -0.25
+    assert found.high - found.low > 0.8 * (alone.high - alone.low)
+
+
+def test_no_event_is_no_knowledge() -> None:
+    """Nothing flipped in 100 items: the bound is that of an event that was not seen. Only identical models have no width."""
+    first, second = items(100, 12, 15)
+    found = rate(two_way(np.zeros(100), first, second, "flips", bound=1.0))
+    assert found.estimate.low == -found.estimate.high < -0.02
+    assert found.p_value == 1.0
+    same = rate(two_way(np.zeros(100), first, second, "flips", bound=1.0, identical=True))
+    assert same.estimate == Estimate(value=0.0, low=0.0, high=0.0, unit="flips", n=12)
+    told = rate(two_way(np.where(np.arange(100) < 1, -1.0, 0.0), first, second, "flips", bound=1.0, identical=True))
+    assert told.estimate.low < told.estimate.high
+
+
+def test_antisymmetry_and_scale() -> None:
+    first, second = items(300, 20, 25)
+    values = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], 300, p=[0.2, 0.7, 0.1])
+    one, other = (rate(two_way(sign * values, first, second, "flips", bound=1.0)) for sign in (1, -1))
+    assert (other.estimate.low, other.estimate.high) == pytest.approx((-one.estimate.high, -one.estimate.low))
+    assert other.p_value == pytest.approx(one.p_value)
+    tenfold = rate(two_way(10 * values, first, second, "points", bound=10.0))
+    assert tenfold.estimate.low == pytest.approx(10 * one.estimate.low)
+
+
+def test_p_and_interval_agree() -> None:
+    first, second = items(200, 15, 15)
+    generator = np.random.default_rng(2)
+    for loss in (0.05, 0.1, 0.15, 0.2, 0.3):
+        values = generator.choice([-1.0, 0.0, 1.0], 200, p=[loss, 0.95 - loss, 0.05])
+        found = rate(two_way(values, first, second, "flips", bound=1.0))
+        assert found.p_value is not None
+        assert (found.estimate.high < 0 or found.estimate.low > 0) == (found.p_value < 0.05)
+
+
+def test_too_few_of_either_kind() -> None:
+    first, second = items(100, 12, 4)
+    few = two_way(np.zeros(100), first, second, "flips", bound=1.0)
+    assert isinstance(few, TooFew)
+    assert (few.n, few.needed) == (4, 5)
+    assert isinstance(two_way(np.ones(100), *items(100, 12, 12), "nats"), TooFew)  # no spread, and no bound
+    assert isinstance(two_way(np.arange(100.0), *items(100, 12, 6), "nats"), TooFew)  # numbers need 8
+    with pytest.raises(EmptyMask, match="over no items"):
+        two_way(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), "flips")
