@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.predict.cloze import Scores
-from mneme.predict.knowledge import Evidence, Knowledge, weigh
+from mneme.predict.knowledge import Knowledge, WordEvidence, weigh
 from mneme.predict.verdicts import judge_claims
 
 AREAS = 23
@@ -51,7 +51,7 @@ def flipped(
 
 def evidence(
     generator: np.random.Generator, sizes: list[int], losses: Float[ndarray, " area"], flips: float = FLIPS
-) -> Evidence:
+) -> WordEvidence:
     """Items of areas of these sizes; each loses its share of them, and as many flip to either side without cause."""
     columns: list[list[ndarray]] = [[], [], [], [], []]
     first_document, first_type = 0, 0
@@ -71,7 +71,7 @@ def evidence(
     p_true = np.stack([base, tuned])
     scores = Scores(p_true, np.log(p_true / (1 - p_true)), p_true > 0.5)
     own = area_of == np.arange(len(sizes))[:, None]
-    return Evidence(own, document, type_, scores, np.ones(len(type_), dtype=bool))
+    return WordEvidence(own, document, type_, scores, np.ones(len(type_), dtype=bool))
 
 
 def judged(found: Knowledge, sizes: list[int]) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mneme.predict.cloze import Scores
-from mneme.predict.knowledge import Evidence, independent_items, largest_excess, weigh, weighted_change
+from mneme.predict.knowledge import WordEvidence, independent_items, largest_excess, weigh, weighted_change
 from mneme.predict.verdicts import Claim, Measure, judge_claims
 from mneme.results import Estimate
 from tests import laws
@@ -14,7 +14,7 @@ from tests import laws
 AREAS, DOCUMENTS, TYPES = 6, 40, 60
 
 
-def evidence(losses: list[float], *, seed: int = 0, repeat: int = 1) -> Evidence:
+def evidence(losses: list[float], *, seed: int = 0, repeat: int = 1) -> WordEvidence:
     """Areas whose words all change by as much; each document holds eight words of its area. `repeat`: so much more text."""
     generator = np.random.default_rng(seed)
     document, type_, area, base, tuned = [], [], [], [], []
@@ -30,10 +30,10 @@ def evidence(losses: list[float], *, seed: int = 0, repeat: int = 1) -> Evidence
     p_true = np.array([base, tuned])
     scores = Scores(p_true, np.log(p_true / (1 - p_true)), p_true > 0.5)
     own = np.array(area) == np.arange(len(losses))[:, None]
-    return Evidence(own, np.array(document), np.array(type_), scores, np.ones(len(area), dtype=bool))
+    return WordEvidence(own, np.array(document), np.array(type_), scores, np.ones(len(area), dtype=bool))
 
 
-def verdicts(seen: Evidence, bar: float = 0.0) -> list[tuple[str, bool]]:
+def verdicts(seen: WordEvidence, bar: float = 0.0) -> list[tuple[str, bool]]:
     """(what is said, whether beyond the others) of every area."""
     return [(one.finding, one.beyond) for one in judge_claims([area.claim(40) for area in weigh(seen).areas], bar=bar)]
 
@@ -69,7 +69,9 @@ def test_words_that_neither_model_knows_weigh_nothing() -> None:
     seen = evidence([-0.3] * 3)
     unknown = np.full_like(seen.scores.p_true, 0.2)
     both = Scores(*(np.concatenate([a, b], axis=1) for a, b in zip(seen.scores, (unknown, unknown, unknown > 1), strict=True)))
-    doubled = Evidence(np.tile(seen.own, 2), np.tile(seen.document, 2), np.tile(seen.type, 2), both, np.tile(seen.usable, 2))
+    doubled = WordEvidence(
+        np.tile(seen.own, 2), np.tile(seen.document, 2), np.tile(seen.type, 2), both, np.tile(seen.usable, 2)
+    )
     for one, other in zip(weigh(seen).areas, weigh(doubled).areas, strict=True):
         assert one.raw is not None
         assert other.raw is not None

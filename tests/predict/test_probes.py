@@ -11,7 +11,7 @@ from mneme.models.pair import ModelPair, load_pair
 from mneme.predict.areas import PairedAnswers
 from mneme.predict.probes import (
     SHIPPED,
-    Asked,
+    AskedProbe,
     probability_shown,
     read_asked,
     read_probes,
@@ -67,7 +67,7 @@ def test_a_prompt_that_the_tokenizer_cannot_write_is_not_asked() -> None:
 
 
 def test_probability_by_hand_and_length() -> None:
-    asked = [Asked(0, True, [1, 2, 3], 1), Asked(0, False, [1, 4], 1)]
+    asked = [AskedProbe(0, True, [1, 2, 3], 1), AskedProbe(0, False, [1, 4], 1)]
     log_p = np.log(np.array([[0.25, 0.5], [0.01, 0.5]]))
     shown, numbers = probability_shown(asked, {"log_p": log_p, "length": np.array([2, 1])})
     # Per token 0.5 against 0.5, and 0.1 against 0.5, over the shorter length of one token.

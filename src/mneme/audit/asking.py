@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area
-from mneme.predict.probes import Asked, probability_shown, probes_of, read_asked, write_probes
+from mneme.predict.probes import AskedProbe, probability_shown, probes_of, read_asked, write_probes
 from mneme.predict.verdicts import FEWEST
 from mneme.runs import Arrays, RunFolder
 
@@ -22,7 +22,9 @@ class Answered(NamedTuple):
     """p(shows) of two answers, base first."""
 
 
-def questions(areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most: int | None = None) -> dict[int, list[Asked]]:
+def questions(
+    areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most: int | None = None
+) -> dict[int, list[AskedProbe]]:
     """Index of a behaviour -> its paired answers as ids (the first `at_most` prompts), for those that have enough which the
     tokenizer can write."""
     found = {}
@@ -34,7 +36,7 @@ def questions(areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most
 
 
 def answers(
-    pair: ModelPair, asked: dict[int, list[Asked]], run: RunFolder, advance: Callable[[int], None]
+    pair: ModelPair, asked: dict[int, list[AskedProbe]], run: RunFolder, advance: Callable[[int], None]
 ) -> dict[int, Answered]:
     """Both models over all paired answers; `advance` is told of every behaviour."""
     order = list(asked)

@@ -20,7 +20,7 @@ from mneme.predict.calibration import Calibration, Curve, probability
 from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
 from mneme.predict.manner import pooled
 from mneme.predict.probes import probe_claim
-from mneme.predict.verdicts import Claim, Judged, Measure, judge_claims, two_sided
+from mneme.predict.verdicts import Claim, JudgedClaim, Measure, judge_claims, two_sided
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import standard_error
 
@@ -152,7 +152,7 @@ def _made(sources: Sources, area: Area, member: Bool[ndarray, " passage"], magni
     )
 
 
-def settled(effects: list[Effect], judged: list[Judged]) -> list[Effect]:
+def settled(effects: list[Effect], judged: list[JudgedClaim]) -> list[Effect]:
     """The effects with what is said of each."""
     return [
         effect.model_copy(

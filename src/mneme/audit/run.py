@@ -38,7 +38,7 @@ from mneme.audit.job import Job, Track
 from mneme.audit.null import purposeless_changes
 from mneme.audit.reading import read_text
 from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
-from mneme.audit.words import lay_out, read_words
+from mneme.audit.words import lay_out_words, read_words
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
@@ -124,14 +124,12 @@ def audit(
     chosen_areas = read_areas(Path(areas)) if areas else default_areas()
     check_intended(intended, chosen_areas)
     chosen_precision = precision_for(device, precision)
-    pair = load_pair(
-        base, tuned, device=device, precision=chosen_precision, attention=attention, trust_remote_code=trust_remote_code
-    )
+    placed: dict[str, Any] = {"device": device, "precision": chosen_precision, "attention": attention}
+    pair = load_pair(base, tuned, trust_remote_code=trust_remote_code, **placed)
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
-    length = rows.ids.shape[1]
     check_chosen_layers(layers, pair.n_layers)
-    plan = nominal_cost(pair, rows.ids.numel(), length, len(layers or [0]), kind)
+    plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(layers or [0]), kind)
     require_room(Path(out), plan.disk_bytes)
     endpoint = check_endpoint(endpoint) if endpoint else None
     command: dict[str, Any] = {
@@ -144,7 +142,7 @@ def audit(
         "dictionary": dictionary,
         "layers": list(layers) if layers is not None else None,
         "tokens": int(rows.ids.numel()),
-        "row_length": length,
+        "row_length": int(rows.ids.shape[1]),
         "seed": seed,
         "describe": endpoint.name if endpoint else "offline",
         "intended": list(intended),
@@ -230,7 +228,7 @@ def _sources(job: Job, track: Track) -> Sources:
     """What effects are read from: own words, paired answers, text of manners."""
     asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
     reading = read_text(job.rows, job.areas, asked)
-    layout = lay_out(
+    layout = lay_out_words(
         job.documents.texts,
         job.rows,
         reading.membership.member,

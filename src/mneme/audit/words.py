@@ -18,7 +18,7 @@ from mneme.predict.areas import Area
 from mneme.predict.cloze import Scores, rival_pool
 from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
 from mneme.predict.items import Items, content_types, find_items, own_types, word_table
-from mneme.predict.knowledge import Evidence
+from mneme.predict.knowledge import WordEvidence
 from mneme.predict.tokenised import leading, tokenise
 from mneme.results import Baselines, Estimate
 from mneme.runs import Arrays, RunFolder
@@ -47,11 +47,11 @@ class WordReading(NamedTuple):
     layout: Layout
     read: Arrays
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> WordEvidence:
         """The items, for `mneme.predict.knowledge.weigh`."""
         table, word = self.layout.plan.table, self.layout.items.word
         scores = Scores(self.read["p_true"], self.read["margin"], self.read["right"])
-        return Evidence(self.layout.items.own, table.document[word], table.type[word], scores, self.read["usable"])
+        return WordEvidence(self.layout.items.own, table.document[word], table.type[word], scores, self.read["usable"])
 
     def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
         """What the cheap signals say of the sampled tokens of these passages; None where there is none."""
@@ -85,7 +85,7 @@ class WordReading(NamedTuple):
         return figures
 
 
-def lay_out(
+def lay_out_words(
     texts: Sequence[str],
     rows: PackedRows,
     member: Bool[ndarray, "area passage"],

@@ -15,7 +15,7 @@ from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
 from mneme.audit.run import audit
 from mneme.audit.screening import batch_rows_for, read_manners, screen_corpus
-from mneme.audit.words import lay_out, read_words
+from mneme.audit.words import lay_out_words, read_words
 from mneme.bench.latents import score_by_latents
 from mneme.bench.pairs import PairName
 from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
@@ -118,7 +118,7 @@ def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     reading = read_text(rows, areas)
     screening = screen_corpus(pair, rows, run, lambda _: None)
     member = reading.membership.member
-    layout = lay_out(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
+    layout = lay_out_words(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
     words = read_words(pair, layout, run, lambda _: None)
     return ScreenedPair(screening, reading, areas, rows, Sources(words, reading, read_manners(pair, rows, reading, run), {}))
 

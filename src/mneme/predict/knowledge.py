@@ -35,7 +35,7 @@ _MEDIAN_ERROR = 1.2533
 """Standard error of a median in units of that of a mean, for normal numbers."""
 
 
-class Evidence(NamedTuple):
+class WordEvidence(NamedTuple):
     """The items of some areas, with what both models say."""
 
     own: Bool[ndarray, "area item"]
@@ -81,7 +81,7 @@ class Knowledge(NamedTuple):
     """None with fewer than two areas that have an interval."""
 
 
-def weigh(evidence: Evidence, *, identical: bool = False) -> Knowledge:
+def weigh(evidence: WordEvidence, *, identical: bool = False) -> Knowledge:
     """Raw, excess and broad of all areas. `identical`: both models are the same, so that an interval may be [0, 0]."""
     raw = [_raw(evidence, own & evidence.usable, identical) for own in evidence.own]
     areas = []
@@ -94,7 +94,7 @@ def weigh(evidence: Evidence, *, identical: bool = False) -> Knowledge:
     return Knowledge(areas, _broad(known, identical) if len(known) >= 2 else None)
 
 
-def _raw(evidence: Evidence, used: Bool[ndarray, " item"], identical: bool) -> Measure | None:
+def _raw(evidence: WordEvidence, used: Bool[ndarray, " item"], identical: bool) -> Measure | None:
     """Weighted mean change of the items `used`."""
     weight = evidence.scores.weight()[used]
     if not used.any() or weight.sum() <= _LEAST_WEIGHT:
@@ -179,7 +179,7 @@ def _broad(known: list[Measure], identical: bool) -> Measure:
 
 
 def _area(
-    evidence: Evidence, used: Bool[ndarray, " item"], raw: Measure | None, excess: Measure | None, identical: bool
+    evidence: WordEvidence, used: Bool[ndarray, " item"], raw: Measure | None, excess: Measure | None, identical: bool
 ) -> AreaKnowledge:
     scores, types = evidence.scores, evidence.type[used]
     weight = scores.weight()[used]

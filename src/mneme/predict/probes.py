@@ -42,7 +42,7 @@ _BATCH = 2048
 """Tokens of prompts with their answers that run together."""
 
 
-class Asked(NamedTuple):
+class AskedProbe(NamedTuple):
     """One answer to one prompt, as ids."""
 
     probe: int
@@ -89,9 +89,9 @@ def probes_of(area: Area) -> tuple[PairedAnswers, ...]:
     return () if area.kind != "behaviour" else area.probes or shipped_probes(area.name)
 
 
-def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[AskedProbe]:
     """Every probe that the tokenizer can write, in its form, with either answer."""
-    asked: list[Asked] = []
+    asked: list[AskedProbe] = []
     for number, probe in enumerate(probes):
         before = _prompt(probe, number, tokenizer)
         for shows, answer in ((True, probe.shows), (False, probe.lacks)):
@@ -101,7 +101,7 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
             if unknown is not None and sum(one == unknown for one in whole) > _UNKNOWN * len(whole):
                 break
             if 0 < first < len(whole):
-                asked.append(Asked(number, shows, whole, first))
+                asked.append(AskedProbe(number, shows, whole, first))
     both = {one.probe for one in asked if one.shows} & {one.probe for one in asked if not one.shows}
     return [one for one in asked if one.probe in both]
 
@@ -133,7 +133,7 @@ def _common(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def read_asked(pair: ModelPair, asked: Sequence[Asked]) -> Arrays:
+def read_asked(pair: ModelPair, asked: Sequence[AskedProbe]) -> Arrays:
     """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer]."""
     longest = pair.max_positions or 1 << 30
     log_p = np.full((2, len(asked)), np.nan)
@@ -159,7 +159,7 @@ def read_asked(pair: ModelPair, asked: Sequence[Asked]) -> Arrays:
     return {"log_p": log_p, "length": length}
 
 
-def probability_shown(asked: Sequence[Asked], read: Arrays) -> tuple[Float[ndarray, "model probe"], list[int]]:
+def probability_shown(asked: Sequence[AskedProbe], read: Arrays) -> tuple[Float[ndarray, "model probe"], list[int]]:
     """(p(shows) of both models, number of the probe) of every probe that was read."""
     found: dict[int, dict[bool, int]] = {}
     for index, one in enumerate(asked):

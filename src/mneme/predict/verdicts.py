@@ -46,7 +46,7 @@ class Claim(NamedTuple):
     passages: int
 
 
-class Judged(NamedTuple):
+class JudgedClaim(NamedTuple):
     """What is said of an area."""
 
     finding: Finding
@@ -67,7 +67,7 @@ def two_sided(value: float, error: float, degrees: float) -> float:
     return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
 
 
-def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[Judged]:
+def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[JudgedClaim]:
     """What is said of every area.
 
     *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
@@ -81,7 +81,7 @@ def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: fl
     judged = []
     for claim in claims:
         if claim is None:
-            judged.append(Judged("not enough evidence", None, False, None, None))
+            judged.append(JudgedClaim("not enough evidence", None, False, None, None))
             continue
         q_raw = next(adjusted) if claim.raw is not None else None
         q_excess = next(adjusted) if claim.excess is not None else None
@@ -89,9 +89,9 @@ def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: fl
     return judged
 
 
-def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float, margin: float) -> Judged:
+def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float, margin: float) -> JudgedClaim:
     if area.raw is None or q_raw is None:
-        return Judged("not enough evidence", None, False, None, None)
+        return JudgedClaim("not enough evidence", None, False, None, None)
     carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
     carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
     here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
@@ -105,11 +105,11 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float
     q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
     power = _detectable(area.raw)
     if here or beyond:
-        return Judged("affected", q_value, beyond, power, None)
+        return JudgedClaim("affected", q_value, beyond, power, None)
     estimate = area.raw.estimate
     if -margin < estimate.low and estimate.high < margin:
-        return Judged("unaffected", q_value, False, power, None)
-    return Judged("not enough evidence", q_value, False, power, _more(area.raw, area.passages, margin))
+        return JudgedClaim("unaffected", q_value, False, power, None)
+    return JudgedClaim("not enough evidence", q_value, False, power, _more(area.raw, area.passages, margin))
 
 
 def _detectable(raw: Measure) -> float:
