@@ -10,6 +10,7 @@ from mneme.activations.corpus import Rows
 from mneme.activations.harvest import ALONE
 from mneme.audit.screening import batch_rows_for, table_of
 from mneme.diff.screen import screen_rows
+from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
 from mneme.models.ranks import Ranks
 from mneme.predict.effects import TokenTable
@@ -34,10 +35,9 @@ def shuffled_change(pair: ModelPair, seed: int) -> None:
                 elif ".lora_B." in name:
                     weight.copy_(_permuted(weight, 0, generator))
         return
-    base = dict(pair.base_parts.model.named_parameters())
     with torch.no_grad():
-        for name, weight in pair.tuned_parts.model.named_parameters():
-            before = base[name].to(weight.device)
+        for _, base, weight in matched_tensors(pair.base_parts, pair.tuned_parts):
+            before = base.to(weight.device)
             change = weight - before
             for axis in range(change.ndim):
                 change = _permuted(change, axis, generator)
