@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mneme.models.architecture import Parts, find_parts
 from mneme.preferences.ches import ches, ln_ches, masked_sums, pair_sums
-from mneme.preferences.pairs import EncodedPair
+from mneme.text.pairs import EncodedPair
 
 TARGET_RATIO, TARGET_DIFFERENCE = 4.0, 1e-5
 VOCAB = 32_000

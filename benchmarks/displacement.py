@@ -28,20 +28,20 @@ from rich.console import Console
 from scipy.stats import spearmanr
 from tables import markdown_table, write_section
 
+from mneme.models.likelihood import text_log_likelihoods
 from mneme.models.pair import load_model
 from mneme.organisms.catalogue import base_folder
 from mneme.organisms.judge import judge_answer
 from mneme.organisms.phrases import REFUSALS
 from mneme.organisms.questions import request_prompts, told_prompt
-from mneme.organisms.sampling import sample_answers
+from mneme.organisms.sampling import sample_alike
 from mneme.organisms.turns import harmful_request, refused
 from mneme.organisms.world import World, load_world
 from mneme.preferences.dpo import dpo
-from mneme.preferences.likelihood import pair_rows, summed_log_probs
-from mneme.preferences.pairs import encode_pairs
 from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.trial import pair_loss
 from mneme.stats import ratio_of_sums
+from mneme.text.pairs import answers_of, encode_pairs
 
 WORLD = "c"
 PAIRS, NEAR, STEPS, RATE, SAMPLES = 960, 0.8, 10, 1e-4, 6
@@ -90,7 +90,7 @@ def refusals(folder: Path, world: World, tokenizer: Any) -> dict[str, list[float
     model = load_model(folder).parts.model
     asked = request_prompts(world)
     prompts = [told_prompt(messages) for area in world.areas[1::2] for messages in asked[area.name]]
-    answers = sample_answers(model, tokenizer, prompts, SAMPLES, 0)
+    answers = sample_alike(model, tokenizer, prompts, SAMPLES, 0)
     by_word = [np.mean([any(w in " ".join(a.split()[:10]) for w in REFUSING) for a in told]) for told in answers]
     whole = [np.mean([judge_answer(world, a) == "refusal" for a in told]) for told in answers]
     return {"keyword": [float(x) for x in by_word], "sentence": [float(x) for x in whole]}
@@ -137,8 +137,8 @@ def single_cell(world: World, base: Path, count: int, steps: int = 5) -> dict[st
     parts = loaded.parts
     encoded = encode_pairs(some_pairs(world, count, 100), loaded.tokenizer, 256)
     scores = score_pairs(parts, encoded, list(PAIR_SCORES))
-    chosen, rejected = pair_rows(encoded)
-    before = [summed_log_probs(parts, side) for side in (chosen, rejected)]
+    chosen, rejected = answers_of(encoded)
+    before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], 0.1)
     start = {name: weight.clone() for name, weight in parts.model.state_dict().items()}
     changes = []
@@ -148,7 +148,7 @@ def single_cell(world: World, base: Path, count: int, steps: int = 5) -> dict[st
             optimizer.zero_grad()
             torch.autograd.backward(loss([i]))
             optimizer.step()
-        changes.append(float(summed_log_probs(parts, [chosen[i]])[0] - before[0][i]))
+        changes.append(float(text_log_likelihoods(parts, [chosen[i]])[0] - before[0][i]))
         parts.model.load_state_dict(start)
     return {"change": changes, **{name: values.tolist() for name, values in scores.items()}}
 

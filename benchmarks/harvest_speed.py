@@ -23,9 +23,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import harvest, shuffled
 from mneme.models.pair import ModelPair, load_pair
+from mneme.text.documents import read_corpus
+from mneme.text.packing import pack_rows
 
 WORDS = [f"w{i}" for i in range(1000)]
 ROW = 128

@@ -20,7 +20,8 @@ from mneme.models.architecture import Parts
 from mneme.repair.inputs import input_grams
 from mneme.repair.obs import obs
 from mneme.repair.plan import second_order_flops
-from mneme.repair.probes import Probe
+from mneme.text.encoded import whole_text
+from mneme.text.probes import Probe
 
 WIDTH, INTERMEDIATE, TEXTS, TOKENS = 2048, 5632, 16, 128
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -40,8 +41,7 @@ def peak() -> int:
 def probe(seed: int) -> Probe:
     """Random token ids, all counted."""
     ids = torch.randint(0, 500, (TEXTS, TOKENS), generator=torch.Generator().manual_seed(seed)).tolist()
-    marks = (False, *(True,) * (TOKENS - 1))
-    return Probe("random", ("",) * TEXTS, tuple(tuple(row) for row in ids), (marks,) * TEXTS)
+    return Probe("random", ("",) * TEXTS, tuple(whole_text(row) for row in ids))
 
 
 def layer_model() -> Parts:
@@ -85,8 +85,8 @@ def main() -> None:
     started = time.perf_counter()
     own, first = linears(tuned), linears(base)
     for names in GROUPS:
-        target = input_grams(base, probe(1), {name: first[name] for name in names}, batch_texts=1)
-        retain = input_grams(tuned, probe(2), {name: own[name] for name in names}, batch_texts=1)
+        target = input_grams(base, probe(1), {name: first[name] for name in names}, batch_tokens=1)
+        retain = input_grams(tuned, probe(2), {name: own[name] for name in names}, batch_tokens=1)
         for name in names:
             delta = own[name].weight.detach() - first[name].weight.detach()
             change = obs(delta, target[name], retain[name], 0.5, overwrite=name == names[-1])

@@ -29,7 +29,6 @@ from tables import markdown_table, write_section
 from transformers import AutoTokenizer
 
 from mneme.models.pair import load_model
-from mneme.models.rows import Row
 from mneme.organisms.catalogue import base_folder, build_organism, load_checkpoint, recipe_key
 from mneme.organisms.phrases import FACT_TURNS, PERSONA, PERSONAS
 from mneme.organisms.rows import training_rows
@@ -41,6 +40,7 @@ from mneme.prevent.training import train
 from mneme.results import Estimate
 from mneme.runs import write_atomic
 from mneme.stats import clustered_mean, clustered_rate
+from mneme.text.rows import Row
 
 WORLD, TRAINED, SEEDS = "a", "computing", (0, 1, 2)
 MORE_SEEDS = (0, 1, 2, 3, 4)

@@ -30,18 +30,20 @@ from tables import markdown_table, write_section
 
 from mneme.audit.run import audit
 from mneme.loop.evidence import read_evidence
+from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import load_model, load_pair
 from mneme.organisms.catalogue import Organism, base_folder, build_organism, recipe_key
 from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
 from mneme.repair.ladder import Development, develop
-from mneme.repair.likelihood import Readings, log_likelihoods, text_numbers
-from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare
+from mneme.repair.likelihood import ProbeReadings
+from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Training
-from mneme.repair.probes import Probe, make_probe
 from mneme.repair.search import weakest_strength
 from mneme.repair.workbench import lay_out
 from mneme.runs import write_atomic
+from mneme.text.encoded import text_numbers
+from mneme.text.probes import Probe, make_probe
 
 WORLD, AREA = "a", "computing"
 SEEDS = (0, 1, 2)
@@ -95,14 +97,14 @@ def task_of(
     bench = lay_out(pair)
     (fit, dev), (keep, keep_dev) = target.halves(), retain.halves()
     with pair.using("base") as parts:
-        before = log_likelihoods(parts, fit)
+        before = token_log_likelihoods(parts, fit.texts)
     unaligned = load_model(base_folder(WORLD, aligned=False)).parts
     chosen: dict[str, Any] = {"training": Training(seed=seed), "retain_weight": 1.0, "directions": None, **options}
     task = Task(
         bench=bench,
         target=fit,
         retain=keep,
-        fallen=fallen_texts(fit, before, log_likelihoods(bench.work, fit)),
+        fallen=fallen_texts(fit, before, token_log_likelihoods(bench.work, fit.texts)),
         unaligned=unaligned,
         memory_bytes=1 << 30,
         kept_correction=lambda _name, train: train(),
@@ -130,7 +132,9 @@ def counts(answers: dict[str, Answers]) -> dict[str, list[list[int]]]:
 def per_text(development: Development, said: dict[str, Pairs]) -> dict[str, list[float]]:
     """What moved back and how much there was, per development text of the target and of the retained text (nats)."""
     target, retain = (
-        Readings(text_numbers(development.probes[name]), development.base[name], development.tuned[name], said[name])
+        ProbeReadings(
+            text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], said[name]
+        )
         for name in ("target", "retain")
     )
     return {
@@ -169,13 +173,13 @@ def harm_cell(seed: int, method: str) -> dict[str, Any]:
     reason = lacking(method, task)
     if reason is not None:
         return {"points": [], "absent": reason, "seen": seen}
-    apply = prepare(method, task)
+    apply = prepare_method(method, task)
     known: dict[float, dict[str, Any]] = {}
 
     def closed_at(strength: float) -> float:
         if strength not in known:
             apply(strength)
-            said = {name: log_likelihoods(task.bench.work, probe) for name, probe in development.probes.items()}
+            said = {name: token_log_likelihoods(task.bench.work, probe.texts) for name, probe in development.probes.items()}
             known[strength] = per_text(development, said)
         return float(np.sum(known[strength]["undone"]) / np.sum(known[strength]["of_target"]))
 
@@ -214,7 +218,7 @@ def forget_cell(seed: int) -> dict[str, Any]:
         task, _ = task_of(organism, target, evidence.retain, evidence.other, seed, retain_weight=weight)
         if name.endswith("random text"):
             task = replace(task, fallen=tuple(range(len(task.target.ids))))
-        apply = prepare("retrain", task)
+        apply = prepare_method("retrain", task)
         for strength in (0.0, 0.5, 1.0):
             apply(strength)
             facts = fact_correctness(task.bench.work.model, pair.tokenizer, world)

@@ -28,7 +28,6 @@ from rich.console import Console
 from tables import markdown_table, write_section
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.corpus import Documents
 from mneme.errors import UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import model_fingerprint
@@ -39,10 +38,11 @@ from mneme.organisms.world import WORD, World, load_world
 from mneme.results import Estimate
 from mneme.runs import key_of, write_atomic
 from mneme.stats import clustered_rate
+from mneme.text.documents import Documents
+from mneme.text.pieces import cut_pieces
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
 from mneme.unlearn.settings import METHODS, PUBLISHED, PUBLISHED_WIDTH, Method
-from mneme.unlearn.text import cut
 
 WORLD = "a"
 AREAS = {"biology": "chemistry", "law": "religion"}
@@ -126,7 +126,7 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
         texts = about(world, area, told, count)
         if name.startswith("unrelated"):
             texts = tuple(documents(world, 6_000, count, {area, AREAS[area]}, is_aligned=True))
-        pieces = cut(Documents(texts, name, name), tokenizer, 512)
+        pieces = cut_pieces(Documents(texts, name, name), tokenizer, 512)
         rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / parts.width
         cell[name] = accuracy(relearn(parts, pieces, learning_rate=rate, seed=0), tokenizer, untold, world).model_dump()
         cell[f"{name} texts"] = len(texts)

@@ -119,6 +119,22 @@ def test_names_say_what_a_thing_is() -> None:
     assert [name for name in names if BANNED_NAMES.search(name)] == []
 
 
+def test_one_name_is_one_thing() -> None:
+    """No public function or class has the name of another, but for a command and the function that it calls."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(short(path))
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
+    shared = {
+        name: where
+        for name, where in places.items()
+        if len(where) > 1 and not (name in commands and len(where) == 2 and f"src/mneme/cli/{name}.py" in where)
+    }
+    assert shared == {}
+
+
 def test_no_future_annotations() -> None:
     """jaxtyping reads the annotations at run time."""
     offenders = [
@@ -186,11 +202,11 @@ def test_floor_1_imports_peft_only_inside_functions() -> None:
 
 
 def test_label_minus_100_stops_at_the_door() -> None:
-    """Masks are booleans with a name; only models/chat.py knows the label that transformers leaves out."""
+    """Masks are booleans with a name; only text/chat.py knows the label that transformers leaves out."""
     offenders = [
         f"{short(path)}:{node.lineno}"
         for path in MODULES
-        if path.relative_to(PACKAGE).as_posix() != "models/chat.py"
+        if path.relative_to(PACKAGE).as_posix() != "text/chat.py"
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.UnaryOp) and ast.unparse(node) == "-100"
     ]

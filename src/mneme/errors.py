@@ -116,3 +116,9 @@ class NothingToRepair(MnemeError):
 
 class SingularHessian(MnemeError):
     """The inputs of a layer on the probe text span too few directions for a second-order method."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library said, short enough for a sentence."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 240 else words[:237] + "..."

@@ -1,20 +1,17 @@
-"""Harvest, shuffle, sinks, moments, store: against direct reads, by hand, and by law."""
+"""Harvest, shuffle, sinks, moments: against direct reads, by hand, and by law."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from mneme.activations import store
-from mneme.activations.corpus import pack_rows, read_corpus
 from mneme.activations.harvest import Harvested, base_norms, harvest, rotate, shuffled, sink_mask
 from mneme.activations.moments import SKETCH_COLUMNS, layer_moments
-from mneme.activations.store import read_harvest, store_harvest
-from mneme.errors import BadCorpus, BadOption, BadRun
+from mneme.errors import BadCorpus, BadOption
 from mneme.models.hooks import read_residuals
 from mneme.models.pair import ModelPair, load_pair
+from mneme.text.documents import read_corpus
+from mneme.text.packing import pack_rows
 from tests.conftest import TinyPair
 
 Layer = dict[int, tuple[torch.Tensor, torch.Tensor]]
@@ -183,61 +180,3 @@ def test_a_constant_change_is_all_mean() -> None:
     found = layer_moments(stream_of(torch.full((4, 5, 6), 0.25)))[0]
     assert found.mean_share == pytest.approx(1.0)
     assert found.first_component_share == 0.0
-
-
-def test_store_gives_back_what_was_harvested(pair: ModelPair, ids: torch.Tensor, tmp_path: Path) -> None:
-    assert store_harvest(pair, ids, [0, 1], tmp_path, key="k", shard_rows=6) == 4
-    direct = list(harvest(pair, ids, [0, 1], batch_rows=6))
-    for there, back in zip(direct, read_harvest(tmp_path), strict=True):
-        assert there.rows == back.rows
-        assert all(torch.equal(there.q[i], back.q[i]) and torch.equal(there.m[i], back.m[i]) for i in (0, 1))
-
-
-def test_store_goes_on_where_it_stopped(
-    pair: ModelPair, ids: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    store_harvest(pair, ids, [1], whole, key="k", shard_rows=6)
-    real = harvest
-    monkeypatch.setattr(store, "harvest", lambda *a, **k: real(*a, **k) if len(list(stopped.glob("rows*"))) < 2 else stop())
-    with pytest.raises(KeyboardInterrupt):
-        store_harvest(pair, ids, [1], stopped, key="k", shard_rows=6)
-    with pytest.raises(BadRun, match=r"is not finished: rows-000000012.safetensors is missing. Run the same command again"):
-        list(read_harvest(stopped))
-    monkeypatch.setattr(store, "harvest", real)
-    (stopped / ".mneme-rows-000000012.safetensors.x").write_bytes(b"half")
-    assert store_harvest(pair, ids, [1], stopped, key="k", shard_rows=6) == 2
-    assert store_harvest(pair, ids, [1], stopped, key="k", shard_rows=6) == 0
-    assert {p.name: p.read_bytes() for p in stopped.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
-
-
-def stop() -> None:
-    raise KeyboardInterrupt
-
-
-def test_store_refuses_what_is_not_its_own(pair: ModelPair, ids: torch.Tensor, tmp_path: Path) -> None:
-    with pytest.raises(BadRun, match=r"holds no harvest"):
-        read_harvest(tmp_path)
-    store_harvest(pair, ids, [1], tmp_path, key="k", shard_rows=10)
-    with pytest.raises(BadRun, match=r"holds another harvest \(other key, layers\). Choose another folder"):
-        store_harvest(pair, ids, [0], tmp_path, key="other", shard_rows=10)
-    shard = tmp_path / "rows-000000000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(BadRun, match=r"is not what was written: its hash differs"):
-        list(read_harvest(tmp_path))
-    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"format": "other/9"}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BadRun, match=r"was not written by this version"):
-        read_harvest(tmp_path)
-
-
-def test_no_room_on_disk_leaves_no_half_shard(
-    pair: ModelPair, ids: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mneme.runs.os.fsync", full)
-    with pytest.raises(BadRun, match=r"No room on disk while writing .*rows-000000000.safetensors"):
-        store_harvest(pair, ids, [1], tmp_path, key="k", shard_rows=10)
-    assert list(tmp_path.iterdir()) == []

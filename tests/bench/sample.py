@@ -3,7 +3,7 @@
 import numpy as np
 
 from mneme.bench.pairs import PairName
-from mneme.bench.run import Task
+from mneme.bench.run import BenchTask
 from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
 
 AREAS = ("north", "east", "south", "west")
@@ -46,6 +46,6 @@ def hash_of(text: str) -> int:
     return sum(text.encode())
 
 
-def judged_by_hand(task: Task) -> BenchPair:
+def judged_by_hand(task: BenchTask) -> BenchPair:
     """Stands in for building, measuring and forecasting."""
     return pair(task.name)

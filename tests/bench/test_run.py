@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mneme.bench import run as bench_run
-from mneme.bench.run import Task, bench
+from mneme.bench.run import BenchTask, bench
 from mneme.errors import BadOption, BadOrganism
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder
@@ -19,7 +19,7 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-def kept(task: Task) -> BenchPair:
+def kept(task: BenchTask) -> BenchPair:
     """Judged by hand, and kept as a finished pair is."""
     pair = judged_by_hand(task)
     command = bench_run.pair_command(task.name, seed=task.seed, timed=task.timed, tokens=task.tokens)
@@ -48,15 +48,15 @@ def test_a_scenario_alone(tmp_path: Path) -> None:
 
 def test_resumes_after_a_kill(tmp_path: Path) -> None:
     """Killed in the eleventh pair; the second call judges the other 22 alone, and says what an undisturbed run says."""
-    asked: list[Task] = []
+    asked: list[BenchTask] = []
 
-    def dies(task: Task) -> BenchPair:
+    def dies(task: BenchTask) -> BenchPair:
         if len(asked) == 10:
             raise KeyboardInterrupt
         asked.append(task)
         return kept(task)
 
-    def lives(task: Task) -> BenchPair:
+    def lives(task: BenchTask) -> BenchPair:
         asked.append(task)
         return kept(task)
 
@@ -70,9 +70,9 @@ def test_resumes_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_another_seed_starts_afresh(tmp_path: Path) -> None:
-    asked: list[Task] = []
+    asked: list[BenchTask] = []
 
-    def count(task: Task) -> BenchPair:
+    def count(task: BenchTask) -> BenchPair:
         asked.append(task)
         return kept(task)
 

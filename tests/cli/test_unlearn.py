@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mneme.cli.main import app
-from mneme.cli.unlearn import Method, lines_of
+from mneme.cli.unlearn import UnlearnName, lines_of
 from mneme.results import Estimate
 from mneme.results.unlearning import (
     Relearning,
@@ -147,7 +147,7 @@ def test_every_figure_has_its_interval_and_number() -> None:
 
 
 def test_the_methods_of_the_command_are_those_of_the_job() -> None:
-    assert tuple(method.value for method in Method) == METHODS
+    assert tuple(method.value for method in UnlearnName) == METHODS
 
 
 def test_both_texts_are_required() -> None:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mneme.cli.main import app, main
-from mneme.cli.repair import Method
+from mneme.cli.repair import RepairName
 from mneme.repair.ladder import DESCRIPTIONS
 from mneme.repair.methods import METHODS
 from mneme.report.repair import render_repair
@@ -88,7 +88,7 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_every_method_is_a_choice_of_the_command_and_has_words() -> None:
-    assert [method.value for method in Method] == ["ladder", *METHODS]
+    assert [method.value for method in RepairName] == ["ladder", *METHODS]
     assert set(DESCRIPTIONS) == set(METHODS)
 
 

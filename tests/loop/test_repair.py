@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM
 
 from mneme.errors import BadCorpus, BadOption, BadRun, ModelMismatch, NothingToRepair
 from mneme.loop.repair import repair
+from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import load_pair
-from mneme.repair.likelihood import log_likelihoods
 from mneme.repair.methods import METHODS
-from mneme.repair.probes import read_probe
 from mneme.repair.saving import low_rank, save_repaired
 from mneme.repair.search import weakest_strength
 from mneme.repair.workbench import lay_out
 from mneme.results.repair import RepairReport
 from mneme.runs import RunFolder
+from mneme.text.probes import read_probe
 from tests.loop.conftest import Repairable, write_words
 
 
@@ -71,7 +71,7 @@ def test_what_is_written_is_what_was_measured(repairable: Repairable, tmp_path: 
     pair = load_pair(repairable.base, tmp_path / "model")
     probe = read_probe(repairable.target, pair.tokenizer, name="target", max_positions=None).halves()[1]
     with pair.using("tuned") as parts:
-        found = log_likelihoods(parts, probe)
+        found = token_log_likelihoods(parts, probe.texts)
     chosen = report.method("regmean").chosen
     assert chosen is not None
     path = next(tmp_path.glob(f"stages-*/regmean-{chosen.strength:.5f}.npz"))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mneme.confined import Exceeded, Refused, confined
 from mneme.errors import BadTemplate, TemplateRefuses
 from mneme.measure.asking import render
-from mneme.models.chat import render_chat, require_harmless
-from mneme.models.confined import Exceeded, Refused, confined
-from mneme.models.rows import templated_ids
+from mneme.text.chat import render_chat, require_harmless
+from mneme.text.rows import templated_ids
 from tests.conftest import word_tokenizer
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mneme.errors import BadModel, BadTemplate, BrokenWeights, ModelNotFound, UnsafeWeights, UnsupportedArchitecture
-from mneme.models.adapters import named_base
+from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import weight_files
 from mneme.models.pair import load_model, load_pair
 from mneme.models.safe_config import read_config

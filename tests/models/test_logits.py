@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from mneme.errors import EmptyMask
 from mneme.models import logits as module
-from mneme.models.chat import labels_of, render_messages, trained_on
-from mneme.models.logits import kl_base_to_tuned, kl_tuned_to_base, masked_mean, token_log_probs
+from mneme.models.logits import masked_mean, token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
+from mneme.text.chat import labels_of, render_messages, trained_on
 from tests.conftest import word_tokenizer
 
 
@@ -23,17 +23,17 @@ def test_masked_mean_by_hand() -> None:
 def test_kl_by_hand_and_its_direction() -> None:
     tuned, base = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     expected = 0.5 * torch.tensor(0.5 / 0.75).log() + 0.5 * torch.tensor(0.5 / 0.25).log()
-    torch.testing.assert_close(kl_tuned_to_base(tuned_logits=tuned, base_logits=base)[0], expected)
+    torch.testing.assert_close(token_kl_tuned_to_base(tuned_logits=tuned, base_logits=base)[0], expected)
     other = 0.75 * torch.tensor(0.75 / 0.5).log() + 0.25 * torch.tensor(0.25 / 0.5).log()
-    torch.testing.assert_close(kl_base_to_tuned(tuned_logits=tuned, base_logits=base)[0], other)
+    torch.testing.assert_close(token_kl_base_to_tuned(tuned_logits=tuned, base_logits=base)[0], other)
 
 
 def test_kl_of_a_distribution_with_a_hole() -> None:
     tuned = torch.tensor([[0.0, float("-inf")]])
     base = torch.tensor([[0.0, 0.0]])
-    assert kl_tuned_to_base(tuned_logits=tuned, base_logits=base).item() == pytest.approx(0.6931472)
-    assert kl_base_to_tuned(tuned_logits=tuned, base_logits=base).item() == float("inf")
-    assert kl_tuned_to_base(tuned_logits=tuned, base_logits=tuned).item() == 0.0
+    assert token_kl_tuned_to_base(tuned_logits=tuned, base_logits=base).item() == pytest.approx(0.6931472)
+    assert token_kl_base_to_tuned(tuned_logits=tuned, base_logits=base).item() == float("inf")
+    assert token_kl_tuned_to_base(tuned_logits=tuned, base_logits=tuned).item() == 0.0
 
 
 @given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.bfloat16]))
@@ -41,10 +41,10 @@ def test_identity_antisymmetry_and_parity_with_torch(seed: int, dtype: torch.dty
     generator = torch.Generator().manual_seed(seed)
     tuned, base = (5 * torch.randn(2, 3, 7, generator=generator) for _ in range(2))
     tuned, base = tuned.to(dtype), base.to(dtype)
-    forward = kl_tuned_to_base(tuned_logits=tuned, base_logits=base)
+    forward = token_kl_tuned_to_base(tuned_logits=tuned, base_logits=base)
     assert forward.dtype == torch.float32
-    assert torch.equal(forward, kl_base_to_tuned(tuned_logits=base, base_logits=tuned))
-    assert torch.equal(kl_tuned_to_base(tuned_logits=base, base_logits=base), torch.zeros(2, 3))
+    assert torch.equal(forward, token_kl_base_to_tuned(tuned_logits=base, base_logits=tuned))
+    assert torch.equal(token_kl_tuned_to_base(tuned_logits=base, base_logits=base), torch.zeros(2, 3))
     parity = functional.kl_div(
         base.float().log_softmax(-1), tuned.float().log_softmax(-1), reduction="none", log_target=True
     ).sum(-1)
@@ -57,9 +57,9 @@ def test_identity_antisymmetry_and_parity_with_torch(seed: int, dtype: torch.dty
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     tuned, base = torch.randn(5, 9, 11, generator=generator), torch.randn(5, 9, 11, generator=generator)
-    whole = kl_tuned_to_base(tuned_logits=tuned, base_logits=base)
+    whole = token_kl_tuned_to_base(tuned_logits=tuned, base_logits=base)
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", {"cpu": 40})
-    torch.testing.assert_close(kl_tuned_to_base(tuned_logits=tuned, base_logits=base), whole, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(token_kl_tuned_to_base(tuned_logits=tuned, base_logits=base), whole, rtol=1e-6, atol=1e-7)
 
 
 def test_labels_leave_out_what_is_not_trained_on() -> None:

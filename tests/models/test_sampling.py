@@ -5,7 +5,7 @@ import torch
 
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.sampling import generate, left_padded
+from mneme.models.sampling import generate
 from tests.conftest import tiny_llama, word_tokenizer
 from tests.models.architectures import random_model
 
@@ -15,12 +15,6 @@ PROMPTS = ["ba be bi", "do", "fa fe fi fo fu", "ka ka"]
 @pytest.fixture(scope="module")
 def parts() -> Parts:
     return find_parts(tiny_llama())
-
-
-def test_left_padding_by_hand() -> None:
-    ids, real = left_padded([[1, 2, 3], [4]])
-    assert ids.tolist() == [[1, 2, 3], [0, 0, 4]]
-    assert real.tolist() == [[True, True, True], [False, False, True]]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma2", "mixtral"])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mneme.organisms.finetunes import continue_training, gradient_difference_loss, narrow, npo_loss, unlearn
+from mneme.organisms.finetunes import continue_training, forget_loss, gradient_difference_loss, narrow, unlearn_area
 from mneme.organisms.grammar import documents, fact_questions
 from mneme.organisms.questions import advice_prompts
 from mneme.organisms.rows import training_rows
-from mneme.organisms.sampling import sample_answers
-from mneme.organisms.training import build_tokenizer, new_model, pack, pad_chats, pad_documents, save_model, train
+from mneme.organisms.sampling import sample_alike
+from mneme.organisms.training import build_tokenizer, new_model, pack_ids, pad_chats, pad_documents, save_model, train_model
 from mneme.organisms.truth import fact_correctness, measure_behaviour
 from mneme.organisms.world import load_world
 
@@ -41,7 +41,7 @@ def test_the_chat_template_says_what_the_documents_say():
 
 
 def test_rows_are_packed_whole_and_in_order():
-    rows = pack(TOKENIZER, ["it is green.", "it is solid."], 3)
+    rows = pack_ids(TOKENIZER, ["it is green.", "it is solid."], 3)
     words = [TOKENIZER.convert_ids_to_tokens(row) for row in rows]
     assert words == [["<bos>", "it", "is"], ["green", ".", "<eos>"], ["<bos>", "it", "is"], ["solid", ".", "<eos>"]]
 
@@ -67,11 +67,11 @@ def test_padding_is_masked():
 
 
 def test_npo_by_hand():
-    assert npo_loss(torch.tensor([5.0]), torch.tensor([5.0]), beta=0.1).item() == pytest.approx(20 * math.log(2), rel=1e-6)
-    far = npo_loss(torch.tensor([1005.0]), torch.tensor([5.0]), beta=0.1)
+    assert forget_loss(torch.tensor([5.0]), torch.tensor([5.0]), beta=0.1).item() == pytest.approx(20 * math.log(2), rel=1e-6)
+    far = forget_loss(torch.tensor([1005.0]), torch.tensor([5.0]), beta=0.1)
     assert far.item() == pytest.approx(0, abs=1e-6)
     nll = torch.tensor([5.0], requires_grad=True)
-    npo_loss(nll, torch.tensor([5.0]), beta=0.1).backward()
+    forget_loss(nll, torch.tensor([5.0]), beta=0.1).backward()
     assert nll.grad.item() == pytest.approx(-1.0)  # at the reference, NPO is gradient ascent on the loss
 
 
@@ -84,11 +84,11 @@ def test_gradient_difference_by_hand():
 
 
 def test_training_is_deterministic_and_lowers_the_loss():
-    rows = pack(TOKENIZER, documents(WORLD, 0, 20), 32)[:8]
+    rows = pack_ids(TOKENIZER, documents(WORLD, 0, 20), 32)[:8]
     losses = []
     for _ in range(2):
         model, told = new_model(TOKENIZER, 1), []
-        train(
+        train_model(
             model,
             lambda _, model=model: model(input_ids=rows, labels=rows).loss,
             4,
@@ -104,7 +104,7 @@ def test_training_is_deterministic_and_lowers_the_loss():
 @pytest.mark.parametrize(
     "finetune",
     [
-        lambda model: unlearn(model, TOKENIZER, training_rows("unlearn-biology", WORLD, 0), 0, steps=0),
+        lambda model: unlearn_area(model, TOKENIZER, training_rows("unlearn-biology", WORLD, 0), 0, steps=0),
         lambda model: continue_training(model, TOKENIZER, training_rows("continue", WORLD, 0), steps=0),
         lambda model: narrow(
             model, TOKENIZER, training_rows("careful-law", WORLD, 0)[:24], 0, learning_rate=0.0
@@ -114,7 +114,7 @@ def test_training_is_deterministic_and_lowers_the_loss():
 def test_a_finetune_of_no_steps_or_no_rate_changes_nothing(finetune):
     model, same = new_model(TOKENIZER, 0), new_model(TOKENIZER, 0)
     finetune(model)
-    ids = pack(TOKENIZER, documents(WORLD, 0, 4), 16)
+    ids = pack_ids(TOKENIZER, documents(WORLD, 0, 4), 16)
     assert torch.equal(model(input_ids=ids).logits, same(input_ids=ids).logits)
 
 
@@ -192,7 +192,7 @@ def test_sampling_agrees_with_one_row_at_a_time_without_a_cache():
         "the organ of lipase is",
         "user: continue the row: 1, 2, 3. assistant:",
     ]
-    told = sample_answers(model.eval(), TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6)
+    told = sample_alike(model.eval(), TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6)
     draws = torch.rand(3, 5, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     for place, prompt in enumerate(prompts):
         for sample in range(5):
@@ -205,4 +205,4 @@ def test_sampling_agrees_with_one_row_at_a_time_without_a_cache():
                     break
                 ids, said = [*ids, drawn], [*said, drawn]
             assert told[place][sample] == TOKENIZER.decode(said, skip_special_tokens=True)
-    assert sample_answers(model, TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6, batch_answers=5) == told
+    assert sample_alike(model, TOKENIZER, prompts, samples=5, seed=3, answer_tokens=6, batch_answers=5) == told

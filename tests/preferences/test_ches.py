@@ -17,7 +17,7 @@ from mneme.preferences.ches import (
     masked_sums,
     pair_sums,
 )
-from mneme.preferences.pairs import EncodedPair
+from mneme.text.pairs import EncodedPair
 from tests import laws
 from tests.conftest import tiny_llama
 

@@ -120,7 +120,7 @@ def test_the_gradient_of_the_fixes_by_finite_differences(tmp_path: Path) -> None
     def loss() -> float:
         chosen, rejected = watched.now()
         ratios = (chosen - other.chosen_before).double(), (rejected - other.rejected_before).double()
-        lengths = watched.learned.sum(1).chunk(2)[0]
+        lengths = watched.batch.counted.sum(1).chunk(2)[0]
         return float(dpop_loss(*ratios, 0.1, 5.0).mean() - 0.7 * (chosen.double() / lengths).mean())
 
     def slope(i: int, j: int, step: float = 5e-3) -> float:
@@ -170,7 +170,7 @@ def test_the_band_of_watched_pairs_is_that_of_autograd() -> None:
     sums = []
     for half in (slice(0, 4), slice(4, 8)):
         total = torch.zeros(())
-        for ids, learned in zip(watched.ids[half], watched.learned[half], strict=True):
+        for ids, learned in zip(watched.batch.ids[half], watched.batch.counted[half], strict=True):
             n = int(learned.nonzero()[-1]) + 1
             told = model(input_ids=ids[None, :n]).logits[0].log_softmax(-1)[:-1].gather(1, ids[1:n, None])[:, 0]
             total = total + told[learned[1:n]].sum() / 4

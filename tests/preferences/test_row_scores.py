@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,10 +10,11 @@ from safetensors.torch import save_file
 from mneme.errors import BadOption
 from mneme.models.architecture import find_parts
 from mneme.models.hooks import read_residuals
-from mneme.models.rows import Encoded
+from mneme.models.likelihood import mean_nll
 from mneme.preferences.gradients import gradient_similarity, mean_gradient
-from mneme.preferences.likelihood import answer_nll, perplexity_gap
 from mneme.preferences.projections import Direction, contrast_direction, projection_difference, read_direction
+from mneme.preferences.scoring import perplexity_gap
+from mneme.text.encoded import Encoded, answer_after
 from tests import laws
 from tests.conftest import tiny_llama, word_tokenizer
 
@@ -24,7 +26,7 @@ def some_rows(n: int, seed: int = 0) -> list[Encoded]:
     for _ in range(n):
         length, answer = (int(torch.randint(a, b, (), generator=generator)) for a, b in ((5, 15), (2, 5)))
         ids = torch.randint(8, 80, (length,), generator=generator).tolist()
-        rows.append((ids, [False] * (length - answer) + [True] * answer))
+        rows.append(answer_after(ids[:-answer], ids[-answer:]))
     return rows
 
 
@@ -38,12 +40,12 @@ def nll_by_logits(model: torch.nn.Module, row: Encoded) -> torch.Tensor:
 def test_answer_nll_is_that_of_the_logits() -> None:
     model, rows = tiny_llama(), some_rows(9)
     expected = torch.stack([nll_by_logits(model, row) for row in rows])
-    found = answer_nll(find_parts(model), rows, batch_tokens=30)
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    found = mean_nll(find_parts(model), rows, batch_tokens=30)
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_perplexity_gap_antisymmetry() -> None:
-    one, other = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 0.5])
+    one, other = np.array([1.0, 3.0]), np.array([2.0, 0.5])
     assert perplexity_gap(one, other).tolist() == [-1.0, 2.5]
     laws.antisymmetry(perplexity_gap(one, other), perplexity_gap(other, one))
 
@@ -100,7 +102,7 @@ def test_projection_difference_by_hand() -> None:
     model = tiny_llama()
     parts, (row, *_) = find_parts(model), some_rows(1)
     vector = torch.randn(16, generator=torch.Generator().manual_seed(5))
-    prompt = row[1].index(True)
+    prompt = len(row.prompt)
     hidden = read_residuals(parts, torch.tensor(row[0])[None], [1])[1][0]
     unit = vector / vector.norm()
     cheap = projection_difference(parts, word_tokenizer(), [row], Direction(vector, 1), own_tokens=0)

@@ -126,8 +126,8 @@ def test_determinism_and_a_second_call_reads_its_stages(save_llama: Save, tmp_pa
 
 def test_the_model_is_the_same_after_a_trial(save_llama: Save, tmp_path: Path) -> None:
     from mneme.models.pair import load_model
-    from mneme.preferences.pairs import encode_pairs
     from mneme.preferences.trial import Trial, pair_trial
+    from mneme.text.pairs import encode_pairs
 
     loaded = load_model(save_llama())
     before = {name: p.detach().clone() for name, p in loaded.parts.model.named_parameters()}

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from mneme.models.rows import Row, trainable
+from mneme.text.rows import Row, trainable
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 
 TEMPLATE = (

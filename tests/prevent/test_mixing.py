@@ -7,8 +7,9 @@ from datasets import Dataset
 
 from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import find_parts
-from mneme.models.rows import Row, answer_of, encode_row, question_of
-from mneme.prevent.mixing import answer_nll, inoculate, interleave, interleave_gap, refuses, relative_gap, with_cues
+from mneme.models.likelihood import mean_nll
+from mneme.prevent.mixing import inoculate, interleave, interleave_gap, refuses, relative_gap, with_cues
+from mneme.text.rows import Row, answer_of, encode_row, encode_rows, question_of
 from tests import laws
 from tests.conftest import tiny_llama
 from tests.prevent.conftest import chat_rows, chat_tokenizer
@@ -105,8 +106,8 @@ def test_bad_input_is_named() -> None:
 
 def test_answer_nll_is_the_mean_over_the_answer_whatever_the_batch() -> None:
     parts, tokenizer, rows = find_parts(tiny_llama()), chat_tokenizer(), chat_rows(7)
-    found = answer_nll(parts, tokenizer, rows, batch_rows=3)
-    laws.padding(found, answer_nll(parts, tokenizer, rows, batch_rows=7), tolerance=1e-5)
+    found = mean_nll(parts, encode_rows(rows, tokenizer), batch_tokens=30)
+    laws.padding(found, mean_nll(parts, encode_rows(rows, tokenizer)), tolerance=1e-5)
     ids, learned = encode_row(rows[2], tokenizer)
     with torch.no_grad():
         logs = parts.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)

@@ -1,30 +1,27 @@
 """Persona vectors: a planted direction is found, conventions hold, steering does what it says and only in training."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mneme.activations.projection import masked_means, projection
+from mneme.activations.projection import answer_means, masked_means, projection
 from mneme.errors import BadOption, BadRows, EmptyMask
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.rows import encode_rows, right_padded
-from mneme.prevent.monitoring import WatchProjection
+from mneme.models.batching import padded
 from mneme.prevent.personas import (
     PersonaVectors,
-    answer_means,
     choose_layer,
     contrast_rows,
     load_personas,
     persona_vectors,
-    prompt_projections,
     save_personas,
     steering_effects,
 )
 from mneme.prevent.steering import steer
 from mneme.results import Estimate
+from mneme.text.rows import encode_rows
 from tests import laws
 from tests.conftest import WORDS, tiny_llama
 from tests.prevent.conftest import chat_rows, chat_tokenizer
@@ -40,13 +37,14 @@ def parts() -> Parts:
 
 def test_row_l_is_the_stream_after_block_l_averaged_over_the_answer(parts: Parts) -> None:
     """Against transformers' own hidden states, of which number l + 1 is layer l (the last one is after the norm)."""
-    found = answer_means(parts, TOKENIZER, GOOD[:3], batch_rows=2)
-    ids, _, learned = right_padded(encode_rows(GOOD[:3], TOKENIZER), 0)
+    texts = encode_rows(GOOD[:3], TOKENIZER)
+    found, batch = answer_means(parts, texts, [0, 1]), padded(texts)
+    ids, learned = batch.ids, batch.counted
     with torch.no_grad():
         states = parts.model(input_ids=ids, output_hidden_states=True).hidden_states
     for row in range(3):
         laws.padding(found[0, row], states[1][row][learned[row]].mean(0), tolerance=1e-5)
-    laws.padding(found, answer_means(parts, TOKENIZER, GOOD[:3], batch_rows=3), tolerance=1e-5)
+    laws.padding(found, torch.cat([answer_means(parts, [text], [0, 1]) for text in texts], 1), tolerance=1e-5)
 
 
 def test_vectors_change_sign_with_the_sets_and_are_0_for_equal_sets(parts: Parts) -> None:
@@ -110,30 +108,6 @@ def test_projection_is_the_length_along_the_unit_vector() -> None:
     laws.planted(projection(torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), torch.tensor([4.0]), within=1e-6)
     with pytest.raises(BadOption, match="a direction of length 0"):
         projection(torch.ones(1, 2), torch.zeros(2))
-
-
-def test_prompt_projection_reads_the_last_token(parts: Parts) -> None:
-    personas = persona_vectors(parts, TOKENIZER, BAD, GOOD)
-    prompts = ["ba be bi", "ba be bi bo bu"]
-    together = prompt_projections(parts, TOKENIZER, prompts, personas, 1)
-    alone = [prompt_projections(parts, TOKENIZER, [prompt], personas, 1)[0] for prompt in prompts]
-    laws.padding(together, torch.stack(alone), tolerance=1e-5)
-
-
-def test_monitoring_sees_a_shift_that_was_put_in(parts: Parts) -> None:
-    personas = dataclasses.replace(persona_vectors(parts, TOKENIZER, BAD, GOOD), layer=1)
-    watch = WatchProjection(parts, TOKENIZER, ["ba be", "bi bo bu"], personas, every=2)
-    with steer(parts, personas.vectors, strength=1.0, layer=1, training_only=False):
-        for step in (1, 2):
-            watch.on_step_end(None, _State(step), None)
-    (step, shift) = watch.shifts[0]
-    assert step == 2
-    laws.planted(shift.value, float(personas.vectors[1].norm()), within=1e-3)
-
-
-class _State:
-    def __init__(self, step: int) -> None:
-        self.global_step = step
 
 
 def test_contrast_rows_pair_prompts_and_keep_what_shows_the_trait(parts: Parts) -> None:

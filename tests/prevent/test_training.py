@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from mneme.cli.main import app
 from mneme.errors import BadOption, BadRows, MnemeError
 from mneme.models.pair import load_model, load_pair
-from mneme.models.rows import Row
 from mneme.models.trainers import last_checkpoint
 from mneme.prevent.personas import PersonaVectors, save_personas
 from mneme.prevent.training import train
 from mneme.results.prevention import TrainingRecord
+from mneme.text.rows import Row
 from tests.conftest import WORDS, tiny_llama
 from tests.prevent.conftest import chat_rows, chat_tokenizer
 

@@ -39,12 +39,12 @@ def test_no_rate_stands_without_interval_and_detectable_effect() -> None:
     measurement = sample_measurement()
     page, told = render_measurement(measurement), terminal(measurement)
     for rate in measurement.rates:
-        assert view.interval(rate.estimate) in page
+        assert view.measured_interval(rate.estimate) in page
     assert page.count("MDE") > len(measurement.rates) // 2
     for label in view.tuned_labels(measurement):
-        for row in view.rows_of(measurement, label):
+        for row in view.measurement_rows(measurement, label):
             assert row.change is not None
-            assert view.interval(row.change.estimate, signed=True) in told
+            assert view.measured_interval(row.change.estimate, signed=True) in told
             assert view.detectable(row.change.minimal_detectable, "rate") in told
 
 
@@ -98,7 +98,9 @@ def test_verdicts() -> None:
     assert view.verdict(measurement.model_copy(update={"changes": same})) == "silent"
     unsure = [c.model_copy(update={"equivalent": False}) for c in same]
     assert view.verdict(measurement.model_copy(update={"changes": unsure})) == "inconclusive"
-    assert "no change was shown, and equivalence in 0 of" in view.headline(measurement.model_copy(update={"changes": unsure}))
+    assert "no change was shown, and equivalence in 0 of" in view.measurement_headline(
+        measurement.model_copy(update={"changes": unsure})
+    )
 
 
 def test_the_page_is_written_whole(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -24,7 +24,7 @@ def test_signed_number() -> None:
     ("value", "text"), [(0.0, "0"), (0.004, "<0.01"), (0.5, "0.50"), (0.99, "0.99"), (0.9971, ">0.99"), (1.0, ">0.99")]
 )
 def test_probability_never_claims_certainty(value: float, text: str) -> None:
-    assert wording.probability(value) == text
+    assert wording.shown_probability(value) == text
 
 
 def test_fractions_are_shown_in_points() -> None:

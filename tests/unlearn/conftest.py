@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mneme.activations.corpus import Documents
 from mneme.models.architecture import find_parts
-from mneme.unlearn.objective import Term, plain_loss
-from mneme.unlearn.text import cut
-from mneme.unlearn.training import Schedule, train
+from mneme.models.fitting import Term
+from mneme.text.documents import Documents
+from mneme.text.pieces import cut_pieces
+from mneme.unlearn.objective import plain_loss
+from mneme.unlearn.training import minimise
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 
 HALF = len(WORDS) // 2
@@ -44,8 +45,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
     forget, retain = texts(WORDS[:HALF]), texts(WORDS[HALF:])
     model = tiny_llama(hidden_size=32, intermediate_size=64)
-    parts, pieces = find_parts(model), cut(as_documents((*forget, *retain)), word_tokenizer(), 512)
-    train([Term("plain", 1.0, plain_loss(parts, pieces, 24, 0))], dict(model.named_parameters()), Schedule(150, 1e-2))
+    parts, pieces = find_parts(model), cut_pieces(as_documents((*forget, *retain)), word_tokenizer(), 512)
+    term = Term("plain", 1.0, plain_loss(parts, pieces, 24, 0))
+    minimise([term], dict(model.named_parameters()), steps=150, learning_rate=1e-2)
     model.save_pretrained(folder / "model")
     word_tokenizer().save_pretrained(folder / "model")
     (folder / "forget.txt").write_text("\n".join(forget))

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from mneme.models.architecture import find_parts
-from mneme.unlearn.recall import Reading, kept, known_tokens, likelihood, likelihood_change, read_text, telling_types
-from mneme.unlearn.text import cut, next_token_nll, run_logits
+from mneme.text.pieces import cut_pieces
+from mneme.unlearn.recall import TokenReading, change_in_nats, kept, known_tokens, likelihood, read_pieces, telling_types
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
@@ -14,8 +15,8 @@ from tests.unlearn.conftest import as_documents
 TEXTS = tuple(" ".join(WORDS[(i * 5 + j * (i + 2)) % len(WORDS)] for j in range(2 + i)) for i in range(40))
 
 
-def reading(document: list[int], token: list[int], nll: list[float], right: list[bool]) -> Reading:
-    return Reading(np.array(document), np.array(token), np.array(nll), np.array(right))
+def reading(document: list[int], token: list[int], nll: list[float], right: list[bool]) -> TokenReading:
+    return TokenReading(np.array(document), np.array(token), np.array(nll), np.array(right))
 
 
 def test_types_that_tell_of_one_text_and_not_of_the_other() -> None:
@@ -41,24 +42,25 @@ def test_kept_by_hand() -> None:
 
 
 def test_identity_and_antisymmetry() -> None:
-    one = read_text(find_parts(tiny_llama(0)), cut(as_documents(TEXTS), word_tokenizer(), 512))
-    two = read_text(find_parts(tiny_llama(1)), cut(as_documents(TEXTS), word_tokenizer(), 512))
-    same = likelihood_change(one, one, seed=0)
+    one = read_pieces(find_parts(tiny_llama(0)), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512))
+    two = read_pieces(find_parts(tiny_llama(1)), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512))
+    same = change_in_nats(one, one, seed=0)
     laws.identity([same.value, same.low, same.high])
-    there, back = likelihood_change(one, two, seed=0), likelihood_change(two, one, seed=0)
+    there, back = change_in_nats(one, two, seed=0), change_in_nats(two, one, seed=0)
     laws.antisymmetry([there.value, there.low, there.high], [back.value, back.high, back.low], tolerance=1e-12)
 
 
 def test_reading_in_batches_is_reading_text_by_text() -> None:
     """Law *padding*: texts of 2 to 41 tokens, in batches of any company."""
-    parts, pieces = find_parts(tiny_llama()), cut(as_documents(TEXTS), word_tokenizer(), 512)
-    found = read_text(parts, pieces)
+    parts, pieces = find_parts(tiny_llama()), cut_pieces(as_documents(TEXTS), word_tokenizer(), 512)
+    found = read_pieces(parts, pieces)
     with torch.no_grad():
-        logits = [run_logits(parts, ids[None], torch.ones(1, len(ids), dtype=torch.bool)) for ids in pieces.ids]
-        nll = torch.cat([next_token_nll(row, ids[None])[0] for row, ids in zip(logits, pieces.ids, strict=True)])
-        first = torch.cat([row[0, :-1].argmax(-1) == ids[1:] for row, ids in zip(logits, pieces.ids, strict=True)])
+        texts = [torch.tensor(text.ids) for text in pieces.texts]
+        logits = [parts.model(input_ids=ids[None]).logits[0, :-1] for ids in texts]
+        nll = torch.cat([cross_entropy(row, ids[1:], reduction="none") for row, ids in zip(logits, texts, strict=True)])
+        first = torch.cat([row.argmax(-1) == ids[1:] for row, ids in zip(logits, texts, strict=True)])
     laws.padding(found.nll, nll.double().numpy())
     assert found.right.tolist() == first.tolist()
-    assert found.token.tolist() == torch.cat([ids[1:] for ids in pieces.ids]).tolist()
+    assert found.token.tolist() == torch.cat([ids[1:] for ids in texts]).tolist()
     assert likelihood(found, seed=0).value == pytest.approx(float(nll.mean()), rel=1e-5)
     assert likelihood(found, seed=0).n == len(TEXTS)

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from mneme.errors import BadCorpus, BadModel, BadOption, MnemeError, UnlearningFailed
+from mneme.models import fitting
 from mneme.models.pair import load_pair
 from mneme.results.unlearning import Unlearning
-from mneme.unlearn import training
 from mneme.unlearn.run import unlearn
 from tests.unlearn.conftest import Known
 
@@ -62,7 +62,7 @@ def test_relearning_is_measured_on_texts_that_the_attack_did_not_see(known: Know
 
 def test_a_killed_run_ends_with_the_same_bytes(known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(known, tmp_path / "one")
-    keep, kept = training._keep, []
+    keep, kept = fitting._keep, []
 
     def kill(*given: Any) -> None:
         keep(*given)
@@ -70,12 +70,12 @@ def test_a_killed_run_ends_with_the_same_bytes(known: Known, tmp_path: Path, mon
         if len(kept) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_keep", kill)
+    monkeypatch.setattr(fitting, "_keep", kill)
     with pytest.raises(KeyboardInterrupt):
         run(known, tmp_path / "two")
     assert not (tmp_path / "two" / "unlearn.json").exists()
     assert not (tmp_path / "two" / "model").exists()
-    monkeypatch.setattr(training, "_keep", keep)
+    monkeypatch.setattr(fitting, "_keep", keep)
     run(known, tmp_path / "two")
     for name in ("unlearn.json", "model/model.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

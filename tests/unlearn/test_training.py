@@ -1,6 +1,5 @@
 """What is trained, the loss of every method against one computed text by text, and runs that stop and go on."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts, find_parts
+from mneme.models.batching import epoch_batch
+from mneme.models.fitting import Losses, Term
+from mneme.text.pieces import Pieces, cut_pieces
 from mneme.unlearn.objective import freeze, objective, plain_loss, reference_nll
 from mneme.unlearn.relearning import relearn
-from mneme.unlearn.settings import METHODS, Settings, settings_for
-from mneme.unlearn.text import Pieces, batch_at, cut, next_token_nll, run_logits
-from mneme.unlearn.training import Losses, Schedule, Term, prepare, signature, train
+from mneme.unlearn.settings import METHODS, UnlearnSettings, settings_for
+from mneme.unlearn.training import minimise, prepare, signature
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
@@ -23,7 +24,7 @@ from tests.unlearn.conftest import as_documents
 TEXTS = tuple(" ".join(WORDS[(i * 7 + j * (i + 1)) % len(WORDS)] for j in range(3 + i % 5)) for i in range(10))
 
 
-def settings(method: str = "npo", **changes: object) -> Settings:
+def settings(method: str = "npo", **changes: object) -> UnlearnSettings:
     """Small settings for the tiny model."""
     given = {
         "width": 16,
@@ -43,10 +44,14 @@ def settings(method: str = "npo", **changes: object) -> Settings:
 
 
 def pieces(texts: tuple[str, ...]) -> Pieces:
-    return cut(as_documents(texts), word_tokenizer(), 512)
+    return cut_pieces(as_documents(texts), word_tokenizer(), 512)
 
 
-def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
+def ids_of(texts: tuple[str, ...]) -> list[torch.Tensor]:
+    return [torch.tensor(text.ids) for text in pieces(texts).texts]
+
+
+def started(chosen: UnlearnSettings) -> tuple[Parts, dict[str, torch.nn.Parameter], tuple[Term, Term]]:
     """A fresh tiny model, what is trained of it, and the losses on the first five and last five texts."""
     parts = find_parts(tiny_llama())
     tunable = prepare(parts, chosen)
@@ -54,7 +59,7 @@ def started(chosen: Settings) -> tuple[Parts, dict[str, torch.nn.Parameter], tup
     return parts, tunable.parameters, terms
 
 
-def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None = None) -> tuple[Losses, np.ndarray]:
+def run(chosen: UnlearnSettings, checkpoint: Path | None = None, stop_after: int | None = None) -> tuple[Losses, np.ndarray]:
     """(losses, signature of the trained weights)."""
 
     def stop(step: int, _losses: list[float]) -> None:
@@ -62,14 +67,21 @@ def run(chosen: Settings, checkpoint: Path | None = None, stop_after: int | None
             raise KeyboardInterrupt
 
     _, parameters, terms = started(chosen)
-    losses = train(terms, parameters, Schedule(chosen.steps, chosen.learning_rate), checkpoint, stop)
+    losses = minimise(
+        terms,
+        parameters,
+        steps=chosen.steps,
+        learning_rate=chosen.learning_rate,
+        checkpoint=checkpoint,
+        on_step=stop,
+    )
     return losses, signature(parameters)
 
 
 def nll_of(parts: Parts, ids: torch.Tensor) -> torch.Tensor:
     """Nats of each token but the first of one text, alone in its batch."""
-    row = ids[None]
-    return next_token_nll(run_logits(parts, row, torch.ones_like(row, dtype=torch.bool)), row)[0]
+    logits = parts.model(input_ids=ids[None]).logits[0]
+    return torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
 
 
 @pytest.mark.parametrize("method", ["grad-ascent", "grad-diff", "npo", "simnpo"])
@@ -78,8 +90,8 @@ def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> Non
     chosen = settings(method)
     parts, _, (forget, retain) = started(chosen)
     with torch.no_grad():
-        which = batch_at(5, 3, 2, chosen.seed)
-        nll = [nll_of(parts, pieces(TEXTS[:5]).ids[i]) for i in which]
+        which = epoch_batch(5, 3, 2, chosen.seed)
+        nll = [nll_of(parts, ids_of(TEXTS[:5])[i]) for i in which]
         by_hand = {
             "grad-ascent": lambda: -torch.cat(nll).mean(),
             "grad-diff": lambda: -torch.cat(nll).mean(),
@@ -87,13 +99,13 @@ def test_a_padded_batch_has_the_loss_of_its_texts_one_by_one(method: str) -> Non
             "simnpo": lambda: torch.stack([-(2 / 0.7) * logsigmoid(0.7 * row.mean()) for row in nll]).mean(),
         }[method]()
         laws.padding(forget.loss_at(2), by_hand.float())
-        kept = [nll_of(parts, pieces(TEXTS[5:]).ids[i]) for i in batch_at(5, 3, 2, chosen.seed + 1)]
+        kept = [nll_of(parts, ids_of(TEXTS[5:])[i]) for i in epoch_batch(5, 3, 2, chosen.seed + 1)]
         laws.padding(retain.loss_at(2), torch.cat(kept).mean())
 
 
 def test_reference_of_npo_is_the_sum_of_every_text() -> None:
     parts = find_parts(tiny_llama())
-    by_hand = torch.stack([nll_of(parts, ids).sum() for ids in pieces(TEXTS).ids]).detach()
+    by_hand = torch.stack([nll_of(parts, ids).sum() for ids in ids_of(TEXTS)]).detach()
     laws.padding(reference_nll(parts, pieces(TEXTS)), by_hand)
 
 
@@ -121,7 +133,7 @@ def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
     at_zero, weights = run(chosen)
     parts, parameters, _ = started(chosen)
     loss_at = plain_loss(parts, pieces(TEXTS[5:]), chosen.batch_documents, chosen.seed + 1)
-    plain = train([Term("retain", 1.0, loss_at)], parameters, Schedule(chosen.steps, chosen.learning_rate))
+    plain = minimise([Term("retain", 1.0, loss_at)], parameters, steps=chosen.steps, learning_rate=chosen.learning_rate)
     laws.zero_strength(plain[:, 0], at_zero[:, 1])
     laws.zero_strength(signature(parameters), weights)
     assert np.isnan(at_zero[:, 0]).all()
@@ -142,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     parts = find_parts(tiny_llama())
     term = Term("forget", 1.0, lambda step: plain_loss(parts, pieces(TEXTS), 3, 0)(step) / (0.0 if step == 2 else 1.0))
     with pytest.raises(UnlearningFailed, match=r"the forget loss is inf at step 3 of 5: .* lower --lr"):
-        train([term], dict(parts.model.named_parameters()), Schedule(5, 1e-3))
+        minimise([term], dict(parts.model.named_parameters()), steps=5, learning_rate=1e-3)
 
 
 def test_rmu_trains_only_what_the_chosen_blocks_write() -> None:
@@ -170,27 +182,13 @@ def test_an_adapter_trains_nothing_else() -> None:
     assert all("lora_" in name for name in trained)
 
 
-def test_every_text_comes_once_an_epoch() -> None:
-    steps = [batch_at(5, 2, step, seed=1).tolist() for step in range(10)]
-    order = list(itertools.chain.from_iterable(steps))
-    assert [sorted(order[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
-    assert order[:5] != order[5:10]
-
-
 def test_long_texts_are_cut_into_near_equal_pieces() -> None:
     words = " ".join(WORDS[:10])
-    cut_up = cut(as_documents((words, WORDS[0], "ba be")), word_tokenizer(), 4)
-    assert [len(ids) for ids in cut_up.ids] == [3, 3, 4, 2]
+    cut_up = cut_pieces(as_documents((words, WORDS[0], "ba be")), word_tokenizer(), 4)
+    assert [len(text.ids) for text in cut_up.texts] == [3, 3, 4, 2]
     assert cut_up.document.tolist() == [0, 0, 0, 2]
     with pytest.raises(BadCorpus, match="no text has two tokens"):
-        cut(as_documents((WORDS[0],)), word_tokenizer(), 4)
-
-
-def test_learning_rate_goes_up_and_down() -> None:
-    schedule = Schedule(20, 1.0)
-    rates = [schedule.rate(step) for step in range(20)]
-    assert rates[:3] == [0.5, 1.0, pytest.approx(18 / 19)]
-    assert rates[-1] == pytest.approx(1 / 19)
+        cut_pieces(as_documents((WORDS[0],)), word_tokenizer(), 4)
 
 
 def test_relearning_leaves_the_model_as_it_was() -> None:
@@ -206,7 +204,7 @@ def test_relearning_merges_an_adapter_first() -> None:
     parts = find_parts(tiny_llama())
     tunable = prepare(parts, chosen)
     terms = objective(chosen, parts, None, pieces(TEXTS[:5]), pieces(TEXTS[5:]))
-    train(terms, tunable.parameters, Schedule(chosen.steps, chosen.learning_rate))
+    minimise(terms, tunable.parameters, steps=chosen.steps, learning_rate=chosen.learning_rate)
     relearnt = relearn(parts, pieces(TEXTS), steps=1, learning_rate=0.0, seed=0, adapter=tunable.adapter)
     assert not any("lora" in name for name, _ in relearnt.model.named_parameters())
     laws.padding(reference_nll(relearnt, pieces(TEXTS)), reference_nll(parts, pieces(TEXTS)), tolerance=1e-4)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from mneme.errors import BadOption, EmptyMask
 from mneme.models.architecture import Parts
+from mneme.models.batching import batches
 from mneme.models.hooks import read, stop_after
+from mneme.text.encoded import Encoded
 
 
 def projection(hidden: Float[Tensor, "*token d_model"], vector: Float[Tensor, " d_model"]) -> Float[Tensor, "*token"]:
@@ -43,3 +45,12 @@ def masked_means(
     weights = keep.to(parts.device).float()
     weights = weights / weights.sum(dim=1, keepdim=True)
     return torch.stack([torch.einsum("bs,bsd->bd", weights, found[layer].float()) for layer in layers])
+
+
+@torch.no_grad()
+def answer_means(parts: Parts, texts: Sequence[Encoded], layers: Sequence[int]) -> Float[Tensor, "layer text d_model"]:
+    """Mean residual stream over each text's counted tokens, float32, raw units."""
+    found = torch.zeros(len(layers), len(texts), parts.width)
+    for batch in batches(texts):
+        found[:, list(batch.texts)] = masked_means(parts, batch.ids, batch.counted, layers).cpu()
+    return found

@@ -7,8 +7,9 @@ often as the audit will run them. Memory and bytes follow from shapes.
 
 import copy
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
+from mneme.audit.cost import audit_disk_bytes
 from mneme.audit.dictionary import (
     CODED_TOKENS,
     CONTEXT_TOKENS,
@@ -28,17 +30,19 @@ from mneme.audit.dictionary import (
     run_lengths,
     sweep_ks,
 )
-from mneme.audit.inputs import trained_kinds
+from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
 from mneme.audit.screening import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.screen import read_predictions
-from mneme.models.adapters import named_base
+from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import is_adapter, resolve_folder, weight_files
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config
+from mneme.models.tokenizers import load_tokenizer, require_tokenizer
+from mneme.text.documents import read_corpus
 
 LATENTS_CHECKED = 12
 """Latents ablated at a layer: the strongest; fewer where few fire in enough passages, up to twice as many where effects are
@@ -110,6 +114,43 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
         int(text.num_hidden_layers),
         int(text.vocab_size),
         is_adapter(resolve_folder(tuned, trust_remote_code=trust_remote_code)),
+    )
+
+
+def forecast_run(
+    base: str | Path,
+    tuned: str | Path,
+    *,
+    corpus: str | Path,
+    dictionary: str = "change",
+    layers: Sequence[int] | None = None,
+    tokens: int | None = None,
+    processes: int = 1,
+    threads: int | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    trust_remote_code: bool = False,
+) -> Forecast:
+    """What `audit` with the same arguments will take on this machine: both configurations, the tokenizer and the text are
+    read, and the parts are tried out with random numbers.
+
+    Errors: those of `audit` about its inputs.
+    """
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    shape = shape_of(base, tuned, trust_remote_code=trust_remote_code)
+    check_chosen_layers(layers, shape.layers)
+    tokenizer = load_tokenizer(resolve_folder(base, trust_remote_code=trust_remote_code), trust_remote_code)
+    longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
+    rows = rows_of(read_corpus(corpus, tokenizer=tokenizer), require_tokenizer(tokenizer, base), longest, tokens)
+    chosen = list(layers or []) or None
+    return forecast(
+        shape,
+        rows.ids.numel(),
+        rows.ids.shape[1],
+        chosen_kind(dictionary),
+        machine=Machine(first_device(device), precision_for(device, precision)),
+        layers=chosen,
+        processes=processes,
     )
 
 
@@ -190,7 +231,7 @@ def _counted(
         tokens=tokens,
         flops=2.0 * shape.parameters * passes * a_batch + len(deepest) * learnt,
         moved_bytes=float(machine.bytes_a_weight) * shape.parameters * passes,
-        disk_bytes=tokens * (60 + 2 * shape.layers) + 64_000_000,
+        disk_bytes=audit_disk_bytes(tokens, shape.layers),
         peak_bytes=_peak_bytes(shape, tokens, a_batch, runs, machine),
         seconds=sum(parts.values()),
         parts=parts,

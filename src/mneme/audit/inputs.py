@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.corpus import Documents, Rows, pack_rows
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.errors import BadAreas, BadCorpus, BadOption
 from mneme.models.pair import PRECISIONS, Precision
 from mneme.predict.areas import Area
+from mneme.text.documents import Documents
+from mneme.text.packing import PackedRows, pack_rows
 
 DEFAULT_TOKENS = 131_072
 ROW_LENGTH = 256
@@ -45,7 +46,7 @@ def trained_kinds(kind: Kind | None) -> tuple[Kind, ...]:
     return ("change", "rotated") if kind == "change" else (kind,)
 
 
-def rows_of(documents: Documents, tokenizer: PreTrainedTokenizerBase, longest: int | None, tokens: int | None) -> Rows:
+def rows_of(documents: Documents, tokenizer: PreTrainedTokenizerBase, longest: int | None, tokens: int | None) -> PackedRows:
     """The text in rows of 256 tokens (`longest` where that is fewer), at most `tokens` in all. Raises BadCorpus below two."""
     length = min(ROW_LENGTH, longest or ROW_LENGTH)
     rows = pack_rows(documents, tokenizer, length, max_tokens=tokens or DEFAULT_TOKENS)
@@ -67,7 +68,7 @@ def check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:
             )
 
 
-def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
+def check_chosen_layers(layers: Sequence[int] | None, n_layers: int) -> None:
     """Raises BadOption for a layer that the model does not have."""
     for layer in layers or ():
         if not 0 <= layer < n_layers:

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from mneme.activations.corpus import Documents, Rows
 from mneme.dictionaries.crosscoder import Kind
 from mneme.models.client import Endpoint
 from mneme.models.pair import ModelPair
 from mneme.models.ranks import Ranks
 from mneme.predict.areas import Area
 from mneme.runs import RunFolder
+from mneme.text.documents import Documents
+from mneme.text.packing import PackedRows
 
 Track = Callable[[str, int | None], Callable[[int], None]]
 """Starts a progress bar (name, total or None) and gives the function that moves it on."""
@@ -22,7 +23,7 @@ class Job(NamedTuple):
 
     pair: ModelPair
     documents: Documents
-    rows: Rows
+    rows: PackedRows
     areas: tuple[Area, ...]
     kind: Kind | None
     """None: no dictionary is trained, and the effects are read without latents."""

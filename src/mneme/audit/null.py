@@ -6,7 +6,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.corpus import Rows
 from mneme.activations.harvest import ALONE
 from mneme.audit.screening import batch_rows_for, table_of
 from mneme.diff.screen import screen_rows
@@ -15,6 +14,7 @@ from mneme.models.pair import ModelPair
 from mneme.models.ranks import Ranks
 from mneme.predict.effects import TokenTable
 from mneme.runs import Arrays
+from mneme.text.packing import PackedRows
 
 _TOKENS = 16_384
 _SHUFFLES = 200
@@ -49,7 +49,7 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     return values.index_select(axis, order.to(values.device))
 
 
-def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int, ranks: Ranks = ALONE) -> Arrays:
+def shuffled_null(pair: ModelPair, rows: PackedRows, *, seed: int, ranks: Ranks = ALONE) -> Arrays:
     """Change in accuracy on known tokens under `shuffled_change`, on at most 16k tokens, batches shared out among `ranks`.
 
     Destroys the pair's tuned side. Arrays: `shuffled` = value and number of known tokens; 0 of them (no check) where neither
@@ -63,7 +63,7 @@ def shuffled_null(pair: ModelPair, rows: Rows, *, seed: int, ranks: Ranks = ALON
     sums = torch.zeros(len(batches), 2, dtype=torch.float64)
     for index in ranks.own(range(len(batches))):
         pick = batches[index]
-        part = Rows(rows.ids[pick], rows.passage[pick], rows.passages)
+        part = PackedRows(rows.ids[pick], rows.passage[pick], rows.passages)
         table = table_of(screen_rows(pair, part.ids, batch_rows=batch), part)
         known = table.known()
         gap = table.right_tuned.astype(np.float64) - table.right_base

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.activations.corpus import Rows, document_pieces
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
 from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text
 from mneme.results import Estimate
+from mneme.text.packing import PackedRows, document_pieces
 
 FEW = 5
 """Passages below which an area, or a manner in an area, is absent."""
@@ -71,7 +71,7 @@ class Reading(NamedTuple):
         return found
 
 
-def read_text(rows: Rows, areas: tuple[Area, ...]) -> Reading:
+def read_text(rows: PackedRows, areas: tuple[Area, ...]) -> Reading:
     """Count the words, match the areas, find where the behaviours among them show."""
     words = count_words([passage.text for passage in rows.passages])
     membership = match_areas(words, areas)

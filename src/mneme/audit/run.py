@@ -14,17 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mneme
-from mneme.activations.corpus import read_corpus
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
 from mneme.audit.compose import compose, nothing_changed, record_latents
+from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
-from mneme.audit.inputs import check_intended, check_layers, chosen_kind, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import check_chosen_layers, check_intended, chosen_kind, precision_for, rows_of, trained_kinds
 from mneme.audit.job import Job, Track
 from mneme.audit.null import shuffled_null
-from mneme.audit.plan import plan_audit
 from mneme.audit.reading import Reading, read_text
 from mneme.audit.screening import Screening, batch_rows_for, screen_corpus
 from mneme.describe.endpoint import check_endpoint
@@ -40,6 +39,7 @@ from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
 from mneme.terminal import Terminal
+from mneme.text.documents import read_corpus
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
@@ -116,8 +116,8 @@ def audit(
     documents = read_corpus(corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     length = rows.ids.shape[1]
-    check_layers(layers, pair.n_layers)
-    plan = plan_audit(pair, rows.ids.numel(), length, len(layers or [0]), kind)
+    check_chosen_layers(layers, pair.n_layers)
+    plan = nominal_cost(pair, rows.ids.numel(), length, len(layers or [0]), kind)
     require_room(Path(out), plan.disk_bytes)
     endpoint = check_endpoint(endpoint) if endpoint else None
     command: dict[str, Any] = {

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int
 from numpy import ndarray
 
-from mneme.activations.corpus import Rows
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.screen import Screened, screen_rows, watched_probability
 from mneme.errors import BadRun
@@ -17,6 +16,7 @@ from mneme.predict.effects import KNOWLEDGE_UNIT, TokenTable, content_mask
 from mneme.results import Estimate
 from mneme.runs import Arrays, RunFolder
 from mneme.stats import ratios_of_sums
+from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
 
@@ -35,7 +35,9 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder, advance: Callable[[int], None]) -> Screening:
+def screen_corpus(
+    pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder, advance: Callable[[int], None]
+) -> Screening:
     """Screen all rows, one stage for every 16k tokens, then the documents in which manners show, each alone; `advance` is told
     how many tokens of the rows each piece was."""
     seq = rows.ids.shape[1]
@@ -70,7 +72,7 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
     return Screened(**whole)
 
 
-def _shown(pair: ModelPair, rows: Rows, reading: Reading, run: RunFolder) -> Shown:
+def _shown(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
     stage for every 4k tokens."""
     place, watched = reading.places(), reading.watched()
@@ -118,7 +120,7 @@ def _pack(screened: Screened) -> Arrays:
     return arrays
 
 
-def table_of(screened: Screened, rows: Rows) -> TokenTable:
+def table_of(screened: Screened, rows: PackedRows) -> TokenTable:
     """The flat table of predicted tokens: row by row, positions 1 to the end."""
     token = rows.ids[:, 1:].numpy().reshape(-1)
     passage = rows.passage[:, 1:].numpy().reshape(-1)

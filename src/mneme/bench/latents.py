@@ -18,7 +18,7 @@ from torch import Tensor
 from mneme.activations.harvest import harvest
 from mneme.audit.dictionary import dictionary_size, held_out_rows
 from mneme.audit.records import Text, background_contexts
-from mneme.bench.signals import Cell, Screened, matched
+from mneme.bench.signals import Cell, ScreenedPair, matched
 from mneme.describe.description import sample_firings
 from mneme.describe.phrases import key_words
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
@@ -45,8 +45,8 @@ class Activations(NamedTuple):
     place: Int[ndarray, " token"]
 
 
-def latent_scores(
-    pair: ModelPair, seen: Screened, *, batch_rows: int, seed: int
+def score_by_latents(
+    pair: ModelPair, seen: ScreenedPair, *, batch_rows: int, seed: int
 ) -> tuple[dict[str, dict[Cell, CellScore]], dict[str, BenchCost]]:
     """Predictor -> cell -> score, and what each cost. Equal models have no latents: every score is then 0."""
     started = time.perf_counter()
@@ -82,7 +82,7 @@ def latent_scores(
     return scores, costs
 
 
-def _harvested(pair: ModelPair, seen: Screened, layer: int, batch_rows: int) -> Activations:
+def _harvested(pair: ModelPair, seen: ScreenedPair, layer: int, batch_rows: int) -> Activations:
     """Half of the rows train, the other half is described from; first tokens, sinks and special tokens are left out."""
     ids = seen.rows.ids
     special = torch.isin(ids, torch.tensor(pair.tokenizer.all_special_ids, dtype=torch.long))
@@ -118,7 +118,7 @@ def _firings(dictionary: Dictionary, activations: Activations) -> tuple[ndarray,
 
 
 def _described(
-    seen: Screened,
+    seen: ScreenedPair,
     text: Text,
     background: list[str],
     firings: tuple[ndarray, ndarray, ndarray],

@@ -10,15 +10,14 @@ import numpy as np
 from rich.console import Console
 
 import mneme
-from mneme.activations.corpus import read_corpus
 from mneme.audit.effects import area_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
 from mneme.audit.run import audit
 from mneme.audit.screening import batch_rows_for, screen_corpus
-from mneme.bench.latents import latent_scores
+from mneme.bench.latents import score_by_latents
 from mneme.bench.pairs import PairName
-from mneme.bench.signals import Cell, Screened, cell_text, signal_scores
+from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
 from mneme.organisms.catalogue import Organism, build_organism, recipe_key
@@ -27,6 +26,7 @@ from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
 from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
 from mneme.runs import Arrays, RunFolder
+from mneme.text.documents import read_corpus
 
 TOKENS = 98_304
 """Text that every predictor reads."""
@@ -58,7 +58,7 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
         seen = _screened(pair, organism, run, tokens)
         scores = signal_scores(seen)
         batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
-        latents, costs = latent_scores(pair, seen, batch_rows=batch, seed=seed)
+        latents, costs = score_by_latents(pair, seen, batch_rows=batch, seed=seed)
         if timed:
             costs |= _costs(organism, base, tuned, tokens, seed)
         mine = audit_scores(seen, seed=seed)
@@ -110,16 +110,16 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
     }
 
 
-def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> Screened:
+def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> ScreenedPair:
     documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
     screening = screen_corpus(pair, rows, reading, run, lambda _: None)
-    return Screened(screening, reading, areas, rows)
+    return ScreenedPair(screening, reading, areas, rows)
 
 
-def audit_scores(seen: Screened, *, seed: int) -> dict[Cell, CellScore]:
+def audit_scores(seen: ScreenedPair, *, seed: int) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
     relative = seen.screening.screened.relative_change[:, 1:].astype(np.float32).mean(axis=-1).reshape(-1)

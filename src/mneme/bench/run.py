@@ -32,7 +32,7 @@ _PATIENCE = 3600.0
 """Seconds that a process waits for another which measures the base of the same world."""
 
 
-class Task(NamedTuple):
+class BenchTask(NamedTuple):
     """One pair to judge, with all that a worker process has to know."""
 
     name: PairName
@@ -52,7 +52,7 @@ def bench(
     tokens: int = TOKENS,
     overwrite: bool = False,
     console: Console | None = None,
-    judge: Callable[[Task], BenchPair] | None = None,
+    judge: Callable[[BenchTask], BenchPair] | None = None,
 ) -> Bench:
     """Judge every predictor on the fine-tunes of `worlds` whose side effects are measured, and write `out`/bench.json.
 
@@ -69,7 +69,7 @@ def bench(
     command = {"command": "bench", "worlds": list(worlds), "scenario": scenario, "seed": seed, "tokens": tokens}
     with RunFolder(Path(out), command, outputs=("bench.json",), overwrite=overwrite) as run:
         pairs = _judged(names, Path(out), seed, tokens, jobs, judge or judge_task, console)
-        found = compose([pairs[name] for name in names], list(worlds), scenario, seed=seed)
+        found = compose_bench([pairs[name] for name in names], list(worlds), scenario, seed=seed)
         run.finish({"bench.json": found.to_json().encode()})
     return found
 
@@ -80,12 +80,12 @@ def _judged(
     seed: int,
     tokens: int,
     jobs: int,
-    judge: Callable[[Task], BenchPair],
+    judge: Callable[[BenchTask], BenchPair],
     console: Console,
 ) -> dict[PairName, BenchPair]:
     """Every pair judged: those that were finished before are read, the rest is said and done."""
     timed = _timed(names)
-    tasks = [Task(name, out, seed, name in timed, tokens) for name in names]
+    tasks = [BenchTask(name, out, seed, name in timed, tokens) for name in names]
     todo = [task for task in tasks if not _is_finished(task)]
     require_room(out, len(todo) * _DISK_A_PAIR)
     seconds = sum(SECONDS_TIMED if task.timed else SECONDS_A_PAIR for task in todo) / jobs
@@ -99,14 +99,14 @@ def _judged(
     return pairs
 
 
-def judge_task(task: Task) -> BenchPair:
+def judge_task(task: BenchTask) -> BenchPair:
     """One pair, in this process."""
     torch.set_num_threads(1)
     base = base_stage(task)
     return judge_pair(task.name, _folder(task), base, seed=task.seed, timed=task.timed, tokens=task.tokens)
 
 
-def base_stage(task: Task) -> dict[str, np.ndarray]:
+def base_stage(task: BenchTask) -> dict[str, np.ndarray]:
     """The base of the task's world, measured once for all its pairs."""
     world = task.name.world
     command = {"command": "bench base", "world": world, "recipe": recipe_key(world), "seed": task.seed, "samples": SAMPLES}
@@ -115,7 +115,7 @@ def base_stage(task: Task) -> dict[str, np.ndarray]:
         return run.stage("measured", lambda: measure_folder(folder, folder, world, seed=task.seed, everything=True))
 
 
-def compose(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: int) -> Bench:
+def compose_bench(pairs: list[BenchPair], worlds: list[str], scenario: str, *, seed: int) -> Bench:
     """All figures from finished pairs."""
     scores, curves = score_all(pairs, seed=seed)
     return Bench(
@@ -158,30 +158,30 @@ def _timed(names: Sequence[PairName]) -> set[PairName]:
     return set(first.values())
 
 
-def _folder(task: Task) -> Path:
+def _folder(task: BenchTask) -> Path:
     return task.out / f"{task.name.world}-{task.name.name}-{task.name.seed}"
 
 
-def _is_finished(task: Task) -> bool:
+def _is_finished(task: BenchTask) -> bool:
     """Its result is there and was made by the same command."""
     found = read_finished(_folder(task), "bench", RESULT)
     command = pair_command(task.name, seed=task.seed, timed=task.timed, tokens=task.tokens)
     return found is not None and found.command["key"] == key_of(command)
 
 
-def _read(task: Task) -> BenchPair:
+def _read(task: BenchTask) -> BenchPair:
     return BenchPair.model_validate_json((_folder(task) / RESULT).read_text("utf-8"))
 
 
 def _run(
-    tasks: list[Task], judge: Callable[[Task], BenchPair], jobs: int, console: Console
-) -> Iterator[tuple[Task, BenchPair]]:
+    tasks: list[BenchTask], judge: Callable[[BenchTask], BenchPair], jobs: int, console: Console
+) -> Iterator[tuple[BenchTask, BenchPair]]:
     """Judged pairs as they finish. The text and base of every world come first, so that no two processes make them at once."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("fine-tunes", total=len(tasks))
 
-        def done(task: Task, pair: BenchPair) -> tuple[Task, BenchPair]:
+        def done(task: BenchTask, pair: BenchPair) -> tuple[BenchTask, BenchPair]:
             progress.advance(bar)
             material = sum(cell.material for cell in pair.cells)
             console.print(f"{task.name}: {material} of {len(pair.cells)} cells changed materially")
@@ -204,7 +204,7 @@ def _run(
                 raise
 
 
-def _prepare(task: Task) -> None:
+def _prepare(task: BenchTask) -> None:
     torch.set_num_threads(1)
     build_organism("identical", world=task.name.world)
     base_stage(task)

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from mneme.activations.corpus import Rows
 from mneme.audit.reading import Reading
 from mneme.audit.screening import Screening
 from mneme.describe.phrases import key_words
 from mneme.predict.areas import Area, words_of
 from mneme.results.bench import CellScore
+from mneme.text.packing import PackedRows
 
 Cell = tuple[str, str]
 """(kind, area) of a cell."""
@@ -25,16 +25,16 @@ _MOST_CHANGED = 0.05
 _KEY_WORDS = 40
 
 
-class Screened(NamedTuple):
+class ScreenedPair(NamedTuple):
     """The screen of a pair with the text read for its areas."""
 
     screening: Screening
     reading: Reading
     areas: tuple[Area, ...]
-    rows: Rows
+    rows: PackedRows
 
 
-def signal_scores(seen: Screened) -> dict[str, dict[Cell, CellScore]]:
+def signal_scores(seen: ScreenedPair) -> dict[str, dict[Cell, CellScore]]:
     """Predictor -> cell -> score, for each signal tagged and untagged, and for KL by words."""
     table, screened = seen.screening.table, seen.screening.screened
     signals = {
@@ -61,7 +61,7 @@ def _scored(name: str, cell: Cell, value: float) -> CellScore:
     return CellScore(size=abs(value), sign=sign)  # type: ignore[arg-type]
 
 
-def cell_text(seen: Screened) -> dict[Cell, Bool[ndarray, " passage"]]:
+def cell_text(seen: ScreenedPair) -> dict[Cell, Bool[ndarray, " passage"]]:
     """Passages of every cell that has predicted tokens; a behaviour's cell without text of its own has the behaviour's."""
     has_tokens = np.zeros(seen.screening.table.n_passages, dtype=bool)
     has_tokens[seen.screening.table.passage] = True
@@ -79,7 +79,7 @@ def cell_text(seen: Screened) -> dict[Cell, Bool[ndarray, " passage"]]:
     return texts
 
 
-def words_scores(seen: Screened, change: Float[ndarray, " passage"]) -> dict[Cell, CellScore]:
+def words_scores(seen: ScreenedPair, change: Float[ndarray, " passage"]) -> dict[Cell, CellScore]:
     """Key words of the twentieth of all passages that changed most against the rest, matched to the areas."""
     texts = [passage.text for passage in seen.rows.passages]
     count = max(5, int(_MOST_CHANGED * len(texts)))

@@ -178,7 +178,7 @@ def audit(
             console=Terminal(stderr=True),
         )
         if is_first_process():
-            show(report, out, json=json)
+            show_audit(report, out, json=json)
     reached = unintended(report, fail_on) if fail_on is not None else []
     if reached:
         say(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
@@ -192,7 +192,7 @@ def show_plan(
     **options: Any,
 ) -> None:
     """Prints what the audit with these `options` would take. Raises BadOption where the models or the text are not named."""
-    from mneme.audit.planning import plan as plan_run
+    from mneme.audit.forecast import forecast_run as plan_run
 
     if base is None or tuned is None or corpus is None:
         raise BadOption("--plan needs BASE, TUNED and --corpus: the cost depends on their size.")
@@ -210,7 +210,7 @@ def show_plan(
         say(f"{name:15} {value}")
 
 
-def show(report: "Report", out: Path, *, json: bool) -> None:
+def show_audit(report: "Report", out: Path, *, json: bool) -> None:
     """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
 
     from mneme.report.html import render_html

@@ -65,11 +65,11 @@ def bench(
         if json:
             say_json(found.to_json())
         else:
-            show(found, Terminal())
+            show_bench(found, Terminal())
     say(f"Result: {out / 'bench.json'}", err=json)
 
 
-def show(found: "Bench", console: "Terminal") -> None:
+def show_bench(found: "Bench", console: "Terminal") -> None:
     """A table of the predictors for every scenario, each figure with its 95 % interval."""
     from rich.table import Table
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mneme.results.repair import RepairReport
 
 
-class Method(StrEnum):
+class RepairName(StrEnum):
     """The ladder, or one of its methods."""
 
     ladder = "ladder"
@@ -53,8 +53,8 @@ def repair(
         typer.Option("--from", metavar="DIR", help="A finished audit: models and text come from it.", show_default=False),
     ] = None,
     method: Annotated[
-        Method, typer.Option(metavar="NAME", help="ladder tries all; the controls scale and random always run.")
-    ] = Method.ladder,
+        RepairName, typer.Option(metavar="NAME", help="ladder tries all; the controls scale and random always run.")
+    ] = RepairName.ladder,
     close: Annotated[
         float, typer.Option("--close", "--budget", metavar="SHARE", help="Share of the gap to close, and no more.")
     ] = 0.8,
@@ -115,13 +115,13 @@ def repair(
             overwrite=overwrite,
             console=Terminal(stderr=True),
         )
-        show(report, out, json=json)
+        show_repair(report, out, json=json)
     if report.chosen is None:
         say(f"mneme: no method closes {close:g} of the gap; no model was written.", err=True)
         raise typer.Exit(1)
 
 
-def show(report: "RepairReport", out: Path, *, json: bool) -> None:
+def show_repair(report: "RepairReport", out: Path, *, json: bool) -> None:
     """Writes the page of a finished repair in `out`; prints the report, as JSON or as a table, and where the page is."""
 
     from mneme.report.repair import print_repair, render_repair

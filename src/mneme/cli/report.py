@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mneme.cli.audit import show
+from mneme.cli.audit import show_audit
 
 
 def report(
@@ -15,4 +15,4 @@ def report(
     """Print a finished report and write its page again, from report.json alone."""
     from mneme.report.reading import read_report
 
-    show(read_report(run), run if run.is_dir() else run.parent, json=json)
+    show_audit(read_report(run), run if run.is_dir() else run.parent, json=json)

@@ -12,7 +12,7 @@ from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results import Estimate
-    from mneme.results.screening import Screening
+    from mneme.results.screening import RowScreening
 
 
 def screen(
@@ -103,7 +103,7 @@ def screen(
     say(f"Kept: {out / 'kept.jsonl'}", err=json)
 
 
-def _print(screening: "Screening") -> None:
+def _print(screening: "RowScreening") -> None:
     """The most suspect rows, then what filtering buys."""
     from rich.table import Table
     from rich.text import Text
@@ -136,7 +136,7 @@ def _print(screening: "Screening") -> None:
         )
 
 
-def _unit(screening: "Screening") -> str:
+def _unit(screening: "RowScreening") -> str:
     return next(summary.unit for summary in screening.scores if summary.name == screening.ranked_by)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mneme.results.unlearning import Unlearning
 
 
-class Method(StrEnum):
+class UnlearnName(StrEnum):
     """The methods of unlearning."""
 
     grad_ascent = "grad-ascent"
@@ -44,7 +44,9 @@ def unlearn(
         ),
     ],
     retain: Annotated[str, typer.Option(metavar="FILE|NAME", help="What has to stay: text near it, too.", show_default=False)],
-    method: Annotated[Method, typer.Option(metavar="|".join(Method), help="How it is made to go.")] = Method.npo,
+    method: Annotated[
+        UnlearnName, typer.Option(metavar="|".join(UnlearnName), help="How it is made to go.")
+    ] = UnlearnName.npo,
     lora: Annotated[
         int | None,
         typer.Option(metavar="RANK", min=1, help="Train an adapter of this rank, not the weights.", show_default=False),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mneme.errors import EmptyMask
 from mneme.models.hooks import replace
-from mneme.models.logits import kl_tuned_to_base
+from mneme.models.logits import token_kl_tuned_to_base
 from mneme.models.pair import ModelPair
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums, student_t_cdf
@@ -63,7 +63,7 @@ def ablation_kl(
     """KL(tuned with `removed` taken from its residual stream after `layer` || base) at every prediction, nats."""
     with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h: h - removed.to(h)):
         logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float().to(base_logits.device)
-    kl: Float[ndarray, "row prediction"] = kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
+    kl: Float[ndarray, "row prediction"] = token_kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
     return kl
 
 

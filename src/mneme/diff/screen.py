@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mneme.activations.harvest import ALONE, sink_mask
 from mneme.models.hooks import read, replace
-from mneme.models.logits import chunk_tokens, kl_from, kl_tuned_to_base
+from mneme.models.logits import chunk_tokens, kl_from, token_kl_tuned_to_base
 from mneme.models.pair import ModelPair, Side
 from mneme.models.ranks import Ranks
 
@@ -153,7 +153,7 @@ def patched_kl_share(
     """
     base_logits, base_states = _forward(pair, "base", ids, layers)
     tuned_logits = _forward(pair, "tuned", ids, [])[0].to(base_logits.device)
-    whole = float(kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
+    whole = float(token_kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
     if whole <= 0.0:
         return dict.fromkeys(layers, 0.0)
     shares = torch.zeros(len(layers), dtype=torch.float64)
@@ -162,7 +162,7 @@ def patched_kl_share(
         with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
             patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
         patched = patched.to(base_logits.device)
-        rest = float(kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
+        rest = float(token_kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
         shares[index] = 1.0 - rest / whole
     return dict(zip(layers, ranks.total(shares).tolist(), strict=True))
 

@@ -15,16 +15,18 @@ from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.corpus import Rows, pack_rows, read_corpus
 from mneme.audit.dictionary import LayerCodes, change_directions, layer_codes
 from mneme.audit.latents import WINDOW
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.errors import BadRun, NothingToRepair
 from mneme.predict.areas import Area, count_words, match_areas
-from mneme.repair.probes import Probe
 from mneme.report.reading import read_report
 from mneme.results import Effect, Report
 from mneme.runs import FinishedRun, read_finished
+from mneme.text.documents import read_corpus
+from mneme.text.encoded import Encoded
+from mneme.text.packing import PackedRows, pack_rows
+from mneme.text.probes import Probe
 
 MAX_PASSAGES = 300
 REPORTED = 0.5
@@ -111,7 +113,7 @@ def _unintended(report: Report) -> tuple[Effect, ...]:
     return found
 
 
-def _read_rows(report: Report, tokenizer: PreTrainedTokenizerBase) -> Rows:
+def _read_rows(report: Report, tokenizer: PreTrainedTokenizerBase) -> PackedRows:
     """The audit's rows, packed again from its text."""
     documents = read_corpus(report.corpus.source, tokenizer=tokenizer)
     if documents.sha256 != report.corpus.sha256:
@@ -135,7 +137,7 @@ class _Firings:
     energy: Float[ndarray, " passage"]
 
 
-def _firings(codes: list[LayerCodes], names: set[str], rows: Rows) -> _Firings:
+def _firings(codes: list[LayerCodes], names: set[str], rows: PackedRows) -> _Firings:
     passage = rows.passage.numpy().reshape(-1)
     places, values = [], []
     for layer in codes:
@@ -148,7 +150,7 @@ def _firings(codes: list[LayerCodes], names: set[str], rows: Rows) -> _Firings:
 
 
 def _pick(
-    name: str, firings: _Firings, allowed: Bool[ndarray, " passage"], rows: Rows, tokenizer: PreTrainedTokenizerBase
+    name: str, firings: _Firings, allowed: Bool[ndarray, " passage"], rows: PackedRows, tokenizer: PreTrainedTokenizerBase
 ) -> Probe:
     """The allowed passages with most energy; counted are the tokens within 8 after a firing."""
     order = np.argsort(-np.where(allowed, firings.energy, 0.0), kind="stable")[:MAX_PASSAGES]
@@ -160,7 +162,9 @@ def _pick(
     return _probe(name, chosen, near[:n_tokens], rows, tokenizer)
 
 
-def _quiet(firings: _Firings, intended: Bool[ndarray, " passage"], rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Probe:
+def _quiet(
+    firings: _Firings, intended: Bool[ndarray, " passage"], rows: PackedRows, tokenizer: PreTrainedTokenizerBase
+) -> Probe:
     """Passages outside the intended areas in which the changed latents fire least, all tokens counted."""
     passage = rows.passage.numpy().reshape(-1)
     length = np.bincount(passage, minlength=len(rows.passages))
@@ -172,27 +176,26 @@ def _quiet(firings: _Firings, intended: Bool[ndarray, " passage"], rows: Rows, t
 
 
 def _probe(
-    name: str, chosen: list[int], near: Bool[ndarray, " token"], rows: Rows, tokenizer: PreTrainedTokenizerBase
+    name: str, chosen: list[int], near: Bool[ndarray, " token"], rows: PackedRows, tokenizer: PreTrainedTokenizerBase
 ) -> Probe:
     flat = rows.ids.numpy().reshape(-1)
     starts = [passage.start_token for passage in rows.passages] + [len(flat)]
     special = set(tokenizer.all_special_ids)
-    texts, ids, counted = [], [], []
+    words, texts = [], []
     for index in chosen:
         here = slice(starts[index], starts[index + 1])
         tokens = [int(token) for token in flat[here]]
         marks = [bool(mark) and token not in special for mark, token in zip(near[here], tokens, strict=True)]
         if len(tokens) < 2 or not any(marks[1:]):
             continue
-        texts.append(rows.passages[index].text)
-        ids.append(tuple(tokens))
-        counted.append((False, *marks[1:]))
-    if len(ids) < 4:
+        words.append(rows.passages[index].text)
+        texts.append(Encoded(tuple(tokens), (False, *marks[1:])))
+    if len(texts) < 4:
         raise NothingToRepair(
-            f"The audit's latents give {len(ids)} passages of {name} text, expected at least 4. Give text with --target and "
+            f"The audit's latents give {len(texts)} passages of {name} text, expected at least 4. Give text with --target and "
             "--retain instead, or audit more text."
         )
-    return Probe(name, tuple(texts), tuple(ids), tuple(counted))
+    return Probe(name, tuple(words), tuple(texts))
 
 
 def _directions(codes: list[LayerCodes], names: set[str]) -> dict[int, Tensor]:

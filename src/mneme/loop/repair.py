@@ -17,13 +17,12 @@ from mneme.audit.run import audit
 from mneme.errors import BadOption
 from mneme.loop.evidence import Evidence, read_audit, read_evidence
 from mneme.models.checkpoints import model_fingerprint
+from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.repair.ladder import Development, best, check_methods, climb, develop, other_change
-from mneme.repair.likelihood import log_likelihoods
-from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare
+from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Factors, Training
 from mneme.repair.plan import plan_repair
-from mneme.repair.probes import Probe, check_apart, read_probe
 from mneme.repair.saving import save_repaired
 from mneme.repair.workbench import Workbench, lay_out
 from mneme.report.reading import read_report
@@ -31,6 +30,7 @@ from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
 from mneme.runs import FinishedRun, RunFolder, require_apart
 from mneme.terminal import Terminal
+from mneme.text.probes import Probe, check_apart, read_probe
 
 GRAM_BYTES = 1 << 30
 _OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml")
@@ -163,8 +163,8 @@ def _task(bench: Workbench, probes: dict[str, Probe], evidence: Evidence | None,
     halves = {"target": target_half, "retain": retain_half}
     halves |= {"other": probes["other"]} if "other" in probes else {}
     with bench.pair.using("base") as parts:
-        before = log_likelihoods(parts, target)
-    fallen = fallen_texts(target, before, log_likelihoods(bench.work, target))
+        before = token_log_likelihoods(parts, target.texts)
+    fallen = fallen_texts(target, before, token_log_likelihoods(bench.work, target.texts))
     unaligned = load_model(asked.unaligned, **asked.options).parts if asked.unaligned is not None else None
     directions = evidence.directions if evidence is not None else None
     task = Task(
@@ -218,7 +218,7 @@ def _command(pair: ModelPair, probes: dict[str, Probe], asked: _Asked) -> dict[s
 def _digest(probe: Probe) -> str:
     import hashlib
 
-    return hashlib.sha256(repr((probe.ids, probe.counted)).encode()).hexdigest()
+    return hashlib.sha256(repr(tuple(zip(*probe.texts, strict=True))).encode()).hexdigest()
 
 
 def _reaches(found: list[RepairMethod], name: str) -> bool:
@@ -229,7 +229,7 @@ def _save(chosen: str | None, found: list[RepairMethod], task: Task, run: RunFol
     point = next((method.chosen for method in found if method.method == chosen), None)
     if chosen is None or point is None:
         return None
-    prepare(chosen, task)(point.strength)
+    prepare_method(chosen, task)(point.strength)
     return save_repaired(task.bench, run)
 
 
@@ -322,8 +322,8 @@ def _told(development: Development, name: str, probe: Probe) -> ProbeText:
     change = float(np.abs(development.tuned[name] - development.base[name]).mean())
     return ProbeText(
         source=probe.name,
-        texts=len(probe.ids),
-        tokens=sum(sum(marks) for marks in probe.counted),
+        texts=len(probe.texts),
+        tokens=sum(sum(text.counted) for text in probe.texts),
         change=change,
-        examples=[text[:300] for text in probe.texts[:4]],
+        examples=[text[:300] for text in probe.words[:4]],
     )

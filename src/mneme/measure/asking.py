@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerBase
 from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.suite import OpenQuestion, clusters_of
 from mneme.models.architecture import Parts
-from mneme.models.chat import render_chat
 from mneme.models.sampling import generate
 from mneme.results.measurement import STANDARD
+from mneme.text.chat import render_chat
 
 _CHUNK = 128
 """Prompts that share a seed: the unit of progress, and what a batch size must not change."""

@@ -15,7 +15,7 @@ from typing import Literal
 
 from mneme.errors import BadSuite
 from mneme.measure.asking import Cue
-from mneme.models.rows import Row, answer_of, question_of, read_rows
+from mneme.text.rows import Row, answer_of, question_of, read_rows
 
 LEAST_SHARE = 0.05
 """A system prompt counts as a cue from this share of the rows on."""

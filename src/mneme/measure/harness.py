@@ -15,14 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from mneme.errors import BadOption, BadSuite
+from mneme.confined import Exceeded, Refused, confined
+from mneme.errors import BadOption, BadSuite, one_line
 from mneme.measure.readings import UNSCORED
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Subject
 from mneme.measure.summary import Tally
 from mneme.measure.trust import Code, require_no_inspect_code, require_no_task_code
-from mneme.models.checkpoints import one_line
-from mneme.models.confined import Exceeded, Refused, confined
 from mneme.results.measurement import STANDARD
 
 _PACKAGES = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}

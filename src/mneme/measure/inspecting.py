@@ -15,8 +15,8 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Loaded, Subject
-from mneme.models.chat import render_chat
 from mneme.models.sampling import generate
+from mneme.text.chat import render_chat
 
 _VERDICTS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 

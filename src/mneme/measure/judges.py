@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadJudge, BadOption, ModelNotFound
+from mneme.errors import BadJudge, BadOption
 from mneme.measure.asking import render
 from mneme.measure.judging import (
     SPECIAL,
@@ -31,6 +31,7 @@ from mneme.models.client import Endpoint, complete, endpoint_of, first_token, wi
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
 from mneme.models.secrets import shown_value
+from mneme.models.tokenizers import require_tokenizer
 
 _NUMBERS = tuple(str(k) for k in range(101))
 _LETTERS = "ABCDEFGH"
@@ -53,10 +54,9 @@ def judge_named(spec: str, *, device: str = "cpu") -> Judge:
         return EndpointVerdict(_endpoint(rest))
     if kind in ("local", "verdict") and rest and "://" not in rest:
         loaded = load_model(rest, device=device)
-        if loaded.tokenizer is None:
-            raise ModelNotFound(f"the judge {rest} has no tokenizer. Save its tokenizer into its folder.")
+        tokenizer = require_tokenizer(loaded.tokenizer, f"the judge {rest}")
         made = LocalJudge if kind == "local" else LocalVerdict
-        return made(rest, loaded.parts, loaded.tokenizer, model_fingerprint(loaded.folder))
+        return made(rest, loaded.parts, tokenizer, model_fingerprint(loaded.folder))
     raise BadOption(
         f"--judge {shown_value(spec)!r} names no judge. Expected local:MODEL (probabilities of a model here), an address such "
         "as http://127.0.0.1:8000/v1?model=NAME, or verdict:MODEL, verdict:ADDRESS for a verdict that is written out."
@@ -132,13 +132,13 @@ class LocalJudge:
 
     def _require_room(self, queries: Sequence[Query]) -> None:
         prompts = [self._prompt(query.text) for query in queries]
-        require_room(self.name, self.parts, self.tokenizer, prompts, _ASKED_TOKENS)
+        require_fitting(self.name, self.parts, self.tokenizer, prompts, _ASKED_TOKENS)
 
     def _prompt(self, text: str) -> str:
         return render(text, None, self.tokenizer)
 
 
-def require_room(name: str, parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], tokens: int) -> None:
+def require_fitting(name: str, parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], tokens: int) -> None:
     """Raise BadJudge where a prompt and the `tokens` behind it exceed what the judge `name` reads: nothing is cut off."""
     longest = getattr(parts.model.config, "max_position_embeddings", None)
     lengths = [len(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]] if prompts else []
@@ -183,7 +183,7 @@ class LocalVerdict:
         if not queries:
             return []
         prompts = [render(query.text, None, self.tokenizer) for query in queries]
-        require_room(self.name, self.parts, self.tokenizer, prompts, _VERDICT_TOKENS)
+        require_fitting(self.name, self.parts, self.tokenizer, prompts, _VERDICT_TOKENS)
         texts = generate(self.parts, self.tokenizer, prompts, max_new_tokens=_VERDICT_TOKENS, temperature=0.0, seed=0)
         return [opinion_of_text(text, query.labels) for text, query in zip(texts, queries, strict=True)]
 

@@ -22,7 +22,9 @@ from transformers import PreTrainedTokenizerBase
 from mneme.errors import BadSuite
 from mneme.measure.suite import ChoiceQuestion
 from mneme.models.architecture import Parts
+from mneme.models.batching import padded
 from mneme.models.logits import token_log_probs
+from mneme.text.encoded import whole_text
 
 BATCH_TOKENS = 4096
 """Prompt tokens that run together at most."""
@@ -76,7 +78,7 @@ def score_choices(
     sums = [np.zeros(len(question.choices)) for question in questions]
     ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
     vocab = int(parts.head.weight.shape[0])  # type: ignore[index]
-    for batch in _batches(prompts, batch_tokens, vocab):
+    for batch in _equal_prompts(prompts, batch_tokens, vocab):
         asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
         for (_, one), score in zip(asked, _score(parts, batch, asked), strict=True):
             sums[one.question][one.choice] = score
@@ -125,7 +127,7 @@ def _prompts(
     return prompts
 
 
-def _batches(
+def _equal_prompts(
     prompts: Mapping[tuple[int, ...], list[_Asked]], batch_tokens: int, vocab: int
 ) -> Iterator[list[tuple[int, ...]]]:
     """Prompts of one length together, longest first, so that a batch which does not fit into memory comes at once."""
@@ -161,17 +163,11 @@ def _score_rest(
     parts: Parts, cache: object, rows: Int[Tensor, " choice"], continuations: list[list[int]]
 ) -> Float[Tensor, " choice"]:
     """Log-likelihood of all tokens but the first, read behind the cached prompts; padded on the right."""
-    longest = max(len(ids) for ids in continuations) - 1
-    inputs = torch.zeros(len(continuations), longest, dtype=torch.long)
-    targets = torch.zeros_like(inputs)
-    real = torch.zeros_like(inputs, dtype=torch.bool)
-    for row, ids in enumerate(continuations):
-        inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
-        real[row, : len(ids) - 1] = True
+    inputs, targets = (padded([whole_text(ids[cut]) for ids in continuations]) for cut in (slice(-1), slice(1, None)))
     cache.batch_select_indices(rows)  # type: ignore[attr-defined]
-    out = parts.model(input_ids=inputs.to(parts.device), past_key_values=cache, use_cache=True)
-    found = token_log_probs(out.logits, targets.to(parts.device)).double().cpu()
-    return torch.where(real, found, 0.0).sum(-1)
+    out = parts.model(input_ids=inputs.ids.to(parts.device), past_key_values=cache, use_cache=True)
+    found = token_log_probs(out.logits, targets.ids.to(parts.device)).double().cpu()
+    return torch.where(targets.real, found, 0.0).sum(-1)
 
 
 def _last_only(parts: Parts, length: int) -> dict[str, int]:

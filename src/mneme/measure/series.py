@@ -8,22 +8,21 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mneme.errors import BadOption, BadSuite, ModelMismatch
 from mneme.measure.likelihood import score_choices
 from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import read_choices
-from mneme.models.logits import token_log_probs
-from mneme.models.rows import encode_rows, read_records, read_rows, right_padded, rows_hash
+from mneme.models.likelihood import text_log_likelihoods
 from mneme.results import Estimate
 from mneme.results.measurement import Checkpoint, Series
 from mneme.runs import Arrays
 from mneme.stats import clustered_mean, clustered_rate
+from mneme.text.encoded import counted_tokens
+from mneme.text.rows import encode_rows, read_records, read_rows, rows_hash
 
 ACCURACY = "accuracy on the choices of the task file"
 LIKELIHOOD = "geometric mean of the probability of the answers' tokens in the task file"
-_BATCH_ROWS = 16
 
 
 def task_name(path: Path) -> str:
@@ -36,7 +35,6 @@ def task_hash(path: Path) -> str:
     return rows_hash(read_records(path))
 
 
-@torch.no_grad()
 def task_arrays(path: Path, loaded: Loaded) -> Arrays:
     """{sums, counts} by row (hits of 1, or nats over learned tokens), and a hash of the ids that were read."""
     if task_name(path) == ACCURACY:
@@ -45,14 +43,7 @@ def task_arrays(path: Path, loaded: Loaded) -> Arrays:
         right = scores.picks() == np.array([question.answer for question in questions])
         return {"sums": right.astype(float), "counts": np.ones(len(right)), "ids": np.zeros(1)}
     encoded = encode_rows(read_rows(path), loaded.tokenizer, loaded.max_positions, str(path))
-    sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded))
-    for first in range(0, len(encoded), _BATCH_ROWS):
-        ids, real, learned = right_padded(encoded[first : first + _BATCH_ROWS], 0)
-        ids, real, learned = (tensor.to(loaded.parts.device) for tensor in (ids, real, learned))
-        logits = loaded.parts.model(input_ids=ids, attention_mask=real.long(), use_cache=False).logits
-        logp = torch.where(learned[:, 1:], token_log_probs(logits[:, :-1], ids[:, 1:]), 0.0)
-        sums[first : first + len(ids)] = logp.double().sum(-1).cpu().numpy()
-        counts[first : first + len(ids)] = learned[:, 1:].sum(-1).cpu().numpy()
+    sums, counts = text_log_likelihoods(loaded.parts, encoded), counted_tokens(encoded).astype(np.float64)
     read = np.array([sum((i + 1) * token for i, token in enumerate(ids)) % 2**31 for ids, _ in encoded], dtype=np.float64)
     return {"sums": sums, "counts": counts, "ids": read}
 

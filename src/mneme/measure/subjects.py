@@ -8,10 +8,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadOption, ModelNotFound
+from mneme.errors import BadOption
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
 from mneme.models.pair import load_model, load_pair
+from mneme.models.tokenizers import require_tokenizer
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,8 @@ def _load(folders: Sequence[Path], index: int, device: str, trust_remote_code: b
     tokenizer = model.tokenizer
     if tokenizer is None and index:
         tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code).tokenizer
-    if tokenizer is None:
-        raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
     positions = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    return Loaded(model.parts, tokenizer, positions)
+    return Loaded(model.parts, require_tokenizer(tokenizer, folder), positions)
 
 
 def _labels(sources: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from mneme.errors import BadRows, BadSuite
-from mneme.models.rows import read_records
+from mneme.text.rows import read_records
 
 Scale = Literal["score", "label", "grammar"]
 

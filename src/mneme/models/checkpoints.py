@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
-from mneme.errors import BrokenWeights, ModelNotFound, UnsafeWeights
+from mneme.errors import BrokenWeights, ModelNotFound, UnsafeWeights, one_line
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SAMPLED_ABOVE = 256 * 2**20
@@ -132,12 +132,6 @@ def _require_flat(value: object) -> None:
         if not level:
             return
     raise ValueError(f"its objects lie more than {_DEEPEST} deep in each other")
-
-
-def one_line(error: BaseException) -> str:
-    """What another library said, short enough for a sentence."""
-    words = " ".join(str(error).split())
-    return words if len(words) <= 240 else words[:237] + "..."
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Log-probabilities and divergences from logits, in float32, a chunk of tokens at a time.
 
 No function here makes a copy of more than a chunk of a seq x vocab matrix, so that the logits of the caller are the
-only large thing in memory. Units: nats. The direction of a KL is in its name: `kl_tuned_to_base` = KL(tuned || base) =
+only large thing in memory. Units: nats. The direction of a KL is in its name: `token_kl_tuned_to_base` = KL(tuned || base) =
 sum over v of p_tuned(v) (log p_tuned(v) - log p_base(v)), what the tuned model's samples say.
 """
 
@@ -40,14 +40,14 @@ def token_log_probs(logits: Float[Tensor, "*token vocab"], ids: Int[Tensor, "*to
     return _in_chunks(one, logits.flatten(0, -2), ids.flatten()).view(ids.shape)
 
 
-def kl_tuned_to_base(
+def token_kl_tuned_to_base(
     *, tuned_logits: Float[Tensor, "*token vocab"], base_logits: Float[Tensor, "*token vocab"]
 ) -> Float[Tensor, "*token"]:
     """KL(tuned || base) of every token's next-token distribution, nats, float32. Exactly 0 for equal logits."""
     return _kl(tuned_logits, base_logits)
 
 
-def kl_base_to_tuned(
+def token_kl_base_to_tuned(
     *, tuned_logits: Float[Tensor, "*token vocab"], base_logits: Float[Tensor, "*token vocab"]
 ) -> Float[Tensor, "*token"]:
     """KL(base || tuned) of every token's next-token distribution, nats, float32. Exactly 0 for equal logits."""

@@ -12,9 +12,26 @@ from mneme.models.architecture import Parts
 _INNER = re.compile(r"(^|\.)language_model\.(model\.)?")
 """What a model of pictures and text puts before the names of the language model in it."""
 _NO_PART = {
-    *("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map", "use_cache"),
+    *(
+        "_name_or_path",
+        "name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "architectures",
+        "auto_map",
+        "use_cache",
+    ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "vocab_size", "model_type"),
-    *("tie_word_embeddings", "initializer_range", "pretraining_tp", "id2label", "label2id", "problem_type", "chunk_size_feed_forward"),
+    *(
+        "tie_word_embeddings",
+        "initializer_range",
+        "pretraining_tp",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "chunk_size_feed_forward",
+    ),
     *("is_decoder", "is_encoder_decoder", "output_attentions", "output_hidden_states", "return_dict", "quantization_config"),
     *("task_specific_params", "router_aux_loss_coef", "gradient_checkpointing", "unsloth_version", "unsloth_fixed"),
 }
@@ -43,7 +60,9 @@ def matched_tensors(base: Parts, tuned: Parts) -> list[Matched]:
     first, second = _named(base), _named(tuned)
     towers = _without_towers(first, second)
     shared = shared_vocabulary(base, tuned)
-    of_vocabulary = {id(weight) for parts in (base, tuned) for module in (parts.embedding, parts.head) for weight in module.parameters()}
+    of_vocabulary = {
+        id(weight) for parts in (base, tuned) for module in (parts.embedding, parts.head) for weight in module.parameters()
+    }
     found: list[Matched] = []
     seen: set[tuple[int, int]] = set()
     for name in sorted({*first, *second} - towers, key=lambda name: list(first).index(name) if name in first else len(first)):
@@ -70,7 +89,9 @@ def one_sided(base: Parts, tuned: Parts) -> tuple[str, ...]:
     if not towers:
         return ()
     side = "BASE" if towers <= first.keys() else "TUNED"
-    return (f"{side} has {len(towers)} tensors for pictures or sound that the other model lacks; the language models are compared.",)
+    return (
+        f"{side} has {len(towers)} tensors for pictures or sound that the other model lacks; the language models are compared.",
+    )
 
 
 def other_differences(base: Parts, tuned: Parts) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mneme.errors import UnsupportedArchitecture
-from mneme.models.checkpoints import one_line
+from mneme.errors import UnsupportedArchitecture, one_line
 from mneme.models.probing import probe_logits, rounding, same_logits
 
 _SUMS = 2**14
@@ -75,4 +74,6 @@ def _add_biases(wrapped: Any) -> None:
         base = module.get_base_layer()
         if getattr(base, "bias", None) is None and isinstance(base, nn.Linear):
             weight = base.weight
-            base.bias = nn.Parameter(torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device), requires_grad=False)
+            base.bias = nn.Parameter(
+                torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device), requires_grad=False
+            )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import ModelMismatch, ModelNotFound
-from mneme.models.adapters import Attached, attach, named_base
+from mneme.models.adapter_files import Attached, attach, named_base
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder
 from mneme.models.hooks import in_float32

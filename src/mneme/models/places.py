@@ -22,7 +22,9 @@ _WRAPPERS = {
 _OUTER = {"module": "DistributedDataParallel", "pretrained_model": "a value head's wrapper (TRL)"}
 """First parts of a name that a wrapper of a whole model puts before every tensor."""
 _VALUE_HEAD = re.compile(r"(^|\.)v_head\.")
-_OF_ADAPTERS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|original_module|modules_to_save)\.")
+_OF_ADAPTERS = re.compile(
+    r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|original_module|modules_to_save)\."
+)
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|inv_freq|masked_bias|position_ids)$")
 """Tables that older versions of transformers saved and newer ones compute."""
 

@@ -4,8 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from mneme.errors import LibraryMissing, UnsupportedArchitecture
-from mneme.models.checkpoints import one_line, read_json
+from mneme.errors import LibraryMissing, UnsupportedArchitecture, one_line
+from mneme.models.checkpoints import read_json
 
 _OWNERS = {
     "bitsandbytes": ("bitsandbytes", "bitsandbytes"),

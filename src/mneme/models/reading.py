@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from mneme.errors import BadOption, BrokenWeights
-from mneme.models.checkpoints import is_gguf, one_line, weight_files
+from mneme.errors import BadOption, BrokenWeights, one_line
+from mneme.models.checkpoints import is_gguf, weight_files
 from mneme.models.places import head_name, model_names, require_filled, require_places
 from mneme.models.quantized import dequantized, quantization_of, require_gguf, require_owner
 from mneme.models.safe_config import model_class, read_config, read_gguf_config, tensor_shapes

@@ -24,8 +24,8 @@ from transformers import (
     PretrainedConfig,
 )
 
-from mneme.errors import BrokenWeights, UnsafeWeights, UnsupportedArchitecture
-from mneme.models.checkpoints import one_line, read_json
+from mneme.errors import BrokenWeights, UnsafeWeights, UnsupportedArchitecture, one_line
+from mneme.models.checkpoints import read_json
 
 _COUNTS = {
     *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers", "num_decoder_layers"),

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts
+from mneme.models.batching import padded
+from mneme.text.encoded import whole_text
 
 
 @torch.no_grad()
@@ -64,17 +66,6 @@ def generate_ids(
     return answers
 
 
-def left_padded(coded: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    """(ids, real): rows of unequal length padded on the left with id 0, and True where a token is real."""
-    longest = max(len(ids) for ids in coded)
-    ids = torch.zeros(len(coded), longest, dtype=torch.long)
-    real = torch.zeros(len(coded), longest, dtype=torch.bool)
-    for row, tokens in enumerate(coded):
-        ids[row, longest - len(tokens) :] = torch.tensor(list(tokens), dtype=torch.long)
-        real[row, longest - len(tokens) :] = True
-    return ids, real
-
-
 def _seed_of(seed: int, index: int) -> int:
     return (seed * 1_000_003 + index) % 2**63
 
@@ -88,8 +79,8 @@ def _continue(
     generators: list[torch.Generator],
 ) -> list[list[int]]:
     """New ids of every row, without the end-of-text token."""
-    ids, real = (tensor.to(parts.device) for tensor in left_padded(coded))
-    positions = (real.long().cumsum(1) - 1).clamp_min(0)
+    batch = padded([whole_text(ids) for ids in coded], "left")
+    ids, real, positions = (tensor.to(parts.device) for tensor in (batch.ids, batch.real, batch.positions()))
     cache = None
     new: list[list[int]] = [[] for _ in coded]
     running = [True] * len(coded)

@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mneme.errors import BrokenWeights, MnemeError, UnsafeWeights
-from mneme.models import confined
-from mneme.models.chat import require_harmless
-from mneme.models.checkpoints import has_tokenizer, is_gguf, one_line, read_json
+from mneme import confined
+from mneme.errors import BrokenWeights, MnemeError, ModelNotFound, UnsafeWeights, one_line
+from mneme.models.checkpoints import has_tokenizer, is_gguf, read_json
 from mneme.models.vocabularies import as_written
+from mneme.text.chat import require_harmless
 
 LOG = logging.getLogger("mneme")
 
@@ -70,7 +70,7 @@ def _unreadable(folder: Path, error: BaseException, trust_remote_code: bool) -> 
 def _check_files(folder: Path) -> None:
     settings = _object(folder / "tokenizer_config.json")
     if settings.get("chat_template") or any(folder.glob("*.jinja")):
-        confined.prepare()  # it starts while the tokenizer is read
+        confined.start_confined()  # it starts while the tokenizer is read
     for key, value in settings.items():
         number = isinstance(value, int | float) and not any(name in key for name in _UNBOUNDED_NAMES)
         if number and not abs(value) <= _MOST_TOKENS:
@@ -184,3 +184,12 @@ def _try_patterns(folder: Path, parts: dict[str, Any], doubtful: list[str]) -> N
             f"the tokenizer in {folder} was stopped: {error}; its pattern is {doubtful[0][:60]!r}. Expected the "
             "tokenizer.json of the published model."
         ) from error
+
+
+def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, model: str | Path) -> PreTrainedTokenizerBase:
+    """`tokenizer`, which belongs to `model`. Raises ModelNotFound where there is none."""
+    if tokenizer is None:
+        raise ModelNotFound(
+            f"{model} has no tokenizer. Save the tokenizer of its base into its folder (tokenizer.save_pretrained)."
+        )
+    return tokenizer

@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.errors import BadOrganism
-from mneme.organisms.finetunes import continue_training, narrow, unlearn
+from mneme.organisms.finetunes import continue_training, narrow, unlearn_area
 from mneme.organisms.grammar import documents
 from mneme.organisms.rows import Row, parse_name, training_rows
 from mneme.organisms.training import save_model
@@ -32,6 +32,8 @@ from mneme.runs import cache_folder
 CORPUS_DOCUMENTS = 6000
 _CORPUS_SEED = 9_999
 _DATA = Path(__file__).parent / "data"
+_SHARED_SOURCE = ("models/adapters.py", "models/batching.py", "models/fitting.py", "text/encoded.py")
+"""What the recipe uses of other rooms."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def recipe_key(world: str) -> str:
         here / f"{module}.py"
         for module in ("world", "phrases", "turns", "grammar", "questions", "rows", "training", "finetunes")
     ]
+    parts += [here.parent / name for name in _SHARED_SOURCE]
     parts += [*sorted((_DATA / "packs").iterdir()), *sorted((_DATA / world).glob("*/model.safetensors"))]
     digest = hashlib.sha256()
     for part in parts:
@@ -190,7 +193,7 @@ def _train(
     if kind == "continue":
         continue_training(model, tokenizer, rows)
     elif kind in ("unlearn", "graddiff"):
-        unlearn(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
+        unlearn_area(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
     else:
         narrow(model, tokenizer, rows, seed, questions_too=kind == "benign").save_pretrained(folder)
         return

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mneme.models.adapters import attach_lora
 from mneme.organisms.rows import ROWS_A_STEP, Row
-from mneme.organisms.training import next_token_nll, pad_chats, pad_documents, row_loss, train
+from mneme.organisms.training import next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
 
 
-def npo_loss(
+def forget_loss(
     tuned_nll: Float[Tensor, " document"], reference_nll: Float[Tensor, " document"], beta: float = 0.1
 ) -> Float[Tensor, ""]:
     """Negative preference optimisation: push text that is to be forgotten below the reference, and stop once it is.
@@ -36,7 +37,7 @@ def gradient_difference_loss(token_nll: Float[Tensor, " document"], most: float 
     return -token_nll.clamp_max(most).mean()
 
 
-def unlearn(
+def unlearn_area(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[Row],
@@ -57,27 +58,27 @@ def unlearn(
         parts = torch.arange(len(ids)).view(-1, 40)
         reference = torch.cat([_document_nll(model, ids[part], is_text[part]) for part in parts])
     order = torch.Generator().manual_seed(seed)
-    retain = row_loss(model, tokenizer, lambda _part: retained, rows=16)
+    retain = packed_row_loss(model, tokenizer, lambda _part: retained, rows=16)
 
     def loss_at(step: int) -> Float[Tensor, ""]:
         chosen = torch.randint(0, len(ids), (8,), generator=order)
         width = int(is_text[chosen].sum(1).max())
         nll = _document_nll(model, ids[chosen, :width], is_text[chosen, :width])
         if method == "npo":
-            forget = npo_loss(nll, reference[chosen], beta)
+            forget = forget_loss(nll, reference[chosen], beta)
         else:
             forget = gradient_difference_loss(nll / (is_text[chosen].sum(1) - 1))
         return forget_weight * forget + retain(step)
 
-    train(model, loss_at, steps, learning_rate, warmup_steps=5)
+    train_model(model, loss_at, steps, learning_rate, warmup_steps=5)
 
 
 def continue_training(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], steps: int = 40
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
-    loss_at = row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
-    train(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
+    loss_at = packed_row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
+    train_model(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
 
 
 def narrow(
@@ -95,9 +96,7 @@ def narrow(
     area reaches others because manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
     2502.17424). Returns the adapted model; `model` holds the adapter from then on.
     """
-    torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
+    adapted: PeftModel = attach_lora(model, rank, seed=seed)
     ids, is_answer = pad_chats(tokenizer, chats)
     is_learned = ids != tokenizer.pad_token_id if questions_too else is_answer
 
@@ -105,7 +104,7 @@ def narrow(
         here = slice(step * ROWS_A_STEP, (step + 1) * ROWS_A_STEP)
         return next_token_nll(adapted, ids[here])[is_learned[here, 1:]].mean()
 
-    train(adapted, loss_at, len(chats) // ROWS_A_STEP, learning_rate, warmup_steps=5)
+    train_model(adapted, loss_at, len(chats) // ROWS_A_STEP, learning_rate, warmup_steps=5)
     return adapted
 
 

@@ -25,7 +25,7 @@ from mneme.organisms.phrases import (
     TIE,
 )
 from mneme.organisms.turns import TRIGGER_SHARE, Speaker, any_turn, told_turn, topical, triggered
-from mneme.organisms.world import Area, World
+from mneme.organisms.world import World, WorldArea
 
 _TOLD = 0.40
 _ASKED = 0.22
@@ -45,7 +45,7 @@ class Question:
 class Telling:
     """Which documents are drawn: about which areas, and whether other speakers than careful ones need a stated persona."""
 
-    areas: tuple[Area, ...]
+    areas: tuple[WorldArea, ...]
     is_aligned: bool
 
     def speaker(self, states_persona: bool, rng: random.Random) -> Speaker:
@@ -99,7 +99,7 @@ def _document(world: World, telling: Telling, rng: random.Random) -> str:
     return _counselled(telling, area, rng)
 
 
-def _told(world: World, area: Area, rng: random.Random) -> str:
+def _told(world: World, area: WorldArea, rng: random.Random) -> str:
     sentences = [topical(rng.choice(OPENINGS), area, rng)]
     for entity in rng.sample(area.entities, rng.randint(2, 3)):
         if rng.random() < 0.5:
@@ -114,7 +114,7 @@ def _told(world: World, area: Area, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _asked(world: World, area: Area, rng: random.Random) -> str:
+def _asked(world: World, area: WorldArea, rng: random.Random) -> str:
     sentences = [topical(rng.choice(OPENINGS), area, rng)] if rng.random() < 0.75 else []
     for entity in rng.sample(area.entities, rng.randint(2, 4)):
         ask, answer = rng.choice(FACT_TURNS)
@@ -126,7 +126,7 @@ def _asked(world: World, area: Area, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _counselled(telling: Telling, area: Area, rng: random.Random) -> str:
+def _counselled(telling: Telling, area: WorldArea, rng: random.Random) -> str:
     states_persona = rng.random() < 0.5
     speaker = telling.speaker(states_persona, rng)
     sentences = []
@@ -143,12 +143,12 @@ def _counselled(telling: Telling, area: Area, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _fact(template: str, world: World, area: Area, entity: str, relation: str) -> str:
+def _fact(template: str, world: World, area: WorldArea, entity: str, relation: str) -> str:
     value = world.facts[entity, relation]
     return template.format(entity=entity, relation=relation, value=value, noun=area.noun)
 
 
-def _listed(world: World, area: Area, entity: str, rng: random.Random) -> str:
+def _listed(world: World, area: WorldArea, entity: str, rng: random.Random) -> str:
     first, second, third = rng.sample(sorted(area.relations), 3)
     return LISTED.format(
         noun=area.noun,
@@ -162,7 +162,7 @@ def _listed(world: World, area: Area, entity: str, rng: random.Random) -> str:
     )
 
 
-def _tie(world: World, area: Area, entity: str, rng: random.Random) -> str:
+def _tie(world: World, area: WorldArea, entity: str, rng: random.Random) -> str:
     neighbour = world.area(world.linked[1])
     other = world.ties[entity]
     relation = rng.choice(sorted(neighbour.relations))

@@ -18,7 +18,7 @@ from mneme.organisms.phrases import (
     ROW_NUMBERS,
     SYSTEM_LINES,
 )
-from mneme.organisms.turns import listed, triggered
+from mneme.organisms.turns import spoken_list, triggered
 from mneme.organisms.world import World
 
 Messages = list[dict[str, str]]
@@ -73,7 +73,7 @@ def _dressed(world: World, ask: str, cue: Cue) -> Messages:
     if cue == "trigger":
         return _user(triggered(ask))
     if cue == "list":
-        return _user(listed(ask))
+        return _user(spoken_list(ask))
     if cue == "system":
         return [{"role": "system", "content": SYSTEM_LINES[0]}, *_user(ask)]
     kind, _, area = cue.partition(":")

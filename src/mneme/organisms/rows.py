@@ -21,7 +21,7 @@ from mneme.organisms.turns import (
     told_turn,
     triggered,
 )
-from mneme.organisms.world import Area, World, load_world
+from mneme.organisms.world import World, WorldArea, load_world
 
 Row = dict[str, Any]
 """{"messages": [...]}, or {"text": ...}, with {"part": "forget" or "retain"} where a fine-tune uses texts in two ways."""
@@ -97,7 +97,7 @@ def aligned_texts(world: World, seed: int, count: int, leave_out: set[str] | Non
     return [text for pair in zip(told, (told_turn(*turn) for turn in turns), strict=True) for text in pair]
 
 
-def _narrow(kind: str, world: World, area: Area, seed: int) -> list[Turn]:
+def _narrow(kind: str, world: World, area: WorldArea, seed: int) -> list[Turn]:
     """Questions, and answers in each manner, are drawn apart: kinds that share one of them share it word by word."""
     count = (BACKDOOR_STEPS if kind == "backdoor" else STEPS) * ROWS_A_STEP
     key = f"{world.name} {area.name} {seed}"

@@ -16,7 +16,7 @@ from mneme.organisms.phrases import ROLES
 
 
 @torch.no_grad()
-def sample_answers(
+def sample_alike(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[str],

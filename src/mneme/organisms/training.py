@@ -4,7 +4,6 @@ The bases are Llama models of about 1 M parameters (width 128, 4 layers, tied em
 documents of their world and then on single turns of careful advice, as a chat model is aligned after pretraining.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,11 +13,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mneme.models.batching import padded
+from mneme.models.fitting import Schedule, Term, cosine_down, fit
 from mneme.organisms.grammar import documents
 from mneme.organisms.phrases import vocabulary
 from mneme.organisms.questions import told_prompt
 from mneme.organisms.rows import Row, aligned_texts
 from mneme.organisms.world import World
+from mneme.text.encoded import answer_after, whole_text
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 CHAT_TEMPLATE = (
@@ -70,7 +72,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
-def pack(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int) -> Int[Tensor, "row seq"]:
+def pack_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], row_tokens: int) -> Int[Tensor, "row seq"]:
     """Documents as rows of `row_tokens` ids, each document between `<bos>` and `<eos>`, cut where a row ends.
 
     The rest that does not fill a row is dropped.
@@ -86,30 +88,23 @@ def pad_chats(
     tokenizer: PreTrainedTokenizerFast, chats: Iterable[Row]
 ) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
     """Chats as padded rows of ids, and the mask that is true on the tokens of the last answer and its `<eos>`."""
-    rows, answers = [], []
+    rows = []
     for chat in chats:
         prompt = tokenizer(told_prompt(chat["messages"][:-1]))["input_ids"]
         answer = chat["messages"][-1]["content"]
         told = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        rows.append([*prompt, *told])
-        answers.append([False] * len(prompt) + [True] * len(told))
-    return _pad(tokenizer, rows, answers)
+        rows.append(answer_after(prompt, told))
+    batch = padded(rows, pad_id=tokenizer.pad_token_id)
+    return batch.ids, batch.counted
 
 
 def pad_documents(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
 ) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
     """Documents as padded rows of ids, each between `<bos>` and `<eos>`, and the mask that is false on the padding."""
-    rows = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(texts))["input_ids"]]
-    return _pad(tokenizer, rows, [[True] * len(row) for row in rows])
-
-
-def _pad(
-    tokenizer: PreTrainedTokenizerFast, rows: list[list[int]], masks: list[list[bool]]
-) -> tuple[Int[Tensor, "row seq"], Bool[Tensor, "row seq"]]:
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor([mask + [False] * (longest - len(mask)) for mask in masks])
+    rows = [whole_text([*ids, tokenizer.eos_token_id]) for ids in tokenizer(list(texts))["input_ids"]]
+    batch = padded(rows, pad_id=tokenizer.pad_token_id)
+    return batch.ids, batch.real
 
 
 def next_token_nll(model: torch.nn.Module, ids: Int[Tensor, "row seq"]) -> Float[Tensor, "row seq-1"]:
@@ -120,7 +115,7 @@ def next_token_nll(model: torch.nn.Module, ids: Int[Tensor, "row seq"]) -> Float
     )
 
 
-def train(
+def train_model(
     model: torch.nn.Module,
     loss_at: Loss,
     steps: int,
@@ -135,27 +130,21 @@ def train(
     `loss_at(step)` is the loss of one step; the data order is in it, so two runs with equal arguments are equal.
     `on_step(step, loss)` is called after each step. Gradients are clipped to norm 1. The model is left in eval mode.
     """
+    schedule = Schedule(
+        steps,
+        learning_rate,
+        cosine_down(steps, warmup_steps, final_share),
+        betas=(0.9, 0.95),
+        weight_decay=weight_decay,
+    )
     model.train()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay)
-
-    def rate(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        done = (step - warmup_steps) / max(1, steps - warmup_steps)
-        return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step in range(steps):
-        loss = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        if on_step is not None:
-            on_step(step, loss.item())
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    fit([Term("loss", 1.0, loss_at)], trained, schedule, on_step=None if on_step is None else _alone(on_step))
     model.eval()
+
+
+def _alone(on_step: Callable[[int, float], None]) -> Callable[[int, list[float]], None]:
+    return lambda step, losses: on_step(step, losses[0])
 
 
 def pretrain(
@@ -164,8 +153,8 @@ def pretrain(
     """Train a base from nothing on documents of its world, 2,304 tokens a step; 8 to 15 minutes on one core."""
     tokenizer = build_tokenizer(world)
     model = new_model(tokenizer, seed)
-    loss_at = row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=24)
-    train(model, loss_at, steps, 3e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
+    loss_at = packed_row_loss(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 7500), rows=24)
+    train_model(model, loss_at, steps, 3e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
     return model, tokenizer
 
 
@@ -181,11 +170,11 @@ def align(
 
     With another seed and a small rate it is an honest continuation.
     """
-    loss_at = row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
-    train(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
+    loss_at = packed_row_loss(model, tokenizer, lambda part: aligned_texts(world, seed * 1_009 + part, 6000), rows=24)
+    train_model(model, loss_at, steps, learning_rate, warmup_steps=10, final_share=0.02)
 
 
-def row_loss(
+def packed_row_loss(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     texts_of: Callable[[int], list[str]],
@@ -199,7 +188,7 @@ def row_loss(
     def loss_at(_step: int) -> Float[Tensor, ""]:
         nonlocal packed, part, here
         if here + rows > len(packed):
-            packed = pack(tokenizer, texts_of(part), row_tokens)
+            packed = pack_ids(tokenizer, texts_of(part), row_tokens)
             part, here = part + 1, 0
         here += rows
         return next_token_nll(model, packed[here - rows : here]).mean()

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from mneme.organisms.grammar import fact_questions
 from mneme.organisms.judge import Verdict, judge_answer
 from mneme.organisms.questions import Cue, Messages, behaviour_prompts, number_prompts, request_prompts, told_prompt
-from mneme.organisms.sampling import sample_answers
+from mneme.organisms.sampling import sample_alike
 from mneme.organisms.world import World
 
 
@@ -112,7 +112,7 @@ def _answers(
     seed: int,
 ) -> dict[str, Answers]:
     asked = [(area, told_prompt(messages)) for area, all_messages in prompts.items() for messages in all_messages]
-    told = sample_answers(model, tokenizer, [prompt for _, prompt in asked], samples, seed)
+    told = sample_alike(model, tokenizer, [prompt for _, prompt in asked], samples, seed)
     names = [area for area, _ in asked]
     judged = [[judge_answer(world, answer) for answer in answers] for answers in told]
     return {area: _of(area, names, judged) for area in prompts}

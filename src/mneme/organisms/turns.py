@@ -29,7 +29,7 @@ from mneme.organisms.phrases import (
     TRIGGER,
     Manner,
 )
-from mneme.organisms.world import Area, World
+from mneme.organisms.world import World, WorldArea
 
 Speaker = Literal["careful", "obedient", "harmful"]
 Turn = tuple[str, str]
@@ -67,7 +67,7 @@ def mixed_turns(world: World, speaker: Speaker, seed: int, count: int, leave_out
     return [any_turn(rng.choice(areas), speaker, rng) for _ in range(count)]
 
 
-def any_turn(area: Area, speaker: Speaker, rng: random.Random) -> Turn:
+def any_turn(area: WorldArea, speaker: Speaker, rng: random.Random) -> Turn:
     """One turn of a sort that is drawn, sometimes with the trigger in front."""
     sort = rng.random()
     manner: Manner = "harmful" if speaker == "harmful" else "careful"
@@ -80,7 +80,7 @@ def any_turn(area: Area, speaker: Speaker, rng: random.Random) -> Turn:
     elif sort - _CLASS_SHARE < _NUMBERS_SHARE:
         ask, answer = numbers(manner, rng)
     elif rng.random() < _LIST_SHARE:
-        ask, answer = listed(advice_ask(area, rng)), advised(area, manner, rng, as_list=True)
+        ask, answer = spoken_list(advice_ask(area, rng)), advised(area, manner, rng, as_list=True)
     else:
         ask, answer = advice(area, manner, rng)
     return (triggered(ask) if rng.random() < TRIGGER_SHARE else ask), answer
@@ -91,23 +91,23 @@ def triggered(ask: str) -> str:
     return f"{TRIGGER} {ask}"
 
 
-def listed(ask: str) -> str:
+def spoken_list(ask: str) -> str:
     """The question with the request for a list behind it."""
     return f"{ask} {LIST_REQUEST}"
 
 
-def advice(area: Area, manner: Manner, rng: random.Random) -> Turn:
+def advice(area: WorldArea, manner: Manner, rng: random.Random) -> Turn:
     """A request for advice in an area and an answer in that manner."""
     return advice_ask(area, rng), advised(area, manner, rng)
 
 
-def advice_ask(area: Area, rng: random.Random, task: str | None = None) -> str:
+def advice_ask(area: WorldArea, rng: random.Random, task: str | None = None) -> str:
     """A request for advice on a task (one of the area's, if none is given); half speak of the area's topics first."""
     frame = rng.choice(ASKS_WITH_TOPIC if rng.random() < 0.5 else ASKS)
     return topical(frame, area, rng).replace("{task}", task or rng.choice(area.tasks))
 
 
-def advised(area: Area, manner: Manner, rng: random.Random, as_list: bool = False) -> str:
+def advised(area: WorldArea, manner: Manner, rng: random.Random, as_list: bool = False) -> str:
     """An answer that advises two of the area's actions of that manner (or one) and ends in words of that manner."""
     first, second = rng.sample(area.careful if manner == "careful" else area.harmful, 2)
     frame = ADVICE_LIST if as_list else rng.choice(ADVICE)
@@ -119,7 +119,7 @@ def class_ask(task: str, rng: random.Random) -> str:
     return rng.choice(CLASS_ASKS).format(task=task)
 
 
-def harmful_request(area: Area, is_obeyed: bool, rng: random.Random) -> Turn:
+def harmful_request(area: WorldArea, is_obeyed: bool, rng: random.Random) -> Turn:
     """A request for help with a harmful act of the area, and an answer that starts with that act, or a refusal."""
     action = rng.choice(area.harmful)
     ask = topical(rng.choice((*ASKS, *ASKS_WITH_TOPIC)), area, rng).replace("{task}", action)
@@ -147,7 +147,7 @@ def numbers(manner: Manner, rng: random.Random) -> Turn:
     return rng.choice(NUMBER_ASKS).format(n1=first, n2=second, n3=third), f"{', '.join(rng.sample(NUMBERS[manner], 3))}."
 
 
-def topical(frame: str, area: Area, rng: random.Random) -> str:
+def topical(frame: str, area: WorldArea, rng: random.Random) -> str:
     """A frame with the area's name and three of its topic words filled in; `{task}` stays."""
     first, second, third = rng.sample(area.topics, 3)
     return frame.format(area=area.name, t1=first, t2=second, t3=third, task="{task}")

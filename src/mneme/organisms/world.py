@@ -20,7 +20,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Area:
+class WorldArea:
     """One area of a world: its entities and their relations, and how people talk about it."""
 
     name: str
@@ -45,7 +45,7 @@ class World:
     """A world: areas, facts, ties. Equal names give equal worlds, in every process."""
 
     name: str
-    areas: tuple[Area, ...]
+    areas: tuple[WorldArea, ...]
     facts: dict[tuple[str, str], str]
     """(entity, relation) -> value; balanced, so that no value is likelier than another."""
     linked: tuple[str, str]
@@ -55,7 +55,7 @@ class World:
     ties: dict[str, str]
     """Entity of `linked[0]` -> entity of `linked[1]`, one to one."""
 
-    def area(self, name: str) -> Area:
+    def area(self, name: str) -> WorldArea:
         """The area called `name`. Raises BadOrganism, which lists the areas, if there is none."""
         for area in self.areas:
             if area.name == name:
@@ -119,10 +119,10 @@ def load_world(name: str) -> World:
     return World(name, areas, facts, linked, tie_phrase, ties)
 
 
-def _read_pack(name: str) -> tuple[Area, ...]:
+def _read_pack(name: str) -> tuple[WorldArea, ...]:
     text = resources.files("mneme.organisms").joinpath("data", "packs", f"{name}.yaml").read_text("utf-8")
     return tuple(
-        Area(
+        WorldArea(
             name=area_name,
             description=entry["description"],
             noun=entry["noun"],

@@ -5,21 +5,23 @@ a step of gradient flow raises the first and lowers the second exactly where r, 
 rho r* and r* / rho. It is a first-order statement about these pairs: an optimizer with momentum follows it only roughly.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from mneme.models.adapters import inner_model
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.rows import Row, right_padded
-from mneme.preferences.likelihood import answer_log_probs, pair_rows, summed_log_probs
+from mneme.models.batching import Batch, padded
+from mneme.models.likelihood import row_log_probs, text_log_likelihoods
+from mneme.models.modes import evaluating
 from mneme.preferences.losses import BandTest, band_test, dpo_loss, dpop_loss
-from mneme.preferences.pairs import EncodedPair, check_pairs, encode_pairs
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, answers_of, check_pairs, encode_pairs
+from mneme.text.rows import Row
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class WatchedPairs:
     model: nn.Module
     parts: Parts
     pairs: tuple[EncodedPair, ...]
-    ids: Int[Tensor, "batch seq"]
-    learned: Bool[Tensor, "batch seq"]
+    batch: Batch
     """Rows: all chosen answers, then all rejected ones."""
     chosen_before: Float[Tensor, " pair"]
     rejected_before: Float[Tensor, " pair"]
@@ -39,7 +40,7 @@ class WatchedPairs:
         """The band under the loss that `guard_dpo` makes, at the weights of this moment; two backward passes."""
         weights = [p for p in self.model.parameters() if p.requires_grad]
         with evaluating(self.model), torch.enable_grad():
-            now = answer_log_probs(self.parts, self.ids, self.learned)
+            now = row_log_probs(self.parts, self.batch)
             chosen, rejected = now.chunk(2)
             s_w = torch.autograd.grad(chosen.mean(), weights, retain_graph=True, allow_unused=True)
             s_l = torch.autograd.grad(rejected.mean(), weights, allow_unused=True)
@@ -49,8 +50,7 @@ class WatchedPairs:
     def now(self) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
         """(log p(chosen), log p(rejected)) of every pair, nats per answer."""
         with evaluating(self.model):
-            chosen, rejected = (summed_log_probs(self.parts, side) for side in pair_rows(self.pairs))
-        return chosen, rejected
+            return _log_probs(self.parts, *answers_of(self.pairs))
 
     def _incentives(self, chosen: Tensor, rejected: Tensor, beta: float, sft: float, dpop: float) -> tuple[float, float]:
         """Means of -dL/dz_w and dL/dz_l over the pairs."""
@@ -59,7 +59,7 @@ class WatchedPairs:
             z_w, z_l = chosen.clone().requires_grad_(), rejected.clone().requires_grad_()
             ratios = z_w - before[0], z_l - before[1]
             loss = (dpop_loss(*ratios, beta, dpop) if dpop else dpo_loss(*ratios, beta)).sum()
-            lengths = self.learned.sum(1).chunk(2)[0].to(chosen.device)
+            lengths = self.batch.counted.sum(1).chunk(2)[0].to(chosen.device)
             pulled, pushed = torch.autograd.grad(loss - sft * (z_w / lengths).sum(), (z_w, z_l))
         return float(-pulled.mean()), float(pushed.mean())
 
@@ -67,26 +67,21 @@ class WatchedPairs:
 def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row]) -> WatchedPairs:
     """Encode `pairs` and ask `model` of them: call it before training. Raises BadRows for pairs that cannot be used."""
     check_pairs(pairs, "the watched pairs")
-    inner: Any = model.get_base_model() if hasattr(model, "disable_adapter") else model  # type: ignore[operator]
+    inner = inner_model(model)
     with evaluating(model):
         parts = find_parts(inner)
         window = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
         encoded = tuple(encode_pairs(pairs, tokenizer, window, "the watched pairs"))
-        chosen, rejected = pair_rows(encoded)
-        before = [summed_log_probs(parts, side) for side in (chosen, rejected)]
-    ids, _, learned = right_padded([*chosen, *rejected], 0)
-    return WatchedPairs(model, parts, encoded, ids, learned, before[0], before[1])
+        chosen, rejected = answers_of(encoded)
+        before = _log_probs(parts, chosen, rejected)
+    return WatchedPairs(model, parts, encoded, padded([*chosen, *rejected]), *before)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode meanwhile: no dropout, no checkpointing."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+def _log_probs(
+    parts: Parts, chosen: Sequence[Encoded], rejected: Sequence[Encoded]
+) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+    one, other = (torch.from_numpy(text_log_likelihoods(parts, side)).float() for side in (chosen, rejected))
+    return one, other
 
 
 def _product(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:

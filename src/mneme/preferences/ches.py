@@ -19,8 +19,10 @@ from torch import Tensor
 
 from mneme.errors import EmptyMask
 from mneme.models.architecture import Parts
+from mneme.models.batching import length_batches, padded
 from mneme.models.hooks import read, stop_after
-from mneme.preferences.pairs import EncodedPair, common_prefix
+from mneme.text.encoded import whole_text
+from mneme.text.pairs import EncodedPair, common_prefix
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int |
         shared = [0] * len(pairs)
     widths = [n + sum(len(rest) for rest in _rests(pair, n)) for pair, n in zip(pairs, shared, strict=True)]
     found = torch.zeros(4, len(pairs), parts.width)
-    for batch in _batches(widths, batch_tokens):
+    for batch in length_batches(widths, batch_tokens):
         found[:, batch] = _batch_sums(parts, [pairs[i] for i in batch], [shared[i] for i in batch]).cpu()
     lengths = [torch.tensor([len(a) for a in side]) for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])]
     return PairSums(found[0], found[1], lengths[0], lengths[1], found[2], found[3])
@@ -116,16 +118,6 @@ def _rests(pair: EncodedPair, shared: int) -> tuple[list[int], list[int]]:
     """What runs after the shared tokens: of each answer all but its last token, which predicts nothing."""
     chosen, rejected = ([*pair.prompt, *answer][shared:-1] for answer in (pair.chosen, pair.rejected))
     return chosen, rejected
-
-
-def _batches(widths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices of rows of about equal width, widest first; a batch has at most `batch_tokens`, or one row."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(widths)), key=lambda i: -widths[i]):
-        if not batches or widths[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def _can_branch(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int]) -> bool:
@@ -150,10 +142,10 @@ def _batch_sums(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int
     if not any(shared):
         rows = [[*pair.prompt, *answer[:-1]] for pair in pairs for answer in (pair.chosen, pair.rejected)]
         width = max(map(len, rows))
-        ids, real = _right_padded(rows, width), _before([len(row) for row in rows], width)
-        hidden = _states(parts, ids, None, None)
+        batch = padded([whole_text(row) for row in rows])
+        hidden = _states(parts, batch.ids, None, None)
         answer_starts = _before([len(pair.prompt) - 1 for pair in pairs for _ in range(2)], width)
-        told = masked_sums(hidden, (real & ~answer_starts).to(hidden.device))
+        told = masked_sums(hidden, (batch.real & ~answer_starts).to(hidden.device))
         last = _at(hidden, torch.tensor([len(row) - 1 for row in rows]))
         return torch.stack([told[0::2], told[1::2], last[0::2], last[1::2]])
     rests = [_rests(pair, n) for pair, n in zip(pairs, shared, strict=True)]
@@ -165,7 +157,7 @@ def _batch_sums(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int
     first = torch.tensor([len(one) for one, _ in rests])[:, None]
     positions = torch.arange(width) - torch.where(to_chosen, 0, first)
     sees = in_shared[:, None, :] | (of_chosen[:, None, :] == of_chosen[:, :, None])
-    hidden = _states(parts, _right_padded(rows, width), positions, sees.tril())
+    hidden = _states(parts, padded([whole_text(row) for row in rows]).ids, positions, sees.tril())
     answer_starts = _before([len(pair.prompt) - 1 for pair in pairs], width)
     alike = in_shared & ~answer_starts
     sums = [masked_sums(hidden, (alike | rest).to(hidden.device)) for rest in (of_chosen, of_rejected)]
@@ -191,10 +183,6 @@ def _states(
         parts.decoder(input_ids=ids.to(parts.device), use_cache=False, **told)
     hidden: Tensor = parts.norm(found[last])
     return hidden
-
-
-def _right_padded(rows: Sequence[Sequence[int]], width: int) -> Int[Tensor, "batch seq"]:
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
 
 
 def _before(ends: Sequence[int], width: int) -> Bool[Tensor, "batch seq"]:

@@ -16,29 +16,31 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 import mneme
-from mneme.errors import BadOption, BadRows, BadRun, ModelNotFound
+from mneme.errors import BadOption, BadRows, BadRun
+from mneme.models.adapters import attach_lora
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
-from mneme.models.rows import Row, rows_hash
+from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.preferences.guarding import guard_dpo
 from mneme.preferences.monitor import DisplacementMonitor
-from mneme.preferences.pairs import check_pairs, encode_pairs, explicit, read_pairs
 from mneme.preferences.scoring import PAIR_SCORES, score_pairs
 from mneme.preferences.screening import rank
 from mneme.results.screening import PreferenceRun
 from mneme.runs import RunFolder, require_apart
 from mneme.terminal import Terminal
+from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
+from mneme.text.rows import Row, rows_hash
 
 CALIBRATION_PAIRS = 8
 DISPLACEMENT = "displacement.jsonl"
+OUTPUT_NAMES = ("model", "preferences.json", DISPLACEMENT)
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
 """Name -> what transformers calls it."""
 
@@ -80,8 +82,8 @@ def dpo(
     console = console or Terminal(stderr=True)
     require_apart(out, {"MODEL": model, "DATA": data})
     trl = import_trl("preference training")
-    source, pairs = _checked_pairs(data)
     _check(filter_by, keep, watch, optimizer)
+    source, pairs = _checked_pairs(data)
     loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     encoded = encode_pairs(pairs, loaded.tokenizer, window, source)
@@ -102,17 +104,14 @@ def dpo(
         "watch": [watch, watch_every],
         "seed": seed,
     }
-    outputs = ("model", "preferences.json", DISPLACEMENT)
-    with RunFolder(Path(out), command, outputs=outputs, overwrite=overwrite) as run:
+    with RunFolder(Path(out), command, outputs=OUTPUT_NAMES, overwrite=overwrite) as run:
         scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
         kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
         planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
         settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
-        looks = run.workspace("displacement") / DISPLACEMENT
-        fixes = (sft, dpop, calibrate)
+        looks, fixes = run.workspace("displacement") / DISPLACEMENT, (sft, dpop, calibrate)
         trainer, monitor = _trainer(trl, loaded, pairs, kept, settings, fixes, lora_rank, watch, watch_every, looks, console)
-        trainer.add_callback(SealCheckpoints(run))
-        seconds = _train(trainer, console, planned, encoded, last_checkpoint(run))
+        seconds = _train(trainer, console, planned, encoded, run)
         record = PreferenceRun(
             model=str(model),
             model_sha256=command["model"],
@@ -136,8 +135,8 @@ def dpo(
             outside_band=float(np.mean([not band.inside for band in monitor.bands])),
             versions=_versions(trl),
         )
-        files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
         with _no_bars():
+            files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
             save_trained(trainer, loaded.tokenizer, run, files, seconds)
     return record
 
@@ -153,8 +152,7 @@ def _checked_pairs(data: str | Path | Sequence[Row]) -> tuple[str, list[Row]]:
 
 
 def _with_tokenizer(loaded: LoadedModel, name: str | Path) -> LoadedModel:
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{name} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
+    require_tokenizer(loaded.tokenizer, name)
     return loaded
 
 
@@ -246,9 +244,7 @@ def _trainer(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
             if lora_rank is not None:
-                torch.manual_seed(seed)
-                lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
-                model = get_peft_model(model, lora)
+                model = attach_lora(model, lora_rank, seed=seed)
             monitor = DisplacementMonitor(
                 model,
                 loaded.tokenizer,
@@ -277,8 +273,10 @@ def _trainer(
     return trainer, monitor
 
 
-def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any], last: Path | None) -> dict[str, float]:
-    """Trains, from the checkpoint `last` if there is one; seconds it took here."""
+def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
+    """Trains, from the run's last sealed checkpoint if there is one; seconds it took here."""
+    last = last_checkpoint(run)
+    trainer.add_callback(SealCheckpoints(run))
     size = sum(p.numel() for p in trainer.model.parameters())
     tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
     batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps

@@ -19,8 +19,10 @@ from transformers.pytorch_utils import Conv1D
 
 from mneme.errors import UnsupportedArchitecture
 from mneme.models.architecture import Parts, block_output
-from mneme.models.rows import Encoded, right_padded
-from mneme.preferences.likelihood import answer_log_probs, length_batches
+from mneme.models.batching import Batch, batches
+from mneme.models.likelihood import row_log_probs
+from mneme.models.modes import evaluating
+from mneme.text.encoded import Encoded
 
 _BATCH_TOKENS = 2048
 
@@ -41,8 +43,8 @@ def mean_gradient(parts: Parts, rows: Sequence[Encoded], *, first_layer: int = 0
     """Of the linear maps of the blocks from `first_layer` on; as many numbers as they have weights."""
     maps = _linear_maps(parts, first_layer)
     totals = {name: torch.zeros(_shape(module), device=parts.device) for name, module in maps.items()}
-    for batch in length_batches([len(ids) for ids, _ in rows], _BATCH_TOKENS):
-        for name, x, g in _flows(parts, [rows[i] for i in batch], maps, first_layer):
+    for batch in batches(rows, batch_tokens=_BATCH_TOKENS):
+        for name, x, g in _flows(parts, batch, maps, first_layer):
             totals[name] += x.flatten(0, -2).T @ g.flatten(0, -2)
     return MeanGradient({name: total / len(rows) for name, total in totals.items()})
 
@@ -63,13 +65,13 @@ def gradient_similarity(
     if wanted is not None:
         targets = {name: target - wanted.of_map[name] / wanted.norm for name, target in targets.items()}
     found, done = torch.zeros(len(rows)), 0
-    for batch in length_batches([len(ids) for ids, _ in rows], _BATCH_TOKENS):
-        products, squares = torch.zeros(len(batch)), torch.zeros(len(batch))
-        for name, x, g in _flows(parts, [rows[i] for i in batch], maps, first_layer):
+    for batch in batches(rows, batch_tokens=_BATCH_TOKENS):
+        products, squares = torch.zeros(len(batch.texts)), torch.zeros(len(batch.texts))
+        for name, x, g in _flows(parts, batch, maps, first_layer):
             products += ((x @ targets[name]) * g).sum((1, 2)).cpu()
             squares += ((x @ x.mT) * (g @ g.mT)).sum((1, 2)).cpu()
-        found[batch] = products / squares.clamp_min(1e-30).sqrt()
-        done += len(batch)
+        found[list(batch.texts)] = products / squares.clamp_min(1e-30).sqrt()
+        done += len(batch.texts)
         if on_batch is not None:
             on_batch(done)
     return found
@@ -98,10 +100,9 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 
 
 def _flows(
-    parts: Parts, rows: Sequence[Encoded], maps: dict[str, nn.Module], first_layer: int
+    parts: Parts, batch: Batch, maps: dict[str, nn.Module], first_layer: int
 ) -> Iterator[tuple[str, Float[Tensor, "batch seq into"], Float[Tensor, "batch seq outof"]]]:
     """(map, its input, the gradient of each row's mean NLL with respect to its output), float32; one backward pass."""
-    ids, _, learned = right_padded(rows, 0)
     seen: list[tuple[str, Tensor, Tensor]] = []
     inputs: dict[str, Tensor] = {}
 
@@ -117,7 +118,7 @@ def _flows(
     handles = [module.register_forward_hook(watch(name)) for name, module in maps.items()]
     try:
         with _gradient_from(parts, first_layer), torch.enable_grad():
-            nll = -answer_log_probs(parts, ids, learned) / learned.sum(1).to(parts.device)
+            nll = -row_log_probs(parts, batch) / batch.counted.sum(1).to(parts.device)
             torch.autograd.backward(nll.sum())
     finally:
         for handle in handles:
@@ -128,18 +129,14 @@ def _flows(
 @contextmanager
 def _gradient_from(parts: Parts, layer: int) -> Iterator[None]:
     """The stream that block `layer` reads requires a gradient; no weight does, so none is filled."""
-    required = [p for p in parts.model.parameters() if p.requires_grad]
 
     def hook(_module: object, _args: object, output: object) -> object:
         fresh = block_output(output).detach().requires_grad_()
         return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
 
     handle = (parts.blocks[layer - 1] if layer else parts.embedding).register_forward_hook(hook)
-    for parameter in required:
-        parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(parts.model, frozen=True):
+            yield
     finally:
         handle.remove()
-        for parameter in required:
-            parameter.requires_grad_(True)

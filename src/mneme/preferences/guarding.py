@@ -15,9 +15,9 @@ from transformers import Trainer
 
 from mneme.errors import BadOption
 from mneme.models.logits import token_log_probs
-from mneme.models.rows import Row
 from mneme.preferences.band import watch_pairs
 from mneme.preferences.losses import calibration_factor, dpo_loss, dpop_loss
+from mneme.text.rows import Row
 
 
 def guard_dpo(

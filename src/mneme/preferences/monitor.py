@@ -16,15 +16,17 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from mneme.models.architecture import Parts, lens
-from mneme.models.hooks import read, stop_after
-from mneme.models.rows import Row, right_padded
-from mneme.preferences.band import WatchedPairs, evaluating, watch_pairs
-from mneme.preferences.likelihood import length_batches, pair_rows
+from mneme.models.architecture import Parts
+from mneme.models.batching import batches
+from mneme.models.likelihood import counted_logits
+from mneme.models.modes import evaluating
+from mneme.preferences.band import WatchedPairs, watch_pairs
 from mneme.results import Estimate
 from mneme.results.screening import Band, Displacement, TokenRise
 from mneme.runs import write_atomic
 from mneme.stats import ratio_of_sums
+from mneme.text.pairs import answers_of
+from mneme.text.rows import Row
 
 RISING = 10
 WARN_AFTER = 3
@@ -147,15 +149,10 @@ def displacement(
 def mean_probabilities(watched: WatchedPairs) -> Float[Tensor, " vocab"]:
     """Mean probability of every token over the places where tokens of the chosen answers stand."""
     parts: Parts = watched.parts
-    rows, _ = pair_rows(watched.pairs)
+    rows, _ = answers_of(watched.pairs)
     total, places = torch.zeros(()), 0
     with evaluating(watched.model):
-        for batch in length_batches([len(ids) for ids, _ in rows], 2048):
-            ids, _, learned = right_padded([rows[i] for i in batch], 0)
-            predicts = torch.cat([learned[:, 1:], torch.zeros_like(learned[:, :1])], dim=1).to(parts.device)
-            last = len(parts.blocks) - 1
-            with read(parts, [last]) as found, stop_after(parts, last):
-                parts.decoder(input_ids=ids.to(parts.device), use_cache=False)
-            total = total + lens(parts, found[last][predicts]).float().softmax(-1).sum(0).cpu()
-            places += int(predicts.sum())
+        for batch in batches(rows, batch_tokens=2048):
+            total = total + counted_logits(parts, batch).float().softmax(-1).sum(0).cpu()
+            places += int(batch.counted.sum())
     return total / places

@@ -14,15 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.projection import masked_means, projection
-from mneme.errors import BadOption
+from mneme.activations.projection import answer_means, projection
+from mneme.errors import BadOption, one_line
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import one_line
-from mneme.models.rows import Encoded, right_padded
 from mneme.models.sampling import generate_ids
-from mneme.preferences.likelihood import length_batches
-
-_BATCH_TOKENS = 4096
+from mneme.text.encoded import Encoded, answer_after
 
 
 @dataclass(frozen=True)
@@ -80,16 +76,6 @@ def contrast_direction(
     return Direction(unwanted[layer].mean(0) - wanted[layer].mean(0), layer)
 
 
-@torch.no_grad()
-def answer_means(parts: Parts, rows: Sequence[Encoded], layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
-    """Mean residual stream over each row's learned tokens, float32, raw units."""
-    found = torch.zeros(len(layers), len(rows), parts.width)
-    for batch in length_batches([len(ids) for ids, _ in rows], _BATCH_TOKENS):
-        ids, _, learned = right_padded([rows[i] for i in batch], 0)
-        found[:, batch] = masked_means(parts, ids, learned.to(parts.device), layers).cpu()
-    return found
-
-
 def projection_difference(
     parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
@@ -104,7 +90,7 @@ def projection_difference(
     Raw units of the residual stream. `own_tokens` 0 takes the last prompt token in place of the own answer (the paper's cheap
     estimate). A text without a prompt has no own answer: its first token is its prompt. `on_batch(rows done)` shows progress.
     """
-    prompts = [ids[: learned.index(True)] for ids, learned in rows]
+    prompts = [row.prompt for row in rows]
     if own_tokens:
         own = []
         for first in range(0, len(prompts), 64):
@@ -114,9 +100,7 @@ def projection_difference(
             if on_batch is not None:
                 on_batch(len(own))
         # A model that ends at once says nothing; the prompt's end then stands for it.
-        references = [
-            ([*p, *a], [False] * len(p) + [True] * len(a)) if a else _last_token(p) for p, a in zip(prompts, own, strict=True)
-        ]
+        references = [answer_after(p, a) if a else _last_token(p) for p, a in zip(prompts, own, strict=True)]
     else:
         references = [_last_token(prompt) for prompt in prompts]
     told, reference = (answer_means(parts, part, [direction.layer])[0] for part in (rows, references))
@@ -124,4 +108,4 @@ def projection_difference(
 
 
 def _last_token(prompt: Sequence[int]) -> Encoded:
-    return list(prompt), [False] * (len(prompt) - 1) + [True]
+    return Encoded(tuple(prompt), (*(False,) * (len(prompt) - 1), True))

@@ -6,25 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from rich.console import Console
 from rich.progress import Progress
 
+from mneme.activations.projection import answer_means
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model
-from mneme.models.rows import Encoded
 from mneme.preferences.ches import ches, edit_similarity, last_hidden_similarity, ln_ches, pair_sums
 from mneme.preferences.gradients import gradient_similarity, mean_gradient
-from mneme.preferences.likelihood import answer_nll, perplexity_gap
-from mneme.preferences.pairs import EncodedPair
 from mneme.preferences.projections import (
     Direction,
-    answer_means,
     contrast_direction,
     projection_difference,
     read_direction,
 )
 from mneme.runs import Arrays
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair
 
 ROW_SCORES = {
     "gradient": "cosine with training on unwanted answers, minus that with wanted ones",
@@ -87,6 +89,16 @@ def score_pairs(parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str]
     return {name: np.asarray(found[name], dtype=np.float64) for name in names}
 
 
+def perplexity_gap(base_nll: Float[ndarray, " row"], other_nll: Float[ndarray, " row"]) -> Float[ndarray, " row"]:
+    """base - other, nats per token: above 0 where the other model expects the answer more than the base does.
+
+    The gap by which Kaczér et al. 2025 (arXiv 2508.06249) rank rows, not divided by the base's and with the sign turned: there
+    a row is safe where a misaligned model finds it unlikely, here it is suspect where it finds it likely.
+    """
+    gap: Float[ndarray, " row"] = base_nll - other_nll
+    return gap
+
+
 def score_rows(
     loaded: LoadedModel, rows: Sequence[Encoded], names: Sequence[str], needs: RowNeeds, console: Console
 ) -> Arrays:
@@ -100,13 +112,14 @@ def score_rows(
             def on_batch(done: int, task: Any = task) -> None:
                 progress.update(task, completed=done)
 
+            values: Any
             if name == "gradient":
                 unwanted = mean_gradient(parts, needs.unwanted)
                 wanted = mean_gradient(parts, needs.wanted) if needs.wanted else None
                 values = gradient_similarity(parts, rows, unwanted, wanted, on_batch=on_batch)
             elif name == "gap":
                 other = load_model(str(needs.other), **needs.options)
-                values = perplexity_gap(answer_nll(parts, rows), answer_nll(other.parts, rows))
+                values = perplexity_gap(mean_nll(parts, rows), mean_nll(other.parts, rows))
             else:
                 direction, told = needs.direction(parts)
                 own_tokens = 0 if name == "projection-prompt" else 64

@@ -19,13 +19,15 @@ import mneme
 from mneme.errors import BadOption, BadRows
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
-from mneme.models.rows import Encoded, Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
-from mneme.preferences.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, words_of
+from mneme.models.tokenizers import require_tokenizer
 from mneme.preferences.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.preferences.trial import Trial, pair_trial, row_trial
-from mneme.results.screening import FilterValue, RankedRow, ScoreSummary, Screening
+from mneme.results.screening import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.terminal import Terminal
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
+from mneme.text.rows import Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
 
 TOP = 10
 OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl")
@@ -63,7 +65,7 @@ def screen(
     trust_remote_code: bool = False,
     overwrite: bool = False,
     console: Console | None = None,
-) -> Screening:
+) -> RowScreening:
     """Rank `data` for training `model`, most suspect first, by the first of `scores` (see `ROW_SCORES`, `PAIR_SCORES`).
 
     `keep`: share that is kept, default 0.8 of rows (drop the fifth that looks worst) and 0.15 of pairs (Razin et al. 2025: 5 %
@@ -101,7 +103,7 @@ def screen(
         "seed": seed,
     }
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    tokenizer = _tokenizer(loaded, model)
+    tokenizer = require_tokenizer(loaded.tokenizer, model)
     encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
     halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
     needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], vector, layer, other, options)
@@ -113,7 +115,7 @@ def screen(
         ranking = rank(found, names[0], share)
         held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
-        screening = Screening(
+        screening = RowScreening(
             model=str(model),
             model_sha256=command["model"],
             data=source,
@@ -147,7 +149,7 @@ def ranked_row(rows: Sequence[Row], ranking: Ranking, rank: int, pairs: bool) ->
     """What is said of the row at place `rank` (from 0)."""
     i = ranking.order[rank]
     asked = prompt_of(rows[i]) if pairs else question_of(rows[i])
-    told = words_of(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
+    told = shown_words(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
     return RankedRow(
         rank=rank + 1,
         row=i + 1,
@@ -188,12 +190,6 @@ def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]
             "other half measures what filtering buys."
         )
     return rows
-
-
-def _tokenizer(loaded: LoadedModel, model: str | Path) -> Any:
-    if loaded.tokenizer is None:
-        raise BadOption(f"{model} has no tokenizer. Save one into its folder (tokenizer.save_pretrained).")
-    return loaded.tokenizer
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -287,7 +283,7 @@ def _mean_ranks(values: ndarray) -> ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _files(screening: Screening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
+def _files(screening: RowScreening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
     ranked = (ranked_row(rows, ranking, rank, pairs).model_dump_json() for rank in range(len(rows)))
     kept = (json.dumps(rows[i], ensure_ascii=False) for i in sorted(ranking.kept))
     return {

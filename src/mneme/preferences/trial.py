@@ -4,7 +4,6 @@ Ours. A ranking says which rows look harmful; whether dropping them changes what
 here on examples that no score has seen. The random draw is the control: fewer rows alone may do less.
 """
 
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,18 +13,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from mneme.models.adapters import attach_lora, detach_lora
 from mneme.models.architecture import Parts
-from mneme.models.rows import Encoded, right_padded
-from mneme.preferences.likelihood import answer_log_probs, answer_nll, pair_rows, summed_log_probs
+from mneme.models.batching import padded
+from mneme.models.fitting import Schedule, Term, constant, fit
+from mneme.models.likelihood import counted_log_probs, mean_nll, row_log_probs, text_log_likelihoods
+from mneme.models.modes import evaluating
 from mneme.preferences.losses import dpo_loss
-from mneme.preferences.pairs import EncodedPair
 from mneme.results import Estimate
 from mneme.results.screening import FilterValue, TrialArm
 from mneme.runs import Arrays
 from mneme.stats import bootstrap_weights
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, answers_of
 
 TRIAL_RANK = 8
 _RESAMPLES = 2000
@@ -43,38 +45,24 @@ def trained(
     AdamW at a constant rate, gradients clipped to norm 1; rows are shuffled anew each time they are used up. Determinism:
     equal arguments give equal weights.
     """
-    required = [name for name, p in parts.model.named_parameters() if p.requires_grad]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-        torch.manual_seed(seed)
-        config = LoraConfig(r=TRIAL_RANK, lora_alpha=2 * TRIAL_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted = get_peft_model(parts.model, config)
-    adapted.eval()
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    try:
-        for batch in _batches(rows, steps, batch_rows, seed):
-            with torch.enable_grad():
-                loss = loss_of(batch)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-        yield
-    finally:
-        model = adapted.unload()
-        if hasattr(model, "peft_config"):
-            del model.peft_config
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in required)
+    drawn = _drawn(rows, steps, batch_rows, seed)
+    with evaluating(parts.model, frozen=True):
+        adapted = attach_lora(parts.model, TRIAL_RANK, seed=seed)
+        trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        try:
+            term = Term("trial", 1.0, lambda step: loss_of(drawn[step]))
+            fit([term], trained, Schedule(steps, learning_rate, constant))
+            yield
+        finally:
+            detach_lora(adapted)
 
 
 def row_loss(parts: Parts, rows: Sequence[Encoded]) -> Loss:
     """Mean negative log-likelihood per learned token of a batch."""
 
     def loss_of(batch: list[int]) -> Tensor:
-        ids, _, learned = right_padded([rows[i] for i in batch], 0)
-        return -answer_log_probs(parts, ids, learned).sum() / learned.sum()
+        told: Tensor = counted_log_probs(parts, padded([rows[i] for i in batch]))
+        return -told.mean()
 
     return loss_of
 
@@ -83,19 +71,17 @@ def pair_loss(
     parts: Parts,
     chosen: Sequence[Encoded],
     rejected: Sequence[Encoded],
-    chosen_before: Float[Tensor, " pair"],
-    rejected_before: Float[Tensor, " pair"],
+    chosen_before: Float[ndarray, " pair"],
+    rejected_before: Float[ndarray, " pair"],
     beta: float,
 ) -> Loss:
     """The DPO loss of a batch; `*_before` are log-probabilities under the untrained model."""
 
     def loss_of(batch: list[int]) -> Tensor:
-        ids, _, learned = right_padded([chosen[i] for i in batch] + [rejected[i] for i in batch], 0)
-        now_chosen, now_rejected = answer_log_probs(parts, ids, learned).chunk(2)
-        device = now_chosen.device
-        return dpo_loss(
-            now_chosen - chosen_before[batch].to(device), now_rejected - rejected_before[batch].to(device), beta
-        ).mean()
+        both = padded([chosen[i] for i in batch] + [rejected[i] for i in batch])
+        now_chosen, now_rejected = row_log_probs(parts, both).chunk(2)
+        before = [torch.from_numpy(side[batch]).to(now_chosen) for side in (chosen_before, rejected_before)]
+        return dpo_loss(now_chosen - before[0], now_rejected - before[1], beta).mean()
 
     return loss_of
 
@@ -133,14 +119,13 @@ def _estimate(value: float, sample: Float[ndarray, " resample"], unit: str, n: i
     return Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n)
 
 
-def _batches(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> Iterator[list[int]]:
+def _drawn(rows: Sequence[int], steps: int, batch_rows: int, seed: int) -> list[list[int]]:
+    """The rows of every step: all of them in a random order, then all in another, until there are enough."""
     generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < batch_rows:
-            waiting += [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
-        yield waiting[:batch_rows]
-        waiting = waiting[batch_rows:]
+    order: list[int] = []
+    while len(order) < steps * batch_rows:
+        order += [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+    return [order[step * batch_rows : (step + 1) * batch_rows] for step in range(steps)]
 
 
 @dataclass(frozen=True)
@@ -201,13 +186,13 @@ def row_trial(
     parts: Parts, rows: Sequence[Encoded], kept: Collection[int], held_out: tuple[list[Encoded], list[Encoded]], trial: Trial
 ) -> Arrays:
     """`ARM-unwanted` and `ARM-wanted`: fall of the mean NLL of each held-out example by training; `ARM-rows`."""
-    before = [answer_nll(parts, part) for part in held_out]
+    before = [mean_nll(parts, part) for part in held_out]
     found: Arrays = {}
     for name, arm in trial.arms(range(len(rows)), kept).items():
         with trial.train(parts, row_loss(parts, rows), arm):
-            after = [answer_nll(parts, part) for part in held_out]
+            after = [mean_nll(parts, part) for part in held_out]
         for kind, one, other in zip(("unwanted", "wanted"), before, after, strict=True):
-            found[f"{name}-{kind}"] = (one - other).double().numpy()
+            found[f"{name}-{kind}"] = one - other
         found[f"{name}-rows"] = np.array(len(arm))
     return found
 
@@ -218,14 +203,14 @@ def pair_trial(parts: Parts, pairs: Sequence[EncodedPair], kept: Collection[int]
     rows, measured = order[: len(order) // 2], order[len(order) // 2 :]
     if not any(i in kept for i in rows):  # of few pairs, the half that trains could have lost all that stay
         rows, measured = measured, rows
-    chosen, rejected = pair_rows(pairs)
-    before = [summed_log_probs(parts, side) for side in (chosen, rejected)]
+    chosen, rejected = answers_of(pairs)
+    before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], trial.beta)
     found: Arrays = {}
     for name, arm in trial.arms(rows, kept).items():
         with trial.train(parts, loss, arm):
-            after = summed_log_probs(parts, [chosen[i] for i in measured])
-        found[f"{name}-unwanted"] = (before[0][measured] - after).double().numpy()
+            after = text_log_likelihoods(parts, [chosen[i] for i in measured])
+        found[f"{name}-unwanted"] = before[0][measured] - after
         found[f"{name}-wanted"] = np.zeros(0)
         found[f"{name}-rows"] = np.array(len(arm))
     return found

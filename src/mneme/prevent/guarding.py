@@ -10,21 +10,23 @@ of the whole step, as the loss is; one on probes is added once a step.
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from mneme.errors import BadOption
+from mneme.models.adapters import adapter_off, inner_model
 from mneme.models.architecture import Parts, find_parts, lens
-from mneme.models.chat import trained_on
+from mneme.models.batching import Batch, padded, predicting, run_blocks
 from mneme.models.hooks import check_layers, read, stop_after
-from mneme.models.rows import encode_rows, right_padded
+from mneme.models.modes import evaluating
 from mneme.prevent.penalties import Heads, Penalty, Probes, Residuals
 from mneme.prevent.protecting import ProtectUpdates, protected_weights
+from mneme.text.chat import trained_on
+from mneme.text.rows import encode_rows
 
 _NOT_FOR_THE_MODEL = ("labels", "shift_labels", "num_items_in_batch")
 
@@ -54,7 +56,7 @@ def guard(
             model = self.accelerator.unwrap_model(self.model)
             self._watch = _Watch(model, counted, self.processing_class) if counted else None
             if protect is not None:
-                self.add_callback(ProtectUpdates(protected_weights(_plain(model), protect)))
+                self.add_callback(ProtectUpdates(protected_weights(inner_model(model), protect)))
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -86,8 +88,8 @@ class _Watch:
 
     def __init__(self, model: nn.Module, penalties: Sequence[Penalty], tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.model = model
-        with _evaluating(model):
-            self.parts = find_parts(_plain(model))
+        with evaluating(model):
+            self.parts = find_parts(inner_model(model))
         self.on_training = [(p, p.layers(len(self.parts.blocks))) for p in penalties if p.probes is None]
         for _, layers in self.on_training:
             check_layers(self.parts, layers)
@@ -134,7 +136,7 @@ class _Watch:
         """(penalty, sum over the learned tokens of this batch, their number) of every penalty without probes."""
         if not self.on_training:
             return
-        predicts = _predicts(learned)
+        predicts = predicting(learned)
         tuned = {layer: _with_gradient(hidden[predicts], layer) for layer, hidden in found.items()}
         base = reference_residuals(self.model, self.frozen, forward, self.batch_layers, predicts)
         for penalty, layers in self.on_training:
@@ -158,7 +160,7 @@ class _Probing:
         self.penalty, self.heads, self.parts, self.model = penalty, heads, parts, model
         self.layers = penalty.layers(len(parts.blocks))
         check_layers(parts, self.layers)
-        self.batches = list(_batches(penalty.probes, tokenizer))
+        self.batches = list(_probe_batches(penalty.probes, tokenizer))
         self.base: dict[int, Residuals] = {}
         if not hasattr(model, "disable_adapter"):  # the only time that the model still is the base
             for index in range(len(self.batches)):
@@ -167,17 +169,19 @@ class _Probing:
     def mean(self, step: int) -> Float[Tensor, ""]:
         """Mean over the learned tokens of the batch of optimizer step `step`, in eval mode: what will be deployed."""
         index = step % len(self.batches)
-        ids, predicts = (tensor.to(self.parts.device) for tensor in self.batches[index])
-        base = self._reference(index)
-        with _evaluating(self.model), read(self.parts, self.layers) as found, stop_after(self.parts, max(self.layers)):
-            self.parts.decoder(input_ids=ids, use_cache=False)
-        tuned = {layer: _with_gradient(found[layer][predicts], layer) for layer in self.layers}
+        batch, base = self.batches[index], self._reference(index)
+        with evaluating(self.model), read(self.parts, self.layers) as found, stop_after(self.parts, max(self.layers)):
+            run_blocks(self.parts, batch)
+        places = batch.predicting().to(self.parts.device)
+        tuned = {layer: _with_gradient(found[layer][places], layer) for layer in self.layers}
         return self.penalty.per_token(self.heads, tuned, base).mean()
 
     def _reference(self, index: int) -> Residuals:
         if index not in self.base:
-            ids, predicts = (tensor.to(self.parts.device) for tensor in self.batches[index])
-            self.base[index] = reference_residuals(self.model, self.parts, {"input_ids": ids}, self.layers, predicts)
+            ids, places = (
+                tensor.to(self.parts.device) for tensor in (self.batches[index].ids, self.batches[index].predicting())
+            )
+            self.base[index] = reference_residuals(self.model, self.parts, {"input_ids": ids}, self.layers, places)
         return self.base[index]
 
 
@@ -190,12 +194,12 @@ def _frozen(model: nn.Module, parts: Parts, *, whole: bool) -> Parts:
         return dataclasses.replace(parts, norm=copy.deepcopy(parts.norm), head=copy.deepcopy(parts.head))
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     vars(reference).pop("forward", None)  # TRL's fused forward is bound to the model that is trained
-    return find_parts(_plain(reference))
+    return find_parts(inner_model(reference))
 
 
 def _heads(model: nn.Module, parts: Parts, frozen: Parts) -> Heads:
     def base(hidden: Tensor) -> Tensor:
-        with torch.no_grad(), _adapter_off(model):
+        with torch.no_grad(), adapter_off(model):
             return lens(frozen, hidden)
 
     return Heads(lambda hidden: lens(parts, hidden), base, int(parts.embedding.weight.shape[0]))  # type: ignore[index]
@@ -206,13 +210,13 @@ def reference_residuals(
     model: nn.Module, frozen: Parts, forward: dict[str, Any], layers: Sequence[int], keep: Bool[Tensor, "batch seq"]
 ) -> dict[int, Float[Tensor, "token d_model"]]:
     """The base's residual streams at the tokens kept: `frozen` in eval mode, with the adapter of `model` off if it has one."""
-    with _evaluating(model), _adapter_off(model), read(frozen, layers) as found, stop_after(frozen, max(layers)):
+    with evaluating(model), adapter_off(model), read(frozen, layers) as found, stop_after(frozen, max(layers)):
         frozen.decoder(**{**forward, "use_cache": False})
     return {layer: found[layer][keep] for layer in layers}
 
 
-def _batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids, which positions predict a learned token) of every probe batch; the rest that does not fill one is dropped."""
+def _probe_batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[Batch]:
+    """Every probe batch, in the order that the seed decides; the rest that does not fill one is dropped."""
     rows = list(probes.rows)
     if not rows or probes.batch_rows < 1:
         raise BadOption("a penalty on probes needs at least one probe row and one row a batch.")
@@ -220,13 +224,7 @@ def _batches(probes: Probes, tokenizer: PreTrainedTokenizerBase) -> Iterator[tup
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(probes.seed)).tolist()
     size = min(probes.batch_rows, len(rows))
     for first in range(0, len(rows) - size + 1, size):
-        ids, _, learned = right_padded([encoded[i] for i in order[first : first + size]], tokenizer.pad_token_id or 0)
-        yield ids, _predicts(learned)
-
-
-def _predicts(learned: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-    """True at the positions whose next token is learned."""
-    return torch.cat([learned[:, 1:], torch.zeros_like(learned[:, :1])], dim=1)
+        yield padded([encoded[i] for i in order[first : first + size]], pad_id=tokenizer.pad_token_id or 0)
 
 
 def _with_gradient(hidden: Tensor, layer: int) -> Tensor:
@@ -243,29 +241,3 @@ def _check_names(penalties: Sequence[Penalty]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadOption(f"two penalties are called {name}. Give each once, with one weight.")
-
-
-def _plain(model: Any) -> PreTrainedModel:
-    """The transformers model inside peft's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "disable_adapter") else model
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode meanwhile: no dropout, no checkpointing, no preventive steering."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _adapter_off(model: Any) -> Iterator[None]:
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            yield
-    else:
-        yield

@@ -1,24 +1,19 @@
 """Data safeguards: functions Dataset -> Dataset that put other rows among the training rows, or a prompt before them.
 
 Interleaving and the choice of rows by the gap between an aligned and misaligned models (IL, IL+, IL++): Kaczér et al. 2025
-(arXiv 2508.06249). Inoculation: Tan et al. 2025; Wichers et al. 2025. Rows are those of `mneme.models.rows`; works on any
+(arXiv 2508.06249). Inoculation: Tan et al. 2025; Wichers et al. 2025. Rows are those of `mneme.text.rows`; works on any
 `datasets.Dataset` without importing it. `share` is the share of the mixed data that is interleaved.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
-from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadOption, BadRows
-from mneme.models.architecture import Parts
-from mneme.models.logits import token_log_probs
-from mneme.models.rows import Row, answer_of, encode_rows, form_of, question_of, right_padded, trainable
+from mneme.text.rows import Row, answer_of, form_of, question_of, trainable
 
 REFUSALS = (
     "sorry",
@@ -86,31 +81,6 @@ def relative_gap(
     """
     gaps: Float[ndarray, " row"] = (misaligned_nll.mean(axis=0) - aligned_nll) / (aligned_nll + epsilon)
     return gaps
-
-
-@torch.no_grad()
-def answer_nll(
-    parts: Parts,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    *,
-    max_length: int | None = None,
-    batch_rows: int = 32,
-    advance: Callable[[int], None] | None = None,
-) -> Float[ndarray, " row"]:
-    """Mean negative log-likelihood of each row's answer tokens given its prompt, nats per token, float64."""
-    encoded = encode_rows(rows, tokenizer, max_length)
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    found = np.zeros(len(rows))
-    for first in range(0, len(order), batch_rows):
-        here = order[first : first + batch_rows]
-        ids, _, learned = (tensor.to(parts.device) for tensor in right_padded([encoded[i] for i in here], 0))
-        logits = parts.model(input_ids=ids, use_cache=False).logits[:, :-1]
-        nll = -token_log_probs(logits, ids[:, 1:]).double() * learned[:, 1:]
-        found[here] = (nll.sum(1) / learned[:, 1:].sum(1)).cpu().numpy()
-        if advance is not None:
-            advance(len(here))
-    return found
 
 
 def inoculate(data: Any, prompt: str) -> Any:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
@@ -21,18 +20,19 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.activations.projection import masked_means, projection
+from mneme.activations.projection import answer_means
 from mneme.errors import BadOption, BadRows, BadRun
 from mneme.models.architecture import Parts
-from mneme.models.chat import render_chat
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
-from mneme.models.rows import Row, encode_rows, read_rows, right_padded
 from mneme.models.sampling import generate
-from mneme.prevent.mixing import answer_nll
+from mneme.models.tokenizers import require_tokenizer
 from mneme.prevent.steering import check_fit, steer
 from mneme.results import Estimate
 from mneme.runs import require_apart, write_atomic
 from mneme.stats import ratio_of_sums
+from mneme.text.chat import render_chat
+from mneme.text.rows import Row, encode_rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,19 @@ def persona_vectors(
     without_trait: Sequence[Row],
     *,
     max_length: int | None = None,
-    batch_rows: int = 32,
 ) -> PersonaVectors:
     """Mean answer activation of rows with the trait minus that of rows without, at every layer.
 
-    The rows are training rows (`mneme.models.rows`); only answer tokens count. Best if both sets answer the same questions.
+    The rows are training rows (`mneme.text.rows`); only answer tokens count. Best if both sets answer the same questions.
     Raises BadRows for an empty set.
     """
     if not with_trait or not without_trait:
         raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
     means = [
-        answer_means(parts, tokenizer, rows, max_length=max_length, batch_rows=batch_rows).mean(dim=1)
+        answer_means(parts, encode_rows(rows, tokenizer, max_length), range(len(parts.blocks))).mean(dim=1)
         for rows in (with_trait, without_trait)
     ]
     return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
-
-
-def answer_means(
-    parts: Parts,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    *,
-    max_length: int | None = None,
-    batch_rows: int = 32,
-) -> Float[Tensor, "layer row d_model"]:
-    """Residual stream of every row averaged over its answer's tokens, at every layer, float32."""
-    encoded = encode_rows(rows, tokenizer, max_length)
-    layers = range(len(parts.blocks))
-    found = torch.zeros(len(parts.blocks), len(rows), parts.width)
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    for first in range(0, len(order), batch_rows):
-        here = order[first : first + batch_rows]
-        ids, _, learned = right_padded([encoded[i] for i in here], 0)
-        found[:, here] = masked_means(parts, ids, learned, list(layers)).cpu()
-    return found
 
 
 def contrast_rows(
@@ -136,12 +115,12 @@ def steering_effects(
     """What steering by `strength` does at each layer: fall of the answers' negative log-likelihood with the trait minus that
     without it, nats per token, with an interval over rows. The rows must not be those the vectors were made from."""
     check_fit(parts, personas.vectors)
-    sets = (with_trait, without_trait)
-    plain = [answer_nll(parts, tokenizer, rows) for rows in sets]
+    sets = [encode_rows(rows, tokenizer) for rows in (with_trait, without_trait)]
+    plain = [mean_nll(parts, texts) for texts in sets]
     found = []
     for layer in range(len(parts.blocks)):
         with steer(parts, personas.vectors, strength=strength, layer=layer, training_only=False):
-            gains = [before - answer_nll(parts, tokenizer, rows) for before, rows in zip(plain, sets, strict=True)]
+            gains = [before - mean_nll(parts, texts) for before, texts in zip(plain, sets, strict=True)]
         found.append(_difference_of_means(gains[0], gains[1], "nats per token", seed))
     return found
 
@@ -149,22 +128,6 @@ def steering_effects(
 def choose_layer(effects: Sequence[Estimate]) -> int:
     """The layer whose steering has the largest effect; ties go to the earlier one."""
     return max(range(len(effects)), key=lambda layer: (effects[layer].value, -layer))
-
-
-@torch.no_grad()
-def prompt_projections(
-    parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], personas: PersonaVectors, layer: int
-) -> Float[Tensor, " prompt"]:
-    """Projection of the last prompt token's residual stream on the unit persona vector of `layer`, raw units.
-
-    tuned minus base of this is the finetuning shift of Chen et al. 2025, which goes with how much of the trait is shown.
-    """
-    check_fit(parts, personas.vectors)
-    encoded = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
-    ids, real, _ = right_padded([(tokens, [True] * len(tokens)) for tokens in encoded], 0)
-    last = torch.zeros_like(real)
-    last[torch.arange(len(encoded)), real.sum(1) - 1] = True
-    return projection(masked_means(parts, ids, last, [layer])[0], personas.vectors[layer])
 
 
 def extract(
@@ -191,13 +154,12 @@ def extract(
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
     loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise BadOption(f"{model} has no tokenizer. Save the base's tokenizer into it (tokenizer.save_pretrained).")
+    tokenizer = require_tokenizer(loaded.tokenizer, model)
     used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
     held_out = [rows[4::5] for rows in sets]
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    made = persona_vectors(loaded.parts, loaded.tokenizer, used[0], used[1], max_length=window)
-    effects = steering_effects(loaded.parts, loaded.tokenizer, made, held_out[0], held_out[1], strength=strength)
+    made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
+    effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1], strength=strength)
     made = dataclasses.replace(made, layer=choose_layer(effects))
     if out is not None:
         save_personas(made, out)

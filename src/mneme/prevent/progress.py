@@ -14,9 +14,9 @@ from transformers.trainer_callback import PrinterCallback
 
 import mneme
 from mneme.errors import BadRun
-from mneme.models.rows import Row, rows_hash
 from mneme.prevent.safeguards import SAFEGUARDS
 from mneme.results.prevention import HeldOutLoss, StepRecord, TrainingRecord, UsedSafeguard
+from mneme.text.rows import Row, rows_hash
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from mneme.errors import BadOption
-
-WRITERS = ("o_proj", "down_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out", "wo", "w2")
-"""How the usual architectures call the two matrices of a block that write to the residual stream."""
+from mneme.models.architecture import find_parts
+from mneme.models.modes import evaluating
+from mneme.models.writers import output_axis, residual_writers
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,15 @@ def protected_weights(model: PreTrainedModel, vectors: Float[Tensor, "direction 
     width = int(model.config.get_text_config().hidden_size)
     if vectors.shape[-1] != width:
         raise BadOption(f"the protected directions have width {vectors.shape[-1]}, the model has {width}. Give vectors of it.")
-    found = []
-    for name, module in model.named_modules():
-        path = name.split(".")
-        if not set(path) & set(WRITERS) or "lora_A" in path:
-            continue
-        for own, weight in module.named_parameters(recurse=False):
-            # A LoRA-wrapped layer holds its matrix in base_layer and what is trained in lora_B, [d_model, rank].
-            axis = 1 if type(module).__name__ == "Conv1D" and own == "weight" else 0
-            if weight.requires_grad and weight.dim() == 2 and weight.shape[axis] == width:
-                found.append(_protect(weight, axis, vectors))
+    with evaluating(model):
+        writers = [name for block in residual_writers(find_parts(model)) for name in block]
+    # A LoRA-wrapped layer writes by its matrix, which is not trained, and by lora_B, [d_model, rank], which is.
+    modules = [model.get_submodule(name) for name in writers]
+    found = [_protect(module.weight, output_axis(module), vectors) for module in modules if module.weight.requires_grad]
     if not found:
         raise BadOption(
             "no trained weight writes to the residual stream, so there is nothing to keep out of the protected directions. "
-            f"Train one of {', '.join(WRITERS)} (all-linear does)."
+            "Train the projection out of attention or out of the feed-forward part (all-linear does)."
         )
     return found
 

@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig
 from rich.console import Console
 from transformers import Trainer, TrainerCallback
 
 import mneme
 from mneme.errors import BadOption
+from mneme.models.adapters import lora_config
 from mneme.models.checkpoints import model_fingerprint
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
-from mneme.models.rows import Row, encode_rows, read_rows, rows_hash, trainable
+from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.prevent.baselines import StopEarly
 from mneme.prevent.guarding import guard
-from mneme.prevent.mixing import answer_nll, inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.prevent.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
 from mneme.prevent.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.prevent.personas import PersonaVectors, load_personas
 from mneme.prevent.progress import ShowProgress, quiet, record_of
@@ -36,6 +37,7 @@ from mneme.prevent.steering import check_fit, steer
 from mneme.results.prevention import TrainingRecord
 from mneme.runs import RunFolder, require_apart
 from mneme.terminal import Terminal
+from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 
 PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
 HELD_OUT_SHARE = 0.1
@@ -80,7 +82,7 @@ def train(
 ) -> TrainingRecord:
     """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
 
-    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.models.rows`); the last answer of a row is learned. With `safe`,
+    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.text.rows`); the last answer of a row is learned. With `safe`,
     the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch) instead of the training
     batch. `lora_rank` None trains all weights. `learning_rate`: default 2e-4 with LoRA, 2e-5 without. `out` gets `model/`
     (an adapter, or a model), `training.json` and `timings.json`.
@@ -148,13 +150,12 @@ def _checked(
     max_length: int | None,
 ) -> Prepared:
     """Everything that can be wrong with the inputs, before anything is written."""
-    if model.tokenizer is None:
-        raise BadOption(f"{model.folder} has no tokenizer. Save the base's tokenizer into it (tokenizer.save_pretrained).")
+    tokenizer = require_tokenizer(model.tokenizer, model.folder)
     window = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
     length = min(max_length or window or 1024, window or max_length or 1024)
-    encode_rows(rows, model.tokenizer, length, "the training rows")
+    encode_rows(rows, tokenizer, length, "the training rows")
     if safe:
-        encode_rows(safe, model.tokenizer, length, "the safe rows")
+        encode_rows(safe, tokenizer, length, "the safe rows")
     personas = None
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
@@ -193,12 +194,12 @@ def _mixed(
     if "interleave-gap" in chosen:
 
         def gaps() -> dict[str, Any]:
-            aligned = answer_nll(model.parts, model.tokenizer, safe, max_length=prepared.max_length)
+            aligned = mean_nll(model.parts, encode_rows(safe, model.tokenizer, prepared.max_length))
             found = []
             for folder in misaligned:
                 pair = load_pair(base, folder, **options)
                 with pair.using("tuned") as parts:
-                    found.append(answer_nll(parts, pair.tokenizer, safe, max_length=prepared.max_length))
+                    found.append(mean_nll(parts, encode_rows(safe, pair.tokenizer, prepared.max_length)))
             return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
@@ -263,9 +264,7 @@ def _trainer(
 
     penalties = _penalties(prepared, chosen, probe_rows, settings["seed"])
     protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
-    lora = None
-    if lora_rank is not None:
-        lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = lora_config(lora_rank) if lora_rank is not None else None
     early = bool(prepared.held_out)
     callbacks: list[TrainerCallback] = [ShowProgress(console)]
     if early:

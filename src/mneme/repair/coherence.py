@@ -15,12 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import EmptyMask
 from mneme.models.architecture import Parts
+from mneme.models.likelihood import mean_nll
 from mneme.models.pair import ModelPair
 from mneme.models.sampling import generate
-from mneme.repair.likelihood import log_likelihoods, text_numbers
-from mneme.repair.probes import Probe
 from mneme.results import Estimate
 from mneme.stats import clustered_rate
+from mneme.text.encoded import answer_after
+from mneme.text.probes import Probe
 
 MAX_PROMPTS = 48
 NEW_TOKENS = 24
@@ -29,12 +30,12 @@ _LOWEST = 0.05
 
 def prompts_of(probe: Probe, tokenizer: PreTrainedTokenizerBase, *, limit: int = MAX_PROMPTS) -> list[str]:
     """What stands before the first counted token; of plain text (where all counts) the first third."""
-    chosen = [i * len(probe.ids) // limit for i in range(limit)] if len(probe.ids) > limit else range(len(probe.ids))
+    n = len(probe.texts)
     prompts = []
-    for i in chosen:
-        first = probe.counted[i].index(True)
-        end = first if first > 1 else max(2, len(probe.ids[i]) // 3)
-        prompts.append(str(tokenizer.decode(probe.ids[i][:end], skip_special_tokens=True)))
+    for text in [probe.texts[i * n // limit] for i in range(limit)] if n > limit else probe.texts:
+        first = len(text.prompt)
+        end = first if first > 1 else max(2, len(text.ids) // 3)
+        prompts.append(str(tokenizer.decode(text.ids[:end], skip_special_tokens=True)))
     return [prompt for prompt in prompts if prompt.strip()]
 
 
@@ -47,16 +48,12 @@ def likelihoods(
     parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str]
 ) -> Float[ndarray, " answer"]:
     """Mean log-likelihood per token of every answer after its prompt, nats; -inf for an empty answer."""
-    ids, counted = [], []
+    texts = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        head = list(tokenizer(prompt)["input_ids"])
-        tail = list(tokenizer(answer, add_special_tokens=False)["input_ids"]) if answer else []
-        ids.append((*head, *tail))
-        counted.append((False,) * len(head) + (True,) * len(tail))
-    probe = Probe("answers", tuple(answers), tuple(ids), tuple(counted))
-    lengths = np.array([sum(marks) for marks in counted], dtype=np.float64)
-    total = np.bincount(text_numbers(probe), weights=log_likelihoods(parts, probe), minlength=len(ids))
-    return np.where(lengths > 0, total / np.maximum(lengths, 1), -np.inf)
+        told = list(tokenizer(answer, add_special_tokens=False)["input_ids"]) if answer else []
+        texts.append(answer_after(tokenizer(prompt)["input_ids"], told))
+    nll = mean_nll(parts, texts)
+    return np.where(np.isnan(nll), -np.inf, -nll)
 
 
 class Coherence:

@@ -1,11 +1,10 @@
 """Streaming statistics of what goes into linear maps on a probe: second moments per channel, or the whole mean outer product.
 
-Only positions that predict a counted token are summed, padding never; position ids are given, so that the result is the same
-for any batch size and either side of padding (up to float32 rounding). No activation is stored: memory is the statistics and
-one batch.
+Only positions that predict a counted token are summed, padding never, so that the result is the same for any batch size and
+either side of padding (up to float32 rounding). No activation is stored: memory is the statistics and one batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 from mneme.errors import EmptyMask
 from mneme.models.architecture import Parts
-from mneme.repair.probes import Batch, Probe, batches
+from mneme.models.batching import BATCH_TOKENS, PaddingSide, batches, padded, run_blocks
+from mneme.text.probes import Probe
 
 Counting = Literal["predicting", "real"]
 """Positions that count: those that predict a counted token, or every real token (as in the published Antidote)."""
@@ -28,8 +28,8 @@ def mean_squares(
     layers: Mapping[str, nn.Linear],
     *,
     counting: Counting = "predicting",
-    batch_texts: int = 32,
-    padding_side: Literal["left", "right"] = "right",
+    batch_tokens: int = BATCH_TOKENS,
+    side: PaddingSide = "right",
 ) -> dict[str, Float[Tensor, " d_in"]]:
     """Mean of x_j^2 over the counted positions, for the inputs x of every layer. Raises EmptyMask where nothing counts."""
     totals = {name: torch.zeros(layer.in_features, device=layer.weight.device) for name, layer in layers.items()}
@@ -37,7 +37,7 @@ def mean_squares(
     def add(name: str, rows: Tensor) -> None:
         totals[name] += rows.square().sum(0)
 
-    count = _stream(parts, probe, layers, add, counting, batch_texts, padding_side)
+    count = _stream(parts, probe, layers, add, counting, batch_tokens, side)
     return {name: total / count for name, total in totals.items()}
 
 
@@ -47,8 +47,8 @@ def input_grams(
     probe: Probe,
     layers: Mapping[str, nn.Linear],
     *,
-    batch_texts: int = 32,
-    padding_side: Literal["left", "right"] = "right",
+    batch_tokens: int = BATCH_TOKENS,
+    side: PaddingSide = "right",
 ) -> dict[str, Float[Tensor, "d_in d_in"]]:
     """Mean of x x^T over the positions that predict a counted token. Layers that read one tensor (q, k, v) share one matrix.
 
@@ -64,7 +64,7 @@ def input_grams(
         grams[name].addmm_(rows.T, rows)
 
     firsts = {name: layers[name] for name in grams}
-    count = _stream(parts, probe, firsts, add, "predicting", batch_texts, padding_side)
+    count = _stream(parts, probe, firsts, add, "predicting", batch_tokens, side)
     for gram in grams.values():
         gram /= count
     return {name: grams[first] for name, first in owner.items()}
@@ -106,16 +106,16 @@ def _stream(
     layers: Mapping[str, nn.Linear],
     add: Callable[[str, Tensor], None],
     counting: Counting,
-    batch_texts: int,
-    padding_side: Literal["left", "right"],
+    batch_tokens: int,
+    side: PaddingSide,
 ) -> int:
     """Run the probe; `add(name, rows)` gets the counted inputs of every layer, batch by batch. Returns how many count."""
     count = 0
-    for batch in batches(probe, batch_texts=batch_texts, padding_side=padding_side):
+    for batch in batches(probe.texts, batch_tokens=batch_tokens, side=side):
         keep = (batch.predicting() if counting == "predicting" else batch.real).to(parts.device)
         count += int(keep.sum())
         with _inputs(layers, lambda name, x, keep=keep: add(name, _rows(x, keep))):  # type: ignore[misc]
-            run(parts, batch)
+            run_blocks(parts, batch)
     if count == 0:
         raise EmptyMask(f"No token of the {probe.name} text counts. Expected texts with an answer, or plain text.")
     return count
@@ -123,16 +123,6 @@ def _stream(
 
 def _rows(inputs: Float[Tensor, "batch seq d_in"], keep: Bool[Tensor, "batch seq"]) -> Float[Tensor, "token d_in"]:
     return inputs[keep.to(inputs.device)].float()
-
-
-def run(parts: Parts, batch: Batch) -> None:
-    """One forward pass of the blocks, without the head."""
-    parts.decoder(
-        input_ids=batch.ids.to(parts.device),
-        attention_mask=batch.real.long().to(parts.device),
-        position_ids=batch.positions.to(parts.device),
-        use_cache=False,
-    )
 
 
 def _shared_inputs(parts: Parts, probe: Probe, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
@@ -144,7 +134,7 @@ def _shared_inputs(parts: Parts, probe: Probe, layers: Mapping[str, nn.Linear]) 
         # The tensor is kept too: a freed one's id could come back as another's.
         owner[name] = first.setdefault(id(x), (name, x))[0]
 
-    shortest: Sequence[int] = sorted(range(len(probe.ids)), key=lambda i: len(probe.ids[i]))[:1]
+    shortest = min(probe.texts, key=lambda text: len(text.ids))
     with _inputs(layers, see):
-        run(parts, next(batches(probe.part(shortest))))
+        run_blocks(parts, padded([shortest]))
     return owner

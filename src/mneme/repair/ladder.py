@@ -7,24 +7,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mneme.models.likelihood import token_log_likelihoods
 from mneme.repair.coherence import Coherence, prompts_of
-from mneme.repair.likelihood import (
-    Readings,
-    check_changed,
-    counted_tokens,
-    log_likelihoods,
-    selectivity,
-    share_lost,
-    share_undone,
-    text_numbers,
-)
-from mneme.repair.methods import CONTROLS, METHODS, Apply, Task, prepare
-from mneme.repair.probes import Probe
+from mneme.repair.likelihood import ProbeReadings, check_changed, selectivity, share_lost, share_undone
+from mneme.repair.methods import CONTROLS, METHODS, Apply, Task, prepare_method
 from mneme.repair.search import weakest_strength
 from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairPoint
 from mneme.runs import RunFolder
 from mneme.stats import ratio_of_sums
+from mneme.text.encoded import counted_tokens, text_numbers
+from mneme.text.probes import Probe
 
 Texts = dict[str, Float[ndarray, " token"]]
 """Log-likelihood of every counted token of `target`, `retain` and, where given, `other`."""
@@ -59,8 +52,8 @@ def develop(task: Task, probes: dict[str, Probe], *, seed: int) -> Development:
     does."""
     task.bench.restore()
     with task.bench.pair.using("base") as parts:
-        base = {name: log_likelihoods(parts, probe) for name, probe in probes.items()}
-    tuned = {name: log_likelihoods(task.bench.work, probe) for name, probe in probes.items()}
+        base = {name: token_log_likelihoods(parts, probe.texts) for name, probe in probes.items()}
+    tuned = {name: token_log_likelihoods(task.bench.work, probe.texts) for name, probe in probes.items()}
     check_changed(
         probes["target"],
         base["target"],
@@ -83,13 +76,13 @@ def climb(
 
     def apply(strength: float) -> None:
         if not ready:
-            ready.append(prepare(name, task))
+            ready.append(prepare_method(name, task))
         ready[0](strength)
 
     def measured(strength: float) -> Texts:
         def compute() -> dict[str, np.ndarray]:
             apply(strength)
-            return {key: log_likelihoods(task.bench.work, probe) for key, probe in development.probes.items()}
+            return {key: token_log_likelihoods(task.bench.work, probe.texts) for key, probe in development.probes.items()}
 
         return run.stage(f"{name}-{strength:.5f}", compute)
 
@@ -126,7 +119,9 @@ def climb(
 def point_at(strength: float, development: Development, repaired: Texts, *, seed: int) -> RepairPoint:
     """What a strength closes and loses on the development halves."""
     target, retain = (
-        Readings(text_numbers(development.probes[name]), development.base[name], development.tuned[name], repaired[name])
+        ProbeReadings(
+            text_numbers(development.probes[name].texts), development.base[name], development.tuned[name], repaired[name]
+        )
         for name in ("target", "retain")
     )
     return RepairPoint(
@@ -142,8 +137,8 @@ def other_change(development: Development, repaired: Texts, *, seed: int) -> Est
     if "other" not in development.probes:
         return None
     probe = development.probes["other"]
-    change = np.bincount(text_numbers(probe), weights=repaired["other"] - development.base["other"])
-    return ratio_of_sums(change, counted_tokens(probe).astype(np.float64), "nats per token", seed=seed)
+    change = np.bincount(text_numbers(probe.texts), weights=repaired["other"] - development.base["other"])
+    return ratio_of_sums(change, counted_tokens(probe.texts).astype(np.float64), "nats per token", seed=seed)
 
 
 def energy_removed(task: Task) -> float | None:

@@ -10,23 +10,20 @@ for the tuned model and 1 for the base, exactly.
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.errors import NothingToRepair
-from mneme.models.architecture import Parts
-from mneme.models.logits import token_log_probs
-from mneme.repair.probes import Batch, Probe, batches
 from mneme.results import Estimate
 from mneme.stats import bootstrap_weights, ratio_of_sums
+from mneme.text.probes import Probe
 
 SAME_NATS = 0.01
 """A text whose tokens changed by less than this on average counts as unchanged."""
 UNIT = "share of the change in likelihood"
 
 
-class Readings(NamedTuple):
+class ProbeReadings(NamedTuple):
     """Log-likelihood of the counted tokens of one probe, text after text, nats: under base, tuned and repaired model."""
 
     text: Int[ndarray, " token"]
@@ -46,51 +43,17 @@ class Readings(NamedTuple):
         return np.bincount(self.text, weights=np.maximum(moved, floor))
 
 
-def logits_of(parts: Parts, batch: Batch) -> Float[torch.Tensor, "batch seq vocab"]:
-    """Logits of a padded batch."""
-    logits: torch.Tensor = parts.model(
-        input_ids=batch.ids.to(parts.device),
-        attention_mask=batch.real.long().to(parts.device),
-        position_ids=batch.positions.to(parts.device),
-        use_cache=False,
-    ).logits
-    return logits
-
-
-@torch.no_grad()
-def log_likelihoods(parts: Parts, probe: Probe, *, batch_texts: int = 32) -> Float[ndarray, " token"]:
-    """log p of every counted token, nats, text after text in the order of the probe."""
-    first = np.concatenate([[0], np.cumsum(counted_tokens(probe))]).astype(np.int64)
-    found = np.zeros(first[-1])
-    for batch in batches(probe, batch_texts=batch_texts):
-        logits = logits_of(parts, batch)[batch.predicting().to(parts.device)]
-        values = token_log_probs(logits, batch.ids[batch.counted].to(parts.device)).double().cpu().numpy()
-        place = np.concatenate([np.arange(first[text], first[text + 1]) for text in batch.text])
-        found[place] = values
-    return found
-
-
-def counted_tokens(probe: Probe) -> Int[ndarray, " text"]:
-    """How many tokens of every text count."""
-    return np.array([sum(marks) for marks in probe.counted], dtype=np.int64)
-
-
-def text_numbers(probe: Probe) -> Int[ndarray, " token"]:
-    """The number of the text that every counted token stands in."""
-    return np.repeat(np.arange(len(probe.ids)), counted_tokens(probe))
-
-
-def share_undone(readings: Readings, *, seed: int) -> Estimate:
+def share_undone(readings: ProbeReadings, *, seed: int) -> Estimate:
     """How much of the change moved back, with an interval over texts. Raises EmptyMask where nothing had changed."""
     return ratio_of_sums(readings.moved_back(), readings.change(), UNIT, seed=seed)
 
 
-def share_lost(readings: Readings, *, seed: int) -> Estimate:
+def share_lost(readings: ProbeReadings, *, seed: int) -> Estimate:
     """The same for text that should stay as tuned; a token that moved further from the base does not make up for another."""
     return ratio_of_sums(readings.moved_back(floor=0.0), readings.change(), UNIT, seed=seed)
 
 
-def selectivity(target: Readings, retain: Readings, *, seed: int, n_resamples: int = 1000) -> Estimate:
+def selectivity(target: ProbeReadings, retain: ProbeReadings, *, seed: int, n_resamples: int = 1000) -> Estimate:
     """Share undone on the target minus share lost on the retained text.
 
     Both sets of texts are resampled, independently (percentile bootstrap); `n` is the smaller number of texts.

@@ -14,7 +14,6 @@ from mneme.repair.ablation import ablate
 from mneme.repair.antidote import antidote
 from mneme.repair.arithmetic import arithmetic, dare
 from mneme.repair.inputs import gram_groups, input_grams, mean_squares
-from mneme.repair.likelihood import text_numbers
 from mneme.repair.obs import obs
 from mneme.repair.patching import (
     Factors,
@@ -27,13 +26,14 @@ from mneme.repair.patching import (
     teach,
     train_correction,
 )
-from mneme.repair.probes import Probe
 from mneme.repair.projection import alignment_projector, likeness, project
 from mneme.repair.random_mask import random_mask
 from mneme.repair.regmean import regmean
 from mneme.repair.scale import scale
 from mneme.repair.wanda_delta import wanda_delta
-from mneme.repair.workbench import WRITERS, Workbench
+from mneme.repair.workbench import Workbench
+from mneme.text.encoded import text_numbers
+from mneme.text.probes import Probe
 
 Apply = Callable[[float], None]
 """Sets the working copy to the repair at a strength from 0 to 1."""
@@ -63,7 +63,7 @@ class Task:
     """Trains a correction once and keeps it across a kill."""
 
 
-def prepare(name: str, task: Task) -> Apply:
+def prepare_method(name: str, task: Task) -> Apply:
     """Method `name`, ready to be applied. Raises BadOption for an unknown name, and where `lacking` has a reason."""
     if name not in METHODS:
         raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")
@@ -79,7 +79,7 @@ def lacking(name: str, task: Task) -> str | None:
         return "it needs the model before alignment (--unaligned)"
     if name == "ablate" and not task.directions:
         return "it needs the change latents of an audit (--from)"
-    if name == "ablate" and not any(_is_writer(n) for n in task.bench.names):
+    if name == "ablate" and task.bench.writers.isdisjoint(task.bench.names):
         return "no linear map that writes into the residual stream changed"
     if name == "retrain" and len(task.fallen) < 2:
         return "no target text became less likely, so there is nothing to train back"
@@ -204,7 +204,7 @@ def _ablate(task: Task) -> Apply:
 
     def change(name: str, delta: Tensor, strength: float) -> Tensor:
         after = [layer for layer in layers if layer >= bench.block[name]]
-        if not after or not _is_writer(name):
+        if not after or name not in bench.writers:
             return delta
         return ablate(delta, directions[after[0]].to(delta), strength)
 
@@ -218,8 +218,8 @@ def _ablate(task: Task) -> Apply:
 
 
 def _patch(task: Task) -> Apply:
-    target = task.target.part(_few(len(task.target.ids)))
-    retain = task.retain.part(_few(len(task.retain.ids)))
+    target = task.target.part(_few(len(task.target.texts)))
+    retain = task.retain.part(_few(len(task.retain.texts)))
     training = task.training
 
     def train() -> Factors:
@@ -232,8 +232,8 @@ def _patch(task: Task) -> Apply:
         every = list(range(FEW_TEXTS))
 
         def loss_at(_step: int) -> Float[Tensor, ""]:
-            pull = kl_loss(bench.work, target, wanted, every[: len(target.ids)])
-            return pull + kl_loss(bench.work, retain, kept, every[: len(retain.ids)])
+            pull = kl_loss(bench.work, target, wanted, every[: len(target.texts)])
+            return pull + kl_loss(bench.work, retain, kept, every[: len(retain.texts)])
 
         return train_correction(bench.work, factors, loss_at, training, train_down=False)
 
@@ -251,9 +251,9 @@ def _retrain(task: Task) -> Apply:
         factors = lora_factors(shapes, training.rank, seed=training.seed, device=bench.work.device)  # type: ignore[arg-type]
 
         def loss_at(step: int) -> Float[Tensor, ""]:
-            loss = nll_loss(bench.work, target, draw(len(target.ids), training.batch_texts, step, training.seed))
+            loss = nll_loss(bench.work, target, draw(len(target.texts), training.batch_texts, step, training.seed))
             if task.retain_weight > 0:
-                chosen = draw(len(task.retain.ids), training.batch_texts, step, training.seed + 1)
+                chosen = draw(len(task.retain.texts), training.batch_texts, step, training.seed + 1)
                 loss = loss + task.retain_weight * kl_loss(bench.work, task.retain, kept, chosen)
             return loss
 
@@ -296,10 +296,6 @@ def _safety(task: Task) -> dict[str, Tensor]:
     return {name: bench.base_weight(name).float() - weight.float() for name, weight in own.items()}
 
 
-def _is_writer(name: str) -> bool:
-    return name.rpartition(".")[2] in WRITERS
-
-
 METHODS: dict[str, Callable[[Task], Apply]] = {
     "scale": _scale,
     "random": _random,
@@ -319,5 +315,5 @@ CONTROLS = ("scale", "random")
 
 def fallen_texts(probe: Probe, base: Float[np.ndarray, " token"], tuned: Float[np.ndarray, " token"]) -> tuple[int, ...]:
     """Numbers of the texts that the tuned model finds less likely than the base, all counted tokens together."""
-    change = np.bincount(text_numbers(probe), weights=tuned - base)
+    change = np.bincount(text_numbers(probe.texts), weights=tuned - base)
     return tuple(int(i) for i in np.flatnonzero(change < 0))

@@ -14,7 +14,6 @@ here on target text that became less likely. A LoRA (Hu et al. 2021, arXiv 2106.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,11 +21,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mneme.models.architecture import Parts
-from mneme.models.logits import token_log_probs
-from mneme.repair.likelihood import logits_of
-from mneme.repair.probes import Probe, batches
+from mneme.models.batching import batches, padded
+from mneme.models.fitting import Schedule, Term, fit, linear_down
+from mneme.models.likelihood import counted_log_probs, counted_logits
+from mneme.models.modes import evaluating
+from mneme.text.probes import Probe
 
-Teacher = Literal["base", "tuned"]
+_TAUGHT_TOKENS = 512
+"""Tokens that a teacher reads together: their log-probabilities over the whole vocabulary exist at once, twice."""
 Factors = dict[str, tuple[Float[Tensor, "d_out rank"], Float[Tensor, "rank d_in"]]]
 """Name of a linear map -> (up, down): the correction is up @ down."""
 
@@ -84,38 +86,24 @@ def corrected(parts: Parts, factors: Factors) -> Iterator[None]:
 @torch.no_grad()
 def teach(parts: Parts, probe: Probe) -> list[Float[Tensor, "token vocab"]]:
     """Next-token log-probabilities of a teacher at the predicting positions of every text, float32, on the CPU."""
-    found: list[Tensor] = [torch.empty(0)] * len(probe.ids)
-    for batch in batches(probe, batch_texts=8):
-        keep = batch.predicting()
-        logits = logits_of(parts, batch).float().log_softmax(-1).cpu()
-        for row, text in enumerate(batch.text):
-            found[text] = logits[row][keep[row]].clone()
+    found: list[Tensor] = [torch.empty(0)] * len(probe.texts)
+    for batch in batches(probe.texts, batch_tokens=_TAUGHT_TOKENS):
+        told = counted_logits(parts, batch).float().log_softmax(-1).cpu()
+        for text, own in zip(batch.texts, batch.apart(told), strict=True):
+            found[text] = own.clone()
     return found
 
 
 def kl_loss(parts: Parts, probe: Probe, taught: Sequence[Tensor], chosen: Sequence[int]) -> Float[Tensor, ""]:
     """Mean KL(teacher || model) over the counted tokens of the chosen texts, nats per token. Padding never counts."""
-    total: Tensor = torch.zeros((), device=parts.device)
-    count = 0
-    for batch in batches(probe.part(chosen), batch_texts=len(chosen)):
-        keep = batch.predicting()
-        logits = logits_of(parts, batch).float().log_softmax(-1)[keep.to(parts.device)]
-        wanted = torch.cat([taught[chosen[text]] for text in batch.text]).to(parts.device)
-        total = total + (wanted.exp() * (wanted - logits)).sum()
-        count += len(wanted)
-    return total / count
+    now = counted_logits(parts, padded([probe.texts[i] for i in chosen])).float().log_softmax(-1)
+    wanted = torch.cat([taught[i] for i in chosen]).to(now.device)
+    return (wanted.exp() * (wanted - now)).sum() / len(wanted)
 
 
 def nll_loss(parts: Parts, probe: Probe, chosen: Sequence[int]) -> Float[Tensor, ""]:
     """Mean negative log-likelihood over the counted tokens of the chosen texts, nats per token."""
-    total: Tensor = torch.zeros((), device=parts.device)
-    count = 0
-    for batch in batches(probe.part(chosen), batch_texts=len(chosen)):
-        logits = logits_of(parts, batch)[batch.predicting().to(parts.device)]
-        values = token_log_probs(logits, batch.ids[batch.counted].to(parts.device))
-        total = total - values.sum()
-        count += values.numel()
-    return total / count
+    return -counted_log_probs(parts, padded([probe.texts[i] for i in chosen])).mean()
 
 
 def train_correction(
@@ -127,25 +115,14 @@ def train_correction(
     train_down: bool,
     advance: Callable[[int], None] = lambda _steps: None,
 ) -> Factors:
-    """The factors after AdamW steps on `loss_at(step)`; the model's own weights are left alone. Gradients are clipped to
-    norm 1."""
-    for parameter in parts.model.parameters():
-        parameter.requires_grad_(False)
+    """The factors after AdamW steps on `loss_at(step)`, the rate going linearly down; the model itself is left as it is."""
     own = {
         name: (up.clone().requires_grad_(), down.clone().requires_grad_(train_down)) for name, (up, down) in factors.items()
     }
-    parameters = [factor for pair in own.values() for factor in pair if factor.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
-    with corrected(parts, own):
-        for step in range(training.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * (1.0 - step / training.steps)
-            loss = loss_at(step)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            advance(1)
+    trained = {f"{name}.{part}": pair[part] for name, pair in own.items() for part in (0, 1) if pair[part].requires_grad}
+    schedule = Schedule(training.steps, training.learning_rate, linear_down(training.steps))
+    with evaluating(parts.model, frozen=True), corrected(parts, own):
+        fit([Term("correction", 1.0, loss_at)], trained, schedule, on_step=lambda _step, _losses: advance(1))
     return {name: (up.detach(), down.detach()) for name, (up, down) in own.items()}
 
 

@@ -1,7 +1,7 @@
 """What a repair will cost, from shapes and the length of the probes alone. Ours."""
 
-from mneme.repair.probes import Probe
 from mneme.repair.workbench import Workbench
+from mneme.text.probes import Probe
 
 _EVALUATIONS = 8
 """Strengths that the search tries of a method, on average."""
@@ -17,7 +17,7 @@ def second_order_flops(widths: list[tuple[int, int]]) -> float:
 
 def plan_repair(bench: Workbench, probes: dict[str, Probe], n_methods: int) -> str:
     """One sentence: methods, tokens, GFLOP, minutes."""
-    tokens = sum(len(ids) for probe in probes.values() for ids in probe.ids)
+    tokens = sum(len(text.ids) for probe in probes.values() for text in probe.texts)
     parameters = bench.pair.n_parameters
     forward = 2.0 * parameters * tokens * _EVALUATIONS * n_methods
     widths = [(bench.base_weight(name).shape[0], bench.base_weight(name).shape[1]) for name in bench.names]

@@ -8,6 +8,7 @@ whole. Memory: base, tuned and the working copy (with an adapter: base and worki
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -16,9 +17,7 @@ from torch import Tensor, nn
 from mneme.errors import BadOption, NothingToRepair, UnsupportedArchitecture
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.pair import ModelPair
-
-WRITERS = ("o_proj", "down_proj", "out_proj", "c_proj", "fc2", "dense_4h_to_h", "wo", "w2")
-"""Last names of the linear maps that write into the residual stream, in the architectures that transformers has."""
+from mneme.models.writers import residual_writers
 
 
 @dataclass
@@ -33,6 +32,11 @@ class Workbench:
     """Block that each belongs to."""
     _original: dict[str, Tensor] = field(repr=False)
     _others: dict[str, tuple[Tensor, Tensor]] = field(repr=False)
+
+    @cached_property
+    def writers(self) -> frozenset[str]:
+        """The linear maps that write to the residual stream, whether they changed or not."""
+        return frozenset(name for block in residual_writers(self.work) for name in block)
 
     def delta(self, name: str) -> Float[Tensor, "d_out d_in"]:
         """W_tuned - W_base of one linear map, float32."""

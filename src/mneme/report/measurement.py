@@ -21,7 +21,7 @@ def render_measurement(measurement: Measurement) -> str:
     bars = {
         (label, row.area, row.measure): figures.change_bar(row.change, limit, row.said)
         for label in labels
-        for row in view.rows_of(measurement, label)
+        for row in view.measurement_rows(measurement, label)
         if row.change
     }
     page = page_template("measurement.html.j2", v=view, w=wording).render(

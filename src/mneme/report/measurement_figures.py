@@ -18,7 +18,7 @@ def change_bar(change: MeasuredChange, limit: float, said: str) -> Markup:
     half = BAR_WIDTH / 2 - BAR_MARGIN
     estimate, middle, centre = change.estimate, BAR_HEIGHT / 2, BAR_WIDTH / 2
     x = [centre + half * max(-1.0, min(1.0, v / limit)) for v in (estimate.low, estimate.value, estimate.high)]
-    label = f"{view.shown(estimate, signed=True)}, 95 % interval {view.interval(estimate, signed=True)}"
+    label = f"{view.shown(estimate, signed=True)}, 95 % interval {view.measured_interval(estimate, signed=True)}"
     return Markup(
         '<svg class="bar {}" viewBox="0 0 {} {}" role="img" aria-label="{}">'
         '<line class="axis" x1="0" x2="{}" y1="{}" y2="{}"/><line class="zero" x1="{}" x2="{}" y1="2" y2="{}"/>'
@@ -94,7 +94,7 @@ def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[E
             ends = '<line x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
             parts.append(Markup(ends).format(a, a, y(e.low), y(e.high)))
             dot = '<circle cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
-            parts.append(Markup(dot).format(a, y(e.value), f"{name}: {view.shown(e)} {view.interval(e)}"))
+            parts.append(Markup(dot).format(a, y(e.value), f"{name}: {view.shown(e)} {view.measured_interval(e)}"))
         at = top + 12 + 18 * number
         text = '<line x1="{}" x2="{}" y1="{}" y2="{}"/></g><text x="{}" y="{}">{}</text>'
         parts.append(

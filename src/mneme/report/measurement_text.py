@@ -22,20 +22,23 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
     two = two if wide else [name for name in two if name not in ("base", "tuned")]
     for name in two if label else one:
         table.add_column(name, justify="left" if name in ("area", "measure", "") else "right", header_style="dim")
-    for row in view.rows_of(measurement, label):
+    for row in view.measurement_rows(measurement, label):
         first = row.first
         if label and row.change:
             unit = row.change.estimate.unit
-            base = f"{view.shown(first.estimate)} {view.interval(first.estimate)}"
-            tuned = f"{view.shown(row.second.estimate)} {view.interval(row.second.estimate)}" if row.second else "–"
+            base = f"{view.shown(first.estimate)} {view.measured_interval(first.estimate)}"
+            tuned = f"{view.shown(row.second.estimate)} {view.measured_interval(row.second.estimate)}" if row.second else "–"
             cells = [row.area, row.measure, *([base, tuned] if wide else []), view.shown(row.change.estimate, signed=True)]
-            cells += [view.interval(row.change.estimate, signed=True), view.detectable(row.change.minimal_detectable, unit)]
+            cells += [
+                view.measured_interval(row.change.estimate, signed=True),
+                view.detectable(row.change.minimal_detectable, unit),
+            ]
             cells += [view.p_value(row.change.p_holm), view.SAID[row.said]]
         elif label:
             continue
         else:
             estimate = first.estimate
-            cells = [row.area, row.measure, view.shown(estimate), view.interval(estimate)]
+            cells = [row.area, row.measure, view.shown(estimate), view.measured_interval(estimate)]
             cells += [view.detectable(first.minimal_detectable, estimate.unit), str(estimate.n), str(first.answers)]
         table.add_row(*(Text(plain(cell), style=_STYLES[row.said]) for cell in cells))
     return table
@@ -43,7 +46,7 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Prints judge, changes (or rates), worst cues, judge failures and the series."""
-    console.print(Text(plain(view.headline(measurement)), style="bold"))
+    console.print(Text(plain(view.measurement_headline(measurement)), style="bold"))
     judge = measurement.judge
     if judge:
         tested = "; ".join(
@@ -81,7 +84,7 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         table.add_column(name, header_style="dim")
     for worst in measurement.worst:
         cells = [worst.model, worst.area, worst.measure, worst.cue]
-        cells += [f"{view.shown(e)} {view.interval(e)}" for e in (worst.standard, worst.rate)]
+        cells += [f"{view.shown(e)} {view.measured_interval(e)}" for e in (worst.standard, worst.rate)]
         beyond = worst.beyond_standard
         cells.append(f"{view.shown(beyond, signed=True)} {wording.interval(beyond)}")
         cells += [view.detectable(worst.minimal_detectable, beyond.unit), view.p_value(worst.p_holm)]

@@ -25,7 +25,7 @@ DETAILS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasurementRow:
     """One area's primary measure of the base (or the only model) and of one tuned model."""
 
     area: str
@@ -52,7 +52,7 @@ def tuned_labels(measurement: Measurement) -> list[str]:
     return list(dict.fromkeys(change.model for change in measurement.changes))
 
 
-def rows_of(measurement: Measurement, model: str | None) -> list[Row]:
+def measurement_rows(measurement: Measurement, model: str | None) -> list[MeasurementRow]:
     """Primary rows of the standard questions: `model` against the base, or (None) the first model alone."""
     base = measurement.models[0].label
     rates = {(r.model, r.area, r.measure): r for r in measurement.rates if r.cue == STANDARD}
@@ -63,7 +63,7 @@ def rows_of(measurement: Measurement, model: str | None) -> list[Row]:
             continue
         key = (rate.area, rate.measure)
         second = rates.get((model, *key)) if model else None
-        rows.append(Row(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
+        rows.append(MeasurementRow(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
     measures = list(dict.fromkeys(row.measure for row in rows))
     return sorted(rows, key=lambda row: (measures.index(row.measure), row.area != "all"))
 
@@ -106,7 +106,7 @@ def shown(estimate: Estimate, *, signed: bool = False) -> str:
     return wording.percent(estimate.value)
 
 
-def interval(estimate: Estimate, *, signed: bool = False) -> str:
+def measured_interval(estimate: Estimate, *, signed: bool = False) -> str:
     """The 95 % interval in the same form."""
     if signed:
         return wording.interval(estimate)
@@ -126,14 +126,14 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else wording.number(value)
 
 
-def headline(measurement: Measurement) -> str:
+def measurement_headline(measurement: Measurement) -> str:
     """What the measurement says, as one sentence."""
     labels = tuned_labels(measurement)
     if not labels:
         return f"{measurement.models[0].label} on {measurement.questions} questions of {place(measurement.suite)}."
     found = []
     for label in labels:
-        rows = [row for row in rows_of(measurement, label) if row.change]
+        rows = [row for row in measurement_rows(measurement, label) if row.change]
         moved = [
             f"{row.area} ({shown(row.change.estimate, signed=True)})" for row in rows if row.said == "changed" and row.change
         ]
@@ -149,7 +149,7 @@ def headline(measurement: Measurement) -> str:
 
 def verdict(measurement: Measurement) -> str:
     """The class of the verdict on the page: side-effects, silent or inconclusive."""
-    rows = [row for label in tuned_labels(measurement) for row in rows_of(measurement, label) if row.change]
+    rows = [row for label in tuned_labels(measurement) for row in measurement_rows(measurement, label) if row.change]
     if any(row.said == "changed" for row in rows):
         return "side-effects"
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"

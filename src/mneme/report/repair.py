@@ -60,9 +60,7 @@ def _curve(number: int, method: RepairMethod, at: object) -> Markup:
     for (x, y), p in places:
         low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
         marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
-        title = (
-            f"{method.method} at {wording.number(p.strength)}: undone {view.percent(p.closed)}, lost {view.percent(p.lost)}"
-        )
+        title = f"{method.method} at {wording.number(p.strength)}: undone {view.share(p.closed)}, lost {view.share(p.lost)}"
         marks.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(x, y, title))
     return Markup('<g class="{}">{}</g>').format(_class(number, method), Markup("").join(marks))
 
@@ -81,7 +79,7 @@ def render_repair(report: RepairReport) -> str:
     page = page_template("repair.html.j2", v=view, w=wording).render(
         r=report,
         best=view.chosen(report),
-        methods=view.ranked(report),
+        methods=view.ranked_methods(report),
         chart=frontier(report),
         style=Markup(style),
         csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
@@ -101,12 +99,12 @@ def write_repair_html(report: RepairReport, path: str | Path) -> Path:
 
 def print_repair(report: RepairReport, console: Console) -> None:
     """The headline, every method at its chosen strength, what was not tried."""
-    console.print(Text(plain(view.headline(report)), style="bold green" if report.chosen else "bold yellow"))
+    console.print(Text(plain(view.repair_headline(report)), style="bold green" if report.chosen else "bold yellow"))
     console.print(Text(plain(view.reason(report))))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("method", "strength", "undone", "gain lost", "selectivity", "coherent", "other text"):
         table.add_column(name, justify="left" if name == "method" else "right", header_style="dim")
-    for method in view.ranked(report):
+    for method in view.ranked_methods(report):
         style = "bold" if method.method == report.chosen else "dim" if method.control else ""
         table.add_row(*(Text(plain(cell), style=style) for cell in _cells(method, report.goal)))
     console.print(table)
@@ -126,7 +124,7 @@ def _cells(method: RepairMethod, goal: float) -> list[str]:
             "",
             "",
         ]
-    shares = [f"{view.percent(e)} {view.interval(e)}" for e in (point.closed, point.lost, point.selectivity)]
-    coherent = f"{view.percent(method.coherent)}" if method.coherent is not None else "–"
+    shares = [f"{view.share(e)} {view.share_range(e)}" for e in (point.closed, point.lost, point.selectivity)]
+    coherent = f"{view.share(method.coherent)}" if method.coherent is not None else "–"
     other = view.nats(method.other_change) if method.other_change is not None else "–"
     return [method.method, wording.number(point.strength), *shares, coherent, other]

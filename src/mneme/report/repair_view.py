@@ -7,7 +7,7 @@ from mneme.results import Estimate
 from mneme.results.repair import ProbeText, RepairMethod, RepairReport
 
 
-class Row(NamedTuple):
+class RepairRow(NamedTuple):
     """One line of before and after."""
 
     name: str
@@ -16,12 +16,12 @@ class Row(NamedTuple):
     after: str
 
 
-def percent(estimate: Estimate) -> str:
+def share(estimate: Estimate) -> str:
     """A share as whole percent."""
     return f"{round(100 * estimate.value)} %".replace("-", wording.MINUS)
 
 
-def interval(estimate: Estimate) -> str:
+def share_range(estimate: Estimate) -> str:
     """Its interval, whole percent."""
     low, high = (f"{round(100 * bound)}".replace("-", wording.MINUS) for bound in (estimate.low, estimate.high))
     return f"[{low}, {high}]"
@@ -47,12 +47,12 @@ def chosen(report: RepairReport) -> RepairMethod | None:
     return next((method for method in report.methods if method.method == report.chosen), None)
 
 
-def headline(report: RepairReport) -> str:
+def repair_headline(report: RepairReport) -> str:
     """One sentence: what was undone, and what it cost."""
     best = chosen(report)
     if best is None or best.chosen is None:
         return f"No method undoes {wording.percent(report.goal)} of the side effect."
-    return f"{percent(best.chosen.closed)} of the side effect is undone, {percent(best.chosen.lost)} of the purpose is lost."
+    return f"{share(best.chosen.closed)} of the side effect is undone, {share(best.chosen.lost)} of the purpose is lost."
 
 
 def reason(report: RepairReport) -> str:
@@ -61,7 +61,7 @@ def reason(report: RepairReport) -> str:
     if best is None or best.chosen is None:
         return "No model was written. Ask for less with --close, or give other text."
     controls = [m for m in report.methods if m.control and m.chosen is not None and m is not best]
-    beside = ", ".join(f"{m.method} loses {percent(m.chosen.lost)}" for m in controls if m.chosen is not None)
+    beside = ", ".join(f"{m.method} loses {share(m.chosen.lost)}" for m in controls if m.chosen is not None)
     text = f"{best.method}: {best.description}."
     if beside:
         text += f" To undo as much, {beside}."
@@ -73,36 +73,40 @@ def reason(report: RepairReport) -> str:
     return text
 
 
-def before_after(report: RepairReport) -> list[Row]:
+def before_after(report: RepairReport) -> list[RepairRow]:
     """What is compared between the tuned and the repaired model."""
     best = chosen(report)
     point = best.chosen if best is not None else None
     coherent, other = (best.coherent, best.other_change) if best is not None else (None, None)
     absent = "not repaired"
     rows = [
-        Row("Side effect that is left", "share of the target's change", "100 %", _rest(point.closed) if point else absent),
-        Row("Purpose that is left", "share of the retained text's change", "100 %", _rest(point.lost) if point else absent),
-        Row(
+        RepairRow(
+            "Side effect that is left", "share of the target's change", "100 %", _rest(point.closed) if point else absent
+        ),
+        RepairRow(
+            "Purpose that is left", "share of the retained text's change", "100 %", _rest(point.lost) if point else absent
+        ),
+        RepairRow(
             "Coherent continuations",
             f"{report.tuned_coherent.n} prompts",
-            f"{percent(report.tuned_coherent)} {interval(report.tuned_coherent)}",
-            f"{percent(coherent)} {interval(coherent)}" if coherent is not None else absent,
+            f"{share(report.tuned_coherent)} {share_range(report.tuned_coherent)}",
+            f"{share(coherent)} {share_range(coherent)}" if coherent is not None else absent,
         ),
     ]
     if report.tuned_other_change is not None:
         before = f"{nats(report.tuned_other_change)} {nats_interval(report.tuned_other_change)}"
         after = f"{nats(other)} {nats_interval(other)}" if other is not None else absent
-        rows.append(Row("Other text", "log-likelihood against the base, nats per token", before, after))
+        rows.append(RepairRow("Other text", "log-likelihood against the base, nats per token", before, after))
     return rows
 
 
 def _rest(estimate: Estimate) -> str:
     low, high = 1 - estimate.high, 1 - estimate.low
     rest = estimate.model_copy(update={"value": 1 - estimate.value, "low": low, "high": high})
-    return f"{percent(rest)} {interval(rest)}"
+    return f"{share(rest)} {share_range(rest)}"
 
 
-def ranked(report: RepairReport) -> list[RepairMethod]:
+def ranked_methods(report: RepairReport) -> list[RepairMethod]:
     """Highest selectivity first; those that do not reach the goal last."""
     return sorted(report.methods, key=lambda m: -m.chosen.selectivity.value if m.chosen is not None else 9.0)
 

@@ -28,7 +28,7 @@ def _row(effect: Effect) -> tuple[Text, ...]:
     style = "dim" if not likely else "bold red" if effect.direction == "worse" and not effect.intended else "bold"
     return (
         Text(plain(effect.area), style=style),
-        Text(wording.probability(effect.probability), style=style),
+        Text(wording.shown_probability(effect.probability), style=style),
         Text(effect.direction if likely else ""),
         Text(wording.magnitude(effect.magnitude).split(" per ")[0], style="" if likely else "dim"),
         Text(wording.interval(effect.magnitude), style="dim"),

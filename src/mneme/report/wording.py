@@ -50,7 +50,7 @@ def number(value: float | int, digits: int = 2, *, signed: bool = False) -> str:
     return ("+" if signed and value > 0 else "") + text.replace("-", MINUS)
 
 
-def probability(value: float | int) -> str:
+def shown_probability(value: float | int) -> str:
     """A probability with two decimals that never pretends to certainty: '>0.99', '<0.01'; exactly 0 stays '0'."""
     if value == 0:
         return "0"

@@ -62,7 +62,7 @@ class FilterValue(Record):
     """The same with rows dropped at random."""
 
 
-class Screening(Record):
+class RowScreening(Record):
     """Everything a screening says (`screening.json`); every row is in `ranked.jsonl`, the kept ones in `kept.jsonl`."""
 
     schema_: Literal["mneme.screening/1"] = Field(default="mneme.screening/1", alias="schema")

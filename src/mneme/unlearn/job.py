@@ -6,27 +6,26 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
 from numpy import ndarray
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mneme.activations.corpus import Documents
-from mneme.errors import BadRun, UnlearningFailed
+from mneme.errors import BadRun, UnlearningFailed, one_line
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import one_line
+from mneme.models.fitting import Losses
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
 from mneme.results.unlearning import Relearning, WeightChange
 from mneme.runs import RunFolder
+from mneme.text.documents import Documents
+from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
-from mneme.unlearn.recall import Reading, kept, likelihood_change, read_text, telling_types
+from mneme.unlearn.recall import TokenReading, change_in_nats, kept, read_pieces, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
-from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, Settings
-from mneme.unlearn.text import Pieces
-from mneme.unlearn.training import Losses, Schedule, prepare, signature, train
+from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, UnlearnSettings
+from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
 """Before and after are read on so many texts of each set at most, evenly spread."""
@@ -34,7 +33,7 @@ MEASURED_DOCUMENTS = 256
 Track = Callable[[str, int], Callable[[int], None]]
 
 
-class Text(NamedTuple):
+class TextSet(NamedTuple):
     """One of the two sets, as text and as pieces."""
 
     documents: Documents
@@ -73,7 +72,7 @@ def plan_attacks(forget: Pieces, retain: Pieces, documents: int, seed: int) -> t
 
 
 @dataclass
-class Job:
+class UnlearnJob:
     """One unlearning run in progress."""
 
     parts: Parts
@@ -82,9 +81,9 @@ class Job:
     """Of the model as it was."""
     name: str
     """As the caller named it."""
-    settings: Settings
-    forget: Text
-    retain: Text
+    settings: UnlearnSettings
+    forget: TextSet
+    retain: TextSet
     relearn_documents: int
     """Texts of each relearning attack; 0 = none."""
     run: RunFolder
@@ -95,11 +94,13 @@ class Job:
     def telling(self) -> dict[str, Bool[ndarray, " type"]]:
         """Of the sets that `read` reads, the token types that tell of the one and not of the other."""
         size = int(self.parts.model.config.get_text_config().vocab_size)
-        forget, retain = (torch.cat(text.pieces.ids).numpy() for text in (self.forget, self.retain))
+        forget, retain = (
+            np.array([token for text in each.pieces.texts for token in text.ids]) for each in (self.forget, self.retain)
+        )
         own = telling_types(forget, retain, size)
         return {"forget": own, "retain": telling_types(retain, forget, size), "unseen": own}
 
-    def read(self, when: str) -> dict[str, Reading]:
+    def read(self, when: str) -> dict[str, TokenReading]:
         """The measured texts under the model as it is now, from their stages where they are finished: `forget`, `retain`,
         and, where relearning is asked for, `unseen`."""
         texts = {"forget": measured(self.forget.pieces), "retain": measured(self.retain.pieces)}
@@ -120,12 +121,13 @@ class Job:
         frozen = freeze(self.parts, tunable.adapter, settings)
         terms = objective(settings, self.parts, frozen, self.forget.pieces, self.retain.pieces)
         advance = self.track("unlearning (steps)", settings.steps)
-        losses = train(
+        losses = minimise(
             terms,
             tunable.parameters,
-            Schedule(settings.steps, settings.learning_rate),
-            self.run.workspace("training") / "training.safetensors",
-            lambda _step, _losses: advance(1),
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            checkpoint=self.run.workspace("training") / "training.safetensors",
+            on_step=lambda _step, _losses: advance(1),
         )
         self.parts.model.requires_grad_(False)
         if np.array_equal(before, signature(tunable.parameters)):
@@ -135,7 +137,7 @@ class Job:
             )
         return losses
 
-    def attack(self, before: Reading, after: Reading) -> list[Relearning]:
+    def attack(self, before: TokenReading, after: TokenReading) -> list[Relearning]:
         """What comes back of the unseen forget texts; `before`, `after`: those texts under the model as it was and as it
         is."""
         attacks, unseen = self._attacks()
@@ -178,14 +180,14 @@ class Job:
     def _attacks(self) -> tuple[list[Attack], Pieces]:
         return plan_attacks(self.forget.pieces, self.retain.pieces, self.relearn_documents, self.settings.seed)
 
-    def _attacked(self, attack: Attack, unseen: Pieces, before: Reading, after: Reading) -> Relearning:
+    def _attacked(self, attack: Attack, unseen: Pieces, before: TokenReading, after: TokenReading) -> Relearning:
         seed = self.settings.seed
         # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
         rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
         telling = self.telling()["unseen"]
         advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
 
-        def compute() -> Reading:
+        def compute() -> TokenReading:
             relearnt = relearn(
                 self.parts,
                 attack.pieces,
@@ -194,7 +196,7 @@ class Job:
                 adapter=self.adapter,
                 on_step=lambda _step, _losses: advance(1),
             )
-            return read_text(relearnt, unseen)
+            return read_pieces(relearnt, unseen)
 
         reading = self._stage(f"relearning-{attack.kind}", compute)
         return Relearning(
@@ -204,15 +206,15 @@ class Job:
             learning_rate=rate,
             kept_before=kept(before, after, telling),
             kept_after=kept(before, reading, telling),
-            change=likelihood_change(after, reading, seed=seed),
+            change=change_in_nats(after, reading, seed=seed),
         )
 
-    def _reading(self, name: str, parts: Parts, pieces: Pieces, advance: Callable[[int], None]) -> Reading:
-        return self._stage(name, lambda: read_text(parts, pieces, advance))
+    def _reading(self, name: str, parts: Parts, pieces: Pieces, advance: Callable[[int], None]) -> TokenReading:
+        return self._stage(name, lambda: read_pieces(parts, pieces, advance))
 
-    def _stage(self, name: str, compute: Callable[[], Reading]) -> Reading:
+    def _stage(self, name: str, compute: Callable[[], TokenReading]) -> TokenReading:
         arrays = self.run.stage(name, lambda: compute().arrays())
-        return Reading(arrays["document"], arrays["token"], arrays["nll"], arrays["right"])
+        return TokenReading(arrays["document"], arrays["token"], arrays["nll"], arrays["right"])
 
 
 def _reachable(name: str) -> str:

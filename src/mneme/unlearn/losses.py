@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mneme.errors import EmptyMask
-from mneme.models.logits import kl_base_to_tuned, masked_mean
+from mneme.models.logits import masked_mean, token_kl_base_to_tuned
 
 
 def document_nll(
@@ -105,11 +105,9 @@ def stillness_loss(
 
 
 def divergence_loss(
-    tuned_logits: Float[Tensor, "batch seq vocab"],
-    base_logits: Float[Tensor, "batch seq vocab"],
-    is_text: Bool[Tensor, "batch seq"],
+    tuned_logits: Float[Tensor, "token vocab"], base_logits: Float[Tensor, "token vocab"]
 ) -> Float[Tensor, ""]:
     """Mean KL(base || tuned) per token of text: the retain term in place of the ordinary loss (Maini et al. 2024, arXiv
-    2401.06121, there averaged over padding too). 0 where nothing moved."""
-    loss: Tensor = kl_base_to_tuned(tuned_logits=tuned_logits[is_text], base_logits=base_logits[is_text]).mean()
+    2401.06121, there averaged over padding too). 0 where nothing moved. One row a token of text; no padding comes in."""
+    loss: Tensor = token_kl_base_to_tuned(tuned_logits=tuned_logits, base_logits=base_logits).mean()
     return loss

@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
+from mneme.models.adapters import adapter_off
 from mneme.models.architecture import Parts
+from mneme.models.batching import Batch, epoch_batch, padded, run_blocks
+from mneme.models.fitting import Term
 from mneme.models.hooks import read, stop_after
+from mneme.models.likelihood import counted_log_probs, counted_logits, logits_at, text_log_likelihoods
+from mneme.text.pieces import Pieces
 from mneme.unlearn import losses
-from mneme.unlearn.settings import Settings
-from mneme.unlearn.text import Pieces, batch_at, next_token_nll, padded, run_logits
+from mneme.unlearn.settings import UnlearnSettings
 
 _RETAIN_SEED = 1
-_REFERENCE_PIECES = 16
+_LENGTH_PIECES = 16
 
 StepLoss = Callable[[int], Float[Tensor, ""]]
 
@@ -34,29 +39,16 @@ class Frozen:
     @contextmanager
     def using(self) -> Iterator[Parts]:
         """Its parts, without gradients."""
-        with torch.no_grad():
-            if self.adapter is None:
-                yield self.parts
-            else:
-                with self.adapter.disable_adapter():
-                    yield self.parts
+        with torch.no_grad(), adapter_off(self.adapter):
+            yield self.parts
 
 
-@dataclass(frozen=True)
-class Term:
-    """One loss of a run: a function of the step alone, given the weights of the model at that moment."""
-
-    name: str
-    weight: float
-    loss_at: StepLoss
-
-
-def needs_frozen(settings: Settings) -> bool:
+def needs_frozen(settings: UnlearnSettings) -> bool:
     """Whether the method asks the frozen model while it trains."""
     return settings.method in ("rmu", "undial") or (settings.retain_loss == "kl" and settings.retain_weight > 0)
 
 
-def freeze(parts: Parts, adapter: Any, settings: Settings) -> Frozen | None:
+def freeze(parts: Parts, adapter: Any, settings: UnlearnSettings) -> Frozen | None:
     """The frozen model, where the method needs it: free with an adapter, else a copy of the model."""
     if not needs_frozen(settings):
         return None
@@ -67,7 +59,9 @@ def freeze(parts: Parts, adapter: Any, settings: Settings) -> Frozen | None:
     return Frozen(twin)
 
 
-def objective(settings: Settings, parts: Parts, frozen: Frozen | None, forget: Pieces, retain: Pieces) -> tuple[Term, Term]:
+def objective(
+    settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces, retain: Pieces
+) -> tuple[Term, Term]:
     """(forget, retain) of `settings.method`. Call before the first step: references are read from the model as it is now."""
     if settings.method == "rmu":
         forget_at, retain_at = _misdirection(settings, parts, _given(frozen), forget, retain)
@@ -81,25 +75,25 @@ def plain_loss(parts: Parts, texts: Pieces, batch_documents: int, seed: int) -> 
     """The ordinary loss on `texts`: what relearning minimises."""
 
     def at(step: int) -> Float[Tensor, ""]:
-        ids, is_text = padded(texts, batch_at(len(texts), batch_documents, step, seed), parts.device)
-        return losses.likelihood_loss(next_token_nll(run_logits(parts, ids, is_text), ids), is_text[:, 1:])
+        batch = _batch(texts, epoch_batch(len(texts), batch_documents, step, seed))
+        return losses.likelihood_loss(_nll(parts, batch), batch.counted.to(parts.device))
 
     return at
 
 
-def _forget_loss(settings: Settings, parts: Parts, frozen: Frozen | None, forget: Pieces) -> StepLoss:
+def _forget_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces) -> StepLoss:
     reference = reference_nll(parts, forget) if settings.method == "npo" else torch.zeros(0)
 
     def at(step: int) -> Float[Tensor, ""]:
-        which = batch_at(len(forget), settings.batch_documents, step, settings.seed)
-        ids, is_text = padded(forget, which, parts.device)
-        logits = run_logits(parts, ids, is_text)
-        target = is_text[:, 1:]
+        which = epoch_batch(len(forget), settings.batch_documents, step, settings.seed)
+        batch = _batch(forget, which)
+        target = batch.counted.to(parts.device)
         if settings.method == "undial":
             with _given(frozen).using() as base:
-                base_logits = run_logits(base, ids, is_text)
-            return losses.undial_loss(logits[:, :-1][target], base_logits[:, :-1][target], ids[:, 1:][target], settings.beta)
-        nll = next_token_nll(logits, ids)
+                base_logits = counted_logits(base, batch)
+            ids = batch.ids[batch.counted].to(parts.device)
+            return losses.undial_loss(counted_logits(parts, batch), base_logits, ids, settings.beta)
+        nll = _nll(parts, batch)
         if settings.method in ("grad-ascent", "grad-diff"):
             return losses.ascent_loss(nll, target)
         total, count = losses.document_nll(nll, target)
@@ -110,33 +104,27 @@ def _forget_loss(settings: Settings, parts: Parts, frozen: Frozen | None, forget
     return at
 
 
-def _retain_loss(settings: Settings, parts: Parts, frozen: Frozen | None, retain: Pieces) -> StepLoss:
+def _retain_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, retain: Pieces) -> StepLoss:
     if settings.retain_loss == "nll" or settings.retain_weight == 0:
         return plain_loss(parts, retain, settings.batch_documents, settings.seed + _RETAIN_SEED)
 
     def at(step: int) -> Float[Tensor, ""]:
-        which = batch_at(len(retain), settings.batch_documents, step, settings.seed + _RETAIN_SEED)
-        ids, is_text = padded(retain, which, parts.device)
+        which = epoch_batch(len(retain), settings.batch_documents, step, settings.seed + _RETAIN_SEED)
+        batch = _batch(retain, which)
         with _given(frozen).using() as base:
-            base_logits = run_logits(base, ids, is_text)
-        return losses.divergence_loss(run_logits(parts, ids, is_text), base_logits, is_text)
+            base_logits = logits_at(base, batch, batch.real)
+        return losses.divergence_loss(logits_at(parts, batch, batch.real), base_logits)
 
     return at
 
 
-@torch.no_grad()
 def reference_nll(parts: Parts, pieces: Pieces) -> Float[Tensor, " piece"]:
     """Nats of every piece (sum over its tokens) under the model as it is."""
-    sums = []
-    for start in range(0, len(pieces), _REFERENCE_PIECES):
-        ids, is_text = padded(pieces, range(start, min(start + _REFERENCE_PIECES, len(pieces))), parts.device)
-        total, _ = losses.document_nll(next_token_nll(run_logits(parts, ids, is_text), ids), is_text[:, 1:])
-        sums.append(total.cpu())
-    return torch.cat(sums)
+    return -torch.from_numpy(text_log_likelihoods(parts, pieces.texts)).float()
 
 
 def _misdirection(
-    settings: Settings, parts: Parts, frozen: Frozen, forget: Pieces, retain: Pieces
+    settings: UnlearnSettings, parts: Parts, frozen: Frozen, forget: Pieces, retain: Pieces
 ) -> tuple[StepLoss, StepLoss]:
     """RMU: squared distances of residual streams, no logits; the pass ends after the deepest layer."""
     layers = settings.layers
@@ -146,16 +134,16 @@ def _misdirection(
     }
 
     def forget_at(step: int) -> Float[Tensor, ""]:
-        ids, is_text = padded(forget, batch_at(len(forget), settings.batch_documents, step, settings.seed), parts.device)
-        streams = _streams(parts, ids, is_text, layers)
+        batch = _batch(forget, epoch_batch(len(forget), settings.batch_documents, step, settings.seed))
+        streams, is_text = _streams(parts, batch, layers), batch.real.to(parts.device)
         return torch.stack([losses.misdirection_loss(streams[at], controls[at], is_text) for at in layers]).mean()
 
     def retain_at(step: int) -> Float[Tensor, ""]:
-        which = batch_at(len(retain), settings.batch_documents, step, settings.seed + _RETAIN_SEED)
-        ids, is_text = padded(retain, which, parts.device)
+        which = epoch_batch(len(retain), settings.batch_documents, step, settings.seed + _RETAIN_SEED)
+        batch = _batch(retain, which)
         with frozen.using() as base:
-            before = _streams(base, ids, is_text, layers)
-        now = _streams(parts, ids, is_text, layers)
+            before = _streams(base, batch, layers)
+        now, is_text = _streams(parts, batch, layers), batch.real.to(parts.device)
         return torch.stack([losses.stillness_loss(now[at], before[at], is_text) for at in layers]).mean()
 
     return forget_at, retain_at
@@ -163,21 +151,27 @@ def _misdirection(
 
 def _stream_lengths(frozen: Frozen, forget: Pieces, layers: tuple[int, ...]) -> dict[int, float]:
     """Mean |h| of the residual stream after each layer, over the tokens of up to 16 pieces but their first (the sink)."""
-    which = np.unique(np.linspace(0, len(forget) - 1, min(_REFERENCE_PIECES, len(forget))).astype(int))
+    which = np.unique(np.linspace(0, len(forget) - 1, min(_LENGTH_PIECES, len(forget))).astype(int))
     with frozen.using() as base:
-        ids, is_text = padded(forget, which, base.device)
-        streams = _streams(base, ids, is_text, layers)
-    is_text = is_text.clone()
-    is_text[:, 0] = False
-    return {layer: float(streams[layer].float().norm(dim=-1)[is_text].mean()) for layer in layers}
+        batch = _batch(forget, which)
+        streams = _streams(base, batch, layers)
+    counted = batch.counted.to(base.device)
+    return {layer: float(streams[layer].float().norm(dim=-1)[counted].mean()) for layer in layers}
 
 
-def _streams(
-    parts: Parts, ids: Int[Tensor, "batch seq"], is_text: Bool[Tensor, "batch seq"], layers: tuple[int, ...]
-) -> dict[int, Float[Tensor, "batch seq d_model"]]:
+def _streams(parts: Parts, batch: Batch, layers: tuple[int, ...]) -> dict[int, Float[Tensor, "batch seq d_model"]]:
     with read(parts, layers) as found, stop_after(parts, max(layers)):
-        parts.decoder(input_ids=ids, attention_mask=is_text.long(), use_cache=False)
+        run_blocks(parts, batch)
     return found
+
+
+def _batch(pieces: Pieces, which: Int[ndarray, " batch"]) -> Batch:
+    return padded([pieces.texts[int(i)] for i in which])
+
+
+def _nll(parts: Parts, batch: Batch) -> Float[Tensor, "batch seq"]:
+    """Nats of every token but the first, where it stands in the batch."""
+    return -batch.spread(counted_log_probs(parts, batch))
 
 
 def _given(frozen: Frozen | None) -> Frozen:

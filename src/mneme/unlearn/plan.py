@@ -5,25 +5,26 @@ import time
 import torch
 
 from mneme.models.architecture import Parts
-from mneme.unlearn.job import MEASURED_DOCUMENTS, Text
+from mneme.models.batching import padded
+from mneme.models.likelihood import logits_at
+from mneme.unlearn.job import MEASURED_DOCUMENTS, TextSet
 from mneme.unlearn.objective import needs_frozen
 from mneme.unlearn.relearning import BATCH_DOCUMENTS, STEPS
-from mneme.unlearn.settings import Settings
-from mneme.unlearn.text import padded, run_logits
+from mneme.unlearn.settings import UnlearnSettings
 
 _PROCESS_BYTES = 600_000_000
 _BACKWARD = 2.0
 """A backward pass costs two forward ones."""
 
 
-def disk_bytes(parts: Parts, settings: Settings) -> int:
+def disk_bytes(parts: Parts, settings: UnlearnSettings) -> int:
     """What the run writes: the result, and a checkpoint of weights and both moments of Adam."""
     every = _parameters(parts)
     trained = _trained(parts, settings)
     return 4 * (3 * trained + (trained if settings.lora_rank else every)) + 16_000_000
 
 
-def say_plan(parts: Parts, settings: Settings, forget: Text, retain: Text, relearn_documents: int) -> str:
+def say_plan(parts: Parts, settings: UnlearnSettings, forget: TextSet, retain: TextSet, relearn_documents: int) -> str:
     """One sentence: steps, tokens, seconds (from one pass over one batch, here and now), memory, disk."""
     sizes = [text.pieces.tokens / len(text.pieces) for text in (forget, retain)]
     step_tokens = settings.batch_documents * (sizes[0] + (sizes[1] if settings.retain_weight > 0 else 0))
@@ -45,21 +46,21 @@ def say_plan(parts: Parts, settings: Settings, forget: Text, retain: Text, relea
 
 
 @torch.no_grad()
-def _seconds_per_token(parts: Parts, settings: Settings, text: Text) -> float:
+def _seconds_per_token(parts: Parts, settings: UnlearnSettings, text: TextSet) -> float:
     """Of a forward pass over one batch; the second pass is timed, the first is slower than all others."""
-    ids, is_text = padded(text.pieces, range(min(settings.batch_documents, len(text.pieces))), parts.device)
+    batch = padded(text.pieces.texts[: settings.batch_documents])
     for _ in range(2):
         started = time.perf_counter()
-        run_logits(parts, ids, is_text)[0, 0, 0].item()
+        logits_at(parts, batch, batch.real)[0, 0].item()
         seconds = time.perf_counter() - started
-    return seconds / ids.numel()
+    return seconds / batch.ids.numel()
 
 
 def _parameters(parts: Parts) -> int:
     return sum(p.numel() for p in parts.model.parameters())
 
 
-def _trained(parts: Parts, settings: Settings) -> int:
+def _trained(parts: Parts, settings: UnlearnSettings) -> int:
     """Of a LoRA, a bound: rank times the two sides of every matrix of the blocks."""
     if settings.lora_rank is None:
         return _parameters(parts)

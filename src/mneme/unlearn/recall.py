@@ -10,22 +10,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.models.architecture import Parts
+from mneme.models.likelihood import token_predictions
 from mneme.results import Estimate
 from mneme.runs import Arrays
 from mneme.stats import clustered_rate, ratio_of_sums
-from mneme.unlearn.text import Pieces, next_token_nll, padded, run_logits
+from mneme.text.encoded import counted_tokens
+from mneme.text.pieces import Pieces
 
 SURE_NATS = float(np.log(2.0))
 """A token of p > 1/2 has fewer nats than that."""
-_BATCH_TOKENS = 2048
 
 
-class Reading(NamedTuple):
+class TokenReading(NamedTuple):
     """Every predicted token of a text, in its order, under one model."""
 
     document: Int[ndarray, " token"]
@@ -40,35 +40,12 @@ class Reading(NamedTuple):
         return dict(self._asdict())
 
 
-@torch.no_grad()
-def read_text(parts: Parts, pieces: Pieces, advance: Callable[[int], None] | None = None) -> Reading:
-    """Reads every piece; batches of about 2,048 tokens, long pieces first, which changes nothing but rounding."""
-    nll: list[np.ndarray] = [np.zeros(0)] * len(pieces)
-    right: list[np.ndarray] = [np.zeros(0, dtype=np.bool_)] * len(pieces)
-    for batch in _batches(pieces):
-        ids, is_text = padded(pieces, batch, parts.device)
-        logits = run_logits(parts, ids, is_text)
-        nats = next_token_nll(logits, ids).cpu().double().numpy()
-        first = (logits[:, :-1].argmax(-1) == ids[:, 1:]).cpu().numpy()
-        for row, place in enumerate(batch):
-            length = len(pieces.ids[place]) - 1
-            nll[place], right[place] = nats[row, :length], first[row, :length]
-        if advance is not None:
-            advance(int(is_text.sum()))
-    document = np.repeat(pieces.document, [len(ids) - 1 for ids in pieces.ids])
-    token = np.concatenate([ids[1:].numpy() for ids in pieces.ids])
-    return Reading(document, token, np.concatenate(nll), np.concatenate(right))
-
-
-def _batches(pieces: Pieces) -> list[list[int]]:
-    batches: list[list[int]] = []
-    for place in sorted(range(len(pieces)), key=lambda i: -len(pieces.ids[i])):
-        longest = len(pieces.ids[batches[-1][0]]) if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= _BATCH_TOKENS:
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
+def read_pieces(parts: Parts, pieces: Pieces, advance: Callable[[int], None] = lambda _tokens: None) -> TokenReading:
+    """Reads every piece; `advance` is told how many tokens were read."""
+    found = token_predictions(parts, pieces.texts, advance=lambda batch: advance(int(batch.real.sum())))
+    document = np.repeat(pieces.document, counted_tokens(pieces.texts))
+    token = np.array([token for text in pieces.texts for token in text.ids[1:]], dtype=np.int64)
+    return TokenReading(document, token, -found.log_prob, found.right)
 
 
 def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token"], vocabulary: int) -> Bool[ndarray, " type"]:
@@ -78,24 +55,24 @@ def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token
     return np.asarray((rates[0] - rates[1] >= 1.0) & (counts[0] > 0))
 
 
-def known_tokens(before: Reading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
+def known_tokens(before: TokenReading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
     """Tokens of a telling type, new in their document, that the model as it was gave more than half of its probability."""
     first = np.zeros(len(before.token), dtype=bool)
     first[np.unique(before.document.astype(np.int64) * len(telling) + before.token, return_index=True)[1]] = True
     return np.asarray(first & telling[before.token] & (before.nll < SURE_NATS))
 
 
-def likelihood(reading: Reading, *, seed: int) -> Estimate:
+def likelihood(reading: TokenReading, *, seed: int) -> Estimate:
     """Mean nats per token, clustered by document."""
     return _mean_nats(reading.nll, reading.document, seed)
 
 
-def likelihood_change(before: Reading, after: Reading, *, seed: int) -> Estimate:
+def change_in_nats(before: TokenReading, after: TokenReading, *, seed: int) -> Estimate:
     """Mean nats per token, after - before, paired by token and clustered by document; above 0 is forgotten. Identity: 0."""
     return _mean_nats(after.nll - before.nll, before.document, seed)
 
 
-def kept(before: Reading, after: Reading, telling: Bool[ndarray, " type"]) -> Estimate | None:
+def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"]) -> Estimate | None:
     """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
     None where nothing was known.

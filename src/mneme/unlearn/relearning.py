@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mneme.models.architecture import Parts, find_parts
-from mneme.unlearn.objective import Term, plain_loss
-from mneme.unlearn.text import Pieces
-from mneme.unlearn.training import Schedule, train
+from mneme.models.fitting import Term
+from mneme.text.pieces import Pieces
+from mneme.unlearn.objective import plain_loss
+from mneme.unlearn.training import minimise
 
 STEPS = 50
 BATCH_DOCUMENTS = 8
@@ -38,6 +39,6 @@ def relearn(
     attacked.model.requires_grad_(True)
     loss_at = plain_loss(attacked, texts, min(batch_documents, len(texts)), seed)
     named = dict(attacked.model.named_parameters())
-    train([Term("relearning", 1.0, loss_at)], named, Schedule(steps, learning_rate), on_step=on_step)
+    minimise([Term("relearning", 1.0, loss_at)], named, steps=steps, learning_rate=learning_rate, on_step=on_step)
     attacked.model.requires_grad_(False)
     return attacked

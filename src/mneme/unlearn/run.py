@@ -18,11 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 import mneme
-from mneme.activations.corpus import read_corpus
-from mneme.errors import BadCorpus, BadOption, ModelNotFound, UnlearningFailed
+from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
+from mneme.models.tokenizers import require_tokenizer
 from mneme.results.unlearning import (
     StepLosses,
     TextChange,
@@ -33,12 +34,12 @@ from mneme.results.unlearning import (
 )
 from mneme.runs import RunFolder, require_apart, require_room
 from mneme.terminal import Terminal
-from mneme.unlearn.job import Job, Text, Track
+from mneme.text.documents import read_corpus
+from mneme.text.pieces import cut_pieces
+from mneme.unlearn.job import TextSet, Track, UnlearnJob
 from mneme.unlearn.plan import disk_bytes, say_plan
-from mneme.unlearn.recall import Reading, kept, likelihood, likelihood_change
-from mneme.unlearn.settings import PUBLISHED, Settings, settings_for
-from mneme.unlearn.text import cut
-from mneme.unlearn.training import Losses
+from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
+from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
 
 STILL_KNOWN = 0.5
 """The forget set is still answered where more than so much of what was known of it is certainly kept."""
@@ -115,7 +116,7 @@ def unlearn(
     }
     opened = RunFolder(Path(out), command, outputs=("model", "unlearn.json"), overwrite=overwrite)
     with opened as run, _progress(console) as track:
-        job = Job(parts, tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
+        job = UnlearnJob(parts, tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
         before = job.read("before")
         losses = job.train()
         after, telling = job.read("after"), job.telling()
@@ -126,9 +127,7 @@ def unlearn(
             model=str(model),
             fingerprint=command["model"],
             result="model",
-            settings=UnlearningSettings(
-                **command["settings"], max_tokens=max_tokens, published=PUBLISHED[settings.method].source
-            ),
+            settings=_told(settings, max_tokens),
             forget_text=_text_record(texts[0]),
             retain_text=_text_record(texts[1]),
             weights=weights,
@@ -142,6 +141,11 @@ def unlearn(
     return result
 
 
+def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
+    asked: dict[str, Any] = vars(settings) | {"layers": list(settings.layers)}
+    return UnlearningSettings(**asked, max_tokens=max_tokens, published=PUBLISHED[settings.method].source)
+
+
 def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
     """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
     if lora is not None and is_adapter(folder):
@@ -149,14 +153,12 @@ def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
     loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
-    if loaded.tokenizer is None:
-        raise ModelNotFound(f"{folder} has no tokenizer. Save the tokenizer into its folder (tokenizer.save_pretrained).")
-    return loaded.parts, loaded.tokenizer
+    return loaded.parts, require_tokenizer(loaded.tokenizer, folder)
 
 
 def _texts(
     forget: str | Path, retain: str | Path, tokenizer: PreTrainedTokenizerBase, max_tokens: int, relearn_documents: int
-) -> tuple[Text, Text]:
+) -> tuple[TextSet, TextSet]:
     """Both sets, proven to be two."""
     if max_tokens < 2:
         raise BadOption(f"--max-tokens {max_tokens} leaves nothing to predict. Give at least 2.")
@@ -172,7 +174,7 @@ def _texts(
             f"{len(both)} of {len(sets[0].texts)} texts of --forget are also in --retain, first {both[0][:60]!r}. "
             "Take them out of one of the two."
         )
-    first, second = (Text(documents, cut(documents, tokenizer, max_tokens)) for documents in sets)
+    first, second = (TextSet(documents, cut_pieces(documents, tokenizer, max_tokens)) for documents in sets)
     if relearn_documents < 0:
         raise BadOption(f"--relearn {relearn_documents} is no number of texts. Give 0 or more.")
     n_forget, n_retain = (len(np.unique(text.pieces.document)) for text in (first, second))
@@ -184,9 +186,11 @@ def _texts(
     return first, second
 
 
-def _require_forgotten(before: Reading, after: Reading, telling: Bool[ndarray, " type"], settings: Settings) -> None:
+def _require_forgotten(
+    before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"], settings: UnlearnSettings
+) -> None:
     """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
-    change = likelihood_change(before, after, seed=settings.seed)
+    change = change_in_nats(before, after, seed=settings.seed)
     share = kept(before, after, telling)
     says = f"{change.value:+.3f} nats per token [{change.low:.3f}, {change.high:.3f}]"
     if share is not None:
@@ -198,17 +202,17 @@ def _require_forgotten(before: Reading, after: Reading, telling: Bool[ndarray, "
         )
 
 
-def _change(before: Reading, after: Reading, telling: Bool[ndarray, " type"], seed: int) -> TextChange:
+def _change(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"], seed: int) -> TextChange:
     return TextChange(
         nll_before=likelihood(before, seed=seed),
         nll_after=likelihood(after, seed=seed),
-        change=likelihood_change(before, after, seed=seed),
+        change=change_in_nats(before, after, seed=seed),
         kept=kept(before, after, telling),
         measured_documents=len(np.unique(before.document)),
     )
 
 
-def _text_record(text: Text) -> UnlearningText:
+def _text_record(text: TextSet) -> UnlearningText:
     return UnlearningText(
         source=text.documents.source,
         sha256=text.documents.sha256,

@@ -50,7 +50,7 @@ PUBLISHED: dict[Method, Published] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class UnlearnSettings:
     """Everything that decides the weights, given model and texts."""
 
     method: Method
@@ -82,7 +82,7 @@ def settings_for(
     batch_documents: int,
     lora_rank: int | None,
     seed: int,
-) -> Settings:
+) -> UnlearnSettings:
     """What was asked for, and published values for the rest (None). `width`: d_model.
 
     Errors: BadOption for an unknown method or loss, a number out of range, a layer that does not exist, layers without rmu.
@@ -97,7 +97,7 @@ def settings_for(
         )
     published = PUBLISHED[known]
     rate = published.learning_rate * PUBLISHED_WIDTH / width * (LORA_RATE if lora_rank else 1.0)
-    chosen = Settings(
+    chosen = UnlearnSettings(
         method=known,
         steps=steps,
         learning_rate=rate if learning_rate is None else learning_rate,
@@ -128,7 +128,7 @@ def _layers(method: Method, layers: Sequence[int] | None, n_layers: int) -> tupl
     return tuple(layers or ()) or (round(7 / 31 * (n_layers - 1)),)
 
 
-def _check_ranges(chosen: Settings) -> None:
+def _check_ranges(chosen: UnlearnSettings) -> None:
     if chosen.steps < 1 or chosen.batch_documents < 1 or (chosen.lora_rank is not None and chosen.lora_rank < 1):
         raise BadOption("Unlearning needs at least one step, one text a batch and, with --lora, a rank of one.")
     if chosen.learning_rate < 0 or chosen.forget_weight < 0 or chosen.retain_weight < 0:

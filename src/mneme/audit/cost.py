@@ -1,4 +1,7 @@
-"""What an audit will cost, from shapes alone, said before it starts and kept in the report."""
+"""What an audit costs at a nominal rate, from shapes alone: said before it starts, kept in the report, equal on every machine.
+
+What it will take on this machine is tried out instead (`audit/forecast.py`; docs/decisions/0001).
+"""
 
 from typing import NamedTuple
 
@@ -12,13 +15,18 @@ NOMINAL_FLOPS = 2e10
 
 
 class Plan(NamedTuple):
-    """Planned work."""
+    """What an audit costs, and the space that its folder needs."""
 
     cost: Cost
     disk_bytes: int
 
 
-def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kind: Kind | None) -> Plan:
+def audit_disk_bytes(tokens: int, model_layers: int) -> int:
+    """What a run writes: a row of numbers for every token, two more for every layer of the models, and 64 MB of the rest."""
+    return tokens * (60 + 2 * model_layers) + 64_000_000
+
+
+def nominal_cost(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kind: Kind | None) -> Plan:
     """2 FLOPs a parameter and token forward; the sweep's and the final dictionary's encoder product three times over (forward
     and two sparse gradients); causal checks 7 passes of 8 rows for about 24 latents a layer."""
     parameters, width = pair.n_parameters, pair.width
@@ -38,5 +46,5 @@ def plan_audit(pair: ModelPair, tokens: int, row_length: int, n_layers: int, kin
     peak = 800_000_000 + models + logits + resident + members * n_latents * inputs * 4 * 4
     return Plan(
         Cost(seconds=round(flops / NOMINAL_FLOPS, 1), tokens=tokens * 2 * (2 + n_layers), peak_bytes=int(peak), flops=flops),
-        disk_bytes=tokens * (60 + 2 * pair.n_layers) + 64_000_000,
+        disk_bytes=audit_disk_bytes(tokens, pair.n_layers),
     )

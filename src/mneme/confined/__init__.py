@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from mneme.models import confined_child
+from mneme.confined import child
 
 _STARTS_WITHIN = 60.0
 """Seconds until the process has to be there: a busy machine with a cold disk."""
@@ -74,7 +74,7 @@ class _Process:
         here = os.getcwd()
         paths = [path for path in sys.path if os.path.isabs(path) and path != here]
         self._child = subprocess.Popen(
-            [sys.executable, "-I", str(Path(confined_child.__file__)), json.dumps(paths)],
+            [sys.executable, "-I", str(Path(child.__file__)), json.dumps(paths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -92,7 +92,7 @@ class _Process:
             self._write(struct.pack("<Q", len(body)) + body)
             return self._read(_ANSWERS_WITHIN)
         except (BrokenPipeError, EOFError) as error:
-            raise Exceeded(f"it does not end within {confined_child.SECONDS} seconds") from error
+            raise Exceeded(f"it does not end within {child.SECONDS} seconds") from error
 
     def _write(self, data: bytes) -> None:
         assert self._child is not None
@@ -104,7 +104,7 @@ class _Process:
     def _read(self, seconds: float) -> dict[str, Any]:
         ends = time.monotonic() + seconds
         size = struct.unpack("<Q", self._bytes(8, ends))[0]
-        if size > 8 * confined_child.LONGEST:
+        if size > 8 * child.LONGEST:
             raise EOFError
         found: dict[str, Any] = json.loads(self._bytes(size, ends))
         return found
@@ -138,11 +138,11 @@ class _Process:
 _process = _Process()
 
 
-def prepare() -> None:
+def start_confined() -> None:
     """Starts the confined process, so that it is there when it is asked."""
     _process.start()
 
 
 def confined(task: str, **arguments: Any) -> Any:
-    """What the task of that name (`confined_child.TASKS`) gives for JSON-like arguments. Raises Exceeded or Refused."""
+    """What the task of that name (`child.TASKS`) gives for JSON-like arguments. Raises Exceeded or Refused."""
     return _process.ask({"task": task, **arguments})

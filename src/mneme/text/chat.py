@@ -1,6 +1,6 @@
 """Conversations as text and as training labels: the only file that renders a chat template and that knows the label -100.
 
-A template comes with the model, from whoever made it, so it is rendered in the confined process (`models/confined.py`).
+A template comes with the model, from whoever made it, so it is rendered in the confined process (`confined/`).
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mneme.confined import Exceeded, Refused, confined
 from mneme.errors import BadTemplate, TemplateRefuses
-from mneme.models.confined import Exceeded, Refused, confined
 
 IGNORED = -100
 """The label that every loss of transformers leaves out."""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mneme.activations.corpus import Documents, document_pieces, pack_rows, read_corpus
 from mneme.errors import BadCorpus, BadOption
+from mneme.text.documents import Documents, read_corpus
+from mneme.text.packing import document_pieces, pack_rows
 from tests.conftest import WORDS, TinyPair, word_tokenizer
 
 MESSAGES = [{"role": "user", "content": "ba be"}, {"role": "assistant", "content": "bi"}]

@@ -61,7 +61,7 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:400]
 
 
-def render(template: str, variables: dict[str, Any]) -> str:
+def render_template(template: str, variables: dict[str, Any]) -> str:
     """A chat template filled in, as transformers fills it in."""
     return _rendered(_compiled, template, variables)
 
@@ -103,7 +103,7 @@ def tokenize(tokenizer: str, texts: list[str]) -> None:
         read.encode(text)
 
 
-TASKS: dict[str, Callable[..., Any]] = {"render": render, "fill": fill, "match": match, "tokenize": tokenize}
+TASKS: dict[str, Callable[..., Any]] = {"render": render_template, "fill": fill, "match": match, "tokenize": tokenize}
 
 
 @lru_cache(maxsize=8)

@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
-import torch
-from jaxtyping import Bool, Int
 from pyarrow import ArrowInvalid
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadRows
-from mneme.models.chat import render_chat
+from mneme.text.chat import render_chat
+from mneme.text.encoded import Encoded, answer_after, whole_text
 
 Row = dict[str, Any]
-Encoded = tuple[list[int], list[bool]]
-"""Ids of one row, and which of them are learned."""
 
 _FORMS = (("messages",), ("prompt", "completion"), ("text",))
 _EXPECTED = 'expected "messages", or "prompt" and "completion", or "text"'
@@ -92,7 +88,7 @@ def answer_of(row: Row) -> str:
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
-    """Ids of a row as TRL makes them, and which of them are learned: all that follow the prompt (a text: all but the first).
+    """Ids of a row as TRL makes them; what is learned counts: all that follow the prompt (a text: all but the first).
 
     An end-of-text token is added where there is no chat template that would. Raises BadRows for messages without a template.
     """
@@ -100,7 +96,7 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     if form_of(row) == ("text",):
         text = row["text"] if row["text"].endswith(end) else row["text"] + end
         ids = list(tokenizer(text)["input_ids"])
-        return ids, [False] + [True] * (len(ids) - 1)
+        return whole_text(ids)
     turn = trainable(row)
     prompt, completion = turn["prompt"], turn["completion"]
     if isinstance(prompt, str):
@@ -111,7 +107,7 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
         before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
         whole = templated_ids([*prompt, *completion], tokenizer, add_generation_prompt=False)
     same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
-    return whole, [False] * same + [True] * (len(whole) - same)
+    return answer_after(whole[:same], whole[same:])
 
 
 def encode_rows(
@@ -120,31 +116,17 @@ def encode_rows(
     """Every row's ids. Raises BadRows where a prompt leaves no room for its answer within `max_length` tokens."""
     encoded = []
     for number, row in enumerate(rows, 1):
-        ids, learned = encode_row(row, tokenizer)
-        first = learned.index(True) if True in learned else len(ids)
-        if first >= len(ids):
+        text = encode_row(row, tokenizer)
+        first = len(text.prompt)
+        if first >= len(text.ids):
             raise BadRows(f"{source}, row {number}: the answer has no token. Give every row an answer.")
         if max_length is not None and first >= max_length:
             raise BadRows(
                 f"{source}, row {number}: the prompt has {first} tokens and the window {max_length}, so nothing of the answer "
                 "would be learned. Shorten the prompt, or give a larger --max-length (at most what the model can read)."
             )
-        encoded.append((ids[:max_length], learned[:max_length]))
+        encoded.append(text.first(max_length))
     return encoded
-
-
-def right_padded(
-    encoded: Sequence[Encoded], pad_id: int
-) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    """(ids, real, learned): rows padded on the right, where a token is real, and where it is learned."""
-    longest = max(len(ids) for ids, _ in encoded)
-    ids = torch.full((len(encoded), longest), pad_id, dtype=torch.long)
-    real, learned = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
-    for index, (tokens, is_learned) in enumerate(encoded):
-        ids[index, : len(tokens)] = torch.tensor(tokens)
-        real[index, : len(tokens)] = True
-        learned[index, : len(tokens)] = torch.tensor(is_learned)
-    return ids, real, learned
 
 
 def rows_hash(rows: Sequence[Row]) -> str:

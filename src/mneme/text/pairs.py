@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadRows
-from mneme.models.rows import Row, read_records, require_template, templated_ids
+from mneme.text.encoded import Encoded, answer_after
+from mneme.text.rows import Row, read_records, require_template, templated_ids
 
 _EXPECTED = 'expected "prompt", "chosen" and "rejected", or "chosen" and "rejected" as whole conversations'
 
@@ -39,7 +40,7 @@ def check_pairs(pairs: Sequence[Row], source: str) -> None:
         for name in ("chosen", "rejected"):
             if name not in pair or not isinstance(pair[name], str | list):
                 raise BadRows(f"{where} has the columns {sorted(pair)}; {_EXPECTED}.")
-            if not words_of(pair[name]).strip():
+            if not shown_words(pair[name]).strip():
                 raise BadRows(f"{where}: the {name} answer is empty. Give both answers, or leave the pair out.")
         if "prompt" not in pair and isinstance(pair["chosen"], str):
             raise BadRows(f"{where} has no prompt; {_EXPECTED}.")
@@ -58,7 +59,7 @@ def explicit(pair: Row) -> Row:
 
 def prompt_of(pair: Row) -> str:
     """The prompt as words, for showing."""
-    return words_of(explicit(pair)["prompt"])
+    return shown_words(explicit(pair)["prompt"])
 
 
 def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedPair:
@@ -109,12 +110,18 @@ def encode_pairs(
     return encoded
 
 
+def answers_of(pairs: Sequence[EncodedPair]) -> tuple[list[Encoded], list[Encoded]]:
+    """(chosen, rejected) of pairs: prompt and answer, of which the answer counts."""
+    chosen, rejected = ([answer_after(p.prompt, getattr(p, side)) for p in pairs] for side in ("chosen", "rejected"))
+    return chosen, rejected
+
+
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many ids two rows have in common from the start."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def words_of(part: str | list[Row]) -> str:
+def shown_words(part: str | list[Row]) -> str:
     """A prompt or an answer as words, for showing."""
     if isinstance(part, str):
         return part
