@@ -87,7 +87,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     own = {name.removeprefix(PREFIX).replace(".base_layer", ""): name for name in tensors}
     places = dict(model.named_parameters(remove_duplicate=False))
     whole = {place: own[place] for place in own.keys() & places.keys()}  # what the base has under that very name
-    edits = tuple(sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place])))
+    differing = sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place]))
     plain = tuple(model.named_parameters())
     with tempfile.TemporaryDirectory() as made:
         source = folder
@@ -101,11 +101,9 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
             f"{folder} holds {len(unexpected)} tensors that no module of the adapter takes, first {', '.join(unexpected[:3])}. "
             "adapter_config.json was edited or is of another adapter: copy the one that was saved with these weights."
         )
-    now = {
-        name.replace(".base_layer", "").replace(".original_module", ""): weight
-        for name, weight in wrapped.get_base_model().named_parameters(remove_duplicate=False)
-    }
-    lost = [place for place, name in whole.items() if place in edits and not _same_rows(tensors[name], now[place])]
+    state = wrapped.state_dict()  # a file that holds a whole module (modules_to_save) has its names, but not its place
+    edits = tuple(place for place in differing if whole[place] in state)
+    lost = [place for place in edits if not _same_rows(tensors[whole[place]], state[whole[place]])]
     if lost:
         raise BrokenWeights(
             f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. adapter_config.json "
