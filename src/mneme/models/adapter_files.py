@@ -83,11 +83,12 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     tensors = load_file(files[0])
     renamed, notes = fitted_names(tensors, model, folder)
     tensors = {renamed[name]: tensor for name, tensor in tensors.items()}
+    rows = rows_of(model)
     notes += _resize(model, tensors, folder)
     own = {name.removeprefix(PREFIX).replace(".base_layer", ""): name for name in tensors}
     places = dict(model.named_parameters(remove_duplicate=False))
     whole = {place: own[place] for place in own.keys() & places.keys()}  # what the base has under that very name
-    differing = sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place]))
+    differing = sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place], rows))
     plain = tuple(model.named_parameters())
     with tempfile.TemporaryDirectory() as made:
         source = folder
@@ -96,6 +97,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
             (source / "adapter_config.json").write_bytes((folder / "adapter_config.json").read_bytes())
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, source / "adapter_model.safetensors")
         wrapped, unexpected = _wrapped(model, source, folder)
+    unexpected = [name for name in unexpected if not _repeats(name, tensors)]
     if unexpected:
         raise BrokenWeights(
             f"{folder} holds {len(unexpected)} tensors that no module of the adapter takes, first {', '.join(unexpected[:3])}. "
@@ -103,7 +105,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
         )
     state = wrapped.state_dict()  # a file that holds a whole module (modules_to_save) has its names, but not its place
     edits = tuple(place for place in differing if whole[place] in state)
-    lost = [place for place in edits if not _same_rows(tensors[whole[place]], state[whole[place]])]
+    lost = [place for place in edits if not _same_rows(tensors[whole[place]], state[whole[place]], rows)]
     if lost:
         raise BrokenWeights(
             f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. adapter_config.json "
@@ -144,12 +146,19 @@ def _wrapped(model: PreTrainedModel, source: Path, folder: Path) -> tuple[Any, l
     return wrapped, sorted(again.unexpected_keys)
 
 
-def _same_rows(tensor: Tensor, weight: Tensor) -> bool:
-    """The same values, in as many rows as both have."""
-    if tensor.ndim == 0 or tensor.shape[1:] != weight.shape[1:]:
+def _repeats(name: str, tensors: dict[str, Tensor]) -> bool:
+    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary."""
+    other = tensors.get(name.replace(".modules_to_save.", "."))
+    return ".modules_to_save." in name and other is not None and torch.equal(other, tensors[name])
+
+
+def _same_rows(tensor: Tensor, weight: Tensor, rows: int) -> bool:
+    """The same values, where the base's vocabulary was longer than `rows` only in these."""
+    if tensor.shape != weight.shape:
         return False
-    rows = min(len(tensor), len(weight))
-    return torch.equal(tensor[:rows].to(weight.device, weight.dtype), weight[:rows].detach())
+    if tensor.ndim == 2 and len(weight) > rows and len(weight) - rows <= MOST_ADDED:
+        tensor, weight = tensor[:rows], weight[:rows]
+    return torch.equal(tensor.to(weight.device, weight.dtype), weight.detach())
 
 
 def _resize(model: PreTrainedModel, tensors: dict[str, Tensor], folder: Path) -> tuple[str, ...]:
