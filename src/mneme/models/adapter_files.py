@@ -111,6 +111,9 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
             f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. adapter_config.json "
             "was edited (modules_to_save), or the base's head and embedding were not tied in training: give that base."
         )
+    for config in wrapped.peft_config.values():
+        if not edits and getattr(config, "bias", "none") != "none":
+            config.bias = "none"  # it trained no bias of this base, and peft would warn at every switch
     return Attached(wrapped, edits, plain, notes)
 
 

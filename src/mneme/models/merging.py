@@ -23,7 +23,7 @@ def merged(wrapped: Any, folder: Path) -> PreTrainedModel:
     result are not those of the live adapter.
     """
     live = probe_logits(wrapped.get_base_model())
-    _separate(wrapped)
+    separated = _separate(wrapped)
     _add_biases(wrapped)
     try:
         model: PreTrainedModel = wrapped.merge_and_unload()
@@ -33,6 +33,7 @@ def merged(wrapped: Any, folder: Path) -> PreTrainedModel:
             "adapter as TUNED, which switches it instead."
         ) from error
     model.eval()
+    _share_again(model, separated)
     if not same_logits(probe_logits(model), live, eps=rounding(model, _SUMS)):
         raise UnsupportedArchitecture(
             f"the adapter in {folder} does not compute the same when it is merged into its base. Give its base as BASE and "
@@ -50,21 +51,33 @@ def _changed_modules(wrapped: Any) -> Iterator[nn.Module]:
             yield module.original_module
 
 
-def _separate(wrapped: Any) -> None:
+def _separate(wrapped: Any) -> bool:
+    """Give every module that shares a tensor with others one of its own, where the adapter changes it; was there any?"""
     model = wrapped.get_base_model()
     holders: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
             holders.setdefault(id(weight), []).append((module, name))
     changed = {id(weight) for module in _changed_modules(wrapped) for weight in module.parameters()}
-    for key in changed:
-        for module, name in holders.get(key, [])[1:]:
+    separated = False
+    for held in (holders[key] for key in changed if len(holders.get(key, ())) > 1):
+        for module, name in held[1:]:
             weight = getattr(module, name)
             setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+        separated = True
+    return separated
+
+
+def _share_again(model: PreTrainedModel, separated: bool) -> None:
+    """Tie the head again where the adapter changed it and the embedding alike, or neither; else say that it is not tied."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and getattr(head, "weight", None) is not getattr(embedding, "weight", None):
-        model.config.get_text_config().tie_word_embeddings = False
-        model.config.tie_word_embeddings = False
+    if not separated or head is None or head.weight is embedding.weight:
+        return
+    if head.weight.shape == embedding.weight.shape and torch.equal(head.weight, embedding.weight):
+        head.weight = embedding.weight
+        return
+    model.config.get_text_config().tie_word_embeddings = False
+    model.config.tie_word_embeddings = False
 
 
 def _add_biases(wrapped: Any) -> None:

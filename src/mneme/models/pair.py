@@ -234,12 +234,13 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
     _say(attached.notes)
     wrapped = require_finite(attached.wrapped, adapter)
     tokenizer = load_tokenizer(adapter, options["trust_remote_code"])
-    with wrapped.disable_adapter():
-        off = probe_logits(wrapped.get_base_model(), rows)
-        if not attached.edits and same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
-            parts = find_parts(wrapped.get_base_model())
-            both = LoadedModel(parts, first.tokenizer, first.folder, first.notes)
-            return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
+    if not attached.edits:
+        with wrapped.disable_adapter():
+            off = probe_logits(wrapped.get_base_model(), rows)
+            if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
+                parts = find_parts(wrapped.get_base_model())
+                both = LoadedModel(parts, first.tokenizer, first.folder, first.notes)
+                return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
     second = LoadedModel(find_parts(merged(wrapped, adapter)), tokenizer, adapter, (*attached.notes, note))

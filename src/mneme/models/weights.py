@@ -1,5 +1,6 @@
 """Which weights of a pair differ, by how much and at what rank: free, and it already answers "nothing changed"."""
 
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ RANK_LIMIT = 2048
 """Effective ranks are computed of matrices whose smaller side is at most this (a second each on one core at the limit)."""
 
 _SIDES: tuple[Side, Side] = ("base", "tuned")
+_ALIKE = 1e-6
+"""Relative: two norms of one change, summed in another order."""
 _SAME_SUMS = 4
 """Two models of equal tensors run the same sums in the same order; on a GPU some of them come out a little different."""
 
@@ -111,8 +114,13 @@ _Delta = tuple[str, Tensor, float, Tensor | None]
 
 
 def _deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
+    norms: dict[int, float] = {}
     for name, base, tuned in matched_tensors(pair.base_parts, pair.tuned_parts):
-        yield _dense(name, base, tuned, rank_limit)
+        delta = _dense(name, base, tuned, rank_limit)
+        first = norms.setdefault(base.data_ptr(), delta[2])
+        if first is not delta[2] and (delta[2] == 0 or abs(delta[2] - first) <= _ALIKE * first):
+            continue  # tied in BASE, and this side of it tells nothing that the other has not told
+        yield delta
 
 
 def _dense(name: str, base: Tensor, tuned: Tensor, rank_limit: int) -> _Delta:
@@ -137,10 +145,9 @@ def _singular(delta: Float[Tensor, "*shape"], rank_limit: int) -> Tensor | None:
 
 _Found = dict[str, tuple[Tensor, float, Tensor | None]]
 """Of one module: name of the parameter -> base weight, norm of the change, its singular values."""
-_KEPT = {"base_layer", "original_module", "modules_to_save", "ln_tuning_layers"}
-"""Where wrappers of peft keep what they wrap; that is the wrapper's own business."""
-_ALIKE = 1e-6
-"""Relative: two norms of one change, summed in another order."""
+_KEPT = {"original_module", "modules_to_save", "ln_tuning_layers"}
+"""Where wrappers of peft keep whole modules; what is in them is the wrapper's own business."""
+_INSIDE = re.compile(r"\.(base_layer|token_adapter)\b")
 
 
 def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
@@ -155,7 +162,7 @@ def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
         if not _KEPT.isdisjoint(name.split(".")):
             continue
         for key, change in _module_deltas(module, active, rank_limit).items():
-            changed.setdefault(id(change[0]), {})[f"{name.replace('.token_adapter', '')}.{key}"] = change
+            changed.setdefault(id(change[0]), {})[f"{_INSIDE.sub('', name)}.{key}"] = change
     for name, base in pair.own:
         found = changed.pop(id(base), {})
         _, norm, singular = found.pop(name, (base, 0.0, None))
@@ -201,7 +208,7 @@ def _layer_deltas(layer: Any, active: str, rank_limit: int) -> _Found:
             found[key] = weight, norm, singular
     layer.unmerge()
     for key in own:
-        getattr(base, key).data.copy_(before[key])  # unmerging subtracts, which leaves rounding behind
+        getattr(base, key).data = before[key]  # unmerging subtracts, which leaves rounding, and may leave another layout
     return found
 
 
