@@ -4,6 +4,7 @@ Everything is checked before anything is allocated: numbers in the JSON, then th
 without memory, on the meta device) against the shapes in the safetensors headers.
 """
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def read_gguf_config(file: Path) -> PretrainedConfig:
             shapes = {tensor.name: tuple(int(side) for side in tensor.shape) for tensor in GGUFReader(file).tensors}
             config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
             drop_loaders(config)
-            _check_numbers(config.to_dict(), file, len(shapes))
+            _check_numbers(json.loads(config.to_json_string()), file, len(shapes))
             _check_sizes(empty_model(config), file, shapes, False)
     except _TooLong as error:
         raise BrokenWeights(f"{file} could not be laid out in time. Expected the GGUF file of a published model.") from error
