@@ -1,5 +1,5 @@
-"""Laws of architectures: both sides of a pair say what transformers says, whatever the blocks are made of; language models inside
-models of pictures and text are read as such; encoder-decoders are refused."""
+"""Laws of architectures: both sides of a pair say what transformers says, whatever the blocks are made of; language models
+inside models of pictures and text are read as such; encoder-decoders are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,11 @@ def check_sides(base: Path, tuned: Path, library: Any) -> None:
         assert weight_changes(pair).changed > 0
 
 
-@pytest.mark.parametrize("name", DECODERS)
+_QUICK = ("qwen2", "gemma2", "opt with projections", "mamba", "rwkv", "recurrent_gemma", "mixtral", "gpt2")
+"""One of each kind of block and ending, in every run; the others in the long one."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in DECODERS])
 def test_every_decoder(tmp_path: Path, name: str) -> None:
     with quiet_peft():
         base, tuned = save_twice(random_decoder(name), tmp_path)

@@ -1,5 +1,5 @@
-"""Laws of checkpoint folders: every tensor has a place, ties may differ, vocabularies may differ at the end, "nothing changed" is
-said of logits, quantized files are read by their library or refused with its name."""
+"""Laws of checkpoint folders: every tensor has a place, ties may differ, vocabularies may differ at the end, "nothing changed"
+is said of logits, quantized files are read by their library or refused with its name."""
 
 import json
 import shutil
@@ -102,9 +102,9 @@ def test_tables_that_older_versions_saved_do_no_harm(tiny_pair: TinyPair, tmp_pa
             r"2 folders .*such as .*checkpoint-1000",
         ),
         (lambda d, m: shutil.copytree(m, d / "train"), r"1 folders with one \(train\)"),
-        (lambda d, m: (d / "__0_0.distcp").write_bytes(b""), "sharded state of a training"),
-        (lambda d, m: (d / "global_step100").mkdir(), "sharded state of a training"),
-        (lambda d, m: [(d / f"{n}.gguf").write_bytes(b"GGUF") for n in "ab"], "2 GGUF files"),
+        (lambda d, _: (d / "__0_0.distcp").write_bytes(b""), "sharded state of a training"),
+        (lambda d, _: (d / "global_step100").mkdir(), "sharded state of a training"),
+        (lambda d, _: [(d / f"{n}.gguf").write_bytes(b"GGUF") for n in "ab"], "2 GGUF files"),
     ],
 )
 def test_a_folder_without_a_model_says_what_it_holds(

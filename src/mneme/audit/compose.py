@@ -105,7 +105,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         pair=_pair(job, changes),
         corpus=_corpus(job),
         verdict="no detectable change",
-        reason=f"All {changes.total} weight tensors of the two models, their buffers, their settings and the logits of a probe "
+        reason=f"All {changes.total} weight tensors of the two models, their buffers, settings and the logits of a probe "
         "are equal, so nothing can have changed.",
         effects=ranked(effects),
         absent=absent,

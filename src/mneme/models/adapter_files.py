@@ -99,8 +99,9 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
         wrapped, unexpected = _wrapped(model, source, folder)
     unexpected = [name for name in unexpected if not _repeats(name, tensors)]
     if unexpected:
+        named = ", ".join(unexpected[:3])
         raise BrokenWeights(
-            f"{folder} holds {len(unexpected)} tensors that no module of the adapter takes, first {', '.join(unexpected[:3])}. "
+            f"{folder} holds {len(unexpected)} tensors that no module of the adapter takes, first {named}. "
             "adapter_config.json was edited or is of another adapter: copy the one that was saved with these weights."
         )
     state = wrapped.state_dict()  # a file that holds a whole module (modules_to_save) has its names, but not its place
@@ -108,8 +109,8 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     lost = [place for place in edits if not _same_rows(tensors[whole[place]], state[whole[place]], rows)]
     if lost:
         raise BrokenWeights(
-            f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. adapter_config.json "
-            "was edited (modules_to_save), or the base's head and embedding were not tied in training: give that base."
+            f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. "
+            "adapter_config.json was edited (modules_to_save), or the base's head and embedding were not tied in training: give that base."
         )
     for config in wrapped.peft_config.values():
         if not edits and getattr(config, "bias", "none") != "none":

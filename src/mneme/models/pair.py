@@ -105,7 +105,7 @@ def load_model(
 
     `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
     `attention`: transformers' `attn_implementation`; None leaves the choice to it. What was found odd is logged.
-    Raises ModelNotFound, UnsafeWeights, BrokenWeights, LibraryMissing, UnsupportedArchitecture, or BadOption for the attention.
+    Raises ModelNotFound, UnsafeWeights, BrokenWeights, LibraryMissing, UnsupportedArchitecture, or BadOption (attention).
     """
     options: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention}
     options["trust_remote_code"] = trust_remote_code

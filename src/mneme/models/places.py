@@ -43,19 +43,7 @@ def model_names(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Names:
 
     Raises BrokenWeights for a sharded training state, for an adapter that was never merged, and for two tensors of one name.
     """
-    empty = sorted(name for name, shape in shapes.items() if 0 in shape)
-    if empty:
-        raise BrokenWeights(
-            f"{folder} holds {len(empty)} of {len(shapes)} tensors without a single number, first {empty[0]}: it was saved "
-            "under DeepSpeed ZeRO-3 before the weights were gathered. Run zero_to_fp32.py in the training folder, or train "
-            "with stage3_gather_16bit_weights_on_model_save."
-        )
-    leftovers = sorted(name for name in shapes if _OF_ADAPTERS.search(name))
-    if leftovers:
-        raise BrokenWeights(
-            f"{folder} holds {len(leftovers)} tensors of an adapter inside a model, first {leftovers[0]}: the adapter was not "
-            "merged when this was saved. Merge it (peft: merge_and_unload, then save_pretrained), or give the adapter itself."
-        )
+    _refuse_states(shapes, folder)
     notes: list[str] = []
     renamed = {name: name for name in shapes}
     heads = [name for name in renamed if _VALUE_HEAD.search(name)]
@@ -76,6 +64,23 @@ def model_names(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Names:
     if len(set(renamed.values())) < len(renamed):
         raise BrokenWeights(f"{folder} holds some tensors twice, under a wrapper's name and their own. Save the model again.")
     return Names(renamed, tuple(notes))
+
+
+def _refuse_states(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Raises BrokenWeights for shards that were not gathered and adapters that were not merged."""
+    empty = sorted(name for name, shape in shapes.items() if 0 in shape)
+    if empty:
+        raise BrokenWeights(
+            f"{folder} holds {len(empty)} of {len(shapes)} tensors without a single number, first {empty[0]}: it was saved "
+            "under DeepSpeed ZeRO-3 before the weights were gathered. Run zero_to_fp32.py in the training folder, or train "
+            "with stage3_gather_16bit_weights_on_model_save."
+        )
+    leftovers = sorted(name for name in shapes if _OF_ADAPTERS.search(name))
+    if leftovers:
+        raise BrokenWeights(
+            f"{folder} holds {len(leftovers)} tensors of an adapter inside a model, first {leftovers[0]}: the adapter was not "
+            "merged when this was saved. Merge it (peft: merge_and_unload, then save_pretrained), or give the adapter itself."
+        )
 
 
 def require_places(unexpected: Iterable[str], folder: Path, model: str) -> None:

@@ -1,4 +1,4 @@
-"""The weights of one folder or GGUF file as a model: every tensor in its place, nothing quantized left, nothing that is no number."""
+"""The weights of one folder or GGUF file as a model: every tensor in its place, nothing quantized, only numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

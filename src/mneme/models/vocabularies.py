@@ -40,8 +40,8 @@ def as_written(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[PreTra
     plain = PreTrainedTokenizerFast.from_pretrained(folder)
     if _plain_ids(plain, text) != expected:
         raise BrokenWeights(
-            f"the tokenizer in {folder} splits text otherwise than its own tokenizer.json says, however it is loaded. Give the "
-            "tokenizer that the model was trained with."
+            f"the tokenizer in {folder} splits text otherwise than its own tokenizer.json says, however it is loaded. Give "
+            "the tokenizer that the model was trained with."
         )
     return plain, (
         f"{folder}: transformers rebuilds its tokenizer as {type(tokenizer).__name__}, which splits text otherwise than "

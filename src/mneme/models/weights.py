@@ -48,7 +48,7 @@ class WeightChanges:
     median_rank: float | None
     """Median effective rank of the changed matrices; None = none changed, or all are larger than the limit."""
     others: tuple[str, ...] = ()
-    """What else differs: buffers and settings of the configuration by name, and the logits of the probe where no tensor does."""
+    """What else differs: buffers and settings by name, and the logits of the probe where no tensor does."""
 
     @property
     def nothing(self) -> bool:
