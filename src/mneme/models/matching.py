@@ -89,9 +89,7 @@ def one_sided(base: Parts, tuned: Parts) -> tuple[str, ...]:
     if not towers:
         return ()
     side = "BASE" if towers <= first.keys() else "TUNED"
-    return (
-        f"{side} has {len(towers)} tensors for pictures or sound that the other model lacks; the language models are compared.",
-    )
+    return (f"{side} has {len(towers)} tensors for pictures or sound that the other model lacks; only language is compared.",)
 
 
 def other_differences(base: Parts, tuned: Parts) -> tuple[str, ...]:

@@ -262,14 +262,14 @@ def _bound(base: Parts, tuned: Parts, vocab: int) -> tuple[str, ...]:
     if base.model is tuned.model:
         more["BASE"] = 0
     return tuple(
-        f"{side} has {extra} rows of vocabulary more than the other model; both are read on the {vocab:,} ids that they share."
+        f"{side} has {extra} rows of vocabulary more than the other model; both are read on the {vocab:,} shared ids."
         for side, extra in more.items()
         if extra
     )
 
 
 def _check_named_base(adapter: Path, base: Path, base_name: str) -> tuple[str, ...]:
-    """A sentence where an adapter names another base than the one given, which has to do: shapes are checked when it is put on.
+    """A sentence where an adapter names another base than the one given: shapes are checked when it is put on.
 
     Raises ModelMismatch where the base that it names is at hand, plain, and another model.
     """
