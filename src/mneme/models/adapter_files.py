@@ -110,7 +110,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     if lost:
         raise BrokenWeights(
             f"{folder} holds {lost[0]}, whose place in the base is shared with another tensor of this file. "
-            "adapter_config.json was edited (modules_to_save), or head and embedding were not tied in training: give that base."
+            "adapter_config.json was edited (modules_to_save), or head and embedding were not tied in training: give it."
         )
     for config in wrapped.peft_config.values():
         if not edits and getattr(config, "bias", "none") != "none":
