@@ -35,7 +35,7 @@ def fitted_names(names: Iterable[str], model: nn.Module, folder: Path) -> tuple[
     Names that fit in no way are left as they are: whoever loads them refuses them by name.
     """
     bare = {name: _OUTER.sub("", _WRAPPED.sub("", name)) for name in names}
-    notes = ()
+    notes: tuple[str, ...] = ()
     if any(name != own for name, own in bare.items()):
         notes = (f"{folder}: what wrappers (torch.compile, FSDP, DDP) put into the names of its tensors was taken off.",)
     modules = {name for name, _ in model.named_modules()}

@@ -168,7 +168,8 @@ def load_pair(
     first = load_model(base_folder, **options)
     n_parameters = sum(p.numel() for p in first.parts.model.parameters())
     vocab = rows_of(first.parts.model)
-    peft_model, own = None, ()
+    peft_model: Any = None
+    own: _Named = ()
     notes: tuple[str, ...] = ()
     if is_adapter(tuned_folder) and not is_adapter(base_folder):
         notes = _check_named_base(tuned_folder, base_folder, str(base))

@@ -63,7 +63,7 @@ def read_model(
     if place:
         _check_placed(model, folder)
     else:
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device)
     return require_finite(model, folder), notes
 
 
@@ -107,7 +107,7 @@ def _forget_quantization(model: PreTrainedModel) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    model.is_quantized = False  # type: ignore[attr-defined]
+    model.is_quantized = False
 
 
 def _check_placed(model: PreTrainedModel, folder: Path) -> None:
