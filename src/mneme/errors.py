@@ -7,6 +7,7 @@ MnemeError
 │   ├── BrokenWeights         truncated, NaN or missing tensors; sizes that the weights do not have
 │   ├── BadTemplate           a chat template that does not end or fills memory
 │   │   └── TemplateRefuses       … that does not take these messages
+│   ├── LibraryMissing        a quantized format whose library is not installed
 │   └── UnsupportedArchitecture  no block stack, norm or head that a forward pass can prove
 ├── ModelMismatch         the two models are not a pair: tokenizer, shapes, adapter of another base
 ├── BadCorpus             empty, binary, not UTF-8, shorter than one row
@@ -55,6 +56,10 @@ class TemplateRefuses(BadTemplate):
 
 class UnsupportedArchitecture(BadModel):
     """No block stack, final norm or head was found that a forward pass can prove."""
+
+
+class LibraryMissing(BadModel):
+    """A file format (GGUF, GPTQ, …) whose library is not installed; the message names the package."""
 
 
 class ModelMismatch(MnemeError):

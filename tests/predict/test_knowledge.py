@@ -69,9 +69,8 @@ def test_words_that_neither_model_knows_weigh_nothing() -> None:
     seen = evidence([-0.3] * 3)
     unknown = np.full_like(seen.scores.p_true, 0.2)
     both = Scores(*(np.concatenate([a, b], axis=1) for a, b in zip(seen.scores, (unknown, unknown, unknown > 1), strict=True)))
-    doubled = WordEvidence(
-        np.tile(seen.own, 2), np.tile(seen.document, 2), np.tile(seen.type, 2), both, np.tile(seen.usable, 2)
-    )
+    own, document, word, usable = (np.tile(x, 2) for x in (seen.own, seen.document, seen.type, seen.usable))
+    doubled = WordEvidence(own, document, word, both, usable)
     for one, other in zip(weigh(seen).areas, weigh(doubled).areas, strict=True):
         assert one.raw is not None
         assert other.raw is not None

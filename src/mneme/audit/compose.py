@@ -115,7 +115,8 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         pair=_pair(job, changes),
         corpus=_corpus(job),
         verdict="no detectable change",
-        reason=f"All {changes.total} weight tensors of the two models are equal, so nothing can have changed.",
+        reason=f"All {changes.total} weight tensors of the two models, their buffers, settings and the logits of a probe "
+        "are equal, so nothing can have changed.",
         effects=ranked(effects),
         absent=absent,
         latents=[],

@@ -37,10 +37,10 @@ from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.screen import read_predictions
 from mneme.models.adapter_files import named_base
-from mneme.models.checkpoints import is_adapter, resolve_folder, weight_files
+from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
-from mneme.models.safe_config import empty_model, read_config
+from mneme.models.safe_config import empty_model, read_config, read_gguf_config
 from mneme.models.tokenizers import load_tokenizer, require_tokenizer
 from mneme.text.documents import read_corpus
 
@@ -103,8 +103,11 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
         folder = resolve_folder(named_base(folder))
-    files = weight_files(folder) if any(folder.glob("*.safetensors")) else None
-    config = read_config(folder, files, trust_remote_code)
+    if is_gguf(folder):
+        config = read_gguf_config(folder)
+    else:
+        files = weight_files(folder) if any(folder.glob("*.safetensors")) else None
+        config = read_config(folder, files, trust_remote_code)
     model = empty_model(config, trust_remote_code)
     text = config.get_text_config()
     return Shape(

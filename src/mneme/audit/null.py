@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mneme.audit.words import Layout, WordReading, read_part
+from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
 from mneme.predict.knowledge import Knowledge, weigh
 from mneme.runs import Arrays, RunFolder
@@ -30,10 +31,9 @@ def shuffled_change(pair: ModelPair, seed: int) -> None:
                 elif ".lora_B." in name:
                     weight.copy_(_permuted(weight, 0, generator))
         return
-    base = dict(pair.base_parts.model.named_parameters())
     with torch.no_grad():
-        for name, weight in pair.tuned_parts.model.named_parameters():
-            before = base[name].to(weight.device)
+        for _, base, weight in matched_tensors(pair.base_parts, pair.tuned_parts):
+            before = base.to(weight.device)
             change = weight - before
             for axis in range(change.ndim):
                 change = _permuted(change, axis, generator)

@@ -154,7 +154,7 @@ def audit(
     with RunFolder(Path(out), command, ranks, outputs=_OUTPUTS, overwrite=overwrite) as run:
         job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, endpoint, aim, run, console, ranks, quick, named)
         changes = weight_changes(pair)
-        if changes.changed == 0:
+        if changes.nothing:
             report, planned = nothing_changed(job, changes, plan.cost), None
         else:
             planned = _planned(job, layers)

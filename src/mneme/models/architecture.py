@@ -2,7 +2,7 @@
 
 Any decoder that adds to one residual stream fits: embedding -> a stack of blocks -> final norm -> head. The proof compares
 what the parts say with what the model itself says (`output_hidden_states`, `logits`) on a few token ids. Two common
-endings of the head are understood: a soft cap (Gemma 2) and a constant factor (Cohere, Granite).
+endings of the head are understood: a soft cap (Gemma 2, RecurrentGemma) and a constant factor (Cohere, Granite).
 """
 
 from dataclasses import dataclass
@@ -113,13 +113,15 @@ def _prove(parts: Parts, ids: Int[Tensor, "batch seq"]) -> Parts:
         for handle in handles:
             handle.remove()
     states = out.hidden_states
-    if len(seen) != len(parts.blocks) or states is None or len(states) != len(seen) + 1:
+    if len(seen) != len(parts.blocks) or states is None or len(states) not in (len(seen), len(seen) + 1):
         raise UnsupportedArchitecture(f"{len(seen)} of {len(parts.blocks)} blocks ran once in a forward pass")
+    # State-space models begin the list with what the first block writes, others with what it reads.
+    first = int(not all(_same(one, other) for one, other in zip(seen[:-1], states[:-1], strict=False)))
     for layer in range(len(seen) - 1):
-        if not _same(seen[layer], states[layer + 1]):
-            raise UnsupportedArchitecture(f"block {layer} does not write what output_hidden_states[{layer + 1}] says")
+        if not _same(seen[layer], states[layer + first]):
+            raise UnsupportedArchitecture(f"block {layer} does not write what output_hidden_states[{layer + first}] says")
     for norm in _norms(parts):
-        ending = _head_ending(parts, parts.head(norm(seen[-1])), out.logits)
+        ending = _head_ending(parts, _head_output(parts, norm, seen[-1]), out.logits)
         if ending is not None:
             scale, cap = ending
             return Parts(parts.model, parts.decoder, parts.embedding, parts.blocks, norm, parts.head, scale, cap)
@@ -134,19 +136,33 @@ def _norms(parts: Parts) -> list[nn.Module]:
         for module in parts.decoder.children()
         if module is not parts.blocks and not isinstance(module, nn.Embedding | nn.ModuleList)
     ]
-    fits = [m for m in beside if all(p.shape == (width,) for p in m.parameters(recurse=False)) and not list(m.children())]
-    with_weights = [m for m in fits if list(m.parameters(recurse=False))]
-    without = [m for m in fits if "norm" in type(m).__name__.lower() and m not in with_weights]
-    return [*with_weights, *without, nn.Identity()]
+    # An adapter that holds the norm itself wraps it: the wrapper is what the model runs.
+    fits = [m for m in beside if all(p.shape == (width,) for p in m.parameters())]
+    with_weights = [m for m in fits if list(m.parameters())]
+    without = [m for m in fits if "norm" in type(m).__name__.lower() and m not in with_weights and not list(m.children())]
+    norms = [*with_weights, *without, nn.Identity()]
+    # OPT-350m reads and writes a narrower vocabulary space through a projection behind the blocks.
+    narrower = [m for m in beside if isinstance(m, nn.Linear) and m.in_features == width != m.out_features]
+    return [*norms, *(nn.Sequential(norm, projection) for projection in narrower for norm in norms)]
 
 
-def _head_ending(parts: Parts, raw: Tensor, logits: Tensor) -> tuple[float, float | None] | None:
+def _head_output(parts: Parts, norm: nn.Module, hidden: Tensor) -> Tensor | None:
+    """What the head says behind this norm; None where the sizes do not fit each other."""
+    try:
+        output: Tensor = parts.head(norm(hidden))
+    except RuntimeError:
+        return None
+    return output
+
+
+def _head_ending(parts: Parts, raw: Tensor | None, logits: Tensor) -> tuple[float, float | None] | None:
     """(scale, soft cap) that turn the head's output into the model's logits, or None."""
-    if raw.shape != logits.shape:
+    if raw is None or raw.shape != logits.shape:
         return None
     if _same(raw, logits):
         return 1.0, None
-    cap = getattr(parts.model.config.get_text_config(), "final_logit_softcapping", None)
+    config = parts.model.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
     if cap is not None and _same(cap * torch.tanh(raw / cap), logits):
         return 1.0, float(cap)
     scale = float((raw.double() * logits.double()).sum() / raw.double().square().sum().clamp_min(1e-30))

@@ -34,11 +34,8 @@ def resolve_folder(source: str | Path, *, trust_remote_code: bool = False) -> Pa
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file() and not is_adapter(folder):
-            raise ModelNotFound(
-                f"{folder} has neither config.json nor adapter_config.json. Expected a folder written by save_pretrained "
-                "(a model) or by peft (an adapter)."
-            )
+        return _model_in(folder)
+    if is_gguf(folder):
         return folder
     if folder.is_file():
         raise ModelNotFound(f"{folder} is a file. Expected the folder that holds it, with config.json beside the weights.")
@@ -56,14 +53,58 @@ def resolve_folder(source: str | Path, *, trust_remote_code: bool = False) -> Pa
         ) from error
 
 
+def _model_in(folder: Path) -> Path:
+    """`folder`, or the single GGUF file in it. Raises ModelNotFound that says what the folder holds instead of a model."""
+    adapter, config = ((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    if adapter and config and any(folder.glob("adapter_model.*")) and _whole_weights(folder):
+        raise ModelNotFound(
+            f"{folder} holds a model and an adapter, and which of them is meant cannot be told. Move adapter_config.json and "
+            "adapter_model.safetensors to a folder of their own."
+        )
+    quantized = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.gguf"))
+    if len(quantized) == 1 and not adapter:
+        return quantized[0]
+    if quantized:
+        raise ModelNotFound(f"{folder} holds {len(quantized)} GGUF files, first {quantized[0].name}. Give one of them.")
+    if adapter or config:
+        return folder
+    inside = sorted({file.parent.name for name in ("config.json", "adapter_config.json") for file in folder.glob(f"*/{name}")})
+    inside.sort(key=lambda name: (len(name), name))  # checkpoint-500 before checkpoint-1000
+    sharded = [*folder.glob("*.distcp"), *folder.glob("*/*.distcp"), *folder.glob("global_step*/"), *folder.glob("*.metadata")]
+    if inside:
+        raise ModelNotFound(
+            f"{folder} holds no model itself but {len(inside)} folders with one ({', '.join(inside[-3:])}). "
+            f"Give one of them, such as {folder / inside[-1]}."
+        )
+    if sharded:
+        raise ModelNotFound(
+            f"{folder} holds the sharded state of a training ({sharded[0].name}), not a model. Merge it first (accelerate "
+            "merge-weights, or zero_to_fp32.py of DeepSpeed) and give the folder that this writes."
+        )
+    raise ModelNotFound(
+        f"{folder} has neither config.json nor adapter_config.json. Expected a folder written by save_pretrained "
+        "(a model) or by peft (an adapter)."
+    )
+
+
+def _whole_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
 def is_adapter(folder: Path) -> bool:
-    """True for a folder that peft wrote."""
-    return (folder / "adapter_config.json").is_file()
+    """True for a folder that peft wrote; not for a merged model beside which its adapter_config.json was left."""
+    left_over = _whole_weights(folder) and not any(folder.glob("adapter_model.*"))
+    return (folder / "adapter_config.json").is_file() and not left_over
+
+
+def is_gguf(source: Path) -> bool:
+    """True for a GGUF file, which stands for a folder: configuration, tokenizer and weights in one."""
+    return source.suffix.lower() == ".gguf" and source.is_file()
 
 
 def has_tokenizer(folder: Path) -> bool:
     """True where a folder carries a tokenizer of its own; fine-tunes and adapters often do not."""
-    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return is_gguf(folder) or any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -98,6 +139,8 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises UnsafeWeights where there are only pickles, BrokenWeights where a shard is missing or truncated.
     """
+    if is_gguf(folder):
+        return [folder]  # read by its own library
     index = folder / "model.safetensors.index.json"
     if is_adapter(folder):
         files = [folder / "adapter_model.safetensors"]

@@ -1,6 +1,7 @@
 """Two models that are compared: two checkpoints, or one resident base whose LoRA adapter is switched on and off."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,28 +10,27 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadOption, BrokenWeights, ModelMismatch, ModelNotFound, one_line
-from mneme.models.adapter_files import attach, named_base
+from mneme.errors import ModelMismatch, ModelNotFound
+from mneme.models.adapter_files import Attached, attach, named_base
 from mneme.models.architecture import Parts, find_parts
-from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
+from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder
 from mneme.models.hooks import in_float32
-from mneme.models.safe_config import read_config
+from mneme.models.matching import matched_tensors, one_sided, shared_vocabulary
+from mneme.models.merging import merged
+from mneme.models.probing import probe_logits, rounding, same_logits
+from mneme.models.quantized import quantization_of
+from mneme.models.reading import read_model, require_finite
 from mneme.models.tokenizers import load_tokenizer
+from mneme.models.vocabularies import bound_vocabulary, embedding_rows, require_same_meaning
 
+LOG = logging.getLogger("mneme")
 Side = Literal["base", "tuned"]
 Precision = Literal["float32", "bfloat16"]
 """float32: weights and everything computed. bfloat16: weights as they are stored, matrix products in bfloat16 (autocast), the
 residual stream in float32, so that the difference of two of them is taken before anything of it is rounded."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-PROBE_TEXT = (
-    "The quick brown fox reads 3 books, doesn't it? In 1987 E=mc^2 was café talk;\n"
-    "\tdef f(x): return x**2  # naïve 你好 🙂 <|end|> [INST] hello world"
-)
-"""Tokenizers of a pair must give this text, and text made of their own tokens, the same ids."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class ModelPair:
     n_layers: int
     width: int
     vocab_size: int
+    """Ids that both models have: every softmax is over these."""
     n_parameters: int
     max_positions: int | None
     """Longest row the positions allow; None = the configuration does not bound it."""
@@ -54,7 +55,11 @@ class ModelPair:
     tuned_parts: Parts
     peft_model: Any = None
     """The switched adapter's wrapper around the resident base; None for two checkpoints."""
+    own: tuple[tuple[str, Tensor], ...] = ()
+    """The base's own tensors by their names before the adapter was put on; empty for two checkpoints."""
     precision: Precision = "float32"
+    notes: tuple[str, ...] = ()
+    """What was found odd in the files and how it was read, a sentence each."""
 
     @contextmanager
     def using(self, side: Side, *, exact: bool = False) -> Iterator[Parts]:
@@ -82,31 +87,60 @@ class LoadedModel:
     parts: Parts
     tokenizer: PreTrainedTokenizerBase | None
     folder: Path
+    notes: tuple[str, ...] = ()
+    """What was found odd in the files and how it was read, a sentence each."""
 
 
 def load_model(
     source: str | Path,
     *,
+    base: str | Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """One causal language model, in eval mode, its parts proven; an adapter folder is merged into the base it names.
+    """One causal language model, in eval mode, its parts proven; an adapter folder is merged into `base`, or into the base it
+    names, and computes what peft computes with it. A GGUF file or a quantized folder becomes plain weights.
 
     `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
-    `attention`: transformers' `attn_implementation`; None leaves the choice to it.
-    Raises ModelNotFound, UnsafeWeights, BrokenWeights, UnsupportedArchitecture, or BadOption for the attention.
+    `attention`: transformers' `attn_implementation`; None leaves the choice to it. What was found odd is logged.
+    Raises ModelNotFound, UnsafeWeights, BrokenWeights, LibraryMissing, UnsupportedArchitecture, or BadOption (attention).
     """
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention}
+    options["trust_remote_code"] = trust_remote_code
     folder = resolve_folder(source, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
-        base = load_model(
-            named_base(folder), device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
-        )
-        merged = _finite(attach(base.parts.model, folder), folder).merge_and_unload()
-        return LoadedModel(find_parts(merged.eval()), load_tokenizer(folder) or base.tokenizer, folder)
-    model = _load_weights(folder, device, dtype, attention, trust_remote_code)
-    return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder)
+        plain = load_model(_base_of(folder, base, trust_remote_code), **options)
+        attached = attach(plain.parts.model, folder)
+        _say(attached.notes)
+        model = merged(require_finite(attached.wrapped, folder), folder)
+        tokenizer = load_tokenizer(folder) or plain.tokenizer
+        return LoadedModel(find_parts(model), tokenizer, folder, plain.notes + attached.notes)
+    model, notes = read_model(folder, **options)
+    _say(notes)
+    return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder, notes)
+
+
+def _base_of(adapter: Path, given: str | Path | None, trust_remote_code: bool) -> str | Path:
+    """The base that was given for an adapter, else the one that it names and that is at hand."""
+    if given is not None:
+        _say(_check_named_base(adapter, resolve_folder(given, trust_remote_code=trust_remote_code), str(given)))
+        return given
+    named = named_base(adapter)
+    try:
+        resolve_folder(named, trust_remote_code=trust_remote_code)
+    except ModelNotFound as error:
+        raise ModelNotFound(
+            f"{adapter} is an adapter of {named}, which is not at hand: {error} Or give the base yourself, with --base, or as "
+            "BASE and the adapter as TUNED."
+        ) from error
+    return named
+
+
+def _say(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        LOG.warning(note)
 
 
 def load_pair(
@@ -118,11 +152,13 @@ def load_pair(
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> ModelPair:
-    """Load and check BASE and TUNED, each a folder, a hub name or an adapter folder.
+    """Load and check BASE and TUNED, each a folder, a GGUF file, a hub name or an adapter folder.
 
-    TUNED as an adapter of BASE keeps one resident base. TUNED = BASE keeps one model. BASE as an adapter is merged into
-    the base it names, and TUNED is then loaded on its own. TUNED without a tokenizer uses BASE's. `device` and `attention` are
-    those of `load_model`.
+    TUNED as an adapter of BASE keeps one resident base where switching it off gives BASE again (proven on a probe); an adapter
+    that changes the base while it loads (PiSSA, a saved embedding) is merged into a second copy instead. TUNED = BASE keeps
+    one model. BASE as an adapter is merged into the base it names, and TUNED is then loaded on its own. TUNED without a
+    tokenizer uses BASE's. Vocabularies may differ at the end: both models then say logits of the ids that they share.
+    `device` and `attention` are those of `load_model`.
     Raises, beside the errors of `load_model`, ModelMismatch: adapter of another base, other token ids, other shapes.
     """
     options: dict[str, Any] = {"device": device, "attention": attention, "trust_remote_code": trust_remote_code}
@@ -131,21 +167,25 @@ def load_pair(
     tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)
     first = load_model(base_folder, **options)
     n_parameters = sum(p.numel() for p in first.parts.model.parameters())
-    switched = is_adapter(tuned_folder) and not is_adapter(base_folder)
-    peft_model = None
-    if switched:
-        _check_named_base(tuned_folder, base_folder, str(base))
-        peft_model = _finite(attach(first.parts.model, tuned_folder), tuned_folder)
-        with peft_model.disable_adapter():
-            parts = find_parts(peft_model.get_base_model())
-        first = LoadedModel(parts, first.tokenizer, first.folder)
-        second = LoadedModel(parts, load_tokenizer(tuned_folder, trust_remote_code), tuned_folder)
+    vocab = embedding_rows(first.parts.model)
+    peft_model: Any = None
+    own: _Named = ()
+    notes: tuple[str, ...] = ()
+    if is_adapter(tuned_folder) and not is_adapter(base_folder):
+        notes = _check_named_base(tuned_folder, base_folder, str(base))
+        first, second, peft_model, own = _adapted(first, tuned_folder, options)
     elif base_folder.resolve() == tuned_folder.resolve():
         second = first
     else:
         second = load_model(tuned_folder, **options)
-    _check_shapes(first.parts, second.parts)
-    tokenizer = _shared_tokenizer(first, second, str(base), str(tuned))
+    if second.parts.model is not first.parts.model:
+        matched_tensors(first.parts, second.parts)  # or raises
+        notes += one_sided(first.parts, second.parts)
+        vocab = shared_vocabulary(first.parts, second.parts)
+    notes += _bound(first.parts, second.parts, vocab)
+    tokenizer, about = _shared_tokenizer(first, second, str(base), str(tuned), vocab)
+    notes += about
+    _say(notes)
     if precision == "bfloat16":
         for embedding in {first.parts.embedding, second.parts.embedding}:
             widen_stream(embedding)
@@ -157,17 +197,19 @@ def load_pair(
         tuned_name=str(tuned),
         base_folder=base_folder,
         tuned_folder=tuned_folder,
-        adapter=switched,
+        adapter=peft_model is not None,
         architecture=type(model).__name__,
         n_layers=len(first.parts.blocks),
         width=first.parts.width,
-        vocab_size=int(first.parts.embedding.weight.shape[0]),  # type: ignore[index]
+        vocab_size=vocab,
         n_parameters=n_parameters,
         max_positions=getattr(config, "max_position_embeddings", None),
         base_parts=first.parts,
         tuned_parts=second.parts,
         peft_model=peft_model,
+        own=own,
         precision=precision,
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes, *notes))),
     )
 
 
@@ -180,136 +222,91 @@ def widen_stream(embedding: nn.Module) -> None:
     embedding.register_forward_hook(widened)
 
 
-def _load_weights(
-    folder: Path, device: str, dtype: torch.dtype | Literal["auto"], attention: str | None, trust_remote_code: bool
-) -> PreTrainedModel:
-    config = read_config(folder, weight_files(folder), trust_remote_code)
-    place = {"device_map": "auto"} if device == "auto" else {}
-    try:
-        with _quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they come back in `info`, by name
-                attn_implementation=attention,
-                **place,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError, ArithmeticError) as error:
-        if attention is not None and (isinstance(error, ImportError) or "attn_implementation" in str(error)):
-            raise BadOption(
-                f"--attention {attention!r} cannot be used for {folder} here ({one_line(error)}). Give sdpa or eager, or "
-                "leave the choice to transformers."
-            ) from error
-        raise BrokenWeights(
-            f"{folder} cannot be loaded as a causal language model ({one_line(error)}). Expected what save_pretrained writes."
-        ) from error
-    lacking = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    if lacking:
-        raise BrokenWeights(
-            f"{folder} lacks {len(lacking)} tensors of the shapes that its config.json asks for, first {lacking[0]}. "
-            "The weights and the configuration are not of one model; save it again."
-        )
-    model.eval()
-    if place:
-        _check_placed(model, folder)
-    else:
-        model.to(device)
-    return _finite(model, folder)
+_Named = tuple[tuple[str, Tensor], ...]
+_SWITCHED_SUMS = 256
+"""Switching an adapter off runs the same sums; some kinds take a detour through a product with zero."""
 
 
-def _check_placed(model: PreTrainedModel, folder: Path) -> None:
-    """Raise BadOption where accelerate had to leave a part of the model outside the GPUs: such weights cannot be compared."""
-    places = getattr(model, "hf_device_map", None) or {}
-    elsewhere = {"disk", "cpu"} if torch.cuda.is_available() else {"disk"}
-    outside = sorted(name for name, place in places.items() if place in elsewhere)
-    if outside:
-        raise BadOption(
-            f"--device auto: the GPUs here do not hold {folder}; {len(outside)} of its {len(places)} parts would lie outside "
-            f"them, first {outside[0] or 'the whole model'}. Use more or larger GPUs, or --precision bfloat16."
-        )
+def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tuple[LoadedModel, LoadedModel, Any, _Named]:
+    """BASE, TUNED, and where one resident base serves both peft's wrapper and the base's own tensors."""
+    model, rows = first.parts.model, embedding_rows(first.parts.model)
+    before = probe_logits(model, rows)
+    attached = attach(model, adapter)
+    _say(attached.notes)
+    wrapped = require_finite(attached.wrapped, adapter)
+    tokenizer = load_tokenizer(adapter, options["trust_remote_code"])
+    if not attached.edits:
+        with wrapped.disable_adapter():
+            off = probe_logits(wrapped.get_base_model(), rows)
+            if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
+                parts = find_parts(wrapped.get_base_model())
+                both = LoadedModel(parts, first.tokenizer, first.folder, first.notes)
+                return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
+    note = _why_two(attached, adapter)
+    _say((note,))
+    second = LoadedModel(find_parts(merged(wrapped, adapter)), tokenizer, adapter, (*attached.notes, note))
+    return load_model(first.folder, **options), second, None, ()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and load reports of transformers: what matters in them is raised."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+def _why_two(attached: Attached, adapter: Path) -> str:
+    what = "changes its base while it loads (PiSSA, OLoRA and kin do)"
+    if attached.edits:
+        what = f"holds {len(attached.edits)} tensors of the base itself ({', '.join(attached.edits[:2])})"
+    return f"{adapter}: the adapter {what}, so switching it off does not give BASE; two models are held in memory."
 
 
-def _finite(model: Any, folder: Path) -> Any:
-    """The same model, or BrokenWeights where a weight is no number."""
-    for name, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            raise BrokenWeights(
-                f"{folder}: {name} holds NaN or infinite numbers. Training diverged or the file is damaged; "
-                "give a checkpoint from before."
-            )
-    return model
+def _bound(base: Parts, tuned: Parts, vocab: int) -> tuple[str, ...]:
+    """Let both models say logits of the first `vocab` ids only, where one of them has more; and a sentence about that."""
+    more = {side: embedding_rows(parts.model) - vocab for side, parts in (("BASE", base), ("TUNED", tuned))}
+    for head in {base.head, tuned.head} if any(more.values()) else ():
+        bound_vocabulary(head, vocab)
+    if base.model is tuned.model:
+        more["BASE"] = 0
+    return tuple(
+        f"{side} has {extra} rows of vocabulary more than the other model; both are read on the {vocab:,} shared ids."
+        for side, extra in more.items()
+        if extra
+    )
 
 
-def _check_named_base(adapter: Path, base: Path, base_name: str) -> None:
-    """An adapter that names a base which can be compared must name this one."""
+def _check_named_base(adapter: Path, base: Path, base_name: str) -> tuple[str, ...]:
+    """A sentence where an adapter names another base than the one given: shapes are checked when it is put on.
+
+    Raises ModelMismatch where the base that it names is at hand, plain, and another model.
+    """
     named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not named or named in {base_name, str(base)}:
-        return
-    folder = Path(named)
+        return ()
+    folder = Path(str(named))
     if folder.is_dir() and (folder / "config.json").is_file():
-        same = model_fingerprint(folder) == model_fingerprint(base)
-    else:
-        same = Path(base_name).is_dir()  # a name cannot be compared with a folder: shapes must do
-    if not same:
-        raise ModelMismatch(
-            f"the adapter in {adapter} was trained on {named}, not on {base_name}. Give that base, or correct "
-            "base_model_name_or_path in adapter_config.json where it is the same model under another name."
-        )
-
-
-def _check_shapes(base: Parts, tuned: Parts) -> None:
-    if base.model is tuned.model:
-        return
-    first = {name: tuple(p.shape) for name, p in base.model.named_parameters()}
-    second = {name: tuple(p.shape) for name, p in tuned.model.named_parameters()}
-    for name in sorted(first.keys() | second.keys()):
-        if first.get(name) != second.get(name):
+        if quantization_of(folder) is None and model_fingerprint(folder) != model_fingerprint(base):
             raise ModelMismatch(
-                f"the two models differ in shape: {name} is {first.get(name, 'absent')} in BASE and "
-                f"{second.get(name, 'absent')} in TUNED. Expected a fine-tune of the same model."
+                f"the adapter in {adapter} was trained on {named}, not on {base_name}. Give that base, or correct "
+                "base_model_name_or_path in adapter_config.json where it is the same model under another name."
             )
+        if quantization_of(folder) is None:
+            return ()
+    return (f"{adapter} says that it was trained on {named}; it is put on {base_name}, which its tensors fit.",)
 
 
-def _shared_tokenizer(base: LoadedModel, tuned: LoadedModel, base_name: str, tuned_name: str) -> PreTrainedTokenizerBase:
+def _shared_tokenizer(
+    base: LoadedModel, tuned: LoadedModel, base_name: str, tuned_name: str, vocab: int
+) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+    """The tokenizer that text is read with, and sentences about how TUNED's differs."""
     tokenizer = base.tokenizer or tuned.tokenizer
     if tokenizer is None:
         raise ModelNotFound(
             f"neither {base_name} nor {tuned_name} has a tokenizer. Save the base's tokenizer into its folder "
             "(tokenizer.save_pretrained)."
         )
-    own = tokenizer.decode(range(0, len(tokenizer), max(1, len(tokenizer) // 500)))
-    probe = tokenizer(f"{PROBE_TEXT} {own}", verbose=False)["input_ids"]
-    if tuned.tokenizer is not None:
-        other = tuned.tokenizer(f"{PROBE_TEXT} {own}", verbose=False)["input_ids"]
-        if probe != other:
-            at = next((i for i, (a, b) in enumerate(zip(probe, other, strict=False)) if a != b), min(len(probe), len(other)))
-            raise ModelMismatch(
-                f"the tokenizers of {base_name} and {tuned_name} give other ids for the same text, first at token {at} "
-                f"({probe[at : at + 3]} and {other[at : at + 3]}). Both models have to read the same ids: give a pair with "
-                "one tokenizer."
-            )
-    rows = int(base.parts.embedding.weight.shape[0])  # type: ignore[index]
-    if max(probe, default=0) >= rows:
+    notes: tuple[str, ...] = ()
+    if base.tokenizer is not None and tuned.tokenizer is not None and tuned.tokenizer is not base.tokenizer:
+        notes = require_same_meaning(base.tokenizer, tuned.tokenizer, vocab, base_name, tuned_name)
+    added = tokenizer.get_added_vocab()
+    highest = max((index for token, index in tokenizer.get_vocab().items() if token not in added), default=0)
+    if highest >= vocab:
         raise ModelMismatch(
-            f"the tokenizer of {base_name} gives id {max(probe)}, but the model has {rows} embeddings. "
+            f"the tokenizer of {base_name} gives id {highest}, but the models share {vocab} embeddings. "
             "Expected the tokenizer that belongs to the model."
         )
-    return copy.deepcopy(tokenizer)
+    return copy.deepcopy(tokenizer), notes

@@ -4,6 +4,7 @@ Everything is checked before anything is allocated: numbers in the JSON, then th
 without memory, on the meta device) against the shapes in the safetensors headers.
 """
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+)
 
-from mneme.errors import BrokenWeights, UnsafeWeights, one_line
+from mneme.errors import BrokenWeights, UnsafeWeights, UnsupportedArchitecture, one_line
 from mneme.models.checkpoints import read_json
 
 _COUNTS = {
@@ -66,6 +75,7 @@ def read_config(folder: Path, files: list[Path] | None, trust_remote_code: bool)
         with _in_time(_BUILD_SECONDS):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             drop_loaders(config)
+            _require_decoder(config, folder)
             if not (trust_remote_code and raw.get("auto_map")):  # code that is trusted may do as it likes
                 model = empty_model(config)
                 if shapes is not None:
@@ -92,8 +102,47 @@ def drop_loaders(config: PretrainedConfig) -> None:
 def empty_model(config: PretrainedConfig, trust_remote_code: bool = False) -> nn.Module:
     """The modules that a configuration describes, without memory for their weights."""
     with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model: nn.Module = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
     return model
+
+
+def model_class(config: PretrainedConfig) -> Any:
+    """The Auto class that loads this configuration with a language-modelling head: a causal language model, or a model of
+    pictures and text that has one inside."""
+    wrapper = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if wrapper else AutoModelForCausalLM
+
+
+def read_gguf_config(file: Path) -> PretrainedConfig:
+    """The configuration that the header of a GGUF file gives, borne out by the tensors in it.
+
+    Raises BrokenWeights for a file that is none, or whose numbers its tensors do not bear out.
+    """
+    from gguf import GGUFReader
+
+    try:
+        with _in_time(_BUILD_SECONDS * 4):  # its header holds the vocabulary, which is read as Python lists
+            shapes = {tensor.name: tuple(int(side) for side in tensor.shape) for tensor in GGUFReader(file).tensors}
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+            drop_loaders(config)
+            _check_numbers(json.loads(config.to_json_string()), file, len(shapes))
+            _check_sizes(empty_model(config), file, shapes, False)
+    except _TooLong as error:
+        raise BrokenWeights(f"{file} could not be laid out in time. Expected the GGUF file of a published model.") from error
+    except _FAILURES as error:
+        raise BrokenWeights(
+            f"{file} cannot be read as GGUF ({type(error).__name__}, {one_line(error)}). Fetch it again, or give the model in "
+            "safetensors."
+        ) from error
+    return config
+
+
+def _require_decoder(config: PretrainedConfig, folder: Path) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitecture(
+            f"{folder} is an encoder-decoder ({config.model_type}), which reads one text and writes another. mneme audits "
+            "decoder-only language models."
+        )
 
 
 def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """The tokenizer of a folder, checked before it is used: its patterns end, its lists are no longer than a vocabulary."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mneme import confined
-from mneme.errors import BrokenWeights, ModelNotFound, UnsafeWeights, one_line
-from mneme.models.checkpoints import has_tokenizer, read_json
+from mneme.errors import BrokenWeights, MnemeError, ModelNotFound, UnsafeWeights, one_line
+from mneme.models.checkpoints import has_tokenizer, is_gguf, read_json
+from mneme.models.vocabularies import as_written
 from mneme.text.chat import require_harmless
+
+LOG = logging.getLogger("mneme")
 
 _MOST_TOKENS = 2**20
 """Bound of lists of added tokens, and of numbers that ask for such; the largest published vocabularies have 2**18 tokens."""
@@ -29,13 +33,22 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     """
     if not has_tokenizer(folder):
         return None
-    _check_files(folder)
+    if is_gguf(folder):
+        where: dict[str, Any] = {"pretrained_model_name_or_path": folder.parent, "gguf_file": folder.name}
+    else:
+        _check_files(folder)
+        where = {"pretrained_model_name_or_path": folder}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
+        tokenizer, note = as_written(tokenizer, folder)
+    except MnemeError:
+        raise
     except BaseException as error:  # the tokenizers library raises bare Exception, and its panics are not even that
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise _unreadable(folder, error, trust_remote_code) from error
         raise
+    if note:
+        LOG.warning(note)
     tokenizer.padding_side = "left"
     if tokenizer.chat_template:
         require_harmless(tokenizer)

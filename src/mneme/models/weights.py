@@ -1,5 +1,6 @@
 """Which weights of a pair differ, by how much and at what rank: free, and it already answers "nothing changed"."""
 
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mneme.models.pair import ModelPair
+from mneme.models.matching import matched_tensors, other_differences
+from mneme.models.pair import ModelPair, Side
+from mneme.models.probing import probe_logits, rounding, same_logits
 
 RANK_LIMIT = 2048
 """Effective ranks are computed of matrices whose smaller side is at most this (a second each on one core at the limit)."""
+
+_SIDES: tuple[Side, Side] = ("base", "tuned")
+_ALIKE = 1e-6
+"""Relative: two norms of one change, summed in another order."""
+_SAME_SUMS = 4
+"""Two models of equal tensors run the same sums in the same order; on a GPU some of them come out a little different."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,13 @@ class WeightChanges:
     """|W_tuned - W_base| / |W_base| over all tensors together (Frobenius)."""
     median_rank: float | None
     """Median effective rank of the changed matrices; None = none changed, or all are larger than the limit."""
+    others: tuple[str, ...] = ()
+    """What else differs: buffers and settings by name, and the logits of the probe where no tensor does."""
+
+    @property
+    def nothing(self) -> bool:
+        """True where tensors, buffers, settings and the logits of a probe are all equal: only then has nothing changed."""
+        return self.changed == 0 and not self.others
 
 
 def effective_rank(singular: Float[Tensor, " rank"]) -> float:
@@ -70,13 +86,27 @@ def weight_changes(pair: ModelPair, *, rank_limit: int = RANK_LIMIT) -> WeightCh
         rank = None if singular is None or norm == 0 else effective_rank(singular)
         changes.append(TensorChange(name, tuple(base.shape), relative, rank))
     ranks = [change.effective_rank for change in changes if change.effective_rank is not None]
+    changed = sum(change.relative_change > 0 for change in changes)
     return WeightChanges(
         tensors=tuple(changes),
-        changed=sum(change.relative_change > 0 for change in changes),
+        changed=changed,
         total=len(changes),
         relative_change=(squares_change / squares_base) ** 0.5 if squares_base else 0.0,
         median_rank=statistics.median(ranks) if ranks else None,
+        others=_others(pair, changed),
     )
+
+
+def _others(pair: ModelPair, changed: int) -> tuple[str, ...]:
+    found = other_differences(pair.base_parts, pair.tuned_parts)
+    if changed or (pair.base_parts.model is pair.tuned_parts.model and not pair.adapter):
+        return found
+    logits = []
+    for side in _SIDES:
+        with pair.using(side, exact=True) as parts:
+            logits.append(probe_logits(parts.model, pair.vocab_size))
+    same = same_logits(*logits, eps=rounding(pair.base_parts.model, _SAME_SUMS))
+    return found if same else (*found, "logits of a probe")
 
 
 _Delta = tuple[str, Tensor, float, Tensor | None]
@@ -84,9 +114,13 @@ _Delta = tuple[str, Tensor, float, Tensor | None]
 
 
 def _deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
-    tuned = dict(pair.tuned_parts.model.named_parameters())
-    for name, base in pair.base_parts.model.named_parameters():
-        yield _dense(name, base, tuned[name], rank_limit)
+    norms: dict[int, float] = {}
+    for name, base, tuned in matched_tensors(pair.base_parts, pair.tuned_parts):
+        delta = _dense(name, base, tuned, rank_limit)
+        first = norms.setdefault(base.data_ptr(), delta[2])
+        if first is not delta[2] and (delta[2] == 0 or abs(delta[2] - first) <= _ALIKE * first):
+            continue  # tied in BASE, and this side of it tells nothing that the other has not told
+        yield delta
 
 
 def _dense(name: str, base: Tensor, tuned: Tensor, rank_limit: int) -> _Delta:
@@ -109,48 +143,84 @@ def _singular(delta: Float[Tensor, "*shape"], rank_limit: int) -> Tensor | None:
     return singular
 
 
-_Change = tuple[float, Tensor | None]
+_Found = dict[str, tuple[Tensor, float, Tensor | None]]
+"""Of one module: name of the parameter -> base weight, norm of the change, its singular values."""
+_KEPT = {"original_module", "modules_to_save", "ln_tuning_layers"}
+"""Where wrappers of peft keep whole modules; what is in them is the wrapper's own business."""
+_INSIDE = re.compile(r"\.(base_layer|token_adapter)\b")
 
 
 def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
-    """Of a model whose adapter is switched: what the active adapter adds to each of the base's own tensors."""
-    model = pair.peft_model.get_base_model()
+    """Of a model whose adapter is switched: what the active adapter adds to each of the base's own tensors.
+
+    Where an adapter changes only one of the modules that share a tensor (a tied head), or both otherwise, each stands for
+    itself.
+    """
+    changed: dict[int, dict[str, tuple[Tensor, float, Tensor | None]]] = {}
     active = pair.peft_model.active_adapter
-    prefix = pair.peft_model.base_model.prefix  # how the names of peft's own parameters begin
-    changed: dict[int, _Change] = {}  # by identity of the base's parameter, whatever peft has named it
-    for module in model.modules():
-        if active in getattr(module, "modules_to_save", {}):
-            copies = dict(module.modules_to_save[active].named_parameters())
-            for key, original in module.original_module.named_parameters():
-                _, _, norm, singular = _dense(key, original, copies[key], rank_limit)
-                changed[id(original)] = norm, singular
-        elif hasattr(module, "get_base_layer") and hasattr(module, "merge"):
-            changed |= _layer_deltas(module, active, rank_limit)
-    for name, base in model.named_parameters():
-        of_adapter = any(part.startswith((prefix, "modules_to_save")) for part in name.split("."))
-        if id(base) in changed or not of_adapter:
-            norm, singular = changed.get(id(base), (0.0, None))
-            yield name.replace(".base_layer", "").replace(".original_module", ""), base, norm, singular
+    for name, module in pair.peft_model.get_base_model().named_modules():
+        if not _KEPT.isdisjoint(name.split(".")):
+            continue
+        for key, change in _module_deltas(module, active, rank_limit).items():
+            changed.setdefault(id(change[0]), {})[f"{_INSIDE.sub('', name)}.{key}"] = change
+    for name, base in pair.own:
+        found = changed.pop(id(base), {})
+        _, norm, singular = found.pop(name, (base, 0.0, None))
+        yield name, _shared_rows(base, pair), norm, singular
+        for other, (_, size, values) in found.items():
+            if abs(size - norm) > _ALIKE * norm:
+                yield other, _shared_rows(base, pair), size, values
+    for found in changed.values():  # tensors that the base does not have
+        for name, (base, norm, singular) in found.items():
+            yield name, base, norm, singular
 
 
-def _layer_deltas(layer: Any, active: str, rank_limit: int) -> dict[int, _Change]:
+def _module_deltas(module: Any, active: str, rank_limit: int) -> _Found:
+    if active in getattr(module, "modules_to_save", {}):
+        copies = dict(module.modules_to_save[active].named_parameters())
+        pairs = ((key, base, copies[key]) for key, base in module.original_module.named_parameters())
+        return {key: (base, *_dense(key, base, copy, rank_limit)[2:]) for key, base, copy in pairs}
+    if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
+        return _layer_deltas(module, active, rank_limit)
+    return {}
+
+
+def _shared_rows(weight: Tensor, pair: ModelPair) -> Tensor:
+    """Without the rows of vocabulary that only TUNED has."""
+    modules = (pair.base_parts.embedding, pair.base_parts.head)
+    of_vocabulary = any(weight is own for module in modules for own in module.parameters())
+    return weight[: pair.vocab_size] if of_vocabulary and len(weight) > pair.vocab_size else weight
+
+
+def _layer_deltas(layer: Any, active: str, rank_limit: int) -> _Found:
     base = layer.get_base_layer()
     plain = active in getattr(layer, "lora_A", {}) and not getattr(layer, "use_dora", {}).get(active, False)
     if plain and isinstance(base, nn.Linear) and type(layer.lora_A[active]) is nn.Linear:
-        down = layer.lora_A[active].weight.detach().double()
-        up = layer.lora_B[active].weight.detach().double() * layer.scaling[active]
-        core = torch.linalg.qr(up).R @ torch.linalg.qr(down.T).R.T
-        singular = torch.linalg.svdvals(core)
-        return {id(base.weight): (float(singular.norm()), singular)}
+        return _factors(layer, base, active)
     own = dict(base.named_parameters(recurse=False))
     before = {key: weight.detach().clone() for key, weight in own.items()}
     layer.merge(adapter_names=[active])
-    found: dict[int, _Change] = {}
+    merged = layer.get_base_layer()  # some kinds put another module there
+    found: _Found = {}
     for key, weight in own.items():
-        _, _, norm, singular = _dense(key, before[key], getattr(base, key), rank_limit)
+        _, _, norm, singular = _dense(key, before[key], getattr(merged, key), rank_limit)
         if norm > 0:
-            found[id(weight)] = norm, singular
+            found[key] = weight, norm, singular
     layer.unmerge()
     for key in own:
-        getattr(base, key).data.copy_(before[key])  # unmerging subtracts, which leaves rounding behind
+        getattr(base, key).data = before[key]  # unmerging subtracts, which leaves rounding, and may leave another layout
+    return found
+
+
+def _factors(layer: Any, base: nn.Linear, active: str) -> _Found:
+    """A LoRA's product from its factors: exact ranks without a dense matrix; and the bias that it may have."""
+    down = layer.lora_A[active].weight.detach().double()
+    up = layer.lora_B[active].weight.detach().double() * layer.scaling[active]
+    core = torch.linalg.qr(up).R @ torch.linalg.qr(down.T).R.T
+    singular = torch.linalg.svdvals(core)
+    found: _Found = {"weight": (base.weight, float(singular.norm()), singular)}
+    bias = layer.lora_B[active].bias
+    if bias is not None:
+        before = base.bias if base.bias is not None else torch.zeros_like(bias)
+        found["bias"] = before, _norm(bias) * abs(layer.scaling[active]), None
     return found
