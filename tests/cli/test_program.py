@@ -168,6 +168,7 @@ def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
         "attention": None,
         "trust_remote_code": True,
         "overwrite": False,
+        "quick": False,
     }
 
 

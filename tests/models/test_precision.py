@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 from mneme.activations.harvest import harvest, rotate, rounding_share
 from mneme.errors import BadOption
 from mneme.models.hooks import in_float32, read_residuals
-from mneme.models.pair import ModelPair, _check_placed, load_pair
+from mneme.models.pair import ModelPair, load_pair
+from mneme.models.reading import _check_placed
 from tests.conftest import tiny_llama, word_tokenizer
 
 IDS = torch.arange(8, 8 + 4 * 24).view(4, 24) % 90
