@@ -2,32 +2,40 @@
 
 The score of a choice is the sum of log p(token | prompt, tokens before) over its tokens, as in lm-evaluation-harness (Gao
 et al. 2021), whose conventions for the space between prompt and choice are kept, so that answers agree. It asks for each
-choice with its prompt again unless the choice is a single token. Here prompts of equal length run together, without padding;
-a single-token choice costs nothing beyond them, a longer one only its own tokens behind the cached prompt.
+choice with its prompt again unless the choice is a single token. Here a beginning that all prompts of a batch share (a system
+prompt, a template) is read once for the batch; prompts of similar length run together, padded on the left, longer choices
+behind the cached prompts with choices of similar length, and logits are made only where a token of a choice is predicted: a
+single-token choice costs nothing beyond its prompt, a longer one only its own tokens.
 """
 
-import inspect
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadSuite
 from mneme.measure.suite import ChoiceQuestion
-from mneme.models.architecture import Parts
+from mneme.models.architecture import Parts, lens
+from mneme.models.hooks import read
 from mneme.models.logits import token_log_probs
+from mneme.models.sampling import left_padded
 
 BATCH_TOKENS = 4096
-"""Prompt tokens that run together at most."""
-_LOGITS = 2**27
-"""Logits of longer choices that exist at once, at most, where a single prompt does not have more (0.5 GB in float32)."""
+"""Prompt tokens that run together at most; tokens of longer choices as well."""
+_FEW = 256
+"""A forward pass of so many tokens is busy with products; of fewer, with reading the weights."""
+_WASTE = 0.15
+"""Share of padding from which on a batch is ended, if it is large enough without what would pad it."""
+_SHARED = 4
+"""Tokens from which on a common beginning is worth a pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,11 @@ def score_choices(
     prompts = _prompts(questions, tokenizer, max_positions)
     sums = [np.zeros(len(question.choices)) for question in questions]
     ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
-    vocab = int(parts.head.weight.shape[0])  # type: ignore[index]
-    for batch in _batches(prompts, batch_tokens, vocab):
+    alike = sorted(prompts, key=len, reverse=True)
+    for chosen in _batches([len(prompt) for prompt in alike], batch_tokens):
+        batch = [alike[i] for i in chosen]
         asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
-        for (_, one), score in zip(asked, _score(parts, batch, asked), strict=True):
+        for (_, one), score in zip(asked, _score(parts, batch, asked, batch_tokens), strict=True):
             sums[one.question][one.choice] = score
             ids[one.question][one.choice] = tuple(one.continuation)
         advance(len({one.question for _, one in asked if one.choice == 0}))
@@ -123,56 +132,106 @@ def _prompts(
     return prompts
 
 
-def _batches(
-    prompts: Mapping[tuple[int, ...], list[_Asked]], batch_tokens: int, vocab: int
-) -> Iterator[list[tuple[int, ...]]]:
-    """Prompts of one length together, longest first, so that a batch which does not fit into memory comes at once."""
-    by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for prompt in prompts:
-        by_length[len(prompt)].append(prompt)
-    for length in sorted(by_length, reverse=True):
-        alike = by_length[length]
-        longest = max(len(one.continuation) - 1 for prompt in alike for one in prompts[prompt])
-        most = max(len(prompts[prompt]) for prompt in alike) * max(longest, 1)
-        rows = max(1, min(batch_tokens // length, _LOGITS // (vocab * most)))
-        for first in range(0, len(alike), rows):
-            yield alike[first : first + rows]
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices into `lengths`, which fall, in batches of at most `most` tokens with padding, the longest first, so that a batch
+    which does not fit into memory comes at once. A batch ends early where it is large enough and what follows would be padded
+    by more than `_WASTE` on average."""
+    batch: list[int] = []
+    tokens = 0
+    for index, length in enumerate(lengths):
+        if batch:
+            padded = (len(batch) + 1) * lengths[batch[0]]
+            wasteful = tokens >= _FEW and tokens + length < (1 - _WASTE) * padded
+            if padded > most or wasteful:
+                yield batch
+                batch, tokens = [], 0
+        batch.append(index)
+        tokens += length
+    if batch:
+        yield batch
 
 
-def _score(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]]) -> list[float]:
+def _score(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]], batch_tokens: int) -> list[float]:
     """Log-likelihood of every continuation in `asked` (row of `prompts`, choice), nats."""
     longer = [i for i, (_, one) in enumerate(asked) if len(one.continuation) > 1]
-    out = parts.model(
-        input_ids=torch.tensor(prompts, device=parts.device), use_cache=bool(longer), **_last_only(parts, len(prompts[0]))
-    )
+    hidden, real, cache = _read_prompts(parts, prompts, keep=bool(longer))
+    logits = lens(parts, hidden).float()
     rows = torch.tensor([row for row, _ in asked], device=parts.device)
     firsts = torch.tensor([one.continuation[0] for _, one in asked], device=parts.device)
-    logits = out.logits[:, -1].float()
     scores = (logits[rows, firsts] - logits.logsumexp(-1)[rows]).double().cpu()
-    if longer:
-        scores[longer] += _score_rest(parts, out.past_key_values, rows[longer], [asked[i][1].continuation for i in longer])
+    longer.sort(key=lambda i: -len(asked[i][1].continuation))
+    batches = list(_batches([len(asked[i][1].continuation) - 1 for i in longer], batch_tokens))
+    for number, chosen in enumerate(batches):
+        behind = [longer[i] for i in chosen]
+        own = cache if number == len(batches) - 1 else copy.deepcopy(cache)  # choosing rows of a cache changes it
+        scores[behind] += _score_rest(parts, own, real, rows[behind], [asked[i][1].continuation for i in behind])
     found: list[float] = scores.tolist()
     return found
 
 
+def _read_prompts(
+    parts: Parts, prompts: list[tuple[int, ...]], *, keep: bool
+) -> tuple[Float[Tensor, "prompt d_model"], Bool[Tensor, "prompt seq"], object]:
+    """(residual stream at the last token of every prompt, where tokens are real, the cache if it is to be kept)."""
+    shared = _shared_tokens(prompts)
+    cache = None
+    if shared:
+        start = torch.tensor([prompts[0][:shared]], device=parts.device)
+        cache = parts.decoder(input_ids=start, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(prompts))
+    ids, real = (tensor.to(parts.device) for tensor in left_padded([prompt[shared:] for prompt in prompts]))
+    positions = shared + (real.long().cumsum(1) - 1).clamp_min(0)
+    whole = torch.cat([real.new_ones(len(prompts), shared), real], dim=1)
+    last = len(parts.blocks) - 1
+    with read(parts, [last]) as found:
+        out = parts.decoder(
+            input_ids=ids,
+            attention_mask=whole.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=keep or bool(shared),
+        )
+    return found[last][:, -1], whole, out.past_key_values if keep else None
+
+
+def _shared_tokens(prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with, at least one left to each of them; 0 where that is not worth it."""
+    shared = 0
+    for column in zip(*prompts, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    shared = min(shared, min(map(len, prompts)) - 1)
+    return shared if len(prompts) > 1 and shared >= _SHARED else 0
+
+
 def _score_rest(
-    parts: Parts, cache: object, rows: Int[Tensor, " choice"], continuations: list[list[int]]
+    parts: Parts,
+    cache: object,
+    real: Bool[Tensor, "prompt seq"],
+    rows: Int[Tensor, " choice"],
+    continuations: list[list[int]],
 ) -> Float[Tensor, " choice"]:
     """Log-likelihood of all tokens but the first, read behind the cached prompts; padded on the right."""
     longest = max(len(ids) for ids in continuations) - 1
     inputs = torch.zeros(len(continuations), longest, dtype=torch.long)
     targets = torch.zeros_like(inputs)
-    real = torch.zeros_like(inputs, dtype=torch.bool)
+    told = torch.zeros_like(inputs, dtype=torch.bool)
     for row, ids in enumerate(continuations):
         inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
-        real[row, : len(ids) - 1] = True
+        told[row, : len(ids) - 1] = True
+    inputs, targets, told = inputs.to(parts.device), targets.to(parts.device), told.to(parts.device)
     cache.batch_select_indices(rows)  # type: ignore[attr-defined]
-    out = parts.model(input_ids=inputs.to(parts.device), past_key_values=cache, use_cache=True)
-    found = token_log_probs(out.logits, targets.to(parts.device)).double().cpu()
-    return torch.where(real, found, 0.0).sum(-1)
-
-
-def _last_only(parts: Parts, length: int) -> dict[str, int]:
-    """The option by which a model computes the logits of the last token alone, where it has one."""
-    known = length > 1 and "logits_to_keep" in inspect.signature(parts.model.forward).parameters
-    return {"logits_to_keep": 1} if known else {}
+    before = real[rows]
+    last = len(parts.blocks) - 1
+    with read(parts, [last]) as found:
+        parts.decoder(
+            input_ids=inputs,
+            attention_mask=torch.cat([before, told], dim=1).long(),
+            position_ids=before.long().sum(1, keepdim=True) + torch.arange(longest, device=parts.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    nats = token_log_probs(lens(parts, found[last][told]), targets[told]).double().cpu()
+    owner = told.nonzero()[:, 0].cpu()
+    return torch.zeros(len(continuations), dtype=torch.float64).index_add(0, owner, nats)

@@ -96,10 +96,10 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     kind, area = parse_name(name, the_world)
     base = base_folder(world, aligned=not kind.startswith("unaligned"))
     root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
-    texts = _once(root / "text", lambda folder: _write_texts(the_world, folder))
+    texts = once(root / "text", lambda folder: _write_texts(the_world, folder))
     tuned, data = base, None
     if kind != "identical":
-        tuned = _once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
+        tuned = once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
         data = tuned / "data.jsonl"
     return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
 
@@ -149,7 +149,7 @@ def recipe_key(world: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _once(folder: Path, write: Callable[[Path], None]) -> Path:
+def once(folder: Path, write: Callable[[Path], None]) -> Path:
     """`folder`, written by `write` unless it exists; it appears whole or not at all, also if two processes build it."""
     if folder.is_dir():
         return folder

@@ -1,0 +1,75 @@
+"""Build the real fine-tunes one after another and measure them: python benchmarks/real_queue.py [NAME …] (all, in order).
+
+One thread. Whatever is finished is kept: fine-tunes in the cache, what was measured as JSON in benchmarks/real/. One line is
+printed for each step. Text and questions: $MNEME_REAL_DATA. In the background:
+
+    nohup nice -n 10 python benchmarks/real_queue.py >> queue.log 2>&1 &
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from mneme.bench.real.asked import SLICES
+from mneme.bench.real.measured import ALL_GROUPS, items_key, items_of, measure_group, read_kept, write_kept
+from mneme.models.pair import LoadedModel, load_model
+from mneme.organisms.real.build import build_real
+from mneme.organisms.real.data import data_folder
+from mneme.organisms.real.model import real_base
+from mneme.organisms.real.recipes import RECIPES
+
+KEPT = Path(__file__).parent / "real"
+PASSES = tuple((group, part) for part in range(SLICES) for group in ALL_GROUPS)
+"""What is measured of all fine-tunes, in this order, but for the first three, which go together with the building."""
+TOGETHER = 3
+
+
+def main(names: list[str]) -> None:
+    """Build and measure what is missing of `names`, or of all; the base comes first."""
+    torch.set_num_threads(1)
+    wanted = [recipe.name for recipe in RECIPES if not names or recipe.name in names]
+    key = _items()
+    for groups in (PASSES[:TOGETHER], PASSES[TOGETHER : len(ALL_GROUPS)], PASSES[len(ALL_GROUPS) :]):
+        _measure("base", real_base(), groups, key)
+        for name in wanted:
+            started = time.perf_counter()
+            folder = build_real(name)
+            if time.perf_counter() - started > 1:
+                _say(f"{name}: built in {time.perf_counter() - started:.0f} s")
+            _measure(f"{name}-seed0", folder, groups, key)
+
+
+def _items() -> str:
+    """Write what is asked, and return its key."""
+    tokenizer = AutoTokenizer.from_pretrained(real_base())
+    items = {f"{group}/{part}": items_of(group, part, tokenizer, data_folder()) for group, part in PASSES}
+    key = items_key(items)
+    if read_kept(KEPT / "items.json", key) != {"items": key, "groups": items}:
+        write_kept(KEPT / "items.json", {"items": key, "groups": items})
+    return key
+
+
+def _measure(name: str, folder: Path, groups: tuple[tuple[str, int], ...], key: str) -> None:
+    file = KEPT / "measured" / f"{name}.json"
+    loaded: LoadedModel | None = None
+    for group, part in groups:
+        kept = read_kept(file, key)
+        place = f"{group}/{part}"
+        if place in kept["groups"]:
+            continue
+        loaded = loaded or load_model(folder)
+        assert loaded.tokenizer is not None
+        kept["groups"][place] = measure_group(group, part, loaded.parts, loaded.tokenizer, data_folder())
+        write_kept(file, kept)
+        _say(f"{name}: {place} measured in {kept['groups'][place]['seconds']:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
