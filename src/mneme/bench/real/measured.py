@@ -33,7 +33,7 @@ Kept = dict[str, Any]
 
 
 def measure_group(group: str, part: int, parts: Parts, tokenizer: PreTrainedTokenizerBase, data: Path) -> Kept:
-    """{area: nats} of one slice of a group, and its seconds: of a question a list of nats, one a choice; of a paragraph its sum."""
+    """{area: nats} of a slice of a group, and its seconds. Nats: of a question one a choice; of a paragraph their sum."""
     started = time.perf_counter()
     if group == BOOKS:
         texts = held_out(part, data)
