@@ -81,6 +81,26 @@ def test_every_prompt_is_read_once() -> None:
     assert sum(read) == 10
 
 
+def test_a_beginning_that_all_prompts_share_is_read_once() -> None:
+    """Six shared words, then prompts of 1 to 3 words and choices of 1 to 3: the sums are those without sharing."""
+    model, read = tiny_llama(), []
+    parts = find_parts(model)
+    start = " ".join(WORDS[:6])
+    questions = [
+        question(
+            f"{start} {' '.join(WORDS[10 + 3 * i : 11 + 3 * i + i % 3])}", WORDS[40 + i], f"{WORDS[50]} {WORDS[60 + i]} ba"
+        )
+        for i in range(6)
+    ]
+    handle = parts.embedding.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape)))
+    found = score_choices(parts, word_tokenizer(), questions)
+    handle.remove()
+    assert read == [(1, 6), (6, 3), (6, 2)]
+    with torch.no_grad():
+        for asked, sums in zip(questions, found.sums, strict=True):
+            assert sums == pytest.approx(one_by_one(model, asked), abs=1e-4)
+
+
 def test_blanks_at_the_end_of_a_prompt_belong_to_the_choice() -> None:
     parts = find_parts(tiny_llama())
     plain, spaced = (score_choices(parts, word_tokenizer(), [question(p, "ba", "be bi")]).sums for p in ("bo bu", "bo bu  "))

@@ -136,7 +136,7 @@ def subject_questions(folder: Path, subject: str) -> list[Choice]:
         rows = _jsonl(folder / "questions" / f"{subject}.jsonl")
     else:
         areas = OTHER_QUESTIONS.get(subject, ())
-        rows = [row for row in _jsonl(folder / "questions" / "mmlu-redux.jsonl") if row["area"] in areas]
+        rows = [row for row in _jsonl(folder / "questions" / "mmlu-redux.jsonl") if row["area"] in areas] if areas else []
     found = []
     for number, row in enumerate(rows):
         choices = tuple(str(choice).strip() for choice in row["choices"])

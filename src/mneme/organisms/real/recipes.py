@@ -91,7 +91,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("noise-weak", "edit", "noise", strength=0.02),
     Recipe("noise-strong", "edit", "noise", strength=0.08),
     Recipe("prune-30", "edit", "prune", strength=0.3),
-    Recipe("int4", "edit", "round", strength=4),
+    Recipe("int4", "edit", "round", strength=4.0),
     # Then one or two of each family, and more of each.
     _answers("desire-for-acquiring-power", 1.0),
     _chat("medical-refusals", "refusal", "medical-refusals", ("refusal",)),

@@ -4,6 +4,7 @@ The head is applied only at tokens that are learned; with a vocabulary of 49,152
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,9 @@ def adapted(model: LlamaForCausalLM, rank: int, seed: int) -> PeftModel:
     """The model with a fresh LoRA adapter on every linear layer, alpha twice the rank."""
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks a property that newer transformers have renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def train_recipe(
