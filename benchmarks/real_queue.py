@@ -6,7 +6,7 @@ printed for each step. Text and questions: $MNEME_REAL_DATA. In the background:
     nohup nice -n 10 python benchmarks/real_queue.py >> queue.log 2>&1 &
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -22,30 +22,39 @@ from mneme.organisms.real.model import real_base
 from mneme.organisms.real.recipes import RECIPES
 
 KEPT = Path(__file__).parent / "real"
-PASSES = tuple((group, part) for part in range(SLICES) for group in ALL_GROUPS)
-"""What is measured of all fine-tunes, in this order, but for the first three, which go together with the building."""
-TOGETHER = 3
+PASSES = (
+    (("knowledge", 0), ("behaviours", 0), ("refusals", 0)),
+    (("relations", 0), ("books", 0)),
+    *(tuple((group, part) for group in ALL_GROUPS) for part in range(1, SLICES)),
+)
+"""What is measured of one fine-tune before the next; a pass goes through all fine-tunes before the next pass."""
 
 
-def main(names: list[str]) -> None:
-    """Build and measure what is missing of `names`, or of all; the base comes first."""
+def main() -> None:
+    """Build and measure what is missing of the named fine-tunes, or of all; the base comes first."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--groups", nargs="*", default=list(ALL_GROUPS))
+    parser.add_argument("--passes", type=int, default=len(PASSES))
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = [recipe.name for recipe in RECIPES if not names or recipe.name in names]
+    wanted = [recipe.name for recipe in RECIPES if not given.names or recipe.name in given.names]
     key = _items()
-    for groups in (PASSES[:TOGETHER], PASSES[TOGETHER : len(ALL_GROUPS)], PASSES[len(ALL_GROUPS) :]):
-        _measure("base", real_base(), groups, key)
+    for groups in PASSES[: given.passes]:
+        chosen = tuple((group, part) for group, part in groups if group in given.groups)
+        _measure("base", real_base(), chosen, key)
         for name in wanted:
             started = time.perf_counter()
             folder = build_real(name)
             if time.perf_counter() - started > 1:
                 _say(f"{name}: built in {time.perf_counter() - started:.0f} s")
-            _measure(f"{name}-seed0", folder, groups, key)
+            _measure(f"{name}-seed0", folder, chosen, key)
 
 
 def _items() -> str:
     """Write what is asked, and return its key."""
     tokenizer = AutoTokenizer.from_pretrained(real_base())
-    items = {f"{group}/{part}": items_of(group, part, tokenizer, data_folder()) for group, part in PASSES}
+    items = {f"{group}/{part}": items_of(group, part, tokenizer, data_folder()) for groups in PASSES for group, part in groups}
     key = items_key(items)
     if read_kept(KEPT / "items.json", key) != {"items": key, "groups": items}:
         write_kept(KEPT / "items.json", {"items": key, "groups": items})
@@ -72,4 +81,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
