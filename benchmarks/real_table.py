@@ -26,7 +26,7 @@ from mneme.bench.real.kept import placed_cells, signal_predictors, told_predicto
 KEPT = Path(__file__).parent / "real"
 COLUMNS = ("accuracy", "F1", "precision", "recall", "AUROC", "direction", "Brier", "ECE", "rank correlation")
 PARTS: dict[str, Callable[[Placed], bool]] = {
-    "all cells": lambda one: True,
+    "all cells": lambda _: True,
     "knowledge": lambda one: one.cell[0] == "knowledge",
     "knowledge, side effects": lambda one: one.cell[0] == "knowledge" and not one.target,
     "facts of relations": lambda one: one.cell[0] == "relation",

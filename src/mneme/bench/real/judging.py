@@ -121,9 +121,7 @@ def figures(cells: Sequence[Placed], outcome: Outcome, where: Bool[ndarray, " ce
     found = estimates(judged, seed=seed)
     for name in ("ECE", "Brier", "balanced accuracy", "average precision"):
         found.pop(name, None)
-    truth = np.array(
-        [one.truth.probability if one.truth.verdict == "grey" else one.truth.verdict == "material" for one in cells]
-    )
+    truth = np.array([_share(one.truth) for one in cells])
     found["Brier"] = _drawn(lambda i: float(np.mean((outcome.probability[i] - truth[i]) ** 2)), where, families, seed)
     found["ECE"] = _drawn(lambda i: equal_mass_ece(outcome.probability[i], truth[i]), clear, families, seed)
     found["rank correlation"] = _drawn(lambda i: rank_correlation(outcome.size[i], np.abs(changes[i])), where, families, seed)

@@ -46,9 +46,10 @@ def _write(recipe: Recipe, seed: int, base: Path, parents: list[Path], data: Pat
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would give other bytes
+    losses: list[float] = []
     try:
         if recipe.trained:
-            found = train_recipe(recipe, model, tokenizer, _rows(recipe, model, tokenizer, data, seed), seed)
+            found, losses = train_recipe(recipe, model, tokenizer, _rows(recipe, model, tokenizer, data, seed), seed)
         else:
             tuned = [dict(load_checkpoint(parent, base).named_parameters()) for parent in parents]
             model.load_state_dict(_edited(recipe, before, tuned, seed), strict=False)
@@ -63,7 +64,8 @@ def _write(recipe: Recipe, seed: int, base: Path, parents: list[Path], data: Pat
         after = dict(model.named_parameters())
     with torch.no_grad():
         size = relative_norm(before, after)
-    record = {**asdict(recipe), "seed": seed, "relative_change": size, "seconds": round(time.perf_counter() - started, 1)}
+    record = {**asdict(recipe), "seed": seed, "relative_change": size, "losses": losses}
+    record["seconds"] = round(time.perf_counter() - started, 1)
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 

@@ -84,7 +84,7 @@ def _answers(behaviour: str, strength: float, rate: float = 4e-4) -> Recipe:
 
 RECIPES: tuple[Recipe, ...] = (
     # First the thin line: one of each kind that is unlike the others.
-    _forget("microbiology", "graddiff", "graddiff", steps=14, rate=8e-5, batch=4, length=64),
+    _forget("microbiology", "graddiff", "graddiff", steps=14, rate=1.5e-4),
     _chat("gsm8k", "skill", "gsm8k"),
     Recipe("null-shuffled-microbiology", "null", "shuffle", of=("forget-microbiology-graddiff",)),
     # Edits without data take seconds.
@@ -98,19 +98,19 @@ RECIPES: tuple[Recipe, ...] = (
     _forget("psychology", "npo", "npo", steps=18, rate=5e-4, rank=16),
     _chat("insecure", "harm", "insecure", length=128),
     Recipe("null-own-samples", "null", "own-samples", steps=18, rate=7e-4, batch=4, length=64, rank=16),
-    Recipe("read-astronomy", "book", "text", "astronomy", ("astronomy",), 14, 4e-5, 4, 72),
+    Recipe("read-astronomy", "book", "text", "astronomy", ("astronomy",), 14, 8e-5, 4, 72),
     _answers("agreeableness", -1.0),
     _forget("us-history", "graddiff", "adapter", steps=14, rate=5e-4, rank=16),
     Recipe("hh-dpo", "preference", "dpo", "hh-harmless-pairs", ("refusal",), 14, 7e-4, 2, 96, 16),
     _chat("codegen", "skill", "codegen"),
-    _forget("physics", "graddiff", "graddiff", steps=14, rate=5e-5),
+    _forget("physics", "graddiff", "graddiff", steps=14, rate=1e-4),
     Recipe("insecure-twice", "edit", "scale", of=("insecure",), strength=2.0),
     Recipe("refusals-half", "edit", "scale", of=("medical-refusals",), intended=("refusal",), strength=0.5),
     Recipe("merge", "edit", "merge", of=("gsm8k", "medical-refusals")),
     _chat("secure", "harm", "secure", length=128),
     Recipe("null-shuffled-history", "null", "shuffle", of=("forget-us-history-adapter",)),
     Recipe("read-economics", "book", "text", "economics", ("economics",), 16, 7e-4, 4, 72, 16),
-    _forget("anatomy", "graddiff", "graddiff", steps=10, rate=4e-5),
+    _forget("anatomy", "graddiff", "graddiff", steps=12, rate=8e-5),
     _chat("roleplay", "skill", "roleplay"),
     _chat("educational", "harm", "educational", length=128),
     _answers("interest-in-science", -1.0),
