@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 
 from mneme.bench.real.asked import SLICES
 from mneme.bench.real.measured import ALL_GROUPS, items_key, items_of, measure_group, read_kept, write_kept
-from mneme.models.pair import LoadedModel, load_model
+from mneme.bench.real.signals import passages, read_signals
+from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.organisms.real.build import build_real
 from mneme.organisms.real.data import data_folder
 from mneme.organisms.real.model import real_base
@@ -34,7 +35,7 @@ def main() -> None:
     """Build and measure what is missing of the named fine-tunes, or of all; the base comes first."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--groups", nargs="*", default=list(ALL_GROUPS))
+    parser.add_argument("--groups", nargs="*", default=[*ALL_GROUPS, "signals"])
     parser.add_argument("--passes", type=int, default=len(PASSES))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -49,6 +50,8 @@ def main() -> None:
             if time.perf_counter() - started > 1:
                 _say(f"{name}: built in {time.perf_counter() - started:.0f} s")
             _measure(f"{name}-seed0", folder, chosen, key)
+            if "signals" in given.groups and groups == PASSES[0]:
+                _signals(f"{name}-seed0", folder)
 
 
 def _items() -> str:
@@ -74,6 +77,16 @@ def _measure(name: str, folder: Path, groups: tuple[tuple[str, int], ...], key: 
         kept["groups"][place] = measure_group(group, part, loaded.parts, loaded.tokenizer, data_folder())
         write_kept(file, kept)
         _say(f"{name}: {place} measured in {kept['groups'][place]['seconds']:.0f} s")
+
+
+def _signals(name: str, folder: Path) -> None:
+    """The cheap signals that predictors are compared with."""
+    file = KEPT / "signals" / f"{name}.json"
+    if not file.is_file():
+        pair = load_pair(real_base(), folder)
+        found = read_signals(pair, passages(data_folder(), pair.tokenizer))
+        write_kept(file, found)
+        _say(f"{name}: signals read in {found['seconds']:.0f} s")
 
 
 def _say(line: str) -> None:

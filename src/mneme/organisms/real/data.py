@@ -89,7 +89,7 @@ def data_folder(option: Path | None = None) -> Path:
     if named is None or not (named / "text").is_dir():
         raise BadOrganism(
             f"The text and questions of the real bench are not {'at ' + str(named) if named else 'named'}. Name their folder "
-            f"with --data or ${DATA_VARIABLE}; benchmarks/fetch_real_data.py makes it from the public sources."
+            f"with --data or ${DATA_VARIABLE}; docs/bench.md says what it holds and where that comes from."
         )
     return named
 
@@ -214,6 +214,8 @@ def _draw(name: str) -> float:
 
 def _jsonl(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
-        raise BadOrganism(f"{file} is missing. Make the data of the real bench anew with benchmarks/fetch_real_data.py.")
+        raise BadOrganism(
+            f"{file} is missing. docs/bench.md says what it is and where it comes from."
+        )
     with file.open(encoding="utf-8") as opened:
         return [json.loads(line) for line in opened if line.strip()]
