@@ -214,8 +214,6 @@ def _draw(name: str) -> float:
 
 def _jsonl(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
-        raise BadOrganism(
-            f"{file} is missing. docs/bench.md says what it is and where it comes from."
-        )
+        raise BadOrganism(f"{file} is missing. docs/bench.md says what it is and where it comes from.")
     with file.open(encoding="utf-8") as opened:
         return [json.loads(line) for line in opened if line.strip()]
