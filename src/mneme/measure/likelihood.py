@@ -31,8 +31,7 @@ from mneme.models.sampling import left_padded
 BATCH_TOKENS = 4096
 """Prompt tokens that run together at most; tokens of longer choices as well."""
 _FEW = 64
-"""A forward pass of so many tokens is busy with products; of fewer, with reading the weights (measured: of
-11 tokens, on a core)."""
+"""A forward pass of so many tokens is busy with products; of fewer, with reading the weights."""
 _WASTE = 0.1
 """Share of padding from which on a batch is ended, if it is large enough without what would pad it."""
 _SHARED = 4

@@ -21,12 +21,12 @@ from mneme.models.pair import ModelPair
 from mneme.models.weights import weight_changes
 from mneme.organisms.real.data import SUBJECTS, chats, paragraphs, spread
 
-PASSAGES = 10
+PASSAGES = 6
 """Of each subject, and of chats."""
-PASSAGE_TOKENS = 96
+PASSAGE_TOKENS = 80
 CHATS = "chats"
 SIGNALS = ("kl_tuned_to_base", "kl_base_to_tuned", "loss_change", "activation_change")
-_BATCH = 5
+_BATCH = 6
 
 
 def passages(data: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[list[int]]]:
