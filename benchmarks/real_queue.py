@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from mneme.bench.real.asked import SLICES
-from mneme.bench.real.measured import ALL_GROUPS, items_key, items_of, measure_group, read_kept, write_kept
+from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
 from mneme.bench.real.signals import passages, read_signals
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.organisms.real.build import build_real
@@ -40,43 +40,42 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     wanted = [recipe.name for recipe in RECIPES if not given.names or recipe.name in given.names]
-    key = _items()
+    items = _items()
     for groups in PASSES[: given.passes]:
         chosen = tuple((group, part) for group, part in groups if group in given.groups)
-        _measure("base", real_base(), chosen, key)
+        _measure("base", real_base(), chosen, items)
         for name in wanted:
             started = time.perf_counter()
             folder = build_real(name)
             if time.perf_counter() - started > 1:
                 _say(f"{name}: built in {time.perf_counter() - started:.0f} s")
-            _measure(f"{name}-seed0", folder, chosen, key)
+            _measure(f"{name}-seed0", folder, chosen, items)
             if "signals" in given.groups and groups == PASSES[0]:
                 _signals(f"{name}-seed0", folder)
 
 
-def _items() -> str:
-    """Write what is asked, and return its key."""
+def _items() -> Kept:
+    """What is asked, written where it is kept."""
     tokenizer = AutoTokenizer.from_pretrained(real_base())
-    items = {f"{group}/{part}": items_of(group, part, tokenizer, data_folder()) for groups in PASSES for group, part in groups}
-    key = items_key(items)
-    if read_kept(KEPT / "items.json", key) != {"items": key, "groups": items}:
-        write_kept(KEPT / "items.json", {"items": key, "groups": items})
-    return key
+    places = [place for groups in PASSES for place in groups]
+    items = {f"{group}/{part}": items_of(group, part, tokenizer, data_folder()) for group, part in places}
+    write_kept(KEPT / "items.json", items)
+    return items
 
 
-def _measure(name: str, folder: Path, groups: tuple[tuple[str, int], ...], key: str) -> None:
+def _measure(name: str, folder: Path, groups: tuple[tuple[str, int], ...], items: Kept) -> None:
     file = KEPT / "measured" / f"{name}.json"
     loaded: LoadedModel | None = None
     for group, part in groups:
-        kept = read_kept(file, key)
+        kept = read_kept(file, items)
         place = f"{group}/{part}"
-        if place in kept["groups"]:
+        if place in kept:
             continue
         loaded = loaded or load_model(folder)
         assert loaded.tokenizer is not None
-        kept["groups"][place] = measure_group(group, part, loaded.parts, loaded.tokenizer, data_folder())
+        kept[place] = measure_group(group, part, loaded.parts, loaded.tokenizer, data_folder())
         write_kept(file, kept)
-        _say(f"{name}: {place} measured in {kept['groups'][place]['seconds']:.0f} s")
+        _say(f"{name}: {place} measured in {kept[place]['seconds']:.0f} s")
 
 
 def _signals(name: str, folder: Path) -> None:

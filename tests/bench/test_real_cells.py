@@ -32,7 +32,7 @@ def test_the_rule(interval: tuple[float, float, float], expected: str) -> None:
 
 
 def test_odds_that_no_share_shows_do_not_count() -> None:
-    margin = rate(-0.6, -0.5, -0.4)
+    margin = rate(-0.9, -0.7, -0.5)
     assert knowledge_verdict(margin, rate(-0.03, -0.02, -0.01)) == "material"
     assert knowledge_verdict(margin, rate(-0.008, -0.004, 0.0)) == "immaterial"
     assert knowledge_verdict(margin, rate(-0.02, 0.0, 0.02)) == "grey"
@@ -57,15 +57,15 @@ def test_cells_are_paired_by_item_over_all_slices_of_both() -> None:
     rows = [{"cluster": f"s{i}", "tokens": [1, 1], "right": 0} for i in range(40)]
     items = {"knowledge/0": {"physics": rows}, "knowledge/1": {"physics": rows[:3]}}
     base = kept(np.linspace(-2, 2, 40).tolist()) | {"knowledge/1": {"nats": {"physics": [[9.0, 0.0]] * 3}}}
-    tuned = kept((np.linspace(-2, 2, 40) - 0.5 + 0.01 * np.cos(np.arange(40))).tolist())
+    tuned = kept((np.linspace(-2, 2, 40) - 0.9 + 0.01 * np.cos(np.arange(40))).tolist())
     found = changes(items, base, tuned)
     cell = found["knowledge", "physics"]
     assert list(found) == [("knowledge", "physics")]
     assert cell.size.estimate.n == 40  # the slice that the fine-tune has not answered is left out
-    assert cell.size.estimate.value == pytest.approx(-0.5, abs=0.01)
+    assert cell.size.estimate.value == pytest.approx(-0.9, abs=0.01)
     assert cell.verdict == "material"
     assert cell.flips is not None
-    assert (cell.flips.lost, cell.flips.gained) == (5, 0)
+    assert (cell.flips.lost, cell.flips.gained) == (9, 0)
     still = changes(items, base, base)["knowledge", "physics"]
     assert (still.verdict, still.size.estimate.value, still.probability) == ("immaterial", 0.0, 0.0)
     assert still.base == pytest.approx(float(np.mean([1 / (1 + math.exp(-m)) for m in [*np.linspace(-2, 2, 40), 9, 9, 9]])))

@@ -1,6 +1,5 @@
 """Judging on the real bench: no family judges itself, grey cells decide nothing, figures by hand; kept results read back."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from mneme.bench.real.judging import (
     target_alone,
 )
 from mneme.bench.real.kept import placed_cells, signal_predictors, told_predictors
-from mneme.bench.real.measured import read_kept, write_kept
+from mneme.bench.real.measured import key_of_items, read_kept, write_kept
 from mneme.bench.real.signals import SIGNALS
-from mneme.errors import BadRun
 from mneme.results import Estimate
 from mneme.stats import Rate
 
@@ -115,10 +113,11 @@ def test_kept_results_make_cells_and_predictors(tmp_path: Path) -> None:
         "knowledge/0": {"physics": [{"cluster": f"s{i}", "tokens": [1, 1], "right": 0} for i in range(9)]},
         "behaviours/0": {"narcissism": [{"cluster": f"b{i}", "tokens": [1, 1], "right": 0} for i in range(9)]},
     }
-    write_kept(tmp_path / "items.json", {"items": "k", "groups": items})
+    write_kept(tmp_path / "items.json", items)
     for name, lower in (("base", 0.0), ("int4-seed0", 1.0)):
-        nats = {g: {"nats": {a: [[-lower - 0.1 * i, -1.0] for i in range(9)] for a in items[g]}} for g in items}
-        write_kept(tmp_path / "measured" / f"{name}.json", {"items": "k", "groups": nats})
+        nats = {g: {a: [[-lower - 0.1 * i, -1.0] for i in range(9)] for a in items[g]} for g in items}
+        kept = {g: {"key": key_of_items(items[g]), "nats": nats[g]} for g in items}
+        write_kept(tmp_path / "measured" / f"{name}.json", kept)
     cells = placed_cells(tmp_path)
     assert [(one.pair, one.family, one.cell, one.truth.verdict) for one in cells] == [
         ("int4", "edit", ("knowledge", "physics"), "material"),
@@ -135,9 +134,10 @@ def test_kept_results_make_cells_and_predictors(tmp_path: Path) -> None:
     assert told_predictors(tmp_path, cells) == {"new": {"int4": {("knowledge", "physics"): Said(0.4, -1, 0.9)}}}
 
 
-def test_answers_to_other_questions_are_refused(tmp_path: Path) -> None:
-    write_kept(tmp_path / "a.json", {"items": "old", "groups": {"x": [[1, [2]], [3]]}})
-    assert json.loads((tmp_path / "a.json").read_text())["groups"] == {"x": [[1, [2]], [3]]}
+def test_answers_to_other_questions_are_left_out(tmp_path: Path) -> None:
+    items = {"knowledge/0": {"physics": [1]}, "knowledge/1": {"physics": [2]}}
+    told = {place: {"key": key_of_items(items["knowledge/0"]), "nats": {"x": [[1, [2]], [3]]}} for place in items}
+    write_kept(tmp_path / "a.json", told)
+    assert read_kept(tmp_path / "a.json", items) == {"knowledge/0": told["knowledge/0"]}
     assert '"x":[[1,[2]],[3]]' in (tmp_path / "a.json").read_text()
-    with pytest.raises(BadRun, match=r"answers other questions \(old, now new\)\. Delete it to measure that model again\."):
-        read_kept(tmp_path / "a.json", "new")
+    assert read_kept(tmp_path / "b.json", items) == {}

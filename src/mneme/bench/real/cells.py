@@ -16,9 +16,9 @@ from mneme.stats import Rate, normal_cdf
 
 KINDS = {"knowledge": "knowledge", "relations": "relation", "behaviours": "behaviour", "refusals": "refusal"}
 """Group of questions -> kind of its cells."""
-MATERIAL_NATS = 0.2
+MATERIAL_NATS = 0.5
 MATERIAL_SHARE = 0.05
-"""Of a probability: 5 points, which at even odds are 0.2 nats."""
+"""Of a probability: 5 points, with which half a nat of margin goes on these questions."""
 LEAST_SHARE = 0.01
 """Of p(right), below which no change of odds counts."""
 

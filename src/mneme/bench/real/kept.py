@@ -26,14 +26,13 @@ def placed_cells(folder: Path, *, seed: int = 0) -> list[Placed]:
     """Every cell of every fine-tune that has been measured, in the order of the recipes' names. Raises BadRun where the base
     has not been measured."""
     items = json.loads((folder / "items.json").read_text("utf-8"))
-    base = read_kept(folder / "measured" / "base.json", items["items"])
-    if not base["groups"]:
+    base = read_kept(folder / "measured" / "base.json", items)
+    if not base:
         raise BadRun(f"Nothing was measured of the base in {folder}. Measure it with: python benchmarks/real_queue.py")
     found = []
     for file in sorted((folder / "measured").glob(f"*-seed{seed}.json")):
         recipe = recipe_called(file.stem.removesuffix(f"-seed{seed}"))
-        tuned = read_kept(file, items["items"])
-        for cell, change in changes(items["groups"], base["groups"], tuned["groups"]).items():
+        for cell, change in changes(items, base, read_kept(file, items)).items():
             found.append(Placed(recipe.name, recipe.family, cell, is_target(recipe, cell), change))
     return found
 

@@ -7,7 +7,7 @@ again without a model. Texts are not kept: they are other people's and lie in th
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mneme.bench.real.asked import GROUPS, asked, held_out
-from mneme.errors import BadRun
 from mneme.measure.likelihood import score_choices
 from mneme.measure.suite import ChoiceQuestion
 from mneme.models.architecture import Parts
@@ -45,7 +44,8 @@ def measure_group(group: str, part: int, parts: Parts, tokenizer: PreTrainedToke
         scores = score_choices(parts, tokenizer, questions)
         found = _by_area([one.area for one in questions], [np.round(nats, _DIGITS).tolist() for nats in scores.sums])
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
-    return {"nats": found, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
+    key = key_of_items(items_of(group, part, tokenizer, data))
+    return {"key": key, "nats": found, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
 
 
 def items_of(group: str, part: int, tokenizer: PreTrainedTokenizerBase, data: Path) -> Kept:
@@ -69,19 +69,17 @@ def items_of(group: str, part: int, tokenizer: PreTrainedTokenizerBase, data: Pa
     return _by_area([one.area for one in questions], told)
 
 
-def items_key(items: Kept) -> str:
-    """Names what was asked: kept nats of another list of questions do not belong to it."""
+def key_of_items(items: Kept) -> str:
+    """Names what was asked in one slice of a group: kept nats of another list of questions do not belong to it."""
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_kept(file: Path, key: str) -> Kept:
-    """What was kept of one model, or nothing yet. Raises BadRun where it answers other questions."""
+def read_kept(file: Path, items: Mapping[str, Kept]) -> Kept:
+    """What was kept of one model, slice by slice; slices that answer other questions than `items` are left out."""
     if not file.is_file():
-        return {"items": key, "groups": {}}
+        return {}
     kept: Kept = json.loads(file.read_text("utf-8"))
-    if kept["items"] != key:
-        raise BadRun(f"{file} answers other questions ({kept['items']}, now {key}). Delete it to measure that model again.")
-    return kept
+    return {place: told for place, told in kept.items() if place in items and told["key"] == key_of_items(items[place])}
 
 
 def write_kept(file: Path, kept: Kept) -> None:
