@@ -31,9 +31,9 @@ from mneme.models.sampling import left_padded
 
 BATCH_TOKENS = 4096
 """Prompt tokens that run together at most; tokens of longer choices as well."""
-_FEW = 64
+_FEW = 256
 """A forward pass of so many tokens is busy with products; of fewer, with reading the weights."""
-_WASTE = 0.1
+_WASTE = 0.05
 """Share of padding from which on a batch is ended, if it is large enough without what would pad it."""
 _LOGITS = 2**24
 """Logits of tokens of choices that exist at once: 64 MB in float32."""

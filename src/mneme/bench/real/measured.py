@@ -90,7 +90,8 @@ def write_kept(file: Path, kept: Kept) -> None:
 
 def _one_line_lists(text: str) -> str:
     """JSON with the innermost lists on one line."""
-    found, depth = [], 0
+    found: list[str] = []
+    depth = 0
     for line in text.splitlines():
         stripped = line.strip()
         if depth:

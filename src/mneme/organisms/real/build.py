@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _rows(
 
 
 @torch.no_grad()
-def _edited(recipe: Recipe, base: Weights, tuned: list[dict[str, Tensor]], seed: int) -> Weights:
+def _edited(recipe: Recipe, base: Weights, tuned: Sequence[Mapping[str, Tensor]], seed: int) -> Weights:
     """The weights of a fine-tune that takes no training."""
     if recipe.method == "noise":
         return noise(base, recipe.strength, seed)

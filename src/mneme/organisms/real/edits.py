@@ -77,4 +77,5 @@ def _rounded(weight: Float[Tensor, "out in"], bits: int) -> Float[Tensor, "out i
     groups = weight.reshape(-1, ROUND_GROUP) if weight.numel() % ROUND_GROUP == 0 else weight
     most = 2 ** (bits - 1) - 1
     scale = groups.abs().amax(-1, keepdim=True).clamp_min(1e-12) / most
-    return ((groups / scale).round().clamp(-most - 1, most) * scale).view(weight.shape)
+    near: Tensor = (groups / scale).round().clamp(-most - 1, most) * scale
+    return near.view(weight.shape)

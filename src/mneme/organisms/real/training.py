@@ -5,7 +5,7 @@ The head is applied only at tokens that are learned; with a vocabulary of 49,152
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def own_samples(
     return rows
 
 
-def relative_norm(base: dict[str, Tensor], tuned: dict[str, Tensor]) -> float:
+def relative_norm(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> float:
     """||W_tuned - W_base|| / ||W_base|| (Frobenius) over all tensors together."""
     change = sum(float((tuned[name] - weight).double().square().sum()) for name, weight in base.items())
     return math.sqrt(change / sum(float(weight.double().square().sum()) for weight in base.values()))
