@@ -28,7 +28,7 @@ from mneme.organisms.real.data import (
 
 SLICE_SHARES = (1, 2, 4)
 """A group is asked in slices of so many parts, the first of all fine-tunes before the second of any, so that each fine-tune
-has some truth early and precision grows: the margin of a damaged model differs by 3 nats from question to question."""
+has some truth early and precision grows: the margin of a damaged model differs by 1 to 3 nats from question to question."""
 SLICES = len(SLICE_SHARES)
 QUESTIONS, OTHER_QUESTIONS = 50, 25
 """A part: of a subject whose book has its own questions, and of the others, whose questions are longer and fewer."""

@@ -3,6 +3,7 @@
 The rule stands in docs/decisions/0003 and was written before any prediction was looked at.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,9 +17,11 @@ from mneme.stats import Rate, normal_cdf
 
 KINDS = {"knowledge": "knowledge", "relations": "relation", "behaviours": "behaviour", "refusals": "refusal"}
 """Group of questions -> kind of its cells."""
-MATERIAL_NATS = 0.5
+MATERIAL_NATS = 0.4
 MATERIAL_SHARE = 0.05
-"""Of a probability: 5 points, with which half a nat of margin goes on these questions."""
+"""Of a probability: 5 points, with which 0.4 nats of margin go on these questions."""
+MOST_NATS = math.log(99)
+"""Odds beyond 99 to 1 are taken as 99 to 1: a change there is nothing that anybody sees, and most of the noise."""
 LEAST_SHARE = 0.01
 """Of p(right), below which no change of odds counts."""
 
@@ -31,7 +34,7 @@ class Change(NamedTuple):
     """One cell of one fine-tune, measured."""
 
     size: Rate
-    """Change of the margin in nats (knowledge, relations) or of a probability (behaviours, refusals), with its interval."""
+    """Change of the margin in nats, clipped at `MOST_NATS` (knowledge, relations) or of a probability (behaviours, refusals), with its interval."""
     share: Rate
     """Change of p(right), p(matching) or p(refusal)."""
     verdict: Verdict
@@ -106,7 +109,8 @@ def _choosing(kind: str, rows: list[Any], before: list[Any], after: list[Any]) -
         verdict, probability = verdict_of(share, MATERIAL_SHARE), beyond(share, MATERIAL_SHARE)
         return Change(share, share, verdict, probability, None, None, float(first.p_right.mean()))
     share = paired(first.p_right, second.p_right, clusters, "p(right)")
-    margin = paired(first.margin, second.margin, clusters, "nats")
+    margins = [np.clip(one.margin, -MOST_NATS, MOST_NATS) for one in (first, second)]
+    margin = paired(margins[0], margins[1], clusters, "nats")
     verdict = knowledge_verdict(margin, share)
     choices = float(np.mean([len(row["tokens"]) for row in rows]))
     return Change(
