@@ -34,7 +34,7 @@ class Change(NamedTuple):
     """One cell of one fine-tune, measured."""
 
     size: Rate
-    """Change of the margin in nats, clipped at `MOST_NATS` (knowledge, relations) or of a probability (behaviours, refusals), with its interval."""
+    """Change of the clipped margin in nats (knowledge, relations) or of a probability (behaviours, refusals)."""
     share: Rate
     """Change of p(right), p(matching) or p(refusal)."""
     verdict: Verdict
