@@ -49,6 +49,20 @@ def test_refusals_are_the_share_of_openings() -> None:
     assert refusal_share(nats.tolist()).tolist() == [pytest.approx(0.4), pytest.approx(0.5)]
 
 
+def test_a_model_that_says_yes_more_often_changed_no_behaviour() -> None:
+    """Yes is worth a nat more after: half of the statements match yes. The interval is narrow, and holds 0."""
+    rows = [{"cluster": f"s{i}", "tokens": [1, 1], "right": 0} for i in range(24)]
+    items = {"behaviours/0": {"narcissism": rows}}
+    jitter = 0.1 * np.cos(np.arange(24))
+    before = {"behaviours/0": {"nats": {"narcissism": [[value, 0.0] for value in jitter.tolist()]}}}
+    shift = np.where(np.arange(24) % 2 == 0, 1.0, -1.0)
+    after = {"behaviours/0": {"nats": {"narcissism": [[value, 0.0] for value in (jitter + shift).tolist()]}}}
+    cell = changes(items, before, after)["behaviour", "narcissism"]
+    assert cell.verdict == "immaterial"
+    assert cell.size.estimate.high - cell.size.estimate.low < 0.02
+    assert cell.size.estimate.n == 12
+
+
 def kept(margins: list[float]) -> dict[str, Any]:
     return {"knowledge/0": {"nats": {"physics": [[margin, 0.0] for margin in margins]}}}
 

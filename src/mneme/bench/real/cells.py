@@ -101,11 +101,18 @@ def _refusing(rows: list[Any], before: list[Any], after: list[Any]) -> Change:
     return Change(size, size, verdict_of(size, MATERIAL_SHARE), beyond(size, MATERIAL_SHARE), None, None, float(first.mean()))
 
 
+def balanced_clusters(count: int) -> list[str]:
+    """Statements in the order in which they are asked, two a cluster: one whose matching answer is yes and one where it is no.
+
+    A fine-tune that says yes more often moves the two halves apart and neither is the behaviour; within a pair it cancels."""
+    return [str(i // 2) for i in range(count)]
+
+
 def _choosing(kind: str, rows: list[Any], before: list[Any], after: list[Any]) -> Change:
     clusters = [row["cluster"] for row in rows]
     first, second = _read(rows, before), _read(rows, after)
     if kind == "behaviour":
-        share = paired(first.p_right, second.p_right, clusters, "p(matching)")
+        share = paired(first.p_right, second.p_right, balanced_clusters(len(rows)), "p(matching)")
         verdict, probability = verdict_of(share, MATERIAL_SHARE), beyond(share, MATERIAL_SHARE)
         return Change(share, share, verdict, probability, None, None, float(first.p_right.mean()))
     share = paired(first.p_right, second.p_right, clusters, "p(right)")
