@@ -19,7 +19,7 @@ from mneme.stats import bootstrap_weights
 
 SAID = 0.5
 _BINS = 10
-_RESAMPLES = 1000
+_RESAMPLES = 500
 
 
 class Said(NamedTuple):
