@@ -12,7 +12,7 @@ from mneme.stats import Rate
 
 
 def rate(low: float, value: float, high: float) -> Rate:
-    return Rate(Estimate(value=value, low=low, high=high, unit="nats", n=50), (high - low) / 3.92, 49.0, 0.1, 0.5)
+    return Rate(Estimate(value=value, low=low, high=high, unit="nats", n=50), (high - low) / 3.92, 49.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from mneme.stats import Rate
 
 
 def placed(pair: str, family: str, area: str, change: float, verdict: Verdict, *, target: bool = False) -> Placed:
-    rate = Rate(Estimate(value=change, low=change, high=change, unit="nats", n=50), 0.05, 49.0, 0.1, 0.5)
+    rate = Rate(Estimate(value=change, low=change, high=change, unit="nats", n=50), 0.05, 49.0, 0.5)
     return Placed(pair, family, ("knowledge", area), target, Change(rate, rate, verdict, 0.3, None, None, 0.3))
 
 
