@@ -87,7 +87,7 @@ def audit(
     txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
     default list. `dictionary`: change, rotated, batchtopk, delta; or none, which gives the same probabilities in a fraction
     of the time, without latents behind them, words for them and effects outside the list.
-    `quick`: own words in at most 8,192 tokens and eight paired answers a behaviour, no dictionary: an answer in a minute.
+    `quick`: own words in at most 8,192 tokens and eight paired answers a behaviour, no dictionary.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets

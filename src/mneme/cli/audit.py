@@ -131,7 +131,7 @@ def audit(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A first answer in a minute: 8,192 tokens, few questions, no dictionary.")
+        bool, typer.Option("--quick", help="A first answer: 8,192 tokens, few questions, no dictionary.")
     ] = False,
 ) -> None:
     """Predict which areas a fine-tune reached beyond its purpose, from the two models and ordinary text alone.
