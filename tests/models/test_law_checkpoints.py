@@ -241,6 +241,7 @@ def write_gguf(model: torch.nn.Module, file: Path) -> None:
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(92)
     tokens = sorted(word_tokenizer().get_vocab(), key=word_tokenizer().get_vocab().get)  # type: ignore[arg-type]
+    tokens[-2:] = ["b", "a"]  # of which the one merge is made
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_merges(["b a"])

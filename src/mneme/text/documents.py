@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadCorpus, one_line
+from mneme.errors import BadCorpus, TemplateRefuses, one_line
 from mneme.text.chat import render_messages
 
 _BATCH = 512
@@ -162,7 +161,7 @@ def _text_of(record: Any, where: str, tokenizer: PreTrainedTokenizerBase | None)
         ):
             try:
                 return render_messages(messages, tokenizer)
-            except TemplateError as error:
+            except TemplateRefuses as error:
                 raise BadCorpus(
                     f"{where}: the tokenizer's chat template refuses this conversation ({one_line(error)}). "
                     "Change the order of its roles, or give it as `text`."
