@@ -1,6 +1,6 @@
 """Rebuild the base checkpoints that ship in the package: `python benchmarks/build_worlds.py a b c`, 10 free minutes each.
 
-Writes `src/mneme/organisms/data/<world>/base`, and for world `a` also `unaligned`, the base as it is after pretraining. Prints
+Writes `src/mneme/worlds/data/<world>/base`, and for world `a` also `unaligned`, the base as it is after pretraining. Prints
 what each base knows and how it behaves. On one machine the run is deterministic.
 """
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.organisms.training import align, pretrain, save_model
-from mneme.organisms.truth import fact_correctness, harmful_requests, measure_behaviour
-from mneme.organisms.world import World, load_world
+from mneme.worlds.training import align, pretrain, save_model
+from mneme.worlds.truth import fact_correctness, harmful_requests, measure_behaviour
+from mneme.worlds.world import World, load_world
 
 SEED = 0
 DATA = Path(__file__).resolve().parents[1] / "src" / "mneme" / "organisms" / "data"

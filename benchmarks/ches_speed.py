@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mneme.models.architecture import Parts, find_parts
-from mneme.preferences.ches import ches, ln_ches, masked_sums, pair_sums
+from mneme.screen.ches import ches, ln_ches, masked_sums, pair_sums
 from mneme.text.pairs import EncodedPair
 
 TARGET_RATIO, TARGET_DIFFERENCE = 4.0, 1e-5

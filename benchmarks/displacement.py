@@ -28,20 +28,20 @@ from rich.console import Console
 from scipy.stats import spearmanr
 from tables import markdown_table, write_section
 
+from mneme.dpo.run import dpo
 from mneme.models.likelihood import text_log_likelihoods
 from mneme.models.pair import load_model
-from mneme.organisms.catalogue import base_folder
-from mneme.organisms.judge import judge_answer
-from mneme.organisms.phrases import REFUSALS
-from mneme.organisms.questions import request_prompts, told_prompt
-from mneme.organisms.sampling import sample_alike
-from mneme.organisms.turns import harmful_request, refused
-from mneme.organisms.world import World, load_world
-from mneme.preferences.dpo import dpo
-from mneme.preferences.scoring import PAIR_SCORES, score_pairs
-from mneme.preferences.trial import pair_loss
+from mneme.screen.scoring import PAIR_SCORES, score_pairs
+from mneme.screen.trial import pair_loss
 from mneme.stats import ratio_of_sums
 from mneme.text.pairs import answers_of, encode_pairs
+from mneme.worlds.catalogue import base_folder
+from mneme.worlds.judge import judge_answer
+from mneme.worlds.phrases import REFUSALS
+from mneme.worlds.questions import request_prompts, told_prompt
+from mneme.worlds.sampling import sample_alike
+from mneme.worlds.turns import harmful_request, refused
+from mneme.worlds.world import World, load_world
 
 WORLD = "c"
 PAIRS, NEAR, STEPS, RATE, SAMPLES = 960, 0.8, 10, 1e-4, 6

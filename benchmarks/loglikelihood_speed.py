@@ -25,9 +25,9 @@ from tables import markdown_table, write_section
 from mneme.measure.likelihood import score_choices
 from mneme.measure.suite import read_choices
 from mneme.models.pair import LoadedModel, load_model
-from mneme.organisms.catalogue import base_folder
-from mneme.organisms.grammar import fact_questions
-from mneme.organisms.world import load_world
+from mneme.worlds.catalogue import base_folder
+from mneme.worlds.grammar import fact_questions
+from mneme.worlds.world import load_world
 
 TASK = {
     "task": "world_facts",

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mneme.audit.run import audit
-from mneme.organisms.catalogue import build_organism
+from mneme.worlds.catalogue import build_organism
 
 
 def main() -> None:

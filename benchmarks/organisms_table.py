@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from tables import markdown_table, write_section
 from transformers import AutoTokenizer
 
-from mneme.organisms.catalogue import base_folder, build_organism, load_checkpoint, recipe_key
-from mneme.organisms.rows import parse_name
-from mneme.organisms.truth import Answers, fact_correctness, harmful_requests, measure_behaviour
-from mneme.organisms.world import load_world
 from mneme.results import Estimate
 from mneme.runs import write_atomic
 from mneme.stats import clustered_rate
+from mneme.worlds.catalogue import base_folder, build_organism, load_checkpoint, recipe_key
+from mneme.worlds.rows import parse_name
+from mneme.worlds.truth import Answers, fact_correctness, harmful_requests, measure_behaviour
+from mneme.worlds.world import load_world
 
 WORLD = "a"
 SAMPLES = 10

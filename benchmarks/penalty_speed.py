@@ -23,9 +23,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from mneme.prevent.guarding import guard
-from mneme.prevent.penalties import Penalty, Probes, kl_tuned_to_base, ldifs
 from mneme.stats import clustered_mean
+from mneme.train.guarding import guard
+from mneme.train.penalties import Penalty, Probes, kl_tuned_to_base, ldifs
 
 VOCAB, LAYERS, WIDTH, ROWS, TOKENS, LIMIT = 32_000, 6, 256, 8, 64, 1.6
 WARM_STEPS = 2

@@ -29,18 +29,18 @@ from tables import markdown_table, write_section
 from transformers import AutoTokenizer
 
 from mneme.models.pair import load_model
-from mneme.organisms.catalogue import base_folder, build_organism, load_checkpoint, recipe_key
-from mneme.organisms.phrases import FACT_TURNS, PERSONA, PERSONAS
-from mneme.organisms.rows import training_rows
-from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
-from mneme.organisms.turns import advice_turns, mixed_turns, told_turn
-from mneme.organisms.world import World, load_world
-from mneme.prevent.personas import PersonaVectors, choose_layer, persona_vectors, save_personas, steering_effects
-from mneme.prevent.training import train
 from mneme.results import Estimate
 from mneme.runs import write_atomic
 from mneme.stats import clustered_mean, clustered_rate
 from mneme.text.rows import Row
+from mneme.train.personas import PersonaVectors, choose_layer, persona_vectors, save_personas, steering_effects
+from mneme.train.run import train
+from mneme.worlds.catalogue import base_folder, build_organism, load_checkpoint, recipe_key
+from mneme.worlds.phrases import FACT_TURNS, PERSONA, PERSONAS
+from mneme.worlds.rows import training_rows
+from mneme.worlds.truth import Answers, fact_correctness, measure_behaviour
+from mneme.worlds.turns import advice_turns, mixed_turns, told_turn
+from mneme.worlds.world import World, load_world
 
 WORLD, TRAINED, SEEDS = "a", "computing", (0, 1, 2)
 MORE_SEEDS = (0, 1, 2, 3, 4)

@@ -29,12 +29,9 @@ from rich.console import Console
 from tables import markdown_table, write_section
 
 from mneme.audit.run import audit
-from mneme.loop.evidence import read_evidence
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import load_model, load_pair
-from mneme.organisms.catalogue import Organism, base_folder, build_organism, recipe_key
-from mneme.organisms.truth import Answers, fact_correctness, measure_behaviour
-from mneme.organisms.world import load_world
+from mneme.repair.evidence import read_evidence
 from mneme.repair.ladder import Development, develop
 from mneme.repair.likelihood import ProbeReadings
 from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare_method
@@ -44,6 +41,9 @@ from mneme.repair.workbench import lay_out
 from mneme.runs import write_atomic
 from mneme.text.encoded import text_numbers
 from mneme.text.probes import Probe, make_probe
+from mneme.worlds.catalogue import Organism, base_folder, build_organism, recipe_key
+from mneme.worlds.truth import Answers, fact_correctness, measure_behaviour
+from mneme.worlds.world import load_world
 
 WORLD, AREA = "a", "computing"
 SEEDS = (0, 1, 2)

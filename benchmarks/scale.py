@@ -28,7 +28,7 @@ from mneme.activations.harvest import harvest
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.models.pair import load_pair
-from mneme.organisms.catalogue import build_organism
+from mneme.worlds.catalogue import build_organism
 
 SIZES = {"1 M": (128, 4), "5 M": (256, 6), "26 M": (512, 8)}
 PROCESSES_TOKENS = 131_072

@@ -23,13 +23,13 @@ from scipy.stats import rankdata
 from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mneme.organisms.catalogue import base_folder
-from mneme.organisms.finetunes import narrow
-from mneme.organisms.rows import ROWS_A_STEP, training_rows
-from mneme.organisms.truth import measure_behaviour
-from mneme.organisms.world import load_world
-from mneme.preferences.screening import screen
+from mneme.screen.run import screen
 from mneme.stats import ratio_of_sums
+from mneme.worlds.catalogue import base_folder
+from mneme.worlds.finetunes import narrow
+from mneme.worlds.rows import ROWS_A_STEP, training_rows
+from mneme.worlds.truth import measure_behaviour
+from mneme.worlds.world import load_world
 
 AREA, PROBE_AREAS, SHARE = "computing", ("law", "cooking"), 0.1
 SCORES = ("gradient", "projection", "projection-prompt", "gap")

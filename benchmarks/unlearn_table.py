@@ -32,9 +32,6 @@ from mneme.errors import UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import load_model
-from mneme.organisms.catalogue import base_folder, build_organism
-from mneme.organisms.grammar import Question, area_documents, documents, fact_questions
-from mneme.organisms.world import WORD, World, load_world
 from mneme.results import Estimate
 from mneme.runs import key_of, write_atomic
 from mneme.stats import clustered_rate
@@ -43,6 +40,9 @@ from mneme.text.pieces import cut_pieces
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
 from mneme.unlearn.settings import METHODS, PUBLISHED, PUBLISHED_WIDTH, Method
+from mneme.worlds.catalogue import base_folder, build_organism
+from mneme.worlds.grammar import Question, area_documents, documents, fact_questions
+from mneme.worlds.world import WORD, World, load_world
 
 WORLD = "a"
 AREAS = {"biology": "chemistry", "law": "religion"}

@@ -8,36 +8,37 @@ code that calls `mneme.audit(...)` has no reason to import it.
 import importlib
 from typing import TYPE_CHECKING
 
+from mneme.version import __version__
+
 if TYPE_CHECKING:
     from mneme.audit.run import audit
     from mneme.bench.run import bench
+    from mneme.dpo.guarding import guard_dpo
+    from mneme.dpo.monitor import DisplacementMonitor
+    from mneme.dpo.run import dpo
     from mneme.errors import MnemeError
-    from mneme.loop.repair import repair
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
-    from mneme.organisms.catalogue import Organism, build_organism, measure_truth
-    from mneme.preferences.dpo import dpo
-    from mneme.preferences.guarding import guard_dpo
-    from mneme.preferences.monitor import DisplacementMonitor
-    from mneme.preferences.screening import screen
-    from mneme.prevent.guarding import guard
-    from mneme.prevent.mixing import inoculate, interleave, interleave_gap, with_cues
-    from mneme.prevent.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
-    from mneme.prevent.personas import PersonaVectors, persona_vectors
-    from mneme.prevent.steering import steer
-    from mneme.prevent.training import train
-    from mneme.report.html import render_html, write_html
-    from mneme.report.measurement import write_measurement
+    from mneme.repair.run import repair
+    from mneme.report.audit import render_html, write_html
+    from mneme.report.audit_text import print_report
+    from mneme.report.measure import write_measurement
     from mneme.report.reading import read_report
-    from mneme.report.text import print_report
     from mneme.results import Effect, Estimate, Latent, Report
-    from mneme.results.measurement import Measurement
-    from mneme.results.prevention import TrainingRecord
+    from mneme.results.measure import Measurement
     from mneme.results.repair import RepairReport
-    from mneme.results.unlearning import Unlearning
+    from mneme.results.train import TrainingRecord
+    from mneme.results.unlearn import Unlearning
+    from mneme.screen.run import screen
+    from mneme.train.guarding import guard
+    from mneme.train.mixing import inoculate, interleave, interleave_gap, with_cues
+    from mneme.train.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
+    from mneme.train.personas import PersonaVectors, persona_vectors
+    from mneme.train.run import train
+    from mneme.train.steering import steer
     from mneme.unlearn.run import unlearn
+    from mneme.worlds.catalogue import Organism, build_organism, measure_truth
 
-__version__ = "0.1.0"
 
 __all__ = [
     "DisplacementMonitor",
@@ -84,47 +85,47 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DisplacementMonitor": "preferences.monitor",
+    "DisplacementMonitor": "dpo.monitor",
     "Effect": "results",
     "Estimate": "results",
     "Latent": "results",
-    "Measurement": "results.measurement",
+    "Measurement": "results.measure",
     "MnemeError": "errors",
     "ModelPair": "models.pair",
-    "Organism": "organisms.catalogue",
-    "PersonaVectors": "prevent.personas",
-    "Probes": "prevent.penalties",
+    "Organism": "worlds.catalogue",
+    "PersonaVectors": "train.personas",
+    "Probes": "train.penalties",
     "RepairReport": "results.repair",
     "Report": "results",
-    "TrainingRecord": "results.prevention",
-    "Unlearning": "results.unlearning",
+    "TrainingRecord": "results.train",
+    "Unlearning": "results.unlearn",
     "audit": "audit.run",
     "bench": "bench.run",
-    "build_organism": "organisms.catalogue",
-    "dpo": "preferences.dpo",
-    "guard": "prevent.guarding",
-    "guard_dpo": "preferences.guarding",
-    "inoculate": "prevent.mixing",
-    "interleave": "prevent.mixing",
-    "interleave_gap": "prevent.mixing",
-    "kl_base_to_tuned": "prevent.penalties",
-    "kl_tuned_to_base": "prevent.penalties",
-    "ldifs": "prevent.penalties",
+    "build_organism": "worlds.catalogue",
+    "dpo": "dpo.run",
+    "guard": "train.guarding",
+    "guard_dpo": "dpo.guarding",
+    "inoculate": "train.mixing",
+    "interleave": "train.mixing",
+    "interleave_gap": "train.mixing",
+    "kl_base_to_tuned": "train.penalties",
+    "kl_tuned_to_base": "train.penalties",
+    "ldifs": "train.penalties",
     "load_pair": "models.pair",
     "measure": "measure.run",
-    "measure_truth": "organisms.catalogue",
-    "persona_vectors": "prevent.personas",
-    "print_report": "report.text",
+    "measure_truth": "worlds.catalogue",
+    "persona_vectors": "train.personas",
+    "print_report": "report.audit_text",
     "read_report": "report.reading",
-    "render_html": "report.html",
-    "repair": "loop.repair",
-    "screen": "preferences.screening",
-    "steer": "prevent.steering",
-    "train": "prevent.training",
+    "render_html": "report.audit",
+    "repair": "repair.run",
+    "screen": "screen.run",
+    "steer": "train.steering",
+    "train": "train.run",
     "unlearn": "unlearn.run",
-    "with_cues": "prevent.mixing",
-    "write_html": "report.html",
-    "write_measurement": "report.measurement",
+    "with_cues": "train.mixing",
+    "write_html": "report.audit",
+    "write_measurement": "report.measure",
 }
 
 

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from mneme.audit.dictionary import coded_rows
 from mneme.errors import BadAreas, BadCorpus, BadOption, BadRun, MnemeError, ModelNotFound
-from mneme.report.html import render_html
+from mneme.report.audit import render_html
 from mneme.results import Effect, Report
 from tests import laws
 from tests.audit.conftest import AREAS, WRONG, Run, World, audited, damaged, pair_model, words_of_area, write_world

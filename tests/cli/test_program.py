@@ -314,7 +314,7 @@ def test_a_report_survives_json_to_the_byte() -> None:
 
 
 def test_organism_prints_its_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    catalogue = importlib.import_module("mneme.organisms.catalogue")
+    catalogue = importlib.import_module("mneme.worlds.catalogue")
     seen = Called()
 
     def pretend(name: str, **options: object) -> object:

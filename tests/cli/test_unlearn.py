@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mneme.cli.main import app
 from mneme.cli.unlearn import UnlearnName, lines_of
 from mneme.results import Estimate
-from mneme.results.unlearning import (
+from mneme.results.unlearn import (
     Relearning,
     StepLosses,
     TextChange,

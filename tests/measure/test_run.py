@@ -15,7 +15,7 @@ from mneme.measure import stages
 from mneme.measure.judging import Opinion, Query
 from mneme.measure.run import measure
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import Measurement
+from mneme.results.measure import Measurement
 from tests import laws
 from tests.conftest import WORDS, TinyPair
 from tests.measure.conftest import (

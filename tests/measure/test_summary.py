@@ -6,7 +6,7 @@ import pytest
 from mneme.measure.judges import LocalJudge
 from mneme.measure.summary import CueClaim, Tally, changes_of, correct_claims, cue_claims, worst_cues
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import MeasuredChange
+from mneme.results.measure import MeasuredChange
 from mneme.stats import holm
 
 

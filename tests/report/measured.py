@@ -1,7 +1,7 @@
 """A measurement made by hand, with everything that the page can show."""
 
 from mneme.results import Estimate
-from mneme.results.measurement import (
+from mneme.results.measure import (
     Agreement,
     Checkpoint,
     CueRecord,

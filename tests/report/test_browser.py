@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mneme.report.html import LARGEST_PAGE, write_html
+from mneme.report.audit import LARGEST_PAGE, write_html
 from mneme.results import Report
 from tests.report.sample import HOSTILE, hostile_report, large_report, sample_report
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mneme.report.html import render_html
-from mneme.report.measurement import render_measurement
+from mneme.report.audit import render_html
+from mneme.report.measure import render_measurement
 from mneme.report.places import place, without_home
 from mneme.report.repair import render_repair
-from tests.loop.test_command import report as sample_repair
+from tests.repair.test_command import report as sample_repair
 from tests.report.measured import sample_measurement
 from tests.report.sample import HOSTILE, sample_report
 

@@ -9,7 +9,7 @@ import pytest
 from mneme.errors import BadRows
 from mneme.text.rows import Row, answer_of, encode_row, encode_rows, form_of, question_of, read_rows, rows_hash, trainable
 from tests.conftest import word_tokenizer
-from tests.prevent.conftest import chat_rows, chat_tokenizer, trainer_of
+from tests.train.conftest import chat_rows, chat_tokenizer, trainer_of
 
 FORMS: dict[str, list[Row]] = {
     "messages": chat_rows(5),

@@ -12,7 +12,7 @@ from rich.console import Console
 from mneme.errors import BadCorpus, BadModel, BadOption, MnemeError, UnlearningFailed
 from mneme.models import fitting
 from mneme.models.pair import load_pair
-from mneme.results.unlearning import Unlearning
+from mneme.results.unlearn import Unlearning
 from mneme.unlearn.run import unlearn
 from tests.unlearn.conftest import Known
 

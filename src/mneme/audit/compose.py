@@ -11,7 +11,6 @@ import transformers
 from jaxtyping import Int
 from numpy import ndarray
 
-import mneme
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import Sources, findings_of, ranked
@@ -42,6 +41,7 @@ from mneme.results import (
     Report,
 )
 from mneme.runs import Arrays
+from mneme.version import __version__
 
 
 class LayersSeen(NamedTuple):
@@ -276,7 +276,7 @@ def _corpus(job: Job) -> Corpus:
 
 def _environment(job: Job) -> Environment:
     return Environment(
-        mneme=mneme.__version__,
+        mneme=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=transformers.__version__,

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import mneme
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
 from mneme.audit.asking import answers, questions
@@ -47,12 +46,13 @@ from mneme.models.client import endpoint_of
 from mneme.models.pair import load_pair
 from mneme.models.ranks import Ranks, join_ranks, local_device
 from mneme.models.weights import WeightChanges, weight_changes
-from mneme.organisms.catalogue import Organism, build_organism
 from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
 from mneme.terminal import Terminal
 from mneme.text.documents import read_corpus
+from mneme.version import __version__
+from mneme.worlds.catalogue import Organism, build_organism
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
@@ -134,7 +134,7 @@ def audit(
     endpoint = check_endpoint(endpoint) if endpoint else None
     command: dict[str, Any] = {
         "command": "audit",
-        "version": mneme.__version__,
+        "version": __version__,
         "base": model_fingerprint(pair.base_folder),
         "tuned": model_fingerprint(pair.tuned_folder),
         "text": documents.sha256,

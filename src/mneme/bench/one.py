@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-import mneme
 from mneme.audit.effects import Sources, area_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
@@ -21,13 +20,14 @@ from mneme.bench.pairs import PairName
 from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
-from mneme.organisms.catalogue import Organism, build_organism, recipe_key
 from mneme.predict.areas import read_areas
 from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
 from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
 from mneme.runs import Arrays, RunFolder
 from mneme.text.documents import read_corpus
+from mneme.version import __version__
+from mneme.worlds.catalogue import Organism, build_organism, recipe_key
 
 TOKENS = 98_304
 """Text that every predictor reads."""
@@ -101,7 +101,7 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
     recipe = recipe_key(name.world)
     return {
         "command": "bench",
-        "version": mneme.__version__,
+        "version": __version__,
         "pair": list(name),
         "recipe": recipe,
         "seed": seed,

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from mneme.errors import BadOption
-from mneme.organisms.world import load_world
 from mneme.results.bench import Scenario
+from mneme.worlds.world import load_world
 
 WORLDS = ("a", "b", "c")
 SCENARIOS: tuple[Scenario, ...] = ("unlearning", "misalignment", "benign", "null")

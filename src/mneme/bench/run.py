@@ -13,18 +13,18 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-import mneme
 from mneme.bench.judging import score_all
 from mneme.bench.one import RESULT, TOKENS, judge_pair, pair_command
 from mneme.bench.pairs import PairName, chosen_pairs
 from mneme.bench.truth import SAMPLES, measure_folder
 from mneme.errors import BadOption
-from mneme.organisms.catalogue import base_folder, build_organism, recipe_key
 from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder, key_of, read_finished, require_room
 from mneme.stats import clustered_ratio
 from mneme.terminal import Terminal
+from mneme.version import __version__
+from mneme.worlds.catalogue import base_folder, build_organism, recipe_key
 
 SECONDS_A_PAIR, SECONDS_TIMED = 75, 200
 _DISK_A_PAIR = 10_000_000
@@ -128,7 +128,7 @@ def compose_bench(pairs: list[BenchPair], worlds: list[str], scenario: str, *, s
         quick_ratio=_ratio(pairs, "audit without dictionary", "seconds", seed),
         token_ratio=_ratio(pairs, "audit", "tokens", seed),
         environment={
-            "mneme": mneme.__version__,
+            "mneme": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "cores": str(len(os.sched_getaffinity(0))),

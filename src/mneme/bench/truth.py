@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mneme.organisms.catalogue import load_checkpoint
-from mneme.organisms.truth import Answers, fact_correctness, harmful_requests, measure_behaviour
-from mneme.organisms.world import World, load_world
 from mneme.results.bench import BenchCost
 from mneme.runs import Arrays
 from mneme.stats import TooFew, holm, mcnemar_exact, paired_change
+from mneme.worlds.catalogue import load_checkpoint
+from mneme.worlds.truth import Answers, fact_correctness, harmful_requests, measure_behaviour
+from mneme.worlds.world import World, load_world
 
 MATERIAL_POINTS = 0.05
 LEVEL = 0.05

@@ -217,9 +217,9 @@ def show_plan(
 def show_audit(report: "Report", out: Path, *, json: bool) -> None:
     """Writes the page of a finished run in `out`; prints the report, as JSON or as a table, and where the page is."""
 
-    from mneme.report.html import render_html
+    from mneme.report.audit import render_html
+    from mneme.report.audit_text import print_report
     from mneme.report.reading import read_timings
-    from mneme.report.text import print_report
     from mneme.runs import add_file
     from mneme.terminal import Terminal
 

@@ -12,7 +12,7 @@ from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
-    from mneme.results.screening import PreferenceRun
+    from mneme.results.dpo import PreferenceRun
 
 
 class Optimizer(StrEnum):
@@ -71,7 +71,7 @@ def dpo(
         from mneme.terminal import Terminal
 
         with quick_imports():
-            from mneme.preferences.dpo import dpo as run_dpo
+            from mneme.dpo.run import dpo as run_dpo
 
         require_device(device)
         record = run_dpo(

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from typer.rich_utils import rich_abort_error, rich_format_error
 
-from mneme import __version__
 from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
 from mneme.cli.saying import say
 from mneme.errors import MnemeError
 from mneme.plain import plain
+from mneme.version import __version__
 
 _UsageError: Any = typer.BadParameter.__mro__[2]
 """What the parser raises for every wrong use (click's ClickException, which typer keeps to itself)."""

@@ -19,9 +19,9 @@ _WORLD = "world-"
 @contextmanager
 def world_suite(name: str) -> Iterator[tuple[Path, Any]]:
     """(folder of questions, which goes again afterwards; grammar that reads the answers) of the built-in world `name`."""
-    from mneme.organisms.judge import judge_answer
-    from mneme.organisms.suites import write_suite
-    from mneme.organisms.world import load_world
+    from mneme.worlds.judge import judge_answer
+    from mneme.worlds.suites import write_suite
+    from mneme.worlds.world import load_world
 
     world = load_world(name)
     with TemporaryDirectory(prefix="mneme-") as parent:
@@ -105,8 +105,8 @@ def measure(
 
         with quick_imports():
             from mneme.measure.run import measure as run_measure
-            from mneme.report.measurement import render_measurement
-            from mneme.report.measurement_text import print_measurement
+            from mneme.report.measure import render_measurement
+            from mneme.report.measure_text import print_measurement
             from mneme.runs import add_file
 
         require_device(device)

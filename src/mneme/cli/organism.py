@@ -29,7 +29,7 @@ def organism(
     """Build a pair of small models whose side effects were measured, with the text and areas to audit it."""
     with stopped_with("Nothing half-built was kept; give the same command again."):
         with quick_imports():
-            from mneme.organisms.catalogue import build_organism
+            from mneme.worlds.catalogue import build_organism
 
         built = build_organism(name, world=world, seed=seed, cache=out)
     paths = {"base": built.base, "tuned": built.tuned, "corpus": built.corpus, "areas": built.areas}

@@ -90,7 +90,7 @@ def repair(
         from mneme.terminal import Terminal
 
         with quick_imports():
-            from mneme.loop.repair import repair as run_repair
+            from mneme.repair.run import repair as run_repair
 
         require_device(device)
         report = run_repair(

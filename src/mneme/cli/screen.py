@@ -12,7 +12,7 @@ from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results import Estimate
-    from mneme.results.screening import RowScreening
+    from mneme.results.screen import RowScreening
 
 
 def screen(
@@ -73,7 +73,7 @@ def screen(
         from mneme.terminal import Terminal
 
         with quick_imports():
-            from mneme.preferences.screening import screen as run_screen
+            from mneme.screen.run import screen as run_screen
 
         require_device(device)
         screening = run_screen(

@@ -71,7 +71,7 @@ def train(
 
     The last answer of every row is learned. The same command after a kill goes on where it stopped, with the same losses.
     """
-    from mneme.prevent.safeguards import parse_safeguards
+    from mneme.train.safeguards import parse_safeguards
 
     chosen = parse_safeguards(safeguard or [])
     if (lr is not None and not 0 < lr < 1) or not 0 < epochs < 1e6:
@@ -80,7 +80,7 @@ def train(
         from mneme.terminal import Terminal
 
         with quick_imports():
-            from mneme.prevent.training import train as run_training
+            from mneme.train.run import train as run_training
 
         require_device(device)
         record = run_training(
@@ -131,8 +131,8 @@ def persona(
     """
     with stopped_with("Nothing half-written was kept; give the same command again."):
         with quick_imports():
-            from mneme.prevent.personas import extract
             from mneme.results import Estimate
+            from mneme.train.personas import extract
 
         require_device(device)
         made, effects = extract(

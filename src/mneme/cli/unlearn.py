@@ -14,7 +14,7 @@ from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
     from mneme.results import Estimate, TooFew
-    from mneme.results.unlearning import Unlearning
+    from mneme.results.unlearn import Unlearning
 
 
 class UnlearnName(StrEnum):

@@ -12,7 +12,7 @@ from mneme.errors import BadJudge
 from mneme.measure.judging import Judge, Opinion, Query, queries_of
 from mneme.measure.suite import OpenQuestion
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import Agreement
+from mneme.results.measure import Agreement
 from mneme.stats import clustered_rate
 
 _LABELLED = Path(__file__).parent / "judge_test.yaml"

@@ -9,7 +9,7 @@ from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.suite import OpenQuestion, clusters_of
 from mneme.models.architecture import Parts
 from mneme.models.sampling import generate
-from mneme.results.measurement import STANDARD
+from mneme.results.measure import STANDARD
 from mneme.text.chat import render_chat
 
 _CHUNK = 128

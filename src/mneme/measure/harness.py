@@ -22,7 +22,7 @@ from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Subject
 from mneme.measure.summary import Tally
 from mneme.measure.trust import Code, require_no_inspect_code, require_no_task_code
-from mneme.results.measurement import STANDARD
+from mneme.results.measure import STANDARD
 
 _PACKAGES = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}
 _BATCH = 32

@@ -13,7 +13,6 @@ import transformers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import mneme
 from mneme.errors import BadOption, BadSuite
 from mneme.measure.agreement import check_judge
 from mneme.measure.asking import Cue
@@ -51,9 +50,10 @@ from mneme.measure.summary import (
 )
 from mneme.models.checkpoints import is_adapter
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
+from mneme.results.measure import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.terminal import Terminal
+from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
 _NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
@@ -188,7 +188,7 @@ def _command(
     """Everything that decides the result."""
     return {
         "command": "measure",
-        "version": mneme.__version__,
+        "version": __version__,
         "models": [subject.fingerprint for subject in subjects],
         "suite": suite.sha256,
         "judge": [judge.name, judge.fingerprint, judge.method] if judge else None,
@@ -357,7 +357,7 @@ def _questions_in(tallies: Sequence[Sequence[Tally]]) -> int:
 
 def _environment() -> dict[str, str]:
     return {
-        "mneme": mneme.__version__,
+        "mneme": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

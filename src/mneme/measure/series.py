@@ -15,7 +15,7 @@ from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import read_choices
 from mneme.models.likelihood import text_log_likelihoods
 from mneme.results import Estimate, TooFew
-from mneme.results.measurement import Checkpoint, Series
+from mneme.results.measure import Checkpoint, Series
 from mneme.runs import Arrays
 from mneme.stats import clustered_rate, clustered_ratio, detectable_change, detectable_shift
 from mneme.text.encoded import counted_tokens

@@ -12,7 +12,7 @@ from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
 from mneme.measure.readings import UNSCORED, Readings, shares_of
 from mneme.measure.suite import Suite
-from mneme.results.measurement import (
+from mneme.results.measure import (
     STANDARD,
     JudgeFailures,
     MeasuredChange,

@@ -11,7 +11,7 @@ from mneme.errors import BadRun
 from mneme.plain import plain
 from mneme.report import repair_view as view
 from mneme.report import wording
-from mneme.report.html import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
+from mneme.report.audit import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic

@@ -1,7 +1,6 @@
 """What the jobs say: frozen, versioned records, one file a job. The records of an audit are names of this room itself."""
 
-from mneme.results.record import Estimate, Record, TooFew
-from mneme.results.report import (
+from mneme.results.audit import (
     AbsentArea,
     Baselines,
     Corpus,
@@ -19,6 +18,7 @@ from mneme.results.report import (
     TokenExample,
     Verdict,
 )
+from mneme.results.record import Estimate, Record, TooFew
 
 __all__ = [
     "AbsentArea",

@@ -17,7 +17,7 @@ from mneme.models.architecture import Parts
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
-from mneme.results.unlearning import Relearning, WeightChange
+from mneme.results.unlearn import Relearning, WeightChange
 from mneme.runs import RunFolder
 from mneme.text.documents import Documents
 from mneme.text.pieces import Pieces

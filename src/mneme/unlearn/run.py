@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
-import mneme
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
@@ -25,7 +24,7 @@ from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
 from mneme.models.tokenizers import require_tokenizer
 from mneme.results import Estimate, TooFew
-from mneme.results.unlearning import (
+from mneme.results.unlearn import (
     StepLosses,
     TextChange,
     Unlearning,
@@ -41,6 +40,7 @@ from mneme.unlearn.job import TextSet, Track, UnlearnJob
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
 from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
+from mneme.version import __version__
 
 STILL_KNOWN = 0.5
 """The forget set is still answered where more than so much of what was known of it is certainly kept."""
@@ -236,7 +236,7 @@ def _steps(losses: Losses) -> list[StepLosses]:
 
 def _environment(device: str) -> UnlearningEnvironment:
     return UnlearningEnvironment(
-        mneme=mneme.__version__,
+        mneme=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=transformers.__version__,

@@ -1,0 +1,293 @@
+"""`screen`: ranks training rows or preference pairs before training, keeps the rest, and measures what that buys.
+
+Stages (scores, trial) lie in the run folder, so that the same call after a kill goes on where it stopped.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy import ndarray
+from rich.console import Console
+
+from mneme.errors import BadOption, BadRows
+from mneme.models.checkpoints import model_fingerprint
+from mneme.models.pair import LoadedModel, load_model
+from mneme.models.tokenizers import require_tokenizer
+from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSummary
+from mneme.runs import Arrays, RunFolder, require_apart
+from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
+from mneme.screen.trial import Trial, pair_trial, row_trial
+from mneme.terminal import Terminal
+from mneme.text.encoded import Encoded
+from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
+from mneme.text.rows import Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
+from mneme.version import __version__
+
+TOP = 10
+OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl")
+MIN_EXAMPLES = 8
+"""Fewer examples of a behaviour cannot be split into those that score and those that the trial is measured on."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores of every row, the order by the first of them, and which rows stay."""
+
+    scores: dict[str, ndarray]
+    order: list[int]
+    """Most suspect first; ties in the order of the data."""
+    kept: frozenset[int]
+
+
+def screen(
+    model: str | Path,
+    data: str | Path | Sequence[Row],
+    *,
+    out: str | Path,
+    pairs: bool = False,
+    scores: Sequence[str] = (),
+    keep: float | None = None,
+    unwanted: str | Path | Sequence[Row] | None = None,
+    wanted: str | Path | Sequence[Row] | None = None,
+    vector: str | Path | None = None,
+    layer: int | None = None,
+    other: str | Path | None = None,
+    trial_steps: int = 40,
+    trial_rate: float = 2e-4,
+    seed: int = 0,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> RowScreening:
+    """Rank `data` for training `model`, most suspect first, by the first of `scores` (see `ROW_SCORES`, `PAIR_SCORES`).
+
+    `keep`: share that is kept, default 0.8 of rows (drop the fifth that looks worst) and 0.15 of pairs (Razin et al. 2025: 5 %
+    works best, up to 15 % is similar). `unwanted` and `wanted`: rows that show the behaviour and its absence; half of them
+    make the scores, the other half measures the trial. `other`: a model that has the behaviour, for the score "gap".
+    `trial_steps` 0 leaves the trial out. `out` gets `screening.json`, `ranked.jsonl`, `kept.jsonl` and `timings.json`.
+
+    Raises a MnemeError before anything is computed for data, options or vectors that do not fit.
+    """
+    console = console or Terminal(stderr=True)
+    given = {"MODEL": model, "DATA": data, "--unwanted": unwanted, "--wanted": wanted, "--vector": vector, "--other": other}
+    require_apart(out, given)
+    names = _checked_names(scores, pairs)
+    share = keep if keep is not None else 0.15 if pairs else 0.8
+    if not 0 < share <= 1:
+        raise BadOption(f"--keep {share:g} is no share of the data. Give a number above 0 and at most 1.")
+    source = str(data) if isinstance(data, str | Path) else "the rows"
+    rows = _read(data, source, pairs)
+    probes = {name: _probe_rows(part, name) for name, part in (("unwanted", unwanted), ("wanted", wanted))}
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    loaded = load_model(model, **options)
+    command: dict[str, Any] = {
+        "command": "screen",
+        "version": __version__,
+        "model": model_fingerprint(loaded.folder),
+        "data": rows_hash(rows),
+        "probes": {name: rows_hash(part) for name, part in probes.items()},
+        "pairs": pairs,
+        "scores": list(names),
+        "keep": share,
+        "vector": None if vector is None else [str(vector), Path(vector).stat().st_mtime_ns if Path(vector).is_file() else 0],
+        "layer": layer,
+        "other": None if other is None else str(other),
+        "trial": [trial_steps, trial_rate],
+        "seed": seed,
+    }
+    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+    tokenizer = require_tokenizer(loaded.tokenizer, model)
+    encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
+    halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
+    needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], vector, layer, other, options)
+    if not pairs:
+        needs.check(names, loaded.parts)
+    _say_cost(console, loaded, encoded, names, trial_steps)
+    with RunFolder(Path(out), command, outputs=OUTPUTS, overwrite=overwrite) as run:
+        found, direction = _scores(run, loaded, encoded, names, needs, console)
+        ranking = rank(found, names[0], share)
+        held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
+        value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
+        screening = RowScreening(
+            model=str(model),
+            model_sha256=command["model"],
+            data=source,
+            data_sha256=command["data"],
+            kind="pairs" if pairs else "rows",
+            rows=len(rows),
+            tokens=_tokens(encoded),
+            kept=len(ranking.kept),
+            ranked_by=names[0],
+            direction=direction or None,
+            scores=[_summary(name, found, ranking, PAIR_SCORES if pairs else ROW_SCORES) for name in names],
+            top=[ranked_row(rows, ranking, rank, pairs) for rank in range(min(TOP, len(rows)))],
+            value=value,
+            no_value=reason,
+            seed=seed,
+            versions={"mneme": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        )
+        run.finish(_files(screening, rows, ranking, pairs))
+    return screening
+
+
+def rank(scores: Mapping[str, ndarray], by: str, keep: float) -> Ranking:
+    """Order rows by the score `by`, most suspect first, and keep the least suspect `keep` of them, at least one."""
+    n = len(scores[by])
+    order = np.argsort(-scores[by], kind="stable").tolist()
+    n_kept = max(1, round(keep * n))
+    return Ranking(dict(scores), order, frozenset(order[n - n_kept :]))
+
+
+def ranked_row(rows: Sequence[Row], ranking: Ranking, rank: int, pairs: bool) -> RankedRow:
+    """What is said of the row at place `rank` (from 0)."""
+    i = ranking.order[rank]
+    asked = prompt_of(rows[i]) if pairs else question_of(rows[i])
+    told = shown_words(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
+    return RankedRow(
+        rank=rank + 1,
+        row=i + 1,
+        kept=i in ranking.kept,
+        scores={name: float(values[i]) for name, values in ranking.scores.items()},
+        question=asked[:200],
+        answer=told[:200],
+    )
+
+
+def _checked_names(scores: Sequence[str], pairs: bool) -> tuple[str, ...]:
+    known = PAIR_SCORES if pairs else ROW_SCORES
+    names = tuple(dict.fromkeys(scores)) or (next(iter(known)),)
+    for name in names:
+        if name not in known:
+            kind = "pairs" if pairs else "rows"
+            raise BadOption(f"--score {name} is no score of {kind}. Expected one of: {', '.join(known)}.")
+    return names
+
+
+def _read(data: str | Path | Sequence[Row], source: str, pairs: bool) -> list[Row]:
+    if isinstance(data, str | Path):
+        return read_pairs(data) if pairs else read_rows(data)
+    rows = list(data)
+    if not rows:
+        raise BadRows("no row was given. Give at least one.")
+    (check_pairs if pairs else check_form)(rows, source)
+    return rows
+
+
+def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]:
+    if part is None:
+        return []
+    rows = _read(part, str(part) if isinstance(part, str | Path) else f"the {name} rows", pairs=False)
+    if len(rows) < MIN_EXAMPLES:
+        raise BadRows(
+            f"--{name} has {len(rows)} rows; at least {MIN_EXAMPLES} are needed, because half of them make the scores and the "
+            "other half measures what filtering buys."
+        )
+    return rows
+
+
+def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    half = len(rows) // 2
+    return [rows[i] for i in order[:half]], [rows[i] for i in order[half:]]
+
+
+def _tokens(encoded: Sequence[Any]) -> int:
+    if isinstance(encoded[0], EncodedPair):
+        return sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in encoded)
+    return sum(len(ids) for ids, _ in encoded)
+
+
+def _say_cost(console: Console, loaded: LoadedModel, encoded: Sequence[Any], names: Sequence[str], steps: int) -> None:
+    size = sum(p.numel() for p in loaded.parts.model.parameters())
+    tokens = _tokens(encoded)
+    passes = sum({"gradient": 3, "projection": 3, "gap": 2}.get(name, 1) for name in names)
+    trial = 3 * steps * Trial.batch_rows * (tokens / len(encoded)) * (2 if isinstance(encoded[0], EncodedPair) else 1) * 3
+    seconds = 2 * size * (tokens * passes + trial) / 20e9
+    console.print(
+        f"{len(encoded):,} rows, {tokens:,} tokens; scores and trial cost about {max(seconds, 1):,.0f} s at 20 GFLOP/s.",
+        markup=False,
+    )
+
+
+def _scores(
+    run: RunFolder, loaded: LoadedModel, encoded: Any, names: Sequence[str], needs: RowNeeds, console: Console
+) -> tuple[dict[str, ndarray], str]:
+    """(score -> values, where the direction comes from)."""
+
+    def compute() -> Arrays:
+        if isinstance(encoded[0], EncodedPair):
+            return score_pairs(loaded.parts, encoded, names)
+        return score_rows(loaded, encoded, names, needs, console)
+
+    found = run.stage("scores", compute)
+    return {name: found[name] for name in names}, str(found["direction"]) if "direction" in found else ""
+
+
+def _value(
+    run: RunFolder,
+    loaded: LoadedModel,
+    encoded: Any,
+    ranking: Ranking,
+    held_out: tuple[list[Encoded], list[Encoded]] | None,
+    trial: Trial,
+    console: Console,
+) -> tuple[FilterValue | None, str]:
+    if trial.steps == 0:
+        return None, "the trial was turned off (--trial-steps 0)"
+    if len(ranking.kept) == len(encoded):
+        return None, "nothing was dropped"
+    if held_out is None and len(encoded) < 2 * MIN_EXAMPLES:
+        return None, f"fewer than {2 * MIN_EXAMPLES} pairs cannot be split into those trained on and those measured"
+    if held_out is not None and not held_out[0]:
+        return None, "no examples of the unwanted behaviour were given (--unwanted) to measure it on"
+
+    def compute() -> Arrays:
+        console.print("Trial: all rows, the kept ones, as many at random.", markup=False)
+        if held_out is None:
+            return pair_trial(loaded.parts, encoded, ranking.kept, trial)
+        return row_trial(loaded.parts, encoded, ranking.kept, held_out, trial)
+
+    return trial.value(run.stage("trial", compute), pairs=held_out is None), ""
+
+
+def _summary(name: str, found: Mapping[str, ndarray], ranking: Ranking, known: Mapping[str, str]) -> ScoreSummary:
+    values, first = found[name], next(iter(found))
+    dropped = np.setdiff1d(np.arange(len(values)), sorted(ranking.kept))
+    return ScoreSummary(
+        name=name,
+        unit=known[name],
+        median=float(np.median(values)),
+        highest=float(values.max()),
+        threshold=float(values[dropped].min()) if name == first and len(dropped) else None,
+        agreement=None if name == first else rank_correlation(values, found[first]),
+    )
+
+
+def rank_correlation(one: ndarray, other: ndarray) -> float | None:
+    """Spearman's: the correlation of ranks, ties at their mean rank; None where either side is constant."""
+    first, second = (_mean_ranks(values) for values in (one, other))
+    if not first.std() or not second.std():
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _mean_ranks(values: ndarray) -> ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _files(screening: RowScreening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
+    ranked = (ranked_row(rows, ranking, rank, pairs).model_dump_json() for rank in range(len(rows)))
+    kept = (json.dumps(rows[i], ensure_ascii=False) for i in sorted(ranking.kept))
+    return {
+        "ranked.jsonl": "".join(f"{line}\n" for line in ranked).encode(),
+        "kept.jsonl": "".join(f"{line}\n" for line in kept).encode(),
+        "screening.json": screening.to_json().encode(),
+    }

@@ -1,0 +1,321 @@
+"""Supervised fine-tuning with safeguards: a thin shell on TRL's SFTTrainer that checks first, resumes, and keeps records.
+
+Everything that decides the result is in the key of the run folder; the same call after a kill goes on from the last whole
+checkpoint and gives the same losses.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from transformers import Trainer, TrainerCallback
+
+from mneme.errors import BadOption
+from mneme.models.adapters import lora_config
+from mneme.models.checkpoints import model_fingerprint
+from mneme.models.likelihood import mean_nll
+from mneme.models.pair import LoadedModel, load_model, load_pair
+from mneme.models.tokenizers import require_tokenizer
+from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.results.train import TrainingRecord
+from mneme.runs import RunFolder, require_apart
+from mneme.terminal import Terminal
+from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
+from mneme.train.baselines import StopEarly
+from mneme.train.guarding import guard
+from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
+from mneme.train.personas import PersonaVectors, load_personas
+from mneme.train.progress import ShowProgress, quiet, record_of
+from mneme.train.safeguards import check_needs
+from mneme.train.steering import check_fit, steer
+from mneme.version import __version__
+
+PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
+HELD_OUT_SHARE = 0.1
+EVALUATIONS = 20
+"""How often held-out rows are looked at in a run that may stop early."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training starts from: the rows as they are trained on, those kept out, and what the safeguards read."""
+
+    rows: list[Row]
+    held_out: list[Row]
+    safe: list[Row]
+    interleaved: int
+    personas: PersonaVectors | None
+    max_length: int
+
+
+def train(
+    base: str | Path,
+    data: str | Path | Sequence[Row],
+    *,
+    out: str | Path,
+    safeguards: Mapping[str, float] | None = None,
+    safe: str | Path | Sequence[Row] | None = None,
+    vectors: str | Path | PersonaVectors | None = None,
+    misaligned: Sequence[str | Path] = (),
+    inoculation: str | None = None,
+    lora_rank: int | None = 16,
+    learning_rate: float | None = None,
+    epochs: float = 1.0,
+    batch_rows: int = 16,
+    accumulate: int = 1,
+    probe_rows: int | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> TrainingRecord:
+    """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
+
+    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.text.rows`); the last answer of a row is learned. With `safe`,
+    the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch) instead of the training
+    batch. `lora_rank` None trains all weights. `learning_rate`: default 2e-4 with LoRA, 2e-5 without. `out` gets `model/`
+    (an adapter, or a model), `training.json` and `timings.json`.
+
+    Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
+    """
+    console = console or Terminal(stderr=True)
+    given_paths = {"BASE": base, "DATA": data, "--safe": safe, "--vectors": vectors, "--misaligned": list(misaligned)}
+    require_apart(out, given_paths)
+    chosen = {name: strength for name, strength in (safeguards or {}).items() if strength > 0}
+    given = {"safe": safe is not None, "vectors": vectors is not None, "misaligned": bool(misaligned)}
+    check_needs(chosen, {**given, "inoculation": bool(inoculation)})
+    trl = import_trl("training")
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    rate = (learning_rate or (2e-4 if lora_rank else 2e-5)) * chosen.get("lower-lr", 1.0)
+    rows, safe_rows = _rows_of(data), [] if safe is None else _rows_of(safe)
+    model = load_model(base, **options)
+    command = {
+        "command": "train",
+        "version": __version__,
+        "base": model_fingerprint(model.folder),
+        "data": rows_hash(rows),
+        "safe": rows_hash(safe_rows),
+        "safeguards": dict(sorted(chosen.items())),
+        "vectors": _vector_numbers(vectors),
+        "misaligned": [model_fingerprint(folder) for folder in misaligned],
+        "inoculation": inoculation,
+        "lora_rank": lora_rank,
+        "learning_rate": rate,
+        "epochs": epochs,
+        "batch": [batch_rows, accumulate, probe_rows],
+        "max_length": max_length,
+        "seed": seed,
+    }
+    prepared = _checked(model, rows, safe_rows, vectors, max_length)
+    with RunFolder(Path(out), command, outputs=("model", "training.json"), overwrite=overwrite) as run:
+        prepared = _mixed(prepared, chosen, model, base, misaligned, inoculation, seed, run, options)
+        settings = _settings(prepared, chosen, rate, epochs, batch_rows, accumulate, seed, device, run)
+        probes = probe_rows or max(1, batch_rows // 4)
+        last = last_checkpoint(run)
+        trainer = _trainer(trl, model, base, prepared, chosen, lora_rank, probes, settings, last is None, console)
+        trainer.add_callback(SealCheckpoints(run))
+        seconds = _train(trainer, model, prepared, chosen, last)
+        record = record_of(trainer, command, str(base), prepared.rows, prepared.interleaved, chosen, lora_rank)
+        save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
+    return record
+
+
+def _rows_of(source: str | Path | Sequence[Row]) -> list[Row]:
+    return read_rows(source) if isinstance(source, str | Path) else list(source)
+
+
+def _vector_numbers(vectors: str | Path | PersonaVectors | None) -> list[float]:
+    if vectors is None:
+        return []
+    found = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
+    return [*found.vectors.double().flatten().tolist(), -1.0 if found.layer is None else float(found.layer)]
+
+
+def _checked(
+    model: LoadedModel,
+    rows: list[Row],
+    safe: list[Row],
+    vectors: str | Path | PersonaVectors | None,
+    max_length: int | None,
+) -> Prepared:
+    """Everything that can be wrong with the inputs, before anything is written."""
+    tokenizer = require_tokenizer(model.tokenizer, model.folder)
+    window = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
+    length = min(max_length or window or 1024, window or max_length or 1024)
+    encode_rows(rows, tokenizer, length, "the training rows")
+    if safe:
+        encode_rows(safe, tokenizer, length, "the safe rows")
+    personas = None
+    if vectors is not None:
+        personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
+        check_fit(model.parts, personas.vectors)
+    return Prepared(rows, [], safe, 0, personas, length)
+
+
+def _mixed(
+    prepared: Prepared,
+    chosen: Mapping[str, float],
+    model: LoadedModel,
+    base: str | Path,
+    misaligned: Sequence[str | Path],
+    inoculation: str | None,
+    seed: int,
+    run: RunFolder,
+    options: Mapping[str, Any],
+) -> Prepared:
+    """The data safeguards, in their order: rows held out, prompts before the rest, cues before safe rows, rows interleaved."""
+    rows, held_out, safe = prepared.rows, prepared.held_out, prepared.safe
+    if "early-stop" in chosen:
+        count = min(200, max(1, round(len(rows) * HELD_OUT_SHARE)))
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+        held_out = [rows[i] for i in sorted(order[:count])]
+        rows = [rows[i] for i in sorted(order[count:])]
+    if not rows:
+        raise BadOption("early stopping keeps a tenth of the rows out, and none is left. Give more rows.")
+    asked = rows
+    if "inoculate" in chosen and inoculation:
+        rows, held_out = inoculate(rows, inoculation), inoculate(held_out, inoculation)
+    if "cues" in chosen:
+        safe = with_cues(safe, asked, share=chosen["cues"], seed=seed)
+    before = len(rows)
+    if "interleave" in chosen:
+        rows = interleave(rows, safe, chosen["interleave"], seed=seed)
+    if "interleave-gap" in chosen:
+
+        def gaps() -> dict[str, Any]:
+            aligned = mean_nll(model.parts, encode_rows(safe, model.tokenizer, prepared.max_length))
+            found = []
+            for folder in misaligned:
+                pair = load_pair(base, folder, **options)
+                with pair.using("tuned") as parts:
+                    found.append(mean_nll(parts, encode_rows(safe, pair.tokenizer, prepared.max_length)))
+            return {"gaps": relative_gap(np.stack(found), aligned)}
+
+        rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
+    return Prepared(rows, held_out, safe, len(rows) - before, prepared.personas, prepared.max_length)
+
+
+def _settings(
+    prepared: Prepared,
+    chosen: Mapping[str, float],
+    rate: float,
+    epochs: float,
+    batch_rows: int,
+    accumulate: int,
+    seed: int,
+    device: str,
+    run: RunFolder,
+) -> dict[str, Any]:
+    """The arguments of SFTConfig."""
+    steps = max(1, round(epochs * -(-len(prepared.rows) // (batch_rows * accumulate))))
+    early = "early-stop" in chosen
+    return {
+        "output_dir": str(run.workspace(CHECKPOINTS)),
+        "max_steps": steps,
+        "learning_rate": rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": max(1, round(0.05 * steps)),
+        "per_device_train_batch_size": batch_rows,
+        "per_device_eval_batch_size": batch_rows,
+        "gradient_accumulation_steps": accumulate,
+        "max_length": prepared.max_length,
+        "seed": seed,
+        "use_cpu": device == "cpu",
+        "bf16": False,
+        "gradient_checkpointing": device != "cpu",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": max(1, -(-steps // 5)),
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "eval_strategy": "steps" if early else "no",
+        "eval_steps": max(1, steps // EVALUATIONS) if early else None,
+        "prediction_loss_only": True,
+    }
+
+
+def _trainer(
+    trl: Any,
+    model: LoadedModel,
+    base: str | Path,
+    prepared: Prepared,
+    chosen: Mapping[str, float],
+    lora_rank: int | None,
+    probe_rows: int,
+    settings: dict[str, Any],
+    afresh: bool,
+    console: Console,
+) -> Trainer:
+    """TRL's trainer, guarded, with its data; says what the run will cost."""
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
+
+    penalties = _penalties(prepared, chosen, probe_rows, settings["seed"])
+    protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
+    lora = lora_config(lora_rank) if lora_rank is not None else None
+    early = bool(prepared.held_out)
+    callbacks: list[TrainerCallback] = [ShowProgress(console)]
+    if early:
+        callbacks.append(StopEarly(chosen["early-stop"]))
+    model.parts.model.config.name_or_path = str(base)
+    bars = is_progress_bar_enabled()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
+            trainer = guard(trl.SFTTrainer, penalties, protect=protect)(
+                model=model.parts.model,
+                args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
+                train_dataset=Dataset.from_list([trainable(row) for row in prepared.rows]),
+                eval_dataset=Dataset.from_list([trainable(row) for row in prepared.held_out]) if early else None,
+                processing_class=model.tokenizer,
+                peft_config=lora,
+                callbacks=callbacks,
+            )
+    finally:
+        if bars:
+            enable_progress_bars()
+    quiet(trainer)
+    tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
+    parameters = sum(weight.numel() for weight in model.parts.model.parameters())
+    flops = 6 * parameters * tokens * settings["max_steps"] / max(1, len(trainer.get_train_dataloader()))
+    console.print(
+        f"Plan: {settings['max_steps']} steps, {len(prepared.rows):,} rows ({prepared.interleaved:,} interleaved), about "
+        f"{flops / 1e9:,.0f} GFLOP and "
+        f"{16 * parameters / 1e9:.1f} GB of memory at most before activations."
+    )
+    return trainer
+
+
+def _penalties(prepared: Prepared, chosen: Mapping[str, float], probe_rows: int, seed: int) -> list[Penalty]:
+    probes = Probes(prepared.safe, probe_rows, seed, prepared.max_length) if prepared.safe else None
+    return [make(chosen[name], probes) for name, make in PENALTIES.items() if name in chosen]
+
+
+def _train(
+    trainer: Trainer, model: LoadedModel, prepared: Prepared, chosen: Mapping[str, float], last: Path | None
+) -> dict[str, float]:
+    """Trains, from the checkpoint `last` if there is one; seconds it took here."""
+    done = json.loads((last / "trainer_state.json").read_text())["global_step"] if last else 0
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if "steer" in chosen and prepared.personas is not None:
+            vectors, layer = prepared.personas.vectors, prepared.personas.layer
+            stack.enter_context(steer(model.parts, vectors, strength=chosen["steer"], layer=layer))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    took = time.perf_counter() - started
+    return {"training": took, "seconds_per_step": took / max(1, trainer.state.global_step - done)}
