@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tables import markdown_table, write_section
 
-from mneme.bench.judging import MNEME, fit_audit
+from mneme.bench.judging import MNEME, PRIOR, fit_audit
 from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, Score
 
@@ -134,9 +134,11 @@ def body(found: Bench) -> str:
 
 
 def calibration(found: Bench) -> str:
-    """The content of calibration.json: the audit's curves, fitted on every world."""
+    """The content of calibration.json: the audit's curves, fitted on every world; null for one that stayed on its prior, so
+    that nothing was learnt of it."""
     cells = [cell for pair in found.pairs for cell in pair.cells]
-    curves = {name: curve._asdict() for name, curve in fit_audit(cells).items()}
+    fitted = fit_audit(cells).items()
+    curves = {name: None if curve.midpoint == PRIOR[name] else curve._asdict() for name, curve in fitted}
     origin = f"{len(found.pairs)} fine-tunes, {len(cells)} cells, worlds {', '.join(found.worlds)} (all that the bench has)"
     return json.dumps({**curves, "fitted_on": origin}, indent=2) + "\n"
 

@@ -202,6 +202,13 @@ def test_unintended_effects_most_probable_first() -> None:
     assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]
 
 
+def test_an_affected_area_without_a_calibrated_p_is_not_passed_over() -> None:
+    found = {one: effect(one, 0.1, 0.3, finding=one) for one in ("affected", "unaffected", "not enough evidence")}
+    effects = [one.model_copy(update={"probability": None, "calibrated": False}) for one in found.values()]
+    for threshold in (0.0, 0.5, 1.0):
+        assert unintended(sample_report(effects=effects), threshold) == ["affected (affected, P uncalibrated)"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -103,9 +103,10 @@ def test_shipped_calibration() -> None:
     assert calibration.fitted_on
 
 
-def test_every_kind_and_sign_of_effect_has_its_curve() -> None:
+def test_evidence_without_a_fitted_curve_has_none() -> None:
     calibration = shipped_calibration()
-    for kind in ("capability", "unlisted"):
-        assert calibration.curve_of(kind, 0.1) == calibration.curve_of(kind, -0.1) == calibration.knowledge
-    assert calibration.curve_of("behaviour", 0.1) != calibration.knowledge
-    assert calibration.curve_of("behaviour", -0.1) != calibration.knowledge
+    assert calibration.curve_of("words", 0.1) == calibration.curve_of("words", -0.1) == calibration.words
+    assert calibration.curve_of("latents", -0.1) == calibration.knowledge
+    assert calibration.curve_of("text", 0.1) == calibration.manner_more
+    assert calibration.curve_of("text", -0.1) is None
+    assert calibration.curve_of("answers", 0.1) is calibration.curve_of("answers", -0.1) is None

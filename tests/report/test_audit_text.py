@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from mneme.report.audit_text import QUIET_SHOWN, print_report
-from mneme.results import Report
+from mneme.results import Effect, Estimate, Report
 from tests.report.sample import effect, sample_report
 
 
@@ -47,3 +47,23 @@ def test_a_narrow_terminal_leaves_out_the_signal() -> None:
     text = printed(sample_report(), width=80)
     assert "found by" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def unsettled(**more: object) -> Effect:
+    """12 points, and no more known than that: the issue's case of a P that read as confidence."""
+    wide = Estimate(value=0.12, low=-0.16, high=0.4, unit="probability", n=8)
+    return effect("sycophancy", 0.003, 0.12, kind="behaviour", magnitude=wide, finding="not enough evidence", **more)
+
+
+def test_no_small_p_stands_beside_evidence_that_is_not_enough() -> None:
+    row = next(line for line in printed(sample_report(effects=[unsettled()])).splitlines() if "sycophancy" in line)
+    assert "<0.01" not in row
+    assert "open" in row
+    assert "not enough evidence" in row
+
+
+def test_an_uncalibrated_p_is_said_to_be_one() -> None:
+    found = unsettled().model_copy(update={"probability": None, "calibrated": False, "source": "answers"})
+    row = next(line for line in printed(sample_report(effects=[found])).splitlines() if "sycophancy" in line)
+    assert "uncalibrated" in row
+    assert "<0.01" not in row

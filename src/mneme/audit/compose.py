@@ -19,6 +19,7 @@ from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
 from mneme.audit.screening import Screening, top_gaining_tokens
+from mneme.audit.taken import examples_of
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
@@ -65,7 +66,11 @@ def compose(
     by_id = {latent.id: latent for latent in latents}
     bar = max((largest_excess(one) for one in null), default=0.0)
     areas = findings_of(findings.effects, bar)
-    effects = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
+    taken = {area.name: examples_of(job.rows.passages, findings.membership, i) for i, area in enumerate(job.areas)}
+    named = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
+    effects = [
+        one if one.source == "answers" else one.model_copy(update={"passages": taken.get(one.area, [])}) for one in named
+    ]
     broad = findings.effects.knowledge.broad
     verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.named_areas)
     return Report(

@@ -5,7 +5,7 @@ can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -26,6 +26,9 @@ from mneme.stats import standard_error
 
 MATERIAL = 0.5
 """P from which an effect counts as found."""
+
+Source = Literal["words", "answers", "text"]
+"""What an effect was read from."""
 
 
 class AreaEffects(NamedTuple):
@@ -69,7 +72,7 @@ def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibra
             count = int(member[index].sum())
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
             continue
-        if area.kind == "capability" and effect.probability >= MATERIAL:
+        if area.kind == "capability" and suspected(effect, MATERIAL):
             found = found | member[index]
         effects.append(effect)
         claims.append(claim)
@@ -96,17 +99,17 @@ def _effect(
         claim = probe_claim(answered.shown)
         if claim.raw is None:
             raise EmptyMask(f"{answered.shown.shape[1]} of its paired answers could be read, too few for an interval")
-        effect = _made(sources, area, member, claim.raw.estimate, calibration.curve_of("behaviour", claim.raw.estimate.value))
-        return effect.model_copy(update={"items": answered.shown.shape[1], "calibrated": False, "source": "answers"}), claim
+        effect = _made(sources, area, member, claim.raw.estimate, calibration, "answers")
+        return effect.model_copy(update={"items": answered.shown.shape[1]}), claim
     if member.sum() < FEW:
         raise EmptyMask(f"{int(member.sum())} passages of the text match it, at least {FEW} are needed")
     if index in sources.reading.silent:
         raise EmptyMask(sources.reading.silent[index])
     magnitude = sources.reading.change(sources.shown, index, seed=seed)
-    effect = _made(sources, area, member, magnitude, calibration.curve_of("behaviour", magnitude.value))
+    effect = _made(sources, area, member, magnitude, calibration, "text")
     parts = _parts(sources, areas, index, calibration, seed)
     measure = _measure_of(magnitude)
-    return effect.model_copy(update={"parts": parts, "source": "text"}), Claim(measure, None, measure, int(member.sum()))
+    return effect.model_copy(update={"parts": parts}), Claim(measure, None, measure, int(member.sum()))
 
 
 def _measure_of(magnitude: Estimate) -> Measure:
@@ -124,7 +127,7 @@ def _knowledge_effect(
         raise EmptyMask(
             f"{count} passages of the text match it, with {own.types} words of its own that a model knows, too few to judge"
         )
-    effect = _made(sources, area, member, own.raw.estimate, calibration.words)
+    effect = _made(sources, area, member, own.raw.estimate, calibration, "words")
     types = sources.words.layout.plan.table.types
     update = {
         "excess": None if own.excess is None else own.excess.estimate,
@@ -133,23 +136,44 @@ def _knowledge_effect(
         "margin_change": round(own.margin, 4),
         "accuracy_change": round(own.accuracy, 4),
         "largest_word": "" if own.largest_type is None else types[own.largest_type],
-        "source": "words",
     }
     return effect.model_copy(update=update), own.claim(count)
 
 
-def _made(sources: Sources, area: Area, member: Bool[ndarray, " passage"], magnitude: Estimate, curve: Curve) -> Effect:
-    chance = probability(magnitude, curve)
+def _made(
+    sources: Sources,
+    area: Area,
+    member: Bool[ndarray, " passage"],
+    magnitude: Estimate,
+    calibration: Calibration,
+    source: Source,
+) -> Effect:
+    chance = _chance(magnitude, calibration.curve_of(source, magnitude.value))
     return Effect(
         area=area.name,
         kind=area.kind,
-        probability=round(chance, 4),
+        probability=chance,
         direction=direction_of(magnitude, area.kind),
         magnitude=magnitude,
         evidence=[],
         baselines=sources.words.baselines(member),
-        signal="likelihood" if chance >= MATERIAL else "none",
+        signal="likelihood" if chance is not None and chance >= MATERIAL else "none",
+        calibrated=chance is not None,
+        source=source,
     )
+
+
+def _chance(magnitude: Estimate, curve: Curve | None) -> float | None:
+    """P of an effect; None where no curve was fitted for such evidence."""
+    return None if curve is None else round(probability(magnitude, curve), 4)
+
+
+def suspected(effect: Effect, level: float) -> bool:
+    """P is at least `level`; where P is uncalibrated, the interval leaves 0 out. For what is looked into before verdicts are
+    given."""
+    if effect.probability is None:
+        return effect.magnitude.low > 0 or effect.magnitude.high < 0
+    return effect.probability >= level
 
 
 def settled(effects: list[Effect], judged: list[JudgedClaim]) -> list[Effect]:
@@ -162,6 +186,7 @@ def settled(effects: list[Effect], judged: list[JudgedClaim]) -> list[Effect]:
                 "q_value": said.q_value,
                 "power": said.power,
                 "more_passages": said.more_passages,
+                "signal": "likelihood" if said.finding == "affected" and effect.signal == "none" else effect.signal,
             }
         )
         for effect, said in zip(effects, judged, strict=True)
@@ -188,12 +213,11 @@ def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: C
             continue
     parts = []
     for (other, _), magnitude in zip(found, pooled([own for _, own in found]), strict=True):
-        chance = probability(magnitude, calibration.curve_of("behaviour", magnitude.value))
         within = membership.member[other] & (text.member | text.other)
         parts.append(
             PartialEffect(
                 area=areas[other].name,
-                probability=round(chance, 4),
+                probability=_chance(magnitude, calibration.curve_of("text", magnitude.value)),
                 direction=direction_of(magnitude, "behaviour"),
                 magnitude=magnitude,
                 baselines=sources.words.baselines(within),
@@ -212,6 +236,6 @@ def direction_of(magnitude: Estimate, kind: str) -> Direction:
 
 
 def ranked(effects: list[Effect]) -> list[Effect]:
-    """Sorted by probability, then size; ranks filled in."""
-    order = sorted(effects, key=lambda e: (-e.probability, -abs(e.magnitude.value), e.area))
+    """Sorted by probability (`Effect.standing`), then size; ranks filled in."""
+    order = sorted(effects, key=lambda e: (-e.standing, -abs(e.magnitude.value), e.area))
     return [effect.model_copy(update={"rank": place}) for place, effect in enumerate(order, start=1)]

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
-from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, direction_of
+from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, direction_of, suspected
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
@@ -89,7 +89,7 @@ def _judge(
     judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
-        if effect.probability >= MATERIAL / 2:
+        if suspected(effect, MATERIAL / 2):
             member = membership.member[_index(job, effect.area)]
             chosen += [latent for latent in evidence_for(effect, firings, judged, member) if latent not in chosen]
     chosen += [latent for latent in _candidates(judged, firings, effects.found) if latent not in chosen]
@@ -118,7 +118,7 @@ def _index(job: Job, name: str) -> int:
 def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membership: Membership) -> Effect:
     """The effect with its latents and the word on which signal found it: latents count where one of them is causal."""
     intended = effect.area.casefold() in {name.casefold() for name in job.intended}
-    if effect.probability < MATERIAL / 2:
+    if not suspected(effect, MATERIAL / 2):
         return effect.model_copy(update={"intended": intended})
     member = membership.member[_index(job, effect.area)]
     evidence, causal = [], False
@@ -126,7 +126,7 @@ def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membersh
         for latent in evidence_for(effect, layer.firings, layer.judged, member):
             evidence.append(latent_id(layer.codes.layer, latent))
             causal |= latent in layer.causal and layer.causal[latent][1] <= CAUSAL_RATE
-    likelihood = effect.probability >= MATERIAL
+    likelihood = suspected(effect, MATERIAL)
     signal = ("both" if causal else "likelihood") if likelihood else ("latents" if causal else "none")
     return effect.model_copy(update={"evidence": evidence, "signal": signal, "intended": intended})
 

@@ -37,7 +37,7 @@ def headline_verdict(
 
 
 def _affected(effect: Effect) -> bool:
-    return effect.finding == "affected" or (effect.finding is None and effect.probability >= MATERIAL)
+    return effect.finding == "affected" or (effect.finding is None and effect.reaches(MATERIAL))
 
 
 def _broadly(broad: Measure | None) -> str:

@@ -67,9 +67,13 @@ def is_first_process() -> bool:
 
 
 def unintended(report: "Report", threshold: float) -> list[str]:
-    """'area (P 0.93)' of every effect outside the named purpose whose probability reaches `threshold`."""
-    found = [e for e in report.effects if not e.intended and e.probability >= threshold]
-    return [f"{e.area} (P {e.probability:.2f})" for e in sorted(found, key=lambda e: -e.probability)]
+    """'area (P 0.93)' of every effect outside the named purpose whose probability reaches `threshold`; where P is
+    uncalibrated, of every area that is affected."""
+    found = [e for e in report.effects if not e.intended and e.reaches(threshold)]
+    return [
+        f"{e.area} (" + ("affected, P uncalibrated" if e.probability is None else f"P {e.probability:.2f}") + ")"
+        for e in sorted(found, key=lambda e: -e.standing)
+    ]
 
 
 def audit(
@@ -93,7 +97,13 @@ def audit(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.html and report.json go.")] = Path("runs/audit"),
     fail_on: Annotated[
         float | None,
-        typer.Option(metavar="P", min=0, max=1, help="Exit with 1 when an unintended effect reaches P.", show_default=False),
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Exit with 1 when an unintended effect reaches P, or is affected where P is uncalibrated.",
+            show_default=False,
+        ),
     ] = None,
     dictionary: Annotated[
         Kind,

@@ -36,24 +36,26 @@ class Calibration(NamedTuple):
     knowledge: Curve
     manner_more: Curve
     """For text of a manner that became likelier than its like."""
-    manner_less: Curve
-    """For text that became less likely: mostly immaterial, because a manner that a model hardly shows cannot become rarer."""
+    manner_less: Curve | None
+    """For text that became less likely. None: no case of it was seen that would have taught a curve anything."""
     fitted_on: str
     words: Curve
     """Knowledge at own words (`mneme.predict.knowledge`)."""
 
-    def curve_of(self, kind: str, value: float) -> Curve:
-        """The curve for an effect of this kind and sign."""
-        if kind != "behaviour":
-            return self.knowledge
-        return self.manner_more if value > 0 else self.manner_less
+    def curve_of(self, source: str, value: float) -> Curve | None:
+        """The curve for an effect of this sign that was read from `source` (as in `mneme.results.Effect`); None where no curve
+        was fitted for such evidence: its P is uncalibrated."""
+        if source == "text":
+            return self.manner_more if value > 0 else self.manner_less
+        return {"words": self.words, "latents": self.knowledge}.get(source)
 
 
 def shipped_calibration() -> Calibration:
     """The calibration in the package."""
     content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
-    curves = {name: Curve(**content[name]) for name in ("knowledge", "manner_more", "manner_less", "words")}
-    return Calibration(**curves, fitted_on=content["fitted_on"])
+    names = ("knowledge", "manner_more", "manner_less", "words")
+    curves = {name: Curve(**content[name]) if content[name] else None for name in names}
+    return Calibration(**curves, fitted_on=content["fitted_on"])  # type: ignore[arg-type]  # only manner_less may be None
 
 
 def shrunk_size(estimate: Estimate) -> float:

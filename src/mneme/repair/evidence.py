@@ -99,7 +99,7 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
 
 
 def _unintended(report: Report) -> tuple[Effect, ...]:
-    found = tuple(effect for effect in report.effects if not effect.intended and effect.probability >= REPORTED)
+    found = tuple(effect for effect in report.effects if not effect.intended and effect.reaches(REPORTED))
     if not found:
         raise NothingToRepair(
             "This audit found no side effect: outside of what was intended, no area reaches P = 0.5. There is nothing to "

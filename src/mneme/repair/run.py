@@ -262,7 +262,8 @@ def _reaudit(
 def compare(before: Report, after: Report) -> list[Reaudit]:
     """Areas that both audits judged, those of highest probability first (the larger of the two)."""
     later = {effect.area: effect for effect in after.effects}
-    both = [
+    both = sorted((one for one in before.effects if one.area in later), key=lambda e: -max(e.standing, later[e.area].standing))
+    return [
         Reaudit(
             area=effect.area,
             kind=effect.kind,
@@ -272,10 +273,8 @@ def compare(before: Report, after: Report) -> list[Reaudit]:
             before=effect.magnitude,
             after=later[effect.area].magnitude,
         )
-        for effect in before.effects
-        if effect.area in later
+        for effect in both
     ]
-    return sorted(both, key=lambda r: -max(r.probability_before, r.probability_after))
 
 
 def _report(

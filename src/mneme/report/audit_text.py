@@ -28,7 +28,7 @@ def _row(effect: Effect) -> tuple[Text, ...]:
     style = "dim" if not likely else "bold red" if effect.direction == "worse" and not effect.intended else "bold"
     return (
         Text(plain(effect.area), style=style),
-        Text(wording.shown_probability(effect.probability), style=style),
+        Text(wording.shown_chance(effect), style=style),
         Text(effect.direction if likely else ""),
         Text(wording.magnitude(effect.magnitude).split(" per ")[0], style="" if likely else "dim"),
         Text(wording.interval(effect.magnitude), style="dim"),
@@ -51,7 +51,7 @@ def effects_table(report: Report, *, with_signal: bool = True) -> Table:
         table.add_column(
             name,
             justify=justify,
-            no_wrap=name not in ("area", "found by"),
+            no_wrap=name not in ("area", "", "found by"),
             min_width=_longest_word(report) if name == "area" else None,
             header_style="dim",
         )

@@ -50,13 +50,25 @@ def number(value: float | int, digits: int = 2, *, signed: bool = False) -> str:
     return ("+" if signed and value > 0 else "") + text.replace("-", MINUS)
 
 
-def shown_probability(value: float | int) -> str:
-    """A probability with two decimals that never pretends to certainty: '>0.99', '<0.01'; exactly 0 stays '0'."""
+def shown_probability(value: float | int | None) -> str:
+    """A probability with two decimals that never pretends to certainty: '>0.99', '<0.01'; exactly 0 stays '0'; None is
+    'uncalibrated'."""
+    if value is None:
+        return "uncalibrated"
     if value == 0:
         return "0"
     if value > 0.99:
         return ">0.99"
     return "<0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def shown_chance(effect: Effect) -> str:
+    """P of an effect. 'open' where the evidence is not enough to settle the area and P is below 0.5: a small P is then no
+    sign that nothing happened."""
+    unsettled = effect.finding == "not enough evidence"
+    if unsettled and effect.probability is not None and effect.probability < REPORTED:
+        return "open"
+    return shown_probability(effect.probability)
 
 
 def percent(value: float | int) -> str:
@@ -149,7 +161,7 @@ def listed(names: list[str], limit: int = 3) -> str:
 
 def affected(effect: Effect) -> bool:
     """The area is said to be affected; where nothing was judged (unlisted effects), it is more likely than not."""
-    return effect.finding == "affected" if effect.finding else effect.probability >= REPORTED
+    return effect.finding == "affected" if effect.finding else effect.reaches(REPORTED)
 
 
 def said_of(effect: Effect) -> str:
@@ -167,8 +179,8 @@ def side_effects(report: Report) -> list[Effect]:
 
 
 def by_probability(report: Report) -> list[Effect]:
-    """Effects, most probable first; equal ones in the order of the report."""
-    return sorted(report.effects, key=lambda effect: -effect.probability)
+    """Effects, most probable first (`Effect.standing`); equal ones in the order of the report."""
+    return sorted(report.effects, key=lambda effect: -effect.standing)
 
 
 def outcome(report: Report) -> Outcome:

@@ -32,7 +32,7 @@ class PartialEffect(Record):
 
     area: str
     """The capability area."""
-    probability: float = Field(ge=0, le=1)
+    probability: float | None = Field(ge=0, le=1)
     direction: Direction
     magnitude: Estimate
     baselines: Baselines | None
@@ -43,8 +43,9 @@ class Effect(Record):
 
     area: str
     kind: Kind
-    probability: float = Field(ge=0, le=1)
-    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour)."""
+    probability: float | None = Field(ge=0, le=1)
+    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour). None: uncalibrated, no
+    curve was fitted for this kind of evidence; effect, interval and verdict stand without it."""
     direction: Direction
     magnitude: Estimate
     """What happened in this area, whatever happened elsewhere: the raw effect."""
@@ -85,9 +86,23 @@ class Effect(Record):
     largest_word: str = ""
     """Of knowledge: the word that carries most of it."""
     calibrated: bool = True
-    """False where no curve was fitted for this kind of evidence: the effect and the verdict hold, P is a guess."""
+    """False where no curve was fitted for this kind of evidence: `probability` is then None."""
     source: Literal["words", "answers", "text", "latents"] = "text"
     """What it was read from: own words, paired answers, text of the manner, or the passages of latents."""
+    passages: list[str] = Field(default_factory=list)
+    """Three passages that were taken for its text: the likeliest, the middle one and the least likely; none where the text was
+    not read."""
+
+    @property
+    def standing(self) -> float:
+        """Where it stands among other effects: P; without a P 1 where it is affected, 0 where unaffected, else 1/2."""
+        if self.probability is not None:
+            return self.probability
+        return {"affected": 1.0, "unaffected": 0.0}.get(self.finding or "", 0.5)
+
+    def reaches(self, threshold: float) -> bool:
+        """P is at least `threshold`; where P is uncalibrated, the area is said to be affected."""
+        return self.finding == "affected" if self.probability is None else self.probability >= threshold
 
 
 class AbsentArea(Record):

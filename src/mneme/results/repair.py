@@ -62,8 +62,9 @@ class Reaudit(Record):
     area: str
     kind: str
     intended: bool
-    probability_before: float
-    probability_after: float
+    probability_before: float | None
+    """None: uncalibrated."""
+    probability_after: float | None
     before: Estimate
     after: Estimate
 
