@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mneme.audit.forecast import forecast, forecast_run, shape_of
+from mneme.audit.work import Read, Work
 from mneme.errors import BadOption, BrokenWeights
 from tests.audit.conftest import Run, World
 
@@ -59,3 +60,13 @@ def test_plan_and_fact_stand_beside_each_other(whole_run: Run) -> None:
     assert 0.2 < beside["planned"]["seconds"] / beside["measured"]["seconds"] < 5
     # What is measured is the peak of this whole process, which other tests may have raised.
     assert 0 < beside["planned"]["peak_bytes"] < 2 * beside["measured"]["peak_bytes"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_without_a_dictionary_nothing_of_one_is_planned(world: World) -> None:
+    shape = shape_of(world.base, world.damaged)
+    work = Work(Read(1000, 10), Read(200, 5), Read(0, 0), Read(100, 1), 4)
+    plain = forecast(shape, 65_536, 64, None, work=work)
+    assert {name for name, seconds in plain.parts.items() if seconds} == {"own words", "paired answers", "null"}
+    assert plain.flops == 2 * shape.parameters * (2 * 1200 + 4 * 100)
+    assert forecast(shape, 65_536, 64, "change", work=work).parts["screen"] > 0

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area
-from mneme.predict.probes import AskedProbe, probability_shown, probes_of, read_asked, write_probes
+from mneme.predict.probes import AskedProbe, probability_shown, probes_of, read_asked, shares_beginnings, write_probes
 from mneme.predict.verdicts import FEWEST
 from mneme.runs import Arrays, RunFolder
 
@@ -40,10 +40,12 @@ def answers(
 ) -> dict[int, Answered]:
     """Both models over all paired answers; `advance` is told of every behaviour."""
     order = list(asked)
+    every = [one for group in asked.values() for one in group]
+    forest = shares_beginnings(pair, every)
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:
-            yield read_asked(pair, asked[order[number]])
+            yield read_asked(pair, asked[order[number]], forest=forest)
             advance(1)
 
     parts = run.pieces([f"answers-{index:03d}" for index in order], compute)

@@ -30,8 +30,17 @@ from mneme.audit.dictionary import (
     run_lengths,
     sweep_ks,
 )
-from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import (
+    QUICK_TOKENS,
+    check_chosen_layers,
+    chosen_kind,
+    first_device,
+    precision_for,
+    rows_of,
+    trained_kinds,
+)
 from mneme.audit.screening import batch_rows_for
+from mneme.audit.work import NOTHING, Work, count_work, lay_out
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
@@ -42,6 +51,8 @@ from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config, read_gguf_config
 from mneme.models.tokenizers import load_tokenizer, require_tokenizer
+from mneme.predict.areas import default_areas, read_areas
+from mneme.predict.item_reading import BATCH_TOKENS
 from mneme.text.documents import read_corpus
 
 LATENTS_CHECKED = 12
@@ -51,6 +62,13 @@ _CAUSAL_PASSES, _CAUSAL_ROWS = 7, 8
 _LIBRARIES_BYTES = 680_000_000
 """Resident memory of Python with torch and transformers imported, and what the allocator keeps of small work."""
 _SERIAL_SHARE = 0.03
+_TRIED_ROWS, _HEAD_ROWS, _TRIED_VOCABULARY = 8, 256, 4096
+"""What the parts are tried out on: rows of text in a block, places for the head, and a vocabulary for the embedding, whose
+size costs nothing but memory."""
+_BLOCK_WIDTHS = 16
+"""Residual widths that a block holds of each token while it runs: attention's and the wider layer's, beside each other."""
+_LOGITS_COPIES = 5
+"""Logits of some places at once, at most 64 MB: both models', their shares, and what is made of them."""
 
 
 class Shape(NamedTuple):
@@ -128,6 +146,8 @@ def forecast_run(
     dictionary: str = "change",
     layers: Sequence[int] | None = None,
     tokens: int | None = None,
+    areas: str | Path | None = None,
+    quick: bool = False,
     processes: int = 1,
     threads: int | None = None,
     device: str = "cpu",
@@ -144,7 +164,13 @@ def forecast_run(
     check_chosen_layers(layers, shape.layers)
     tokenizer = load_tokenizer(resolve_folder(base, trust_remote_code=trust_remote_code), trust_remote_code)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
-    rows = rows_of(read_corpus(corpus, tokenizer=tokenizer), require_tokenizer(tokenizer, base), longest, tokens)
+    documents = read_corpus(corpus, tokenizer=tokenizer)
+    tokenizer = require_tokenizer(tokenizer, base)
+    if quick:
+        dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
+    rows = rows_of(documents, tokenizer, longest, tokens)
+    chosen_areas = read_areas(Path(areas)) if areas else default_areas()
+    laid = lay_out(documents, rows, chosen_areas, tokenizer, longest=longest, seed=0, quick=quick)
     chosen = list(layers or []) or None
     return forecast(
         shape,
@@ -153,6 +179,7 @@ def forecast_run(
         chosen_kind(dictionary),
         machine=Machine(first_device(device), precision_for(device, precision)),
         layers=chosen,
+        work=count_work(laid, longest=longest, quick=quick),
         processes=processes,
     )
 
@@ -165,36 +192,40 @@ def forecast(
     *,
     machine: Machine = HERE,
     layers: list[int] | None = None,
+    work: Work = NOTHING,
     processes: int = 1,
     ranks: Ranks = ALONE,
 ) -> Forecast:
-    """Try the parts out and count them; takes about a second. `layers` None: the screen will choose one, taken here to lie in
-    the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. The
-    trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
+    """Try the parts out and count them; takes about a second. `work`: what is read beside the dictionaries. `layers` None: the
+    screen will choose one, taken here to lie in the middle. `processes` share the work of each part. What it takes to load the
+    program and the models is not in it. The trials are shared out among `ranks`, which must all call this. Nobody else's
+    random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
     runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
     trials = [
-        partial(_blocks_seconds, shape.config, 1, rows, row_length, machine),
-        partial(_blocks_seconds, shape.config, 2, rows, row_length, machine),
-        partial(_output_seconds, rows, row_length, shape.vocab_size, machine.device),
+        partial(_blocks_seconds, shape.config, 1, _TRIED_ROWS, row_length, machine),
+        partial(_blocks_seconds, shape.config, 2, _TRIED_ROWS, row_length, machine),
+        partial(_head_seconds, shape, machine.device),
+        partial(_output_seconds, shape.vocab_size, machine.device),
         *(partial(_step_seconds, run, machine.device) for run in runs),
     ]
     found = torch.zeros(len(trials), dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         for index in ranks.own(range(len(trials))):
             found[index] = trials[index]()
-    one, two, output, *steps = ranks.total(found).tolist()
-    block = max(two - one, 0.05 * one)
-    times = _Times(block, one - block, output, steps)
-    return _counted(shape, tokens, (rows, row_length), kind, layers, processes, times, machine)
+    one, two, head, output, *steps = ranks.total(found).tolist()
+    tried, block = _TRIED_ROWS * row_length, max(two - one, 0.05 * one)
+    times = _Times(block / tried, max(one - block, 0.0) / tried, head / _HEAD_ROWS, output / _HEAD_ROWS, steps)
+    return _counted(shape, tokens, (rows, row_length), kind, layers, work, processes, times, machine)
 
 
 class _Times(NamedTuple):
-    """Seconds of one batch of rows: a block, what does not depend on depth (embedding, head), all that is read from the
-    logits; and of one step of each training run."""
+    """Seconds of one token in a block, and in what does not depend on depth; of one place at which the head is asked, and at
+    which all is computed from the logits of both models; of one step of each training run."""
 
     block: float
     ends: float
+    head: float
     output: float
     steps: list[float]
 
@@ -205,6 +236,7 @@ def _counted(
     batch_shape: tuple[int, int],
     kind: Kind | None,
     layers: list[int] | None,
+    work: Work,
     processes: int,
     times: _Times,
     machine: Machine,
@@ -213,29 +245,34 @@ def _counted(
     a_batch = rows * row_length
     deepest = [] if kind is None else [layer + 1 for layer in layers] if layers else [shape.layers // 2]
     runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
-    batches, harvested = tokens / a_batch, _harvested_tokens(shape.width, tokens, runs) / a_batch
-    whole = max(times.ends, 0.0) + shape.layers * times.block
-    checks = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS / rows
-    null = min(1.0, 16_384 / tokens) * batches
-    sampled = min(tokens, 4096) / a_batch
+    harvested = _harvested_tokens(shape.width, tokens, runs)
+    body = times.ends + shape.layers * times.block
+    logits = body + times.head
+    checked = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS * row_length
+    screened, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
+    null = work.null_readings
     parts = {
-        "screen": batches * (2 * whole + times.output),
-        "layers": sampled * ((2 + shape.layers) * (whole + times.output / 2) + 2 * shape.layers * times.block),
+        "own words": 2 * (work.words.tokens * body + work.words.rows * times.head),
+        "paired answers": 2 * (work.answers.tokens * body + work.answers.rows * times.head),
+        "manners": 2 * (work.manners.tokens * body + work.manners.rows * times.head),
+        "screen": screened * (2 * logits + times.output),
+        "layers": sampled * ((2 + shape.layers) * (logits + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
-        "ablation": checks * (_CAUSAL_PASSES * (whole + times.output / 2)),
-        "null": null * (2 * whole + times.output),
+        "ablation": checked * (_CAUSAL_PASSES * (logits + times.output / 2)),
+        "null": null * work.null.tokens * body + 2 * max(null - 1, 0) * work.null.rows * times.head,
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    passes = 2 * batches + sampled * (2 + shape.layers) + _CAUSAL_PASSES * checks + 2 * null
-    passes += sum(2 * harvested * depth / shape.layers for depth in deepest)
+    read = 2 * (work.words.tokens + work.answers.tokens + work.manners.tokens + screened) + null * work.null.tokens
+    read += sampled * (2 + shape.layers) + _CAUSAL_PASSES * checked
+    passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
     learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
     return Forecast(
         tokens=tokens,
-        flops=2.0 * shape.parameters * passes * a_batch + len(deepest) * learnt,
-        moved_bytes=float(machine.bytes_a_weight) * shape.parameters * passes,
+        flops=2.0 * shape.parameters * passed + len(deepest) * learnt,
+        moved_bytes=float(machine.bytes_a_weight) * shape.parameters * passed / a_batch,
         disk_bytes=audit_disk_bytes(tokens, shape.layers),
-        peak_bytes=_peak_bytes(shape, tokens, a_batch, runs, machine),
+        peak_bytes=_peak_bytes(shape, tokens, a_batch, runs, machine, work),
         seconds=sum(parts.values()),
         parts=parts,
     )
@@ -273,22 +310,33 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Machine) -> float:
     """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
     device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
-    ids = torch.randint(0, config.get_text_config().vocab_size, (rows, row_length), device=device)
+    ids = torch.randint(0, min(config.get_text_config().vocab_size, _TRIED_VOCABULARY), (rows, row_length), device=device)
     shallow = copy.deepcopy(config)
     text = shallow.get_text_config()
     text.num_hidden_layers = n_blocks
+    text.vocab_size = min(text.vocab_size, _TRIED_VOCABULARY)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:n_blocks]
     model = AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16 if narrow else torch.float32).eval().to(device)
     with torch.autocast(device.type, torch.bfloat16) if narrow else nullcontext():
-        return _seconds(lambda: model(input_ids=ids, use_cache=False).logits, device)
+        return _seconds(lambda: model.base_model(input_ids=ids, use_cache=False), device)
 
 
 @torch.no_grad()
-def _output_seconds(rows: int, row_length: int, vocab_size: int, device: str) -> float:
-    """Seconds of everything the screen computes from the two models' logits of one batch."""
-    base, tuned = torch.randn(2, rows, row_length, vocab_size, device=device)
-    target = torch.zeros(rows, row_length, dtype=torch.long, device=device)
+def _head_seconds(shape: Shape, device: str) -> float:
+    """Seconds of the head, with the softmax, at `_HEAD_ROWS` places."""
+    states, weight = (
+        torch.randn(_HEAD_ROWS, shape.width, device=device),
+        torch.randn(shape.vocab_size, shape.width, device=device),
+    )
+    return _seconds(lambda: (states @ weight.T).logsumexp(-1), torch.device(device))
+
+
+@torch.no_grad()
+def _output_seconds(vocab_size: int, device: str) -> float:
+    """Seconds of everything the screen computes from the two models' logits of `_HEAD_ROWS` places."""
+    base, tuned = torch.randn(2, 1, _HEAD_ROWS, vocab_size, device=device)
+    target = torch.zeros(1, _HEAD_ROWS, dtype=torch.long, device=device)
     return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
 
 
@@ -309,12 +357,17 @@ def _step_seconds(run: Settings, device: str) -> float:
     return _seconds(lambda: trainer.step_normalised(x), torch.device(device))
 
 
-def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine) -> int:
+def _peak_bytes(
+    shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine, work: Work
+) -> int:
     """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
-    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
+    together = min(BATCH_TOKENS, work.words.tokens + work.answers.tokens)
+    places = 4 * shape.vocab_size * (work.words.rows + work.answers.rows)
+    reading = together * shape.width * _BLOCK_WIDTHS * 4 + _LOGITS_COPIES * min(places, 1 << 26)
+    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4 if runs else 0
     table = tokens * (80 + 3 * shape.layers)
     whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
     kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer
@@ -322,4 +375,4 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
     codes = 2 * 20 * 32 * coded
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
-    return int(outside + models + max(screen, kept + max(learnt, codes)))
+    return int(outside + models + max(reading, screen, kept + max(learnt, codes)))

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mneme.audit.words import Layout, WordReading, read_part
+from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
+from mneme.predict.item_reading import item_states, items_alone, join_batches, read_items
 from mneme.predict.knowledge import Knowledge, weigh
 from mneme.runs import Arrays, RunFolder
 
 CHANGES = 3
 """Purposeless changes: the largest area of three stands for what such a change does to some area by chance."""
-_TOKENS = 4096
+NULL_TOKENS = 4096
+"""Tokens that each of them is read on."""
+QUICK_NULL_TOKENS = 2048
+"""The same of a quick audit."""
 
 
 def shuffled_change(pair: ModelPair, seed: int) -> None:
@@ -45,21 +49,29 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     return values.index_select(axis, order.to(values.device))
 
 
-def purposeless_changes(pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int) -> list[Knowledge]:
-    """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words, each read on some 4k tokens.
+def purposeless_changes(pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int, tokens: int) -> list[Knowledge]:
+    """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words, each read on about `tokens` tokens
+    of the documents that have such words: the base once, the changed models each. None where no item is read.
 
     Destroys the pair's tuned side. A process that makes a later one shuffles as often as if it had made all before it, so that
     the numbers do not depend on who makes them.
     """
+    items, some = items_alone(layout.plan, layout.items, tokens, pair.max_positions)
+    if not some.batches:
+        return []
     shuffled = 0
+    base: list[Tensor] = []
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         nonlocal shuffled
+        base.extend(item_states(pair, some, batch, "base") for batch in range(len(some.batches)))
         for number in mine:
             while shuffled <= number:
                 shuffled_change(pair, seed * CHANGES + shuffled)
                 shuffled += 1
-            yield read_part(pair, layout, _TOKENS)
+            tuned = (item_states(pair, some, batch, "tuned") for batch in range(len(some.batches)))
+            parts = (read_items(pair, some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
+            yield join_batches(parts, len(some.item_word), 0)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)
-    return [weigh(WordReading(layout, read).evidence()) for read in parts]
+    return [weigh(WordReading(layout._replace(plan=some, items=items), read).evidence()) for read in parts]

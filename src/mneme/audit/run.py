@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
-from mneme.audit.asking import answers, questions
+from mneme.audit.asking import answers
 from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
@@ -23,7 +23,6 @@ from mneme.audit.effects import Sources
 from mneme.audit.findings import LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
 from mneme.audit.inputs import (
-    QUICK_PROMPTS,
     QUICK_TOKENS,
     check_chosen_layers,
     check_intended,
@@ -34,10 +33,10 @@ from mneme.audit.inputs import (
     trained_kinds,
 )
 from mneme.audit.job import Job, Track
-from mneme.audit.null import purposeless_changes
-from mneme.audit.reading import read_text
+from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
-from mneme.audit.words import lay_out_words, read_words
+from mneme.audit.words import read_words
+from mneme.audit.work import LaidOut, count_work, lay_out
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.screen import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
@@ -157,8 +156,9 @@ def audit(
         if changes.nothing:
             report, planned = nothing_changed(job, changes, plan.cost), None
         else:
-            planned = _planned(job, layers)
-            report = _run(job, changes, plan.cost)
+            laid = lay_out(documents, rows, chosen_areas, pair.tokenizer, longest=pair.max_positions, seed=seed, quick=quick)
+            planned = _planned(job, layers, laid)
+            report = _run(job, changes, plan.cost, laid)
         run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
     return report
 
@@ -171,7 +171,7 @@ def _built_in_pair(ranks: Ranks) -> Organism:
     return build_organism(BUILT_IN)
 
 
-def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
+def _planned(job: Job, layers: Sequence[int] | None, laid: LaidOut) -> Forecast:
     """What the run will take, said before it starts."""
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
@@ -184,6 +184,7 @@ def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
         job.kind,
         machine=machine,
         layers=list(layers or []) or None,
+        work=count_work(laid, longest=pair.max_positions, quick=job.quick),
         processes=job.ranks.world,
         ranks=job.ranks,
     )
@@ -205,9 +206,9 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
     return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
 
-def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
+def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> Report:
     with _progress(job.console) as track:
-        sources = _sources(job, track)
+        sources = _sources(job, laid, track)
         screening, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
@@ -219,24 +220,18 @@ def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
             found = _look(job, screening, layers, track)
         findings = find(job, sources, screening, found, track)
         latents = record_latents(job, screening, findings, track) if screening else []
-        null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.seed)
+        # They judge what is beyond the other areas; where nothing is compared there is nothing to judge.
+        compared = any(area.excess is not None for area in findings.effects.knowledge.areas)
+        n_tokens = QUICK_NULL_TOKENS if job.quick else NULL_TOKENS
+        layout = sources.words.layout
+        null = purposeless_changes(job.pair, layout, job.run, seed=job.seed, tokens=n_tokens) if compared else []
     layers_seen = LayersSeen(screening, shapes) if screening and shapes else None
     return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
 
 
-def _sources(job: Job, track: Track) -> Sources:
+def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     """What effects are read from: own words, paired answers, text of manners."""
-    asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
-    reading = read_text(job.rows, job.areas, asked)
-    layout = lay_out_words(
-        job.documents.texts,
-        job.rows,
-        reading.membership.member,
-        job.areas,
-        job.pair.tokenizer,
-        longest=job.pair.max_positions,
-        seed=job.seed,
-    )
+    asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
     answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
     return Sources(words, reading, read_manners(job.pair, job.rows, reading, job.run), answered)

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.audit.reading import Reading, Shown
-from mneme.diff.screen import Screened, screen_rows, watched_probability
+from mneme.diff.screen import Screened, screen_rows
 from mneme.errors import BadRun
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import TokenTable, content_mask
+from mneme.predict.watched import watched_probability
 from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
@@ -66,6 +67,27 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
     return Screened(**whole)
 
 
+class MannerTexts(NamedTuple):
+    """Documents that have a place of a manner."""
+
+    first: Int[ndarray, " text"]
+    """Index of the text's first place among all places, and of its last."""
+    last: Int[ndarray, " text"]
+    start: Int[ndarray, " text"]
+    """Where it begins in the packed text."""
+    length: Int[ndarray, " text"]
+    """Tokens up to its last place, which itself need not be read to be predicted."""
+
+
+def manner_texts(reading: Reading) -> MannerTexts:
+    """The documents that are read for manners, each up to its last place."""
+    place = reading.places()
+    owner = np.searchsorted(reading.pieces[:, 0], place, side="right") - 1
+    first, last = np.unique(owner, return_index=True)[1], np.flatnonzero(np.diff(owner, append=-1))
+    start = reading.pieces[owner[first], 0]
+    return MannerTexts(first, last, start, place[last] - start)
+
+
 def read_manners(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
     stage for every 4k tokens."""
@@ -73,10 +95,7 @@ def read_manners(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFo
     if len(place) == 0:
         return Shown(place, np.zeros((2, 0, len(watched))))
     token = rows.ids.reshape(-1)
-    owner = np.searchsorted(reading.pieces[:, 0], place, side="right") - 1
-    first, last = np.unique(owner, return_index=True)[1], np.flatnonzero(np.diff(owner, append=-1))
-    start = reading.pieces[owner[first], 0]
-    length = place[last] - start  # the last place itself need not be read to be predicted
+    first, last, start, length = manner_texts(reading)
     order = np.argsort(length, kind="stable")
     stage = np.cumsum(length[order]) // (_PIECE_TOKENS // 4)
 

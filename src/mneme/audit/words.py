@@ -174,11 +174,3 @@ def _pieces(plan: ReadingPlan, batches: Sequence[int]) -> list[list[int]]:
         found[-1].append(batch)
         tokens += plan.tokens(batch)
     return found
-
-
-def read_part(pair: ModelPair, layout: Layout, tokens: int) -> Arrays:
-    """The pair over batches spread evenly over all, of about `tokens` tokens, as arrays of one stage with the rest unread."""
-    plan = layout.plan
-    step = max(1, round(plan.all_tokens() / max(tokens, 1)))
-    arrays = _joined(pair, layout, range(step // 2, len(plan.batches), step) or [0], lambda _: None)
-    return join_batches(iter([arrays]), len(layout.items.word), len(plan.sample))

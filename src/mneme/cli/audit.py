@@ -164,6 +164,8 @@ def audit(
                 dictionary=dictionary.value,
                 layers=chosen,
                 tokens=tokens,
+                areas=areas,
+                quick=quick,
                 threads=threads,
                 device=device,
                 precision=precision.value,

@@ -6,7 +6,6 @@ mislead (a benign narrow adapter that no longer expects other questions has the 
 knowledge is read at tokens which either model was sure of: see `mneme.predict.effects`.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,30 +108,6 @@ def read_predictions(
                 store.append(column)
             gain += (p_tuned - p_base).sum(0)
     return [torch.cat(column).view(target.shape) for column in found], gain
-
-
-def watched_probability(
-    pair: ModelPair,
-    ids: Int[Tensor, "text seq"],
-    at: Int[Tensor, "place 2"],
-    watched: Sequence[Int[ndarray, " _type"]],
-) -> Float[ndarray, "model place watched"]:
-    """Probability that each model gives to each watched set of token types, where it predicts token `at` = (text, position),
-    position >= 1, of texts that stand alone.
-
-    Texts are padded on the right with any token: nothing before it sees what follows (law *padding*).
-    """
-    indicator = torch.zeros(pair.vocab_size, len(watched))
-    for number, types in enumerate(watched):
-        indicator[torch.from_numpy(types), number] = 1.0
-    sides: tuple[Side, Side] = ("base", "tuned")
-    found = []
-    for side in sides:
-        with torch.no_grad(), pair.using(side) as parts:
-            logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits
-            chosen = logits[at[:, 0].to(logits.device), at[:, 1].to(logits.device) - 1].float().softmax(-1)
-        found.append((chosen @ indicator.to(chosen.device)).cpu().numpy())  # in float32, whatever the model's precision
-    return np.stack(found)
 
 
 def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:

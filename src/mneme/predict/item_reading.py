@@ -105,6 +105,18 @@ def plan_reading(
     )
 
 
+def items_alone(plan: ReadingPlan, items: Items, tokens: int, longest: int | None) -> tuple[Items, ReadingPlan]:
+    """Some of the items, and a plan for them and nothing else: those of as many documents, spread evenly over all that have
+    some, as make about `tokens` tokens; at least one document."""
+    none = np.zeros((0, 2), dtype=np.int64)
+    whole = plan_reading(plan.documents, plan.table, items, plan.pool, none, longest=longest)
+    step = max(1, round(whole.all_tokens() / max(tokens, 1)))
+    rank = np.unique(plan.table.document[items.word], return_inverse=True)[1]
+    few = rank % step == step // 2 if rank.max(initial=0) >= step // 2 else rank == 0
+    some = Items(items.word[few], items.own[:, few])
+    return some, plan_reading(plan.documents, plan.table, some, plan.pool, none, longest=longest)
+
+
 def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_window 3"]]:
     """Windows, shortest first, so many together as fill `BATCH_TOKENS` with padding."""
     batches, first = [], 0
@@ -125,8 +137,37 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
+    asked, items, places, n_item_rows = _asked(plan, batch)
+    states = states_of(pair, asked.ids, asked.where)
+    return _spoken(pair, plan, items, places, states, asked.target, n_item_rows)
+
+
+class Asked(NamedTuple):
+    """What is asked of a batch."""
+
+    ids: Int[Tensor, "window seq"]
+    where: Int[Tensor, "row 2"]
+    """(window, place) of the tokens that are predicted: the pieces of the items, then the sampled tokens."""
+    target: Int[ndarray, " row"]
+
+
+def item_states(pair: ModelPair, plan: ReadingPlan, batch: int, side: Side) -> Float[Tensor, "row d_model"]:
+    """What one model holds where it predicts the pieces of the items of a batch."""
+    asked, _, _, n_item_rows = _asked(plan, batch)
+    return _side_states(pair, asked.ids, asked.where[:n_item_rows], side)
+
+
+def read_items(
+    pair: ModelPair, plan: ReadingPlan, batch: int, base: Float[Tensor, "row d_model"], tuned: Float[Tensor, "row d_model"]
+) -> Arrays:
+    """The items of a batch alone, from what both models hold there (`item_states`); arrays as in `read_batch`, of no place."""
+    asked, items, places, n_item_rows = _asked(plan, batch)
+    return _spoken(pair, plan, items, places[:0], [base, tuned], asked.target[:n_item_rows], n_item_rows)
+
+
+def _asked(plan: ReadingPlan, batch: int) -> tuple[Asked, Int[ndarray, " item"], Int[ndarray, " place"], int]:
+    """(what is asked of a batch, its items, its sampled places, how many rows are of items)."""
     windows, items = plan.batches[batch], plan.items_of[batch]
-    ids = _padded(plan, windows)
     row_of = {(int(d), int(s)): row for row, (d, s, _) in enumerate(windows)}
     step = plan.length
     at: list[tuple[int, int]] = []
@@ -147,8 +188,7 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
         at.append((row_of[int(document), window], int(token) - window))
         target.append(int(plan.documents[document][token]))
     where = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-    states = states_of(pair, ids, where)
-    return _spoken(pair, plan, items, places, states, np.array(target, dtype=np.int64), n_item_rows)
+    return Asked(_padded(plan, windows), where, np.array(target, dtype=np.int64)), items, places, n_item_rows
 
 
 def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor, "window seq"]:
@@ -166,13 +206,21 @@ def states_of(
     pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]
 ) -> list[Float[Tensor, "row d_model"]]:
     """The residual stream of each model after its last block, where it predicts the tokens `where`; float32."""
-    found = []
+    return [_side_states(pair, ids, where, side) for side in SIDES]
+
+
+def _side_states(
+    pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"], side: Side
+) -> Float[Tensor, "row d_model"]:
     last = pair.n_layers - 1
-    for side in SIDES:
-        with pair.using(side) as parts:
-            stream = read_residuals(parts, ids, [last])[last]
-            found.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float())
-    return found
+    with pair.using(side) as parts:
+        stream = read_residuals(parts, ids, [last])[last]
+        return stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float()
+
+
+def rows_at_once(pair: ModelPair) -> int:
+    """At how many places logits are made together: 64 MB of them."""
+    return max(1, _LOGITS // pair.vocab_size)
 
 
 def head_log_p(
@@ -180,7 +228,7 @@ def head_log_p(
 ) -> Float[ndarray, "model row"]:
     """log p of each `target` under both models, from the residual streams that predict them (`states_of`), nats."""
     said = np.zeros((2, len(target)))
-    chunk = max(1, _LOGITS // pair.vocab_size)
+    chunk = rows_at_once(pair)
     for a in range(0, len(target), chunk):
         for model, side in enumerate(SIDES):
             logits = head_logits(pair, side, states[model][a : a + chunk])
@@ -215,7 +263,7 @@ def _spoken(
     said = np.zeros((2, n_rows), dtype=np.float64)
     divergence = np.zeros((2, n_rows - n_item_rows))
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
-    chunk = max(1, _LOGITS // pair.vocab_size)
+    chunk = rows_at_once(pair)
     cuts = sorted({*range(0, n_rows, chunk), n_item_rows, n_rows})
     for a, b in itertools.pairwise(cuts):
         logits = [head_logits(pair, "base", states[0][a:b]), head_logits(pair, "tuned", states[1][a:b])]

@@ -11,22 +11,24 @@ Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from pydantic import ValidationError
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadAreas, TemplateRefuses
+from mneme.models.forest import plant, read_forest, reads_forests
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, PairedAnswers
-from mneme.predict.item_reading import Arrays, head_log_p, states_of
+from mneme.predict.item_reading import SIDES, Arrays, head_log_p, states_of
 from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import student_t_quantile, two_way
@@ -133,13 +135,41 @@ def _common(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def read_asked(pair: ModelPair, asked: Sequence[AskedProbe]) -> Arrays:
-    """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer]."""
+def shares_beginnings(pair: ModelPair, asked: Sequence[AskedProbe]) -> bool:
+    """Whether both models can read these prompts as a forest (`mneme.models.forest`): tried out, a few prompts each."""
+    if not asked:
+        return False
+    with pair.using("base") as parts:
+        alike = reads_forests(parts, [one.ids for one in asked])
+    if not alike or pair.adapter:
+        return alike
+    with pair.using("tuned") as parts:
+        return reads_forests(parts, [one.ids for one in asked])
+
+
+def read_asked(pair: ModelPair, asked: Sequence[AskedProbe], *, forest: bool = False) -> Arrays:
+    """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer].
+    `forest`: every beginning is read once (only where `shares_beginnings`)."""
     longest = pair.max_positions or 1 << 30
     log_p = np.full((2, len(asked)), np.nan)
     length = np.array([len(one.ids) - one.first for one in asked])
-    order = np.argsort([len(one.ids) for one in asked], kind="stable")
-    order = order[[len(asked[i].ids) <= longest for i in order]]
+    fits = np.array([number for number, one in enumerate(asked) if len(one.ids) <= longest], dtype=np.int64)
+    for batch, states in _read_together(pair, asked, fits) if forest else _read_alone(pair, asked, fits):
+        target = np.concatenate([asked[i].ids[asked[i].first :] for i in batch])
+        owner = np.repeat(np.arange(len(batch)), length[batch])
+        said = head_log_p(pair, states, torch.from_numpy(target))
+        for model in range(2):
+            log_p[model, batch] = np.bincount(owner, weights=said[model], minlength=len(batch))
+    return {"log_p": log_p, "length": length}
+
+
+_Batch = tuple[Int[ndarray, " answer"], list[Float[Tensor, "row d_model"]]]
+"""Answers, and of either model what predicts each of their tokens, answer by answer."""
+
+
+def _read_alone(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+    """Every answer after its own prompt, those of about equal length together."""
+    order = fits[np.argsort([len(asked[i].ids) for i in fits], kind="stable")]
     start = 0
     while start < len(order):
         stop = start + 1
@@ -149,14 +179,28 @@ def read_asked(pair: ModelPair, asked: Sequence[AskedProbe]) -> Arrays:
         width = max(len(one.ids) for one in batch)
         ids = torch.tensor([[*one.ids, *[one.ids[-1]] * (width - len(one.ids))] for one in batch])
         at = [(row, place) for row, one in enumerate(batch) for place in range(one.first, len(one.ids))]
-        where = torch.tensor(at)
-        owner = np.array([row for row, _ in at])
-        target = ids[where[:, 0], where[:, 1]]
-        said = head_log_p(pair, states_of(pair, ids, where), target)
-        for model in range(2):
-            log_p[model, order[start:stop]] = np.bincount(owner, weights=said[model], minlength=len(batch))
+        yield order[start:stop], states_of(pair, ids, torch.tensor(at))
         start = stop
-    return {"log_p": log_p, "length": length}
+
+
+def _read_together(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+    """The answers as a forest, some rows at a time."""
+    planted = plant([asked[i].ids for i in fits])
+    n_rows, seq = planted.ids.shape
+    step = max(1, _BATCH // max(seq, 1))
+    for start in range(0, n_rows, step):
+        rows = slice(start, min(start + step, n_rows))
+        own = np.flatnonzero((planted.row >= start) & (planted.row < start + step))
+        # What predicts a token stands at the token before it.
+        before = [planted.places[i][asked[fits[i]].first - 1 : -1] for i in own]
+        row = torch.from_numpy(np.repeat(planted.row[own] - start, [len(one) for one in before]))
+        place = torch.from_numpy(np.concatenate(before))
+        found = []
+        for side in SIDES:
+            with pair.using(side) as parts:
+                stream = read_forest(parts, planted, rows, pair.n_layers - 1)
+                found.append(stream[row.to(stream.device), place.to(stream.device)].float())
+        yield fits[own], found
 
 
 def probability_shown(asked: Sequence[AskedProbe], read: Arrays) -> tuple[Float[ndarray, "model probe"], list[int]]:

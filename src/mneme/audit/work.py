@@ -1,0 +1,86 @@
+"""What an audit will read, counted from the text alone before any model is loaded."""
+
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from mneme.audit.asking import questions
+from mneme.audit.inputs import QUICK_PROMPTS
+from mneme.audit.null import CHANGES, NULL_TOKENS, QUICK_NULL_TOKENS
+from mneme.audit.reading import Reading, read_text
+from mneme.audit.screening import manner_texts
+from mneme.audit.words import Layout, lay_out_words
+from mneme.models.forest import plant
+from mneme.predict.areas import Area
+from mneme.predict.item_reading import ReadingPlan, items_alone
+from mneme.predict.probes import AskedProbe
+from mneme.text.documents import Documents
+from mneme.text.packing import PackedRows
+
+
+class Read(NamedTuple):
+    """Tokens that go through the blocks of one model, and places at which its head is asked."""
+
+    tokens: int
+    rows: int
+
+
+class Work(NamedTuple):
+    """What every step without a dictionary reads, of one model."""
+
+    words: Read
+    answers: Read
+    manners: Read
+    null: Read
+    """Of one reading; there is one by the base and one by each purposeless change."""
+    null_readings: int
+
+
+class LaidOut(NamedTuple):
+    """What is read, known from the text alone."""
+
+    asked: dict[int, list[AskedProbe]]
+    """Index of a behaviour -> its paired answers."""
+    reading: Reading
+    layout: Layout
+
+
+def lay_out(
+    documents: Documents,
+    rows: PackedRows,
+    areas: tuple[Area, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int | None,
+    seed: int,
+    quick: bool,
+) -> LaidOut:
+    """Match the areas, find their words, write the paired answers. `longest`: positions that the models allow."""
+    asked = questions(areas, tokenizer, QUICK_PROMPTS if quick else None)
+    reading = read_text(rows, areas, asked)
+    member = reading.membership.member
+    return LaidOut(asked, reading, lay_out_words(documents.texts, rows, member, areas, tokenizer, longest=longest, seed=seed))
+
+
+NOTHING = Work(Read(0, 0), Read(0, 0), Read(0, 0), Read(0, 0), 0)
+
+
+def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:
+    """Count the tokens and places of every step. `longest`: positions that the models allow."""
+    asked, reading, layout = laid
+    some = items_alone(layout.plan, layout.items, QUICK_NULL_TOKENS if quick else NULL_TOKENS, longest)[1]
+    answers = [plant([one.ids for one in group]).ids.numel() for group in asked.values()]
+    said = sum(len(one.ids) - one.first for group in asked.values() for one in group)
+    lengths = manner_texts(reading).length
+    return Work(
+        words=Read(layout.plan.all_tokens(), _pieces(layout.plan) + len(layout.plan.sample)),
+        answers=Read(sum(answers), said),
+        manners=Read(int(lengths.sum()), len(reading.places())),
+        null=Read(some.all_tokens(), _pieces(some)),
+        null_readings=1 + CHANGES,
+    )
+
+
+def _pieces(plan: ReadingPlan) -> int:
+    """Tokens that the items of a plan consist of."""
+    return sum(len(plan.table.forms[form]) for form in plan.table.form[plan.item_word])
