@@ -7,9 +7,8 @@ often as the audit will run them. Memory and bytes follow from shapes.
 
 import copy
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,15 @@ from mneme.audit.dictionary import (
     sweep_ks,
 )
 from mneme.audit.inputs import (
-    QUICK_TOKENS,
     check_chosen_layers,
     chosen_kind,
     first_device,
     precision_for,
+    required_corpus,
     rows_of,
     trained_kinds,
 )
+from mneme.audit.options import AuditOptions
 from mneme.audit.screening import batch_rows_for
 from mneme.audit.work import NOTHING, Work, count_work, lay_out
 from mneme.dictionaries.crosscoder import Kind
@@ -82,7 +82,7 @@ class Shape(NamedTuple):
     adapter: bool
 
 
-class Machine(NamedTuple):
+class Hardware(NamedTuple):
     """Where an audit runs, and in which precision."""
 
     device: str = "cpu"
@@ -94,7 +94,7 @@ class Machine(NamedTuple):
         return 4 if self.precision == "float32" else 2
 
 
-HERE = Machine()
+HERE = Hardware()
 
 
 class Forecast(NamedTuple):
@@ -138,47 +138,31 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     )
 
 
-def forecast_run(
-    base: str | Path,
-    tuned: str | Path,
-    *,
-    corpus: str | Path,
-    dictionary: str = "change",
-    layers: Sequence[int] | None = None,
-    tokens: int | None = None,
-    areas: str | Path | None = None,
-    quick: bool = False,
-    processes: int = 1,
-    threads: int | None = None,
-    device: str = "cpu",
-    precision: str = "auto",
-    trust_remote_code: bool = False,
-) -> Forecast:
-    """What `audit` with the same arguments will take on this machine: both configurations, the tokenizer and the text are
-    read, and the parts are tried out with random numbers.
+def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
+    """What the audit with these `options` (BASE, TUNED and text named) will take on this machine: both configurations, the
+    tokenizer and the text are read, and the parts are tried out with random numbers.
 
     Errors: those of `audit` about its inputs.
     """
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    shape = shape_of(base, tuned, trust_remote_code=trust_remote_code)
-    check_chosen_layers(layers, shape.layers)
-    tokenizer = load_tokenizer(resolve_folder(base, trust_remote_code=trust_remote_code), trust_remote_code)
+    assert options.base is not None
+    assert options.tuned is not None
+    trust, device = options.machine.trust_remote_code, options.machine.device
+    shape = shape_of(options.base, options.tuned, trust_remote_code=trust)
+    check_chosen_layers(options.layers, shape.layers)
+    tokenizer = load_tokenizer(resolve_folder(options.base, trust_remote_code=trust), trust)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
-    documents = read_corpus(corpus, tokenizer=tokenizer)
-    tokenizer = require_tokenizer(tokenizer, base)
-    if quick:
-        dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
-    rows = rows_of(documents, tokenizer, longest, tokens)
-    chosen_areas = read_areas(Path(areas)) if areas else default_areas()
-    laid = lay_out(documents, rows, chosen_areas, tokenizer, longest=longest, seed=0, quick=quick)
-    chosen = list(layers or []) or None
+    tokenizer = require_tokenizer(tokenizer, options.base)
+    documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
+    rows = rows_of(documents, tokenizer, longest, options.tokens)
+    areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
+    laid = lay_out(documents, rows, areas, tokenizer, longest=longest, seed=options.seed, quick=quick)
     return forecast(
         shape,
         rows.ids.numel(),
         rows.ids.shape[1],
-        chosen_kind(dictionary),
-        machine=Machine(first_device(device), precision_for(device, precision)),
-        layers=chosen,
+        chosen_kind(options.dictionary),
+        machine=Hardware(first_device(device), precision_for(device, options.machine.precision)),
+        layers=list(options.layers or []) or None,
         work=count_work(laid, longest=longest, quick=quick),
         processes=processes,
     )
@@ -190,7 +174,7 @@ def forecast(
     row_length: int,
     kind: Kind | None,
     *,
-    machine: Machine = HERE,
+    machine: Hardware = HERE,
     layers: list[int] | None = None,
     work: Work = NOTHING,
     processes: int = 1,
@@ -239,7 +223,7 @@ def _counted(
     work: Work,
     processes: int,
     times: _Times,
-    machine: Machine,
+    machine: Hardware,
 ) -> Forecast:
     rows, row_length = batch_shape
     a_batch = rows * row_length
@@ -307,7 +291,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.no_grad()
-def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Machine) -> float:
+def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Hardware) -> float:
     """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
     device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
     ids = torch.randint(0, min(config.get_text_config().vocab_size, _TRIED_VOCABULARY), (rows, row_length), device=device)
@@ -357,9 +341,7 @@ def _step_seconds(run: Settings, device: str) -> float:
     return _seconds(lambda: trainer.step_normalised(x), torch.device(device))
 
 
-def _peak_bytes(
-    shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine, work: Work
-) -> int:
+def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Hardware, work: Work) -> int:
     """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
