@@ -20,6 +20,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mneme.errors import BadAreas
+from mneme.predict.coherence import FEWEST_WORDS, LEAST, area_under_curve, folds, least_area
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 _FUNCTION_WORDS = frozenset(
@@ -87,6 +88,8 @@ class Membership(NamedTuple):
     """Naive Bayes log-odds of area against the rest, nats; -inf where the area has no seed at all."""
     seeds: Int[ndarray, " area"]
     """How many passages the name and keywords alone single out."""
+    chance: frozenset[int] = frozenset()
+    """Areas whose keywords stand together by chance: their passages are of no one subject, and none is a member."""
 
 
 def read_areas(path: Path) -> tuple[Area, ...]:
@@ -170,18 +173,23 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
        are those of a behaviour: growing follows topic and format, and text of a manner differs from its like in a few words.
     3. Growth, twice: `_grow` adds passages that read like the members, as long as keywords turn up in them nearly as often as
        they should in text of the area.
+       In much text no members at all where the keywords stand together by chance (`_by_chance`).
     4. A member stays where no other area of the same kind is ahead by more than 3 nats of naive Bayes log-odds.
     """
     n_areas, n = len(areas), words.n_passages
     log_odds = np.full((n_areas, n), -np.inf)
     member = np.zeros((n_areas, n), dtype=bool)
     seeds = np.zeros(n_areas, dtype=np.int64)
+    chance: set[int] = set()
     for index, area in enumerate(areas):
         keyword = area_keywords(words, area)
         hits = words.total(keyword)
         needed = min(_SEED_KEYWORDS, int(keyword.sum()))
         chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
         seeds[index] = int(chosen.sum())
+        if area.kind == "capability" and needed == _SEED_KEYWORDS and _by_chance(words, area, keyword, chosen):
+            chance.add(index)
+            continue
         if seeds[index] < _SEEDS_AT_LEAST or area.kind == "behaviour":
             log_odds[index, chosen] = 0.0
         else:
@@ -195,7 +203,29 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
             best = log_odds[rows].max(axis=0)
             for i in rows:
                 member[i] &= log_odds[i] >= best - _CLIP
-    return Membership(member, log_odds, seeds)
+    return Membership(member, log_odds, seeds, frozenset(chance))
+
+
+def _by_chance(words: Words, area: Area, keyword: Bool[ndarray, " word"], seed: Bool[ndarray, " passage"]) -> bool:
+    """In text that is enough to tell: most of the area's keywords keep no company with the others, or the passages that hold
+    two of them are of no one subject."""
+    if len(words.word) < FEWEST_WORDS or not seed.any():
+        return False
+    return bool(keyword.sum() <= _keywords(words, area).sum() / 2) or not coherent(words, seed, keyword)
+
+
+def coherent(words: Words, seed: Bool[ndarray, " passage"], keyword: Bool[ndarray, " word"]) -> bool:
+    """Whether the seeds of an area are of one subject, from the words that are no keywords of it (`mneme.predict.coherence`):
+    the mean area under the curves of the folds passes its bound at 95 %."""
+    rest = ~seed
+    if seed.sum() < 2 or not rest.any():
+        return False
+    length = np.maximum(words.total(np.ones(len(words.vocabulary))), 1.0)
+    areas = []
+    for taught, asked in folds(seed):
+        odds = naive_bayes_log_odds(words, taught, without=keyword) / length
+        areas.append(area_under_curve(odds[asked], odds[rest]))
+    return least_area(float(np.mean(areas)), int(seed.sum()), int(rest.sum())) >= LEAST
 
 
 def area_keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
