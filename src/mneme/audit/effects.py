@@ -93,6 +93,9 @@ def _effect(
     """One area. Errors: EmptyMask, with the reason why nothing can be said about it."""
     area, member = areas[index], sources.reading.membership.member[index]
     if area.kind == "capability":
+        if index in sources.reading.membership.chance:
+            seeds = sources.reading.membership.seeds[index]
+            raise EmptyMask(f"{seeds} passages of the text hold two of its keywords, but they are of no one subject")
         return _knowledge_effect(sources, area, knowledge.areas[index], member, calibration)
     if index in sources.answered:
         answered = sources.answered[index]

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
+from mneme.audit.choosing import text_to_read
 from mneme.audit.cost import audit_disk_bytes
 from mneme.audit.dictionary import (
     CODED_TOKENS,
@@ -35,7 +36,6 @@ from mneme.audit.inputs import (
     first_device,
     precision_for,
     required_corpus,
-    rows_of,
     trained_kinds,
 )
 from mneme.audit.options import AuditOptions
@@ -153,8 +153,8 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
     tokenizer = require_tokenizer(tokenizer, options.base)
     documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
-    rows = rows_of(documents, tokenizer, longest, options.tokens)
     areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
+    documents, rows = text_to_read(documents, tokenizer, areas, longest, options.tokens)
     laid = lay_out(documents, rows, areas, tokenizer, longest=longest, seed=options.seed, quick=quick)
     return forecast(
         shape,

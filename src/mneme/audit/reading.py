@@ -1,6 +1,6 @@
 """What the text alone says before any model has read it: words, passages of every area, and where manners show."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,8 @@ class Reading(NamedTuple):
     """Index of a behaviour -> why the text says nothing about it."""
     pieces: Int[ndarray, "piece 2"]
     """Documents in the packed text (`document_pieces`), none longer than a row."""
+    whole: tuple[Words, Membership] | None = None
+    """The same of all passages of the source, where more was looked at than is read."""
 
     def watched(self) -> list[Int[ndarray, " type"]]:
         """Token types whose probability the screen keeps: marks and opposite marks of every manner, in order."""
@@ -72,11 +74,15 @@ class Reading(NamedTuple):
         return found
 
 
-def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] = ()) -> Reading:
+def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] = (), beside: Sequence[str] = ()) -> Reading:
     """Count the words, match the areas, find where the behaviours among them show. `asked`: behaviours that are asked about
-    by paired answers, so that their text need not be read."""
-    words = count_words([passage.text for passage in rows.passages])
+    by paired answers, so that their text need not be read. `beside`: more passages of the same source, which no model reads;
+    the areas are matched in all."""
+    n = len(rows.passages)
+    words = count_words([*(passage.text for passage in rows.passages), *beside])
     membership = match_areas(words, areas)
+    whole = (words, membership) if beside else None
+    words, membership = words.among(n), membership.among(n)
     token = rows.ids.long().numpy().reshape(-1)
     passage = rows.passage.long().numpy().reshape(-1)
     pieces = document_pieces(rows, rows.ids.shape[1])
@@ -94,4 +100,4 @@ def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] =
             continue
         place = manner_places(text, token, passage, predicted)
         manners[index] = Manner(text, place, passage[place])
-    return Reading(words, membership, manners, silent, pieces)
+    return Reading(words, membership, manners, silent, pieces, whole)

@@ -13,6 +13,7 @@ from rich.console import Console
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
 from mneme.audit.asking import answers
+from mneme.audit.choosing import text_to_read
 from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
@@ -26,7 +27,6 @@ from mneme.audit.inputs import (
     chosen_kind,
     precision_for,
     required_corpus,
-    rows_of,
     trained_kinds,
 )
 from mneme.audit.job import Job
@@ -93,7 +93,7 @@ def run_audit(options: AuditOptions) -> Report:
     with computing_threads(options.machine.threads):
         pair = _load(options, device)
         documents = read_corpus(required_corpus(options.corpus), tokenizer=pair.tokenizer)
-        rows = rows_of(documents, pair.tokenizer, pair.max_positions, options.tokens)
+        documents, rows = text_to_read(documents, pair.tokenizer, areas, pair.max_positions, options.tokens)
         check_chosen_layers(options.layers, pair.n_layers)
         plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(options.layers or [0]), kind)
         require_room(Path(options.out), plan.disk_bytes)

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus
 from mneme.models.pair import ModelPair
-from mneme.predict.areas import Area
+from mneme.predict.areas import Area, Membership, Words
 from mneme.predict.cloze import Scores, rival_pool
 from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
-from mneme.predict.items import Items, content_types, find_items, own_types, word_table
+from mneme.predict.items import Items, content_types, find_items, mentions_in, own_types, word_table
 from mneme.predict.knowledge import WordEvidence
 from mneme.predict.tokenised import leading, tokenise
 from mneme.results import Baselines, Estimate
@@ -94,8 +94,10 @@ def lay_out_words(
     *,
     longest: int | None,
     seed: int,
+    whole: tuple[Words, Membership] | None = None,
 ) -> Layout:
-    """Find the words of the text that `rows` holds, and lay out their reading."""
+    """Find the words of the text that `rows` holds, and lay out their reading. `whole`: the passages of a larger text, of
+    which it is a part, which then says whose own a word is."""
     first = _document_starts(rows)
     kept = rows.ids.numel()
     documents = tokenise(texts[: len(first)], tokenizer)[: len(first)]
@@ -105,7 +107,7 @@ def lay_out_words(
     passage = rows.passage.reshape(-1).numpy()[np.minimum(place, kept - 1)]
     knowledge = np.array([area.kind == "capability" for area in areas])
     inside = member[:, passage] & read & knowledge[:, None]
-    own = own_types(table, inside)
+    own = own_types(table, inside, mentions_in(table, whole[0], whole[1].member, knowledge) if whole else None)
     items = find_items(table, inside, own)
     pool = rival_pool(table, own.any(axis=0) | content_types(table))
     ids = [np.array(one.ids[: kept - start]) for one, start in zip(documents, first, strict=True)]

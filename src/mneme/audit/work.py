@@ -57,9 +57,10 @@ def lay_out(
 ) -> LaidOut:
     """Match the areas, find their words, write the paired answers. `longest`: positions that the models allow."""
     asked = questions(areas, tokenizer, QUICK_PROMPTS if quick else None)
-    reading = read_text(rows, areas, asked)
-    member = reading.membership.member
-    return LaidOut(asked, reading, lay_out_words(documents.texts, rows, member, areas, tokenizer, longest=longest, seed=seed))
+    reading = read_text(rows, areas, asked, documents.beside)
+    member, whole = reading.membership.member, reading.whole
+    layout = lay_out_words(documents.texts, rows, member, areas, tokenizer, longest=longest, seed=seed, whole=whole)
+    return LaidOut(asked, reading, layout)
 
 
 NOTHING = Work(Read(0, 0), Read(0, 0), Read(0, 0), Read(0, 0), 0)

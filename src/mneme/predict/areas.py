@@ -79,6 +79,11 @@ class Words(NamedTuple):
         """Sum of `weight` over the distinct words of every passage: how many of them, for a mask."""
         return np.bincount(self.passage, weights=weight[self.word].astype(np.float64), minlength=self.n_passages)
 
+    def among(self, first: int) -> "Words":
+        """The same of the first passages alone."""
+        inside = self.passage < first
+        return Words(self.vocabulary, self.passage[inside], self.word[inside], first)
+
 
 class Membership(NamedTuple):
     """Which passages an area's words single out, and by how much."""
@@ -90,6 +95,10 @@ class Membership(NamedTuple):
     """How many passages the name and keywords alone single out."""
     chance: frozenset[int] = frozenset()
     """Areas whose keywords stand together by chance: their passages are of no one subject, and none is a member."""
+
+    def among(self, first: int) -> "Membership":
+        """The same of the first passages alone; seeds are still those of all."""
+        return self._replace(member=self.member[:, :first], log_odds=self.log_odds[:, :first])
 
 
 def read_areas(path: Path) -> tuple[Area, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.predict.areas import stem
+from mneme.predict.areas import Words, stem
 
 OWN_RATIO = math.e
 """A word is an area's own where it is so many times as frequent there as elsewhere."""
@@ -156,13 +156,37 @@ def _counts(counted: Spans | None, a: int, b: int) -> bool:
     return counted is None or any(start <= a and b <= end for start, end in counted)
 
 
-def own_types(table: WordTable, member: Bool[ndarray, "area word"]) -> Bool[ndarray, "area type"]:
-    """The types that are each area's own (see the module's head). `member`: the word stands in text of the area."""
-    whole = table.mentions(np.ones(len(table.document), dtype=bool))
+class Mentions(NamedTuple):
+    """How often every type of a word table is mentioned in a larger text, of which the table is a part."""
+
+    here: Float[ndarray, "area type"]
+    whole: Float[ndarray, " type"]
+
+
+def mentions_in(
+    table: WordTable, words: Words, member: Bool[ndarray, "area passage"], knowledge: Bool[ndarray, " area"]
+) -> Mentions:
+    """In how many passages of `words` every type of the table stands, for all and for those of each area of `knowledge`."""
+    column = np.array([words.vocabulary.get(one, -1) for one in table.types], dtype=np.int64)
+    known = column >= 0
+
+    def of(among: Bool[ndarray, " passage"] | None) -> Float[ndarray, " type"]:
+        return np.where(known, words.frequency(among)[column], 0.0)
+
+    none = np.zeros(len(column))
+    return Mentions(np.stack([of(own) if k else none for own, k in zip(member, knowledge, strict=True)]), of(None))
+
+
+def own_types(
+    table: WordTable, member: Bool[ndarray, "area word"], counted: Mentions | None = None
+) -> Bool[ndarray, "area type"]:
+    """The types that are each area's own (see the module's head). `member`: the word stands in text of the area. `counted`:
+    the mentions in a larger text, of which the table is a part chosen for its areas; else those of the table."""
+    whole = table.mentions(np.ones(len(table.document), dtype=bool)) if counted is None else counted.whole
     own = np.zeros((len(member), len(table.types)), dtype=bool)
     share = np.zeros(own.shape)
     for area, inside in enumerate(member):
-        here = table.mentions(inside)
+        here = table.mentions(inside) if counted is None else counted.here[area]
         own[area] = rate_ratio(here, whole - here) >= OWN_RATIO
         share[area] = here / max(here.sum(), 1.0)
     own &= share >= _AT_HOME * share.max(axis=0, initial=0.0)

@@ -15,19 +15,21 @@ from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mneme.audit.choosing import text_to_read
 from mneme.audit.dictionary import LayerCodes, change_directions, layer_codes
 from mneme.audit.latents import WINDOW
 from mneme.audit.options import AuditOptions
+from mneme.audit.reading import read_text
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.errors import BadRun, NothingToRepair
 from mneme.options import restored
-from mneme.predict.areas import Area, count_words, match_areas
+from mneme.predict.areas import Area
 from mneme.report.reading import read_report
 from mneme.results import Effect, Report
 from mneme.runs import FinishedRun, read_finished
 from mneme.text.documents import read_corpus
 from mneme.text.encoded import Encoded
-from mneme.text.packing import PackedRows, pack_rows
+from mneme.text.packing import PackedRows
 from mneme.text.probes import Probe
 
 MAX_PASSAGES = 300
@@ -91,10 +93,9 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
             "Run the audit again with --intended AREA."
         )
     unintended = _unintended(report)
-    rows = _read_rows(report, tokenizer)
     areas = tuple(Area.model_validate(area) for area in command["areas"])
-    words = count_words([passage.text for passage in rows.passages])
-    member = match_areas(words, areas).member
+    rows, beside = _read_rows(report, tokenizer, areas)
+    member = read_text(rows, areas, range(len(areas)), beside).membership.member
     intended = np.zeros(len(rows.passages), dtype=np.bool_)
     for index, area in enumerate(areas):
         if area.name.casefold() in {name.casefold() for name in options.intended}:
@@ -132,12 +133,15 @@ def _unintended(report: Report) -> tuple[Effect, ...]:
     return found
 
 
-def _read_rows(report: Report, tokenizer: PreTrainedTokenizerBase) -> PackedRows:
-    """The audit's rows, packed again from its text."""
+def _read_rows(
+    report: Report, tokenizer: PreTrainedTokenizerBase, areas: tuple[Area, ...]
+) -> tuple[PackedRows, tuple[str, ...]]:
+    """The audit's rows, chosen and packed again from its text, and the passages that were looked at beside them."""
     documents = read_corpus(report.corpus.source, tokenizer=tokenizer)
     if documents.sha256 != report.corpus.sha256:
         raise BadRun(f"{report.corpus.source} is no longer the text that was audited. Put it back, or run the audit again.")
-    return pack_rows(documents, tokenizer, report.corpus.row_length, max_tokens=report.corpus.tokens)
+    chosen, rows = text_to_read(documents, tokenizer, areas, report.corpus.row_length, report.corpus.tokens)
+    return rows, chosen.beside
 
 
 def _read_codes(run: FinishedRun, report: Report, kind: str) -> list[LayerCodes]:

@@ -23,6 +23,8 @@ class Documents:
     texts: tuple[str, ...]
     source: str
     sha256: str
+    beside: tuple[str, ...] = ()
+    """Passages of the same source that no model reads: they help to tell what the others are about."""
 
 
 def read_corpus(
