@@ -37,7 +37,7 @@ def test_work_grows_with_the_text(world: World) -> None:
     small, large = (forecast(shape, tokens, 64, "change") for tokens in (16_384, 262_144))
     assert large.flops > 2 * small.flops
     assert large.disk_bytes > small.disk_bytes
-    assert large.parts["screen"] == pytest.approx(16 * small.parts["screen"])
+    assert large.parts["survey"] == pytest.approx(16 * small.parts["survey"])
     assert sum(small.parts.values()) == pytest.approx(small.seconds)
 
 
@@ -70,4 +70,4 @@ def test_without_a_dictionary_nothing_of_one_is_planned(world: World) -> None:
     plain = forecast(shape, 65_536, 64, None, work=work)
     assert {name for name, seconds in plain.parts.items() if seconds} == {"own words", "paired answers", "null"}
     assert plain.flops == 2 * shape.parameters * (2 * 1200 + 4 * 100)
-    assert forecast(shape, 65_536, 64, "change", work=work).parts["screen"] > 0
+    assert forecast(shape, 65_536, 64, "change", work=work).parts["survey"] > 0

@@ -107,6 +107,6 @@ def test_evidence_without_a_fitted_curve_has_none() -> None:
     calibration = shipped_calibration()
     assert calibration.curve_of("words", 0.1) == calibration.curve_of("words", -0.1) == calibration.words
     assert calibration.curve_of("latents", -0.1) == calibration.knowledge
-    assert calibration.curve_of("text", 0.1) == calibration.manner_more
+    assert calibration.curve_of("text", 0.1) == calibration.behaviour_more
     assert calibration.curve_of("text", -0.1) is None
     assert calibration.curve_of("answers", 0.1) is calibration.curve_of("answers", -0.1) is None

@@ -39,12 +39,12 @@ from mneme.audit.inputs import (
     trained_kinds,
 )
 from mneme.audit.options import AuditOptions
-from mneme.audit.screening import batch_rows_for
+from mneme.audit.surveying import batch_rows_for
 from mneme.audit.work import NOTHING, Work, count_work, lay_out
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
-from mneme.diff.screen import read_predictions
+from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
 from mneme.models.pair import Precision
@@ -233,13 +233,13 @@ def _counted(
     body = times.ends + shape.layers * times.block
     logits = body + times.head
     checked = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS * row_length
-    screened, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
+    columns, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
     null = work.null_readings
     parts = {
         "own words": 2 * (work.words.tokens * body + work.words.rows * times.head),
         "paired answers": 2 * (work.answers.tokens * body + work.answers.rows * times.head),
-        "manners": 2 * (work.manners.tokens * body + work.manners.rows * times.head),
-        "screen": screened * (2 * logits + times.output),
+        "behaviours": 2 * (work.behaviours.tokens * body + work.behaviours.rows * times.head),
+        "survey": columns * (2 * logits + times.output),
         "layers": sampled * ((2 + shape.layers) * (logits + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
@@ -247,7 +247,7 @@ def _counted(
         "null": null * work.null.tokens * body + 2 * max(null - 1, 0) * work.null.rows * times.head,
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    read = 2 * (work.words.tokens + work.answers.tokens + work.manners.tokens + screened) + null * work.null.tokens
+    read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens + columns) + null * work.null.tokens
     read += sampled * (2 + shape.layers) + _CAUSAL_PASSES * checked
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
     learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
@@ -318,7 +318,7 @@ def _head_seconds(shape: Shape, device: str) -> float:
 
 @torch.no_grad()
 def _output_seconds(vocab_size: int, device: str) -> float:
-    """Seconds of everything the screen computes from the two models' logits of `_HEAD_ROWS` places."""
+    """Seconds of everything the survey computes from the two models' logits of `_HEAD_ROWS` places."""
     base, tuned = torch.randn(2, 1, _HEAD_ROWS, vocab_size, device=device)
     target = torch.zeros(1, _HEAD_ROWS, dtype=torch.long, device=device)
     return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
@@ -342,14 +342,14 @@ def _step_seconds(run: Settings, device: str) -> float:
 
 
 def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Hardware, work: Work) -> int:
-    """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
+    """The larger of the survey (logits and residual streams of both models) and the dictionaries (activations, weights with
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
     together = min(BATCH_TOKENS, work.words.tokens + work.answers.tokens)
     places = 4 * shape.vocab_size * (work.words.rows + work.answers.rows)
     reading = together * shape.width * _BLOCK_WIDTHS * 4 + _LOGITS_COPIES * min(places, 1 << 26)
-    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4 if runs else 0
+    survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4 if runs else 0
     table = tokens * (80 + 3 * shape.layers)
     whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
     kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer

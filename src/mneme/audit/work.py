@@ -8,7 +8,7 @@ from mneme.audit.asking import questions
 from mneme.audit.inputs import QUICK_PROMPTS
 from mneme.audit.null import CHANGES, NULL_TOKENS, QUICK_NULL_TOKENS
 from mneme.audit.reading import Reading, read_text
-from mneme.audit.screening import manner_texts
+from mneme.audit.surveying import behaviour_texts
 from mneme.audit.words import Layout, lay_out_words
 from mneme.models.forest import plant
 from mneme.predict.areas import Area
@@ -30,7 +30,7 @@ class Work(NamedTuple):
 
     words: Read
     answers: Read
-    manners: Read
+    behaviours: Read
     null: Read
     """Of one reading; there is one by the base and one by each purposeless change."""
     null_readings: int
@@ -72,11 +72,11 @@ def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:
     some = items_alone(layout.plan, layout.items, QUICK_NULL_TOKENS if quick else NULL_TOKENS, longest)[1]
     answers = [plant([one.ids for one in group]).ids.numel() for group in asked.values()]
     said = sum(len(one.ids) - one.first for group in asked.values() for one in group)
-    lengths = manner_texts(reading).length
+    lengths = behaviour_texts(reading).length
     return Work(
         words=Read(layout.plan.all_tokens(), _pieces(layout.plan) + len(layout.plan.sample)),
         answers=Read(sum(answers), said),
-        manners=Read(int(lengths.sum()), len(reading.places())),
+        behaviours=Read(int(lengths.sum()), len(reading.places())),
         null=Read(some.all_tokens(), _pieces(some)),
         null_readings=1 + CHANGES,
     )
