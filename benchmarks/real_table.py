@@ -1,39 +1,28 @@
-"""Truth and predictors of the real bench from kept results: python benchmarks/real_table.py [--cells] [--seed 0].
+"""Truth and predictors of the real bench from kept results: python benchmarks/real_table.py [--cells] [--kept FOLDER].
 
 Needs no model. Prints how much each fine-tune changed, then every predictor on the cells of which all of them say something:
-families apart, side effects apart from the target, knowledge apart from behaviour.
+side effects apart from the target, knowledge apart from behaviour, families apart, each family judged by curves fitted on the
+others and every interval made by drawing whole families.
 """
 
 import argparse
-from collections.abc import Callable
+import json
 from pathlib import Path
 
 import numpy as np
-from tables import markdown_table
+from tables import markdown_table, write_section
 
-from mneme.bench.real.judging import (
-    Predictor,
-    RealCell,
-    base_rate,
-    covered,
-    families_alarmed,
-    judge,
-    real_figures,
-    target_alone,
-)
-from mneme.bench.real.kept import real_cells, signal_predictors, told_predictors
+from mneme.bench.real.judging import RealCell
+from mneme.bench.real.kept import half_measured, real_cells
+from mneme.bench.real.scores import RealScores, all_predictors, real_scores
+from mneme.results import Estimate
 
 KEPT = Path(__file__).parent / "real"
-COLUMNS = ("accuracy", "F1", "precision", "recall", "AUROC", "direction", "Brier", "ECE", "rank correlation")
-PARTS: dict[str, Callable[[RealCell], bool]] = {
-    "all cells": lambda _: True,
-    "knowledge": lambda one: one.cell[0] == "knowledge",
-    "knowledge, side effects": lambda one: one.cell[0] == "knowledge" and not one.target,
-    "facts of relations": lambda one: one.cell[0] == "relation",
-    "behaviours": lambda one: one.cell[0] == "behaviour",
-    "refusals": lambda one: one.cell[0] == "refusal",
-    "side effects": lambda one: not one.target,
-}
+SHOWN = ("accuracy", "F1", "precision", "recall", "AUROC", "direction", "Brier", "ECE", "rank correlation")
+WITH_INTERVAL = ("accuracy", "F1")
+"""Figures whose interval is printed; the others have one in the same way."""
+HALF = "measuring half of the questions"
+TITLE = "A real model: SmolLM2-135M-Instruct, its fine-tunes measured, every predictor on the same cells"
 
 
 def measured_table(cells: list[RealCell]) -> str:
@@ -45,13 +34,13 @@ def measured_table(cells: list[RealCell]) -> str:
         largest = sorted(
             (one for one in own if one.truth.verdict == "material"), key=lambda one: -abs(one.truth.size.estimate.value)
         )
-        told = ", ".join(f"{one.cell[1]} {one.truth.size.estimate.value:+.2f}" for one in largest[:5])
+        told = ", ".join(f"{one.cell[1]} {one.truth.size.estimate.value:+.2f}" for one in largest[:4])
         rows.append([name, own[0].family, *map(str, counts), told])
     return markdown_table(["fine-tune", "family", "material", "grey", "immaterial", "largest (nats, or share)"], rows)
 
 
 def cells_table(cells: list[RealCell]) -> str:
-    """One line a cell that changed or is grey."""
+    """One line a cell."""
     rows = []
     for one in cells:
         size, share = one.truth.size.estimate, one.truth.share.estimate
@@ -62,40 +51,99 @@ def cells_table(cells: list[RealCell]) -> str:
     return markdown_table(["fine-tune", "cell", "", "change", "points", "lost/gained", "verdict"], rows)
 
 
-def judged_tables(cells: list[RealCell], predictors: dict[str, Predictor], seed: int) -> str:
-    """A table for each part, one line a predictor."""
-    everything = predictors | {"target alone": target_alone(cells), "base rate": base_rate(cells)}
-    common = covered(cells, list(everything.values()))
-    outcomes = {name: judge(common, told) for name, told in everything.items()}
+def judged_tables(found: RealScores, heading: str = "") -> str:
+    """A table for each part, one line a predictor; last column: F1 of the first predictor less that of this one."""
     text = ""
-    for part, belongs in PARTS.items():
-        where = np.array([belongs(one) for one in common], dtype=bool)
-        material = sum(one.truth.verdict == "material" for one, here in zip(common, where, strict=True) if here)
-        clear = sum(one.truth.verdict != "grey" for one, here in zip(common, where, strict=True) if here)
-        rows = []
-        for name, outcome in outcomes.items():
-            found = real_figures(common, outcome, where, seed=seed)
-            rows.append([name, *(f"{found[column].value:.3f}" if column in found else "" for column in COLUMNS)])
-        text += f"\n{part}: {clear} cells, {material} material\n\n" + markdown_table(["predictor", *COLUMNS], rows)
-    alarms = {name: families_alarmed(common, outcome) for name, outcome in outcomes.items()}
-    told = ", ".join(f"{name} {alarmed} of {count}" for name, (alarmed, count) in alarms.items())
-    return f"{text}\nNull fine-tunes with a false alarm: {told}.\n"
+    first = next(iter(found.outcomes))
+    for part, size in found.sizes.items():
+        text += f"\n**{part}{heading}**: {size.clear} clear cells, {size.material} of them material; {size.grey} grey\n\n"
+        rows = [
+            [one.predictor, *(shown(one.figures.get(name), name) for name in SHOWN), shown(one.ahead, "F1", signed=True)]
+            for one in found.scores
+            if one.part == part
+        ]
+        text += markdown_table(["predictor", *SHOWN, f"F1 of {first} less this"], rows)
+    return text
+
+
+def alarms_line(found: RealScores) -> str:
+    """Family-wise false alarms on the nulls."""
+    told = ", ".join(f"{name} {alarmed} of {count}" for name, (alarmed, count) in found.alarms.items())
+    return f"\nNull fine-tunes with a false alarm: {told}.\n"
+
+
+def families_table(found: RealScores) -> str:
+    """Accuracy and hits of each predictor in every family, judged by curves of the other families."""
+    families = list(dict.fromkeys(one.family for one in found.cells))
+    rows = []
+    for name, outcome in found.outcomes.items():
+        row = [name]
+        for family in families:
+            own = [i for i, one in enumerate(found.cells) if one.family == family and one.truth.verdict != "grey"]
+            true = np.array([found.cells[i].truth.verdict == "material" for i in own], dtype=bool)
+            said = outcome.probability[own] >= 0.5
+            row.append(f"{np.mean(said == true):.2f}, {int((said & true).sum())}/{int(true.sum())}" if own else "")
+        rows.append(row)
+    heading = "\n**families apart**: accuracy, material cells found of those there are\n\n"
+    return heading + markdown_table(["predictor", *families], rows)
+
+
+def shown(found: Estimate | None, name: str, *, signed: bool = False) -> str:
+    """A figure, with its interval where that is printed."""
+    if found is None:
+        return ""
+    value = f"{found.value:+.2f}" if signed else f"{found.value:.2f}"
+    return f"{value} [{found.low:.2f}, {found.high:.2f}]" if name in WITH_INTERVAL else value
+
+
+def cost_table(folder: Path) -> str:
+    """Seconds of CPU of one fine-tune: measuring it, reading its signals, each kind of audit."""
+    measured = [json.loads(file.read_text("utf-8")) for file in (folder / "measured").glob("*.json")]
+    slices: dict[str, list[float]] = {}
+    for kept in measured:
+        for place, told in kept.items():
+            slices.setdefault(place, []).append(told["cpu_seconds"])
+    rows = [[f"measuring {place}", f"{np.mean(spent):.0f}", str(len(spent)), ""] for place, spent in slices.items()]
+    for place in [folder / "signals", *sorted((folder / "audits").glob("*"))]:
+        kept = [json.loads(file.read_text("utf-8")) for file in place.glob("*.json")]
+        spent = [one.get("cpu_seconds", one["seconds"]) for one in kept]
+        if kept:
+            tokens = f"{np.mean([one['tokens'] for one in kept]):,.0f}"
+            rows.append([place.name, f"{np.mean(spent):.0f}", str(len(spent)), tokens])
+    return markdown_table(["what", "seconds of CPU, mean", "models", "tokens through both models"], rows)
+
+
+def page(kept: Path, seed: int) -> str:
+    """Everything, as the section of docs/benchmarks.md."""
+    cells = real_cells(kept)
+    text = measured_table(cells)
+    predictors = all_predictors(kept, cells)
+    if predictors and len({one.family for one in cells}) > 1:
+        found = real_scores(cells, predictors, seed=seed)
+        names = list(dict.fromkeys(one.pair for one in found.cells))
+        text += f"\nJudged: {len(names)} fine-tunes of {len({one.family for one in found.cells})} families.\n"
+        text += judged_tables(found) + families_table(found) + alarms_line(found)
+        half_cells, told = half_measured(kept)
+        half = real_scores(half_cells, {HALF: told}, seed=seed, baselines=False)
+        text += judged_tables(half, ", truth from the other half of the questions")
+    return f"{text}\n{cost_table(kept)}"
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cells", action="store_true", help="print every cell")
+    parser.add_argument("--cells", action="store_true", help="print every cell and nothing else")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the results")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     given = parser.parse_args()
-    cells = real_cells(KEPT)
-    print(measured_table(cells))
     if given.cells:
-        print(cells_table(cells))
-    predictors = signal_predictors(KEPT, cells) | told_predictors(KEPT, cells)
-    predictors = {name: told for name, told in predictors.items() if told}
-    if predictors:
-        print(judged_tables(cells, predictors, given.seed))
+        print(cells_table(real_cells(given.kept)))
+        return
+    text = page(given.kept, given.seed)
+    print(text)
+    if given.write:
+        write_section("real", TITLE, "python benchmarks/real_table.py --write", text)
 
 
 if __name__ == "__main__":

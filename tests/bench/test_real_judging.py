@@ -19,7 +19,7 @@ from mneme.bench.real.judging import (
     spearman,
     target_alone,
 )
-from mneme.bench.real.kept import real_cells, signal_predictors, told_predictors
+from mneme.bench.real.kept import real_cells, signal_predictors
 from mneme.bench.real.measured import key_of_items, read_kept, write_kept
 from mneme.bench.real.signals import SIGNALS
 from mneme.results import Estimate
@@ -130,8 +130,6 @@ def test_kept_results_make_cells_and_predictors(tmp_path: Path) -> None:
     assert told["loss_change, of the area"]["int4"]["knowledge", "physics"] == Said(2.0, -1)
     assert told["loss_change, of the area"]["int4"]["behaviour", "narcissism"] == Said(0.5, 0)
     assert told["kl_tuned_to_base, of all text"]["int4"]["knowledge", "physics"] == Said(1.25, 0)
-    write_kept(tmp_path / "said" / "new" / "int4-seed0.json", {"physics": {"effect": -0.4, "p": 0.9}})
-    assert told_predictors(tmp_path, cells) == {"new": {"int4": {("knowledge", "physics"): Said(0.4, -1, 0.9)}}}
 
 
 def test_answers_to_other_questions_are_left_out(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def takes_branches(parts: Parts) -> bool:
     prompt, choices = [5, 9, 6, 7], ([8, 5], [6, 9])
     last = len(parts.blocks) - 1
     try:
-        with read(parts, [last]) as found:
+        with torch.autocast(parts.device.type, enabled=False), read(parts, [last]) as found:
             branched = _branched(parts, [tuple(prompt)], [[[*one, 0] for one in choices]], 0)
             parts.decoder(**branched.inputs, use_cache=False)
             together = found[last][0].float()

@@ -75,9 +75,12 @@ def beyond(size: Rate, material: float) -> float:
     return normal_cdf((value - material) / error) + normal_cdf((-value - material) / error)
 
 
-def cell_changes(items: Mapping[str, Any], base: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[Cell, CellChange]:
+def cell_changes(
+    items: Mapping[str, Any], base: Mapping[str, Any], tuned: Mapping[str, Any], *, half: int | None = None
+) -> dict[Cell, CellChange]:
     """Cell -> change, from what is kept of both models, over all slices that both have answered. A cell of which so little was
-    asked as yet that no interval holds (`FEWEST_CLUSTERS`) is missing."""
+    asked as yet that no interval holds (`FEWEST_CLUSTERS`) is missing. `half` 0 or 1 takes every other cluster alone: what
+    measuring half of the questions says, and what the other half says of that."""
     found: dict[Cell, CellChange] = {}
     for group, kind in KINDS.items():
         slices = [place for place in items if place.startswith(f"{group}/") and place in base and place in tuned]
@@ -85,6 +88,10 @@ def cell_changes(items: Mapping[str, Any], base: Mapping[str, Any], tuned: Mappi
             told = [(items[p][area], base[p]["nats"][area], tuned[p]["nats"][area]) for p in slices if area in items[p]]
             rows, before, after = ([one for part in parts for one in part] for parts in zip(*told, strict=True))
             clusters = balanced_clusters(len(rows)) if kind == "behaviour" else [row["cluster"] for row in rows]
+            if half is not None:
+                number = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+                taken = [i for i, name in enumerate(clusters) if number[name] % 2 == half]
+                rows, before, after, clusters = ([part[i] for i in taken] for part in (rows, before, after, clusters))
             if len(set(clusters)) < FEWEST_CLUSTERS:
                 continue
             if kind == "refusal":

@@ -130,6 +130,25 @@ def real_figures(
     return found
 
 
+def f1_difference(
+    cells: Sequence[RealCell], first: Outcome, second: Outcome, where: Bool[ndarray, " cell"], *, seed: int
+) -> Estimate | None:
+    """F1 of `first` minus that of `second` on the clear cells of `where`, families drawn whole and the same for both. None
+    where none of these cells is material."""
+    clear = where & np.array([one.truth.verdict != "grey" for one in cells])
+    material = np.array([one.truth.verdict == "material" for one in cells])
+    if not (clear & material).any():
+        return None
+    families = np.unique(np.array([one.family for one in cells]), return_inverse=True)[1]
+    said = [one.probability >= SAID for one in (first, second)]
+    return _drawn(lambda i: _f1(said[0][i], material[i]) - _f1(said[1][i], material[i]), clear, families, seed)
+
+
+def _f1(said: Bool[ndarray, " cell"], true: Bool[ndarray, " cell"]) -> float:
+    """2 hits / (said + true); 0 where nothing is said or true."""
+    return 2 * float((said & true).sum()) / max(1.0, float(said.sum() + true.sum()))
+
+
 def equal_mass_ece(probability: Float[ndarray, " cell"], true: Float[ndarray, " cell"]) -> float:
     """Mean over cells of |mean P - share true| in ten bins that hold equally many cells (Nixon et al. 2019, 1904.01685)."""
     order = np.argsort(probability, kind="stable")

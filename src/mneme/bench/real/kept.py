@@ -1,8 +1,7 @@
 """Kept results of the real bench as cells and predictors: no model, no data, a second.
 
 Folder: `items.json` (what is asked), `measured/NAME.json` (nats of each model, `base` among them), `signals/NAME.json` (cheap
-signals of each pair), `said/PREDICTOR/NAME.json` (what a predictor with probabilities of its own says: {"KIND/AREA" or "AREA":
-{effect, low, high, verdict, p}}).
+signals of each pair), `audits/AS/NAME.json` (what an audit said: audit_signals.py).
 """
 
 import json
@@ -18,13 +17,15 @@ from mneme.bench.real.signals import CHATS, SIGNALS
 from mneme.errors import BadRun
 from mneme.worlds.real.recipes import Recipe, recipe_called
 
+PURPOSELESS = ("noise-strong", "noise-weak", "null-shuffled-microbiology", "null-shuffled-history")
+"""Fine-tunes from which the fragility of text is read: changes that mean nothing."""
 INTENDED_REFUSAL = "refusal"
 """A recipe that names this intends both cells of refusals."""
 
 
-def real_cells(folder: Path, *, seed: int = 0) -> list[RealCell]:
+def real_cells(folder: Path, *, seed: int = 0, half: int | None = None) -> list[RealCell]:
     """Every cell of every fine-tune that has been measured, in the order of the recipes' names. Raises BadRun where the base
-    has not been measured."""
+    has not been measured. `half`: as for `cell_changes`."""
     items = json.loads((folder / "items.json").read_text("utf-8"))
     base = read_kept(folder / "measured" / "base.json", items)
     if not base:
@@ -32,7 +33,7 @@ def real_cells(folder: Path, *, seed: int = 0) -> list[RealCell]:
     found = []
     for file in sorted((folder / "measured").glob(f"*-seed{seed}.json")):
         recipe = recipe_called(file.stem.removesuffix(f"-seed{seed}"))
-        for cell, change in cell_changes(items, base, read_kept(file, items)).items():
+        for cell, change in cell_changes(items, base, read_kept(file, items), half=half).items():
             found.append(RealCell(recipe.name, recipe.family, cell, is_target(recipe, cell), change))
     return found
 
@@ -47,10 +48,9 @@ def signal_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> 
     relative change of weights; the target alone and the base rate are not among them."""
     found: dict[str, dict[str, dict[Cell, Said]]] = {}
     for name in dict.fromkeys(one.pair for one in cells):
-        file = folder / "signals" / f"{name}-seed{seed}.json"
-        if not file.is_file():
+        read = _signals_of(folder, name, seed)
+        if read is None:
             continue
-        read = json.loads(file.read_text("utf-8"))
         own = [one.cell for one in cells if one.pair == name]
         for signal in SIGNALS:
             means = {area: float(np.mean(values[signal])) for area, values in read["areas"].items()}
@@ -64,29 +64,49 @@ def signal_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> 
     return {name: told for name, told in found.items()}
 
 
-def told_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dict[str, Predictor]:
-    """What was kept of predictors that say effects and probabilities themselves, by name of their folder under `said/`."""
-    found: dict[str, Predictor] = {}
-    for place in sorted((folder / "said").glob("*")):
-        told: dict[str, dict[Cell, Said]] = {}
-        for name in dict.fromkeys(one.pair for one in cells):
-            file = place / f"{name}-seed{seed}.json"
-            if not file.is_file():
-                continue
-            rows = json.loads(file.read_text("utf-8"))
-            for cell in [one.cell for one in cells if one.pair == name]:
-                row = rows.get(f"{cell[0]}/{cell[1]}", rows.get(cell[1]))
-                if row is not None:
-                    told.setdefault(name, {})[cell] = _row(row)
-        found[place.name] = told
+def half_measured(folder: Path, *, seed: int = 0) -> tuple[list[RealCell], Predictor]:
+    """(the cells by one half of their questions, what the other half says of them): measuring, as a predictor."""
+    told: dict[str, dict[Cell, Said]] = {}
+    for one in real_cells(folder, seed=seed, half=0):
+        change = one.truth.size.estimate.value
+        told.setdefault(one.pair, {})[one.cell] = Said(abs(change), int(np.sign(change)))
+    cells = [one for one in real_cells(folder, seed=seed, half=1) if one.cell in told.get(one.pair, {})]
+    return cells, told
+
+
+def fragility(folder: Path, cells: list[RealCell], *, seed: int = 0) -> Predictor:
+    """How much of a purposeless change arrives at the area's text (the mean over `PURPOSELESS` fine-tunes other than the one
+    that is judged, in units of their mean over all text), times the KL of this fine-tune on all text: no area of it is read.
+
+    After the fragility of examples in AuCson/low-rank-forgetting; a cell that is no subject is read on chats."""
+    read = {name: _signals_of(folder, name, seed) for name in dict.fromkeys([*PURPOSELESS, *(one.pair for one in cells)])}
+    shares = {name: _shares(told) for name, told in read.items() if name in PURPOSELESS and told}
+    found: dict[str, dict[Cell, Said]] = {}
+    for one in cells:
+        others = [share for name, share in shares.items() if name != one.pair]
+        told = read[one.pair]
+        if told and others:
+            area = one.cell[1] if one.cell[1] in told["areas"] else CHATS
+            size = float(np.mean([share[area] for share in others])) * _mean_kl(told)
+            found.setdefault(one.pair, {})[one.cell] = Said(size)
     return found
+
+
+def _signals_of(folder: Path, name: str, seed: int) -> dict[str, Any] | None:
+    file = folder / "signals" / f"{name}-seed{seed}.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def _mean_kl(read: dict[str, Any]) -> float:
+    return float(np.mean([np.mean(values["kl_tuned_to_base"]) for values in read["areas"].values()]))
+
+
+def _shares(read: dict[str, Any]) -> dict[str, float]:
+    whole = _mean_kl(read)
+    return {area: float(np.mean(values["kl_tuned_to_base"])) / whole for area, values in read["areas"].items()}
 
 
 def _said(signal: str, cell: Cell, value: float) -> Said:
     """Loss that rose says that knowledge fell; the other signals see no direction."""
     sign = -int(np.sign(value)) if signal == "loss_change" and cell[0] in ("knowledge", "relation") else 0
     return Said(abs(value), sign)
-
-
-def _row(row: dict[str, Any]) -> Said:
-    return Said(abs(float(row["effect"])), int(np.sign(row["effect"])), row.get("p"))
