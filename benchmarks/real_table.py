@@ -55,12 +55,16 @@ def judged_tables(found: RealScores, heading: str = "") -> str:
     """A table for each part, one line a predictor; last column: F1 of the first predictor less that of this one."""
     text = ""
     first = next(iter(found.outcomes))
-    for part, size in found.sizes.items():
-        text += f"\n**{part}{heading}**: {size.clear} clear cells, {size.material} of them material; {size.grey} grey\n\n"
+    for part in dict.fromkeys(one.scenario for one in found.scores):
+        own = [one for one in found.scores if one.scenario == part]
+        text += f"\n**{part}{heading}**: {own[0].cells} clear cells, {own[0].material} material\n\n"
         rows = [
-            [one.predictor, *(shown(one.figures.get(name), name) for name in SHOWN), shown(one.ahead, "F1", signed=True)]
-            for one in found.scores
-            if one.part == part
+            [
+                one.predictor,
+                *(shown(one.figures.get(name), name) for name in SHOWN),
+                shown(one.below.get("F1"), "F1", signed=True),
+            ]
+            for one in own
         ]
         text += markdown_table(["predictor", *SHOWN, f"F1 of {first} less this"], rows)
     return text

@@ -114,7 +114,7 @@ def test_answers_of_a_behaviour_are_turned_by_its_strength(folder: Path) -> None
 
 def test_missing_data_are_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(real_data.DATA_VARIABLE, raising=False)
-    with pytest.raises(BadOrganism, match=r"are not named\. Name their folder with --data or \$MNEME_REAL_DATA"):
+    with pytest.raises(BadOrganism, match=r"are not named\. Name their folder \(mneme bench --real DIR"):
         data_folder()
     with pytest.raises(BadOrganism, match=r"docs/bench\.md says what it holds and where that comes from"):
         data_folder(tmp_path)

@@ -11,6 +11,8 @@ from mneme.cli.saying import say, say_json
 from mneme.cli.stopping import OVERWRITE, stopped_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mneme.results.bench import Bench, Score
     from mneme.terminal import Terminal
 
@@ -38,6 +40,14 @@ def bench(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and every finished pair go.")] = Path(
         "runs/bench"
     ),
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Judge on fine-tunes of SmolLM2-135M, with the text and questions in DIR (docs/bench.md): some hours.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each on one thread.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print bench.json to stdout; everything else goes to stderr.")] = False,
@@ -50,6 +60,9 @@ def bench(
     with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {out}."):
         from mneme.terminal import Terminal
 
+        if real is not None:
+            _real(real, out, seed=seed, json=json)
+            return
         with quick_imports():
             from mneme.bench.run import bench as run_bench
 
@@ -69,21 +82,28 @@ def bench(
     say(f"Result: {out / 'bench.json'}", err=json)
 
 
-def show_bench(found: "Bench", console: "Terminal") -> None:
-    """A table of the predictors for every scenario, each figure with its 95 % interval."""
-    from rich.table import Table
+def _real(data: Path, out: Path, *, seed: int, json: bool) -> None:
+    """The bench on a real model."""
+    from mneme.terminal import Terminal
 
+    with quick_imports():
+        from mneme.bench.real.run import bench_real
+
+    found = bench_real(data, out, seed=seed, say=lambda line: say(line, err=True))
+    if json:
+        say_json(found.to_json())
+    else:
+        show_scores(found.scores, Terminal())
+        for name, (alarmed, nulls) in found.alarms.items():
+            say(f"{name}: a false alarm in {alarmed} of {nulls} fine-tunes without a purpose.")
+    say(f"Result: {out / 'real.json'}", err=json)
+
+
+def show_bench(found: "Bench", console: "Terminal") -> None:
+    """A table of the predictors for every scenario, and what an audit costs beside measuring everything."""
     from mneme.results import Estimate
 
-    for scenario in dict.fromkeys(score.scenario for score in found.scores):
-        own = [score for score in found.scores if score.scenario == scenario]
-        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
-        table.add_column("predictor")
-        for name in SHOWN:
-            table.add_column(name, justify="right")
-        for score in own:
-            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
-        console.print(table)
+    show_scores(found.scores, console)
     for what, ratio in (("An audit", found.cost_ratio), ("Without a dictionary it", found.quick_ratio)):
         if ratio is not None:
             bounds = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if isinstance(ratio, Estimate) else f"[{ratio.told()}]"
@@ -91,6 +111,21 @@ def show_bench(found: "Bench", console: "Terminal") -> None:
                 f"{what} takes {ratio.plain:.2f} {bounds} of the time of measuring everything ({ratio.n} fine-tunes timed).",
                 markup=False,
             )
+
+
+def show_scores(scores: "Sequence[Score]", console: "Terminal") -> None:
+    """A table of the predictors for every scenario, each figure with its 95 % interval."""
+    from rich.table import Table
+
+    for scenario in dict.fromkeys(score.scenario for score in scores):
+        own = [score for score in scores if score.scenario == scenario]
+        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
+        table.add_column("predictor")
+        for name in SHOWN:
+            table.add_column(name, justify="right")
+        for score in own:
+            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
+        console.print(table)
 
 
 def figure(score: "Score", name: str) -> str:

@@ -19,12 +19,15 @@ from transformers import AutoTokenizer
 
 from mneme.audit.run import audit
 from mneme.bench.real.asked import SLICES
+from mneme.bench.real.kept import real_cells
 from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
+from mneme.bench.real.scores import all_predictors, real_scores, real_record
 from mneme.bench.real.signals import passages, read_signals
 from mneme.errors import BadOption
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.predict.areas import default_areas
 from mneme.results import Report
+from mneme.results.bench import RealBench
 from mneme.runs import write_atomic
 from mneme.worlds.real.build import build_real, real_folder
 from mneme.worlds.real.data import SUBJECTS, data_folder, paragraphs, spread
@@ -100,6 +103,20 @@ def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *,
             write_kept(file, told | {"stages": json.loads((out / "timings.json").read_text("utf-8"))})
             shutil.rmtree(out)
             say(f"{name}: {called} in {seconds:.0f} s")
+
+
+def bench_real(data: Path | None, out: Path, *, seed: int = 0, say: Say) -> RealBench:
+    """All of it: every fine-tune built, measured, read and audited, and every predictor judged; `out`/real.json, and in
+    `out`/real what is kept. Ten hours of two cores from nothing; the same call after a kill goes on."""
+    place, names = real_place(data, out / "real"), real_names()
+    groups = [*ALL_GROUPS, "signals"]
+    measure_real(place, names, groups, 1, say)
+    audit_real(place, names, "audit", say)
+    measure_real(place, names, groups, len(PASSES), say)
+    cells = real_cells(place.kept)
+    found = real_record(real_scores(cells, all_predictors(place.kept, cells), seed=seed))
+    write_atomic(out / "real.json", found.to_json().encode())
+    return found
 
 
 def real_names(wanted: Sequence[str] = ()) -> list[str]:

@@ -22,7 +22,7 @@ from mneme.bench.real.judging import (
     target_alone,
 )
 from mneme.bench.real.kept import fragility, signal_predictors
-from mneme.results import Estimate
+from mneme.results.bench import RealBench, Score
 
 PARTS: dict[str, Callable[[RealCell], bool]] = {
     "all cells": lambda _: True,
@@ -35,32 +35,13 @@ PARTS: dict[str, Callable[[RealCell], bool]] = {
 }
 
 
-class RealScore(NamedTuple):
-    """One predictor on one part of the cells."""
-
-    part: str
-    predictor: str
-    figures: dict[str, Estimate]
-    """By name (`real_figures`)."""
-    ahead: Estimate | None
-    """F1 of the first predictor less that of this one; None of the first itself and where nothing is material."""
-
-
-class PartSize(NamedTuple):
-    """How many cells a part has."""
-
-    clear: int
-    material: int
-    grey: int
-
-
 class RealScores(NamedTuple):
     """All predictors on the cells of which all of them say something."""
 
     cells: list[RealCell]
     outcomes: dict[str, Outcome]
-    scores: list[RealScore]
-    sizes: dict[str, PartSize]
+    scores: list[Score]
+    """`scenario` is the part; `cells` are clear ones; `below` holds F1 of the first predictor less that of this one."""
     alarms: dict[str, tuple[int, int]]
     """Predictor -> (null fine-tunes with a false alarm, null fine-tunes)."""
 
@@ -81,33 +62,41 @@ def real_scores(
         everything |= {"target alone": target_alone(cells), "base rate": base_rate(cells)}
     common = covered(cells, list(everything.values()))
     outcomes = {name: judge(common, told) for name, told in everything.items()}
-    scores: list[RealScore] = []
-    sizes: dict[str, PartSize] = {}
+    scores: list[Score] = []
     for part, belongs in PARTS.items():
         where = np.array([belongs(one) for one in common], dtype=bool)
         if where.any():
-            sizes[part] = _size(common, where)
             scores += _part_scores(part, common, outcomes, where, seed)
     alarms = {name: families_alarmed(common, outcome) for name, outcome in outcomes.items()}
-    return RealScores(common, outcomes, scores, sizes, alarms)
+    return RealScores(common, outcomes, scores, alarms)
 
 
-def _size(cells: list[RealCell], where: Bool[ndarray, " cell"]) -> PartSize:
-    verdicts = [one.truth.verdict for one, here in zip(cells, where, strict=True) if here]
-    grey, material = verdicts.count("grey"), verdicts.count("material")
-    return PartSize(len(verdicts) - grey, material, grey)
+def real_record(found: RealScores) -> RealBench:
+    """What `mneme bench --real` writes."""
+    names = list(dict.fromkeys(one.pair for one in found.cells))
+    return RealBench(fine_tunes=names, scores=found.scores, alarms=found.alarms)
 
 
 def _part_scores(
     part: str, cells: list[RealCell], outcomes: dict[str, Outcome], where: Bool[ndarray, " cell"], seed: int
-) -> list[RealScore]:
+) -> list[Score]:
+    here = [one for one, belongs in zip(cells, where, strict=True) if belongs]
+    clear = [one.truth.verdict for one in here if one.truth.verdict != "grey"]
+    pairs = len({one.pair for one in here})
     first = next(iter(outcomes))
-    return [
-        RealScore(
-            part,
-            name,
-            real_figures(cells, outcome, where, seed=seed),
-            None if name == first else f1_difference(cells, outcomes[first], outcome, where, seed=seed),
+    scores = []
+    for name, outcome in outcomes.items():
+        ahead = None if name == first else f1_difference(cells, outcomes[first], outcome, where, seed=seed)
+        found = real_figures(cells, outcome, where, seed=seed)
+        scores.append(
+            Score(
+                predictor=name,
+                scenario=part,
+                cells=len(clear),
+                material=clear.count("material"),
+                pairs=pairs,
+                figures=found,
+                below={} if ahead is None else {"F1": ahead},
+            )
         )
-        for name, outcome in outcomes.items()
-    ]
+    return scores

@@ -89,7 +89,8 @@ def data_folder(option: Path | None = None) -> Path:
     if named is None or not (named / "text").is_dir():
         raise BadOrganism(
             f"The text and questions of the real bench are not {'at ' + str(named) if named else 'named'}. Name their folder "
-            f"with --data or ${DATA_VARIABLE}; docs/bench.md says what it holds and where that comes from."
+            f"(mneme bench --real DIR, mneme organism --data DIR, or ${DATA_VARIABLE}); docs/bench.md says what it holds and "
+            "where that comes from."
         )
     return named
 
