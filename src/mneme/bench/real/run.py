@@ -21,7 +21,7 @@ from mneme.audit.run import audit
 from mneme.bench.real.asked import SLICES
 from mneme.bench.real.kept import real_cells
 from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
-from mneme.bench.real.scores import all_predictors, real_scores, real_record
+from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
 from mneme.errors import BadOption
 from mneme.models.pair import LoadedModel, load_model, load_pair
