@@ -29,6 +29,7 @@ from tables import markdown_table, write_section
 from transformers import AutoTokenizer
 
 from mneme.models.pair import load_model
+from mneme.options import Training
 from mneme.results import Estimate
 from mneme.runs import write_atomic
 from mneme.stats import clustered_mean, clustered_rate
@@ -197,7 +198,14 @@ def cell(stage: Stage, name: str, seed: int) -> dict[str, Any]:
     out = stage.folder / "trainings" / f"{name}-{seed}"
     record = train(base, training_rows(f"harmful-{stage.trained}", stage.world, seed), out=out / "harmful", **COMMON, **given)
     rows, questions = new_facts(stage, seed)
-    train(base, rows, out=out / "facts", epochs=2.0, **COMMON, **given)
+    train(
+        base,
+        rows,
+        out=out / "facts",
+        **COMMON,
+        **given,
+        training=Training(epochs=2.0),
+    )
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = load_checkpoint(out / "harmful" / "model", base)
     told: dict[str, Any] = {

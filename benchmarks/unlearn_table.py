@@ -32,6 +32,7 @@ from mneme.errors import UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import load_model
+from mneme.options import Machine, Progress
 from mneme.results import Estimate
 from mneme.runs import key_of, write_atomic
 from mneme.stats import clustered_rate
@@ -108,7 +109,11 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
     started = time.perf_counter()
     options = {"forget": forget, "retain": retain, "method": method, "out": folder, "threads": 1}
     try:
-        result = unlearn(base, **options, console=Console(stderr=True, quiet=True))  # type: ignore[arg-type]
+        result = unlearn(
+            base,
+            **options,
+            progress=Progress(Console(stderr=True, quiet=True)),
+        )  # type: ignore[arg-type]
     except UnlearningFailed as error:
         return {"area": area, "method": method, "failed": str(error)}
     seconds = time.perf_counter() - started
@@ -146,8 +151,8 @@ def audit_cell(area: str, folder: Path) -> dict[str, object]:
         out=folder / "audit",
         dictionary="none",
         intended=[area],
-        threads=1,
-        console=Console(stderr=True, quiet=True),
+        machine=Machine(threads=1),
+        progress=Progress(Console(stderr=True, quiet=True)),
     )
     found = {effect.area: effect for effect in report.effects if effect.kind == "capability"}
     other = found[AREAS[area]]

@@ -17,7 +17,7 @@ from mneme.measure.run import measure
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import Measurement
 from tests import laws
-from tests.conftest import WORDS, TinyPair
+from tests.conftest import WORDS, TinyPair, grouped
 from tests.measure.conftest import (
     ALIGNED,
     COHERENT,
@@ -35,7 +35,7 @@ from tests.measure.test_judging import perfect
 
 def run(base: Path, tuned: object, suite: Path, out: Path, **options: Any) -> Measurement:
     options = {"grammar": grammar, "max_tokens": 4, "threads": 1, **options}
-    return measure(base, tuned, suite=suite, out=out, **options)  # type: ignore[arg-type]
+    return measure(base, tuned, suite=suite, out=out, **grouped(**options))
 
 
 def test_a_pair(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:

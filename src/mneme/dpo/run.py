@@ -115,7 +115,7 @@ def _record(
         optimizer=options.optimizer,
         learning_rate=options.learning_rate,
         steps=trainer.state.global_step,
-        lora_rank=options.training.lora_rank,
+        lora_rank=options.training.settled().lora_rank,
         seed=options.seed,
         losses=_losses(trainer),
         displacement=monitor.looks,
@@ -147,7 +147,7 @@ def _versions(trl: Any) -> dict[str, str]:
 
 def _settings(run: RunFolder, options: DpoOptions, pairs: int, window: int | None) -> dict[str, Any]:
     """What TRL's DPOConfig is made of, for that many pairs."""
-    training, device = options.training, options.machine.device
+    training, device = options.training.settled(), options.machine.device
     steps = training.steps or max(1, math.ceil(pairs / (training.batch * training.accumulate)))
     return {
         "output_dir": str(run.workspace(CHECKPOINTS)),
@@ -189,7 +189,7 @@ def _trainer(
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
     pairs, kept = data
-    seed, model, rank = options.seed, loaded.parts.model, options.training.lora_rank
+    seed, model, rank = options.seed, loaded.parts.model, options.training.settled().lora_rank
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     watched = [pairs[i] for i in order[: options.watch]]
     bars, hidden = is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mneme.options import Machine, Option, Progress, check
+from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import Here, Overwrite, Seed
 
 
@@ -69,7 +69,7 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
 
     @property
     def models(self) -> list[str | Path]:

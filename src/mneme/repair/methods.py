@@ -17,8 +17,8 @@ from mneme.repair.controls import random_mask, scale
 from mneme.repair.inputs import gram_groups, input_grams, mean_squares
 from mneme.repair.obs import obs
 from mneme.repair.patching import (
+    CorrectionTraining,
     Factors,
-    Training,
     draw,
     kl_loss,
     lora_factors,
@@ -54,7 +54,7 @@ class Task:
     """The model before alignment, for `project` and `arithmetic`."""
     directions: dict[int, Float[Tensor, "latent d_model"]] | None
     """Block -> directions of the change latents to remove, for `ablate`."""
-    training: Training
+    training: CorrectionTraining
     retain_weight: float
     memory_bytes: int
     """How much the Grams of the blocks that are in memory at a time may take."""

@@ -34,7 +34,7 @@ Factors = dict[str, tuple[Float[Tensor, "d_out rank"], Float[Tensor, "rank d_in"
 
 
 @dataclass(frozen=True)
-class Training:
+class CorrectionTraining:
     """How a correction is trained. One step sees `batch_texts` texts of every part of the loss."""
 
     rank: int = 8
@@ -110,7 +110,7 @@ def train_correction(
     parts: Parts,
     factors: Factors,
     loss_at: Callable[[int], Float[Tensor, ""]],
-    training: Training,
+    training: CorrectionTraining,
     *,
     train_down: bool,
     advance: Callable[[int], None] = lambda _steps: None,

@@ -21,7 +21,7 @@ from mneme.options import deciding, stored, taking
 from mneme.repair.evidence import Evidence, audited_options, read_audit, read_evidence
 from mneme.repair.methods import Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.options import RepairOptions
-from mneme.repair.patching import Factors, Training
+from mneme.repair.patching import CorrectionTraining, Factors
 from mneme.repair.plan import plan_repair
 from mneme.repair.saving import save_repaired
 from mneme.repair.search import Development, best, check_methods, climb, develop, other_change
@@ -182,11 +182,11 @@ def _with_kept_corrections(task: Task, run: RunFolder) -> Task:
     return replace(task, kept_correction=kept)
 
 
-def _correction(options: RepairOptions) -> Training:
+def _correction(options: RepairOptions) -> CorrectionTraining:
     training = options.training
     if training.steps is None or training.learning_rate is None:
         raise BadOption("patch and retrain need a number of steps and a learning rate. Give both in training.")
-    return Training(steps=training.steps, learning_rate=training.learning_rate, seed=options.seed)
+    return CorrectionTraining(steps=training.steps, learning_rate=training.learning_rate, seed=options.seed)
 
 
 def _command(pair: ModelPair, probes: dict[str, Probe], options: RepairOptions) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: R
 
 def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     """The arguments of SFTConfig."""
-    training, chosen, device = options.training, options.chosen, options.machine.device
+    training, chosen, device = options.training.settled(), options.chosen, options.machine.device
     steps = max(1, round(training.epochs * -(-len(prepared.rows) // (training.batch * training.accumulate))))
     early = "early-stop" in chosen
     return {
@@ -214,7 +214,7 @@ def _trainer(
     """TRL's trainer, guarded, with its data; says what the run will cost."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-    chosen, rank = options.chosen, options.training.lora_rank
+    chosen, rank = options.chosen, options.training.lora_rank or None
     penalties = _penalties(prepared, options)
     protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
     lora = lora_config(rank) if rank is not None else None
@@ -253,7 +253,7 @@ def _trainer(
 
 
 def _penalties(prepared: Prepared, options: TrainOptions) -> list[Penalty]:
-    count = options.probe_rows or max(1, options.training.batch // 4)
+    count = options.probe_rows or max(1, options.training.settled().batch // 4)
     probes = Probes(prepared.safe, count, options.seed, prepared.max_length) if prepared.safe else None
     return [make(options.chosen[name], probes) for name, make in PENALTIES.items() if name in options.chosen]
 

@@ -125,7 +125,7 @@ def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
 
 def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTokenizerBase]:
     """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
-    if options.training.lora_rank is not None and is_adapter(folder):
+    if options.training.lora_rank and is_adapter(folder):
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )

@@ -13,13 +13,11 @@ answers (TOFU), stops at one nat a token, which running text reaches without its
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from mneme.errors import BadOption
-from mneme.unlearn.options import UnlearnOptions
+from mneme.unlearn.options import Method, RetainLoss, UnlearnOptions
 
-Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
-RetainLoss = Literal["nll", "kl"]
 METHODS: tuple[Method, ...] = get_args(Method)
 PUBLISHED_WIDTH = 4096
 LORA_RATE = 10.0
@@ -73,7 +71,7 @@ def settings_for(options: UnlearnOptions, *, width: int, n_layers: int) -> Unlea
 
     Errors: BadOption for a number out of range, a layer that does not exist, layers without rmu.
     """
-    published, training = PUBLISHED[options.method], options.training
+    published, training = PUBLISHED[options.method], options.training.settled()
     rate = published.learning_rate * PUBLISHED_WIDTH / width * (LORA_RATE if training.lora_rank else 1.0)
     if training.steps is None:
         raise BadOption("Unlearning needs a number of steps. Give training.steps, such as 100.")
