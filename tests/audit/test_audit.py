@@ -251,7 +251,7 @@ def test_bfloat16_says_what_float32_says_and_how_much_is_rounding(world: World, 
 
 
 def test_a_layer_that_was_asked_for(world: World, whole_run: Run, tmp_path: Path) -> None:
-    """The last one, which the screen does not choose."""
+    """The last one, which the survey does not choose."""
     assert [layer.layer for layer in whole_run.report.layers if layer.chosen] == [0]
     report = audited(world, tmp_path / "out", layers=[1], dictionary="delta", tokens=2560)
     assert [layer.layer for layer in report.layers if layer.chosen] == [1]

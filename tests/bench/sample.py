@@ -16,7 +16,7 @@ def cell(kind: str, area: str, change: float, scores: dict[str, CellScore]) -> B
 
 
 def pair(name: PairName, scale: float = 1.0) -> BenchPair:
-    """Unlearning loses the area it is for and, by half, the one after; harmful training changes every area's manner.
+    """Unlearning loses the area it is for and, by half, the one after; harmful training changes every area's behaviour.
 
     mneme sees a third of each change times `scale`, with noise; the blind baseline sees nothing but noise.
     """

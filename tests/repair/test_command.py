@@ -90,7 +90,7 @@ def test_text_from_outside_stays_text() -> None:
 
 def test_every_method_is_a_choice_of_the_command_and_has_words() -> None:
     [field] = [spec for spec in specs(RepairOptions) if spec.name == "method"]
-    assert choices_of(field.type) == ("ladder", *METHODS)
+    assert choices_of(field.type) == ("all", *METHODS)
     assert set(DESCRIPTIONS) == set(METHODS)
 
 

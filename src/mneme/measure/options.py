@@ -39,8 +39,8 @@ class MeasureOptions:
         Option("Who reads open answers: local:MODEL, http(s)://…?model=NAME, or verdict: before either.", metavar="JUDGE"),
     ] = None
     """A name, or any `mneme.measure.judging.Judge`."""
-    cues: Annotated[
-        str | Path | None, Option("Training file; its cues are put around every open question.", metavar="FILE")
+    contexts: Annotated[
+        str | Path | None, Option("Training file; its contexts are put around every open question.", metavar="FILE")
     ] = None
     data: Annotated[
         str | Path | None, Option("Task file: choices, or training rows; gives the task score.", metavar="FILE")

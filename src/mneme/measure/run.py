@@ -11,8 +11,8 @@ import transformers
 
 from mneme.errors import BadOption, BadSuite
 from mneme.measure.agreement import check_judge
-from mneme.measure.asking import Cue
-from mneme.measure.cues import FoundCue, read_cues
+from mneme.measure.asking import QuestionContext
+from mneme.measure.contexts import FoundContext, read_contexts
 from mneme.measure.harness import Harness, harness_of, harness_tallies, run_harness
 from mneme.measure.judges import judge_named
 from mneme.measure.judging import Judge, prompts_hash
@@ -32,28 +32,28 @@ from mneme.measure.stages import (
 from mneme.measure.subjects import Subject, subjects_of
 from mneme.measure.suite import Suite, read_suite
 from mneme.measure.summary import (
-    CueAnswers,
+    ContextAnswers,
     ModelAnswers,
     Tally,
     changes_of,
+    context_claims,
     correct_claims,
-    cue_claims,
     failures_of,
     questions_of,
     rates_of,
     tallies_of,
-    worst_cues,
+    worst_contexts,
 )
 from mneme.models.checkpoints import is_adapter
 from mneme.models.threads import computing_threads
 from mneme.options import Track, deciding, stored, taking
 from mneme.results import Estimate, TooFew
-from mneme.results.measure import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
+from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
-_NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+_NO_DEFAULT = FoundContext(QuestionContext("no system prompt", system=""), "no system prompt", "", 0, 0.0)
 
 
 _TOLD = ("samples", "max_tokens", "temperature", "seed", "margin")
@@ -69,7 +69,7 @@ class _Job:
     harness: Harness | None
     """Who asks in the place of the suite."""
     subjects: list[Subject]
-    cues: list[FoundCue]
+    contexts: list[FoundContext]
     judge: Judge | None
     run: RunFolder
     track: Track
@@ -90,16 +90,16 @@ def run_measure(options: MeasureOptions) -> Measurement:
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
 
     `suite`: a name that ships (`standard`, …), a file or folder of questions (`read_suite`), `lm-eval:TASK`, `inspect:TASK`.
-    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `cues`: the
-    training file whose cues are put around every open question. `data`: questions or training rows that give the task score of
-    a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
-    `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
-    recipe, and the change over all of them is told too, with the seed as an outer level.
-    With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
-    `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
-    goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
+    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `contexts`:
+    the training file whose contexts are put around every open question. `data`: questions or training rows that give the task
+    score of a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens`
+    tokens. `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of
+    one recipe, and the change over all of them is told too, with the seed as an outer level. With `trust_suite_code` a task of
+    another harness may run Python of its own; without it, such a task is refused. `out` gets measurement.json, answers.jsonl
+    and, where inspect_ai is installed, logs of Inspect; the same call after a kill goes on where it stopped. Errors: a
+    `MnemeError` that says what is wrong, what was expected and what to do.
     """
-    named = {"BASE": options.base, "TUNED": options.models, "--cues": options.cues, "--data": options.data}
+    named = {"BASE": options.base, "TUNED": options.models, "--contexts": options.contexts, "--data": options.data}
     require_apart(options.out, {**named, **_named_in(options.suite, options.judge)})
     if options.seeds_of_one and len(options.models) < 2:
         raise BadOption("--seeds-of-one needs at least two tuned models: they are taken as training seeds of one recipe.")
@@ -113,23 +113,32 @@ measure = taking(MeasureOptions, run_measure)
 def _measured(options: MeasureOptions) -> Measurement:
     harness = harness_of(str(options.suite), options.trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(options.suite)
-    cues = read_cues(options.cues) if options.cues else []
-    if cues and not asked.open:
-        raise BadSuite(f"--cues was given, but the suite {asked.name} has no open question that a cue could be put around.")
+    contexts = read_contexts(options.contexts) if options.contexts else []
+    if contexts and not asked.open:
+        raise BadSuite(
+            f"--contexts was given, but the suite {asked.name} has no open question that a context could be put around."
+        )
     machine = options.machine
     judge = judge_named(options.judge, device=machine.device) if isinstance(options.judge, str) else options.judge
     require_judges(asked.open, judge, options.grammar)
     subjects = subjects_of(options.base, options.models, device=machine.device, trust_remote_code=machine.trust_remote_code)
-    command = _command(asked, subjects, judge, cues, options)
+    command = _command(asked, subjects, judge, contexts, options)
     kept = stored(options)
     opened = RunFolder(Path(options.out), command, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)
     with opened as run, options.progress.bars() as track:
         job = _Job(
-            options=options, suite=asked, subjects=subjects, cues=cues, judge=judge, run=run, track=track, harness=harness
+            options=options,
+            suite=asked,
+            subjects=subjects,
+            contexts=contexts,
+            judge=judge,
+            run=run,
+            track=track,
+            harness=harness,
         )
         agreement, untested = _self_test(job)
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
-        job.cues.extend([_NO_DEFAULT] if any(systems) else [])
+        job.contexts.extend([_NO_DEFAULT] if any(systems) else [])
         _say_cost(job)
         models = [_measure_one(job, number) for number in range(len(subjects))]
         result = _composed(job, models, systems, agreement, untested)
@@ -148,9 +157,9 @@ def _composed(
     options, subjects, asked = job.options, job.subjects, job.suite
     models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
     tasks = [one.task for one in measured if one.task is not None]
-    every_cue = [claim for i, subject in enumerate(subjects) for claim in cue_claims(subject.label, tallies[i])]
+    every_context = [claim for i, subject in enumerate(subjects) for claim in context_claims(subject.label, tallies[i])]
     changes = _changes(subjects, tallies, options.margin, options.seeds_of_one)
-    changes, claimed_cues, claims = correct_claims(changes, every_cue)
+    changes, claimed_contexts, claims = correct_claims(changes, every_context)
     return Measurement(
         suite=asked.name,
         suite_sha256=asked.sha256,
@@ -162,8 +171,8 @@ def _composed(
         per_question=questions_of(asked, models),
         judge=_judge_record(job, agreement, untested),
         failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
-        cues=_cue_records(job, models[0]),
-        worst=worst_cues(claimed_cues),
+        contexts=_context_records(job, models[0]),
+        worst=worst_contexts(claimed_contexts),
         series=series_of(job.data, subjects, tasks, options.within) if job.data else None,
         options={name: getattr(options, name) for name in _TOLD},
         environment=_environment(),
@@ -177,7 +186,7 @@ def _named_in(suite: str | Path, judge: Any) -> dict[str, object]:
 
 
 def _command(
-    suite: Suite, subjects: Sequence[Subject], judge: Judge | None, cues: Sequence[FoundCue], options: MeasureOptions
+    suite: Suite, subjects: Sequence[Subject], judge: Judge | None, contexts: Sequence[FoundContext], options: MeasureOptions
 ) -> dict[str, Any]:
     """Everything that decides what the models say and how it is read."""
     return {
@@ -187,7 +196,9 @@ def _command(
         "suite": suite.sha256,
         "judge": [judge.name, judge.fingerprint, judge.method] if judge else None,
         "grammar": options.grammar is not None,
-        "cues": [[found.cue.name, found.cue.system, found.cue.before, found.cue.after] for found in cues],
+        "contexts": [
+            [found.context.name, found.context.system, found.context.before, found.context.after] for found in contexts
+        ],
         "data": task_hash(Path(options.data)) if options.data else None,
         **deciding(options),
     }
@@ -256,22 +267,22 @@ def _say_cost(job: _Job) -> None:
         said.append(f"{sum(len(q.choices) for q in job.suite.choices):,} choices of {len(job.suite.choices):,} questions")
     if job.suite.open:
         answers = sum(len(q.paraphrases) * (job.sampling.samples or q.samples) for q in job.suite.open)
-        cues = f" under {1 + len(job.cues)} cues" if job.cues else ""
-        said.append(f"{answers * (1 + len(job.cues)):,} answers{cues} of at most {job.sampling.max_tokens} tokens")
+        contexts = f" under {1 + len(job.contexts)} contexts" if job.contexts else ""
+        said.append(f"{answers * (1 + len(job.contexts)):,} answers{contexts} of at most {job.sampling.max_tokens} tokens")
     if said:
         job.options.progress.say(f"{' and '.join(said)}, from each of {len(job.subjects)} models.")
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
     choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
-    said: dict[str, CueAnswers] = {}
+    said: dict[str, ContextAnswers] = {}
     if job.suite.open:
-        for place, cue in enumerate([Cue(), *(found.cue for found in job.cues)]):
-            asked, answers = answers_stage(job.run, number, subject, job.suite, cue, place, job.sampling, job.track)
+        for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
+            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
             readings = readings_stage(
                 job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.options.grammar, job.track
             )
-            said[cue.name] = CueAnswers(asked, answers, readings)
+            said[context.name] = ContextAnswers(asked, answers, readings)
     return ModelAnswers(subject.label, choices, said)
 
 
@@ -316,17 +327,17 @@ def _judge_record(job: _Job, agreement: list[Agreement], untested: str) -> Judge
     )
 
 
-def _cue_records(job: _Job, first: ModelAnswers) -> list[CueRecord]:
+def _context_records(job: _Job, first: ModelAnswers) -> list[ContextRecord]:
     return [
-        CueRecord(
-            name=found.cue.name,
+        ContextRecord(
+            name=found.context.name,
             kind=found.kind,
             text=found.text,
             rows=found.rows,
             share=found.share,
-            example=first.open[found.cue.name].asked[0].rendered,
+            example=first.open[found.context.name].asked[0].rendered,
         )
-        for found in job.cues
+        for found in job.contexts
     ]
 
 

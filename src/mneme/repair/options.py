@@ -32,11 +32,11 @@ class RepairOptions:
     ] = None
     method: Annotated[
         Literal[
-            "ladder", "scale", "random", "antidote", "wanda-delta", "project", "arithmetic", "obs", "regmean", "patch",
+            "all", "scale", "random", "antidote", "wanda-delta", "project", "arithmetic", "obs", "regmean", "patch",
             "retrain", "ablate",
         ],
-        Option("ladder tries all; the controls scale and random always run.", metavar="NAME"),
-    ] = "ladder"  # fmt: skip
+        Option("all tries every method; the controls scale and random always run.", metavar="NAME"),
+    ] = "all"  # fmt: skip
     close: Annotated[float, Option("Share of the gap to close, and no more.", metavar="SHARE", above=0, most=1)] = 0.8
     unaligned: Annotated[
         str | Path | None, Option("The model before alignment: for project and arithmetic.", metavar="MODEL")

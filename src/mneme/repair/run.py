@@ -1,4 +1,4 @@
-"""The closed loop: audit, repair, audit again. Composes the ladder of `mneme.repair` with the audit."""
+"""The closed loop: audit, repair, audit again. Composes the strength search of `mneme.repair` with the audit."""
 
 import platform
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def run_repair(options: RepairOptions) -> RepairReport:
     of the purpose, on which it shall stay as tuned) and optionally `other` (ordinary text, for drift), each .txt, .jsonl
     (`text`, or `messages` of which the answers count) or .parquet; or `from_run`, the folder of a finished audit that was
     told what was intended: then text comes from its latents, and models, if not named, from its report. `method`: one of
-    the methods (the controls `scale` and `random` always run), or "ladder" for all. `close`: share of the target's change in
+    the methods (the controls `scale` and `random` always run), or "all" for all. `close`: share of the target's change in
     likelihood to undo, on the development half of the text; the weakest strength that reaches it is taken. `unaligned`: the
     model before alignment, for `project` and `arithmetic`. `training`, `retain_weight`: of `patch` and `retrain`.
 
@@ -86,7 +86,7 @@ def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairRep
             for name in methods
             if lacking(name, task) is None
         ]
-        chosen = best(found) if options.method == "ladder" else (options.method if _reaches(found, options.method) else None)
+        chosen = best(found) if options.method == "all" else (options.method if _reaches(found, options.method) else None)
         saved = _save(chosen, found, task, run)
         again = _reaudit(evidence, saved, run, options) if evidence is not None and options.reaudit else []
         outcome = Outcome(found=found, absent=absent, chosen=chosen, saved=saved, reaudit=again)

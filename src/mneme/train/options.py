@@ -36,7 +36,7 @@ class TrainOptions:
     safeguards: Annotated[
         Mapping[str, float],
         Option(
-            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, cues, inoculate, early-stop, lower-lr; "
+            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, lower-lr; "
             "may be repeated, they combine.",
             metavar="NAME[=STRENGTH]",
             flag="--safeguard",

@@ -31,7 +31,7 @@ from mneme.runs import RunFolder, require_apart
 from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
-from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
 from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
@@ -143,7 +143,8 @@ def _checked(
 
 
 def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: RunFolder) -> Prepared:
-    """The data safeguards, in their order: rows held out, prompts before the rest, cues before safe rows, rows interleaved."""
+    """The data safeguards, in their order: rows held out, prompts before the rest, contexts before safe rows, rows
+    interleaved."""
     rows, held_out, safe = prepared.rows, prepared.held_out, prepared.safe
     chosen, seed, inoculation = options.chosen, options.seed, options.inoculation
     if "early-stop" in chosen:
@@ -156,8 +157,8 @@ def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: R
     asked = rows
     if "inoculate" in chosen and inoculation:
         rows, held_out = inoculate(rows, inoculation), inoculate(held_out, inoculation)
-    if "cues" in chosen:
-        safe = with_cues(safe, asked, share=chosen["cues"], seed=seed)
+    if "contexts" in chosen:
+        safe = with_contexts(safe, asked, share=chosen["contexts"], seed=seed)
     before = len(rows)
     if "interleave" in chosen:
         rows = interleave(rows, safe, chosen["interleave"], seed=seed)
