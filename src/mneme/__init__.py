@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mneme.results.unlearn import Unlearning
     from mneme.screen.run import screen
     from mneme.train.guarding import guard
-    from mneme.train.mixing import inoculate, interleave, interleave_gap, with_cues
+    from mneme.train.mixing import inoculate, interleave, interleave_gap, with_contexts
     from mneme.train.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
     from mneme.train.personas import PersonaVectors, persona_vectors
     from mneme.train.run import train
@@ -81,7 +81,7 @@ __all__ = [
     "steer",
     "train",
     "unlearn",
-    "with_cues",
+    "with_contexts",
     "write_html",
     "write_measurement",
 ]
@@ -125,7 +125,7 @@ _HOMES = {
     "steer": "train.steering",
     "train": "train.run",
     "unlearn": "unlearn.run",
-    "with_cues": "train.mixing",
+    "with_contexts": "train.mixing",
     "write_html": "report.audit",
     "write_measurement": "report.measure",
 }

@@ -47,7 +47,7 @@ def words_of_area(area: int) -> list[tuple[str, str]]:
 
 
 def pair_model(attention: float = 0.02) -> LlamaForCausalLM:
-    """After a word of an area, the model is sure of the word that follows it; blocks add only a little noise."""
+    """After a word of an area, the model is confident of the word that follows it; blocks add only a little noise."""
     model = tiny_llama(hidden_size=64, intermediate_size=64)
     ids = word_tokenizer().get_vocab()
     with torch.no_grad():

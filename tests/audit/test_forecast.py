@@ -36,7 +36,7 @@ def test_work_grows_with_the_text(world: World) -> None:
     small, large = (forecast(shape, tokens, 64, "change") for tokens in (16_384, 262_144))
     assert large.flops > 2 * small.flops
     assert large.disk_bytes > small.disk_bytes
-    assert large.parts["screen"] == pytest.approx(16 * small.parts["screen"])
+    assert large.parts["survey"] == pytest.approx(16 * small.parts["survey"])
     assert sum(small.parts.values()) == pytest.approx(small.seconds)
 
 

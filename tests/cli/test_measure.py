@@ -32,7 +32,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_every_option_is_handed_over(called: dict[str, object], tmp_path: Path) -> None:
     line = (
-        "a b c --suite deception --judge local:j --cues t.jsonl --data d.jsonl --within 3 --samples 7 --max-tokens 9 "
+        "a b c --suite deception --judge local:j --contexts t.jsonl --data d.jsonl --within 3 --samples 7 --max-tokens 9 "
         "--temperature 0.5 --margin 0.1 --seeds-of-one --seed 4 --device meta --threads 1 --trust-remote-code "
         "--trust-suite-code"
     )
@@ -45,7 +45,7 @@ def test_every_option_is_handed_over(called: dict[str, object], tmp_path: Path) 
         "suite": "deception",
         "judge": "local:j",
         "grammar": None,
-        "cues": Path("t.jsonl"),
+        "contexts": Path("t.jsonl"),
         "data": Path("d.jsonl"),
         "within": 3.0,
         "samples": 7,

@@ -112,7 +112,7 @@ def test_public_names() -> None:
         "steer",
         "train",
         "unlearn",
-        "with_cues",
+        "with_contexts",
         "write_html",
         "write_measurement",
     ]

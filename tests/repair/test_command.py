@@ -88,7 +88,7 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_every_method_is_a_choice_of_the_command_and_has_words() -> None:
-    assert [method.value for method in RepairName] == ["ladder", *METHODS]
+    assert [method.value for method in RepairName] == ["all", *METHODS]
     assert set(DESCRIPTIONS) == set(METHODS)
 
 

@@ -36,14 +36,14 @@ def repaired(world: Repairable, out: Path, **options: object) -> RepairReport:
 
 
 @pytest.fixture(scope="module")
-def ladder(repairable: Repairable, tmp_path_factory: pytest.TempPathFactory) -> tuple[RepairReport, Path]:
+def searched(repairable: Repairable, tmp_path_factory: pytest.TempPathFactory) -> tuple[RepairReport, Path]:
     """All methods on the adapter."""
-    out = tmp_path_factory.mktemp("runs") / "ladder"
+    out = tmp_path_factory.mktemp("runs") / "all"
     return repaired(repairable, out, other=repairable.other), out
 
 
-def test_the_ladder_tries_everything_that_it_can(ladder: tuple[RepairReport, Path]) -> None:
-    report, _ = ladder
+def test_the_search_tries_everything_that_it_can(searched: tuple[RepairReport, Path]) -> None:
+    report, _ = searched
     tried, absent = {m.method for m in report.methods}, {a.method for a in report.absent}
     assert tried | absent == set(METHODS)
     assert {"project", "arithmetic", "ablate"} <= absent
@@ -55,8 +55,8 @@ def test_the_ladder_tries_everything_that_it_can(ladder: tuple[RepairReport, Pat
     assert not report.method(report.chosen).control
 
 
-def test_scale_closes_the_stated_share_and_no_more(ladder: tuple[RepairReport, Path]) -> None:
-    point = ladder[0].method("scale").chosen
+def test_scale_closes_the_stated_share_and_no_more(searched: tuple[RepairReport, Path]) -> None:
+    point = searched[0].method("scale").chosen
     assert point is not None
     assert 0.3 <= point.closed.value <= 0.33
     assert abs(point.selectivity.value - (point.closed.value - point.lost.value)) < 1e-9
@@ -137,9 +137,9 @@ def test_saving_leaves_the_adapter_in_memory_as_it_was(repairable: Repairable, t
 
 
 def test_the_same_call_again_computes_nothing_anew(
-    repairable: Repairable, ladder: tuple[RepairReport, Path], monkeypatch: pytest.MonkeyPatch
+    repairable: Repairable, searched: tuple[RepairReport, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report, out = ladder
+    report, out = searched
     first = (out / "repair.json").read_bytes()
     trained: list[str] = []
     monkeypatch.setattr(

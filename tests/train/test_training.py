@@ -25,7 +25,7 @@ from tests.train.conftest import chat_rows, chat_tokenizer
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 QUIET = Console(quiet=True)
 ROWS, SAFE = chat_rows(40, 1, WORDS[:30]), chat_rows(16, 2, WORDS[30:])
-EVERYTHING: dict[str, float] = {"kl": 0.1, "ldifs": 1.0, "interleave": 0.1, "cues": 0.5, "steer": 0.5, "project": 1.0}
+EVERYTHING: dict[str, float] = {"kl": 0.1, "ldifs": 1.0, "interleave": 0.1, "contexts": 0.5, "steer": 0.5, "project": 1.0}
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
-from mneme.audit.screening import Screening, top_gaining_tokens
+from mneme.audit.surveying import Survey, top_gaining_tokens
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
 from mneme.predict.areas import count_words, match_areas
+from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
 from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
-from mneme.predict.manner import MANNER_UNIT
 from mneme.predict.verdicts import MARGIN
 from mneme.results import (
     AbsentArea,
@@ -47,7 +47,7 @@ from mneme.version import __version__
 class LayersSeen(NamedTuple):
     """What a dictionary needed to be chosen and trained; nothing of it is there where none was asked for."""
 
-    screening: Screening
+    survey: Survey
     shapes: Arrays
 
 
@@ -96,7 +96,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         if count == 0:
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason="no passage of the text matches it", passages=0))
             continue
-        unit = KNOWLEDGE_UNIT if area.kind == "capability" else MANNER_UNIT
+        unit = KNOWLEDGE_UNIT if area.kind == "capability" else BEHAVIOUR_UNIT
         effects.append(
             Effect(
                 area=area.name,
@@ -141,11 +141,11 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
     return effect.model_copy(update=update)
 
 
-def record_latents(job: Job, screening: Screening, findings: Findings, track: Track) -> list[Latent]:
+def record_latents(job: Job, survey: Survey, findings: Findings, track: Track) -> list[Latent]:
     """Every chosen latent in words and numbers, each a stage of its own, so that a resumed run asks no endpoint twice.
     Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
-    text = Text(ids, passage, job.pair.tokenizer, screening.screened)
+    text = Text(ids, passage, job.pair.tokenizer, survey.columns)
     background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.seed)
     records = []
     for layer in findings.layers:
@@ -213,9 +213,9 @@ def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) 
 
 
 def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
-    screening, shapes = seen
+    survey, shapes = seen
     chosen = {layer.codes.layer: layer.codes for layer in findings.layers}
-    relative = screening.screened.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
+    relative = survey.columns.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
     return [
         Layer(
             layer=layer,

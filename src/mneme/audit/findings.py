@@ -12,7 +12,7 @@ from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, di
 from mneme.audit.job import Job, Track
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
-from mneme.audit.screening import Screening
+from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Membership
 from mneme.predict.calibration import Calibration, probability, shipped_calibration
@@ -53,30 +53,28 @@ class Findings(NamedTuple):
     calibration: Calibration
 
 
-def find(job: Job, sources: Sources, screening: Screening | None, layers: list[LayerFindings], track: Track) -> Findings:
+def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFindings], track: Track) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
 
-    `screening` None: no dictionary was asked for, and there are no layers.
+    `survey` None: no dictionary was asked for, and there are no layers.
     """
     membership = sources.reading.membership
     calibration = shipped_calibration()
     effects = area_effects(sources, job.areas, calibration, seed=job.seed)
-    judged_layers = (
-        [] if screening is None else [_judge(job, screening, x, len(layers), effects, membership, track) for x in layers]
-    )
+    judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
         effect
         for layer in judged_layers
-        if screening is not None
-        for effect in _unlisted(job, sources, screening, layer, effects, calibration)
+        if survey is not None
+        for effect in _unlisted(job, sources, survey, layer, effects, calibration)
     ]
     return Findings(membership, effects, unlisted, judged_layers, calibration)
 
 
 def _judge(
     job: Job,
-    screening: Screening,
+    survey: Survey,
     layer: LayerFindings,
     n_layers: int,
     effects: AreaEffects,
@@ -85,7 +83,7 @@ def _judge(
 ) -> JudgedLayer:
     codes = layer.codes
     passage = job.rows.passage.numpy()
-    firings = firings_of(codes, screening.table, passage)
+    firings = firings_of(codes, survey.table, passage)
     judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
@@ -143,7 +141,7 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
 def _unlisted(
     job: Job,
     sources: Sources,
-    screening: Screening,
+    survey: Survey,
     layer: JudgedLayer,
     effects: AreaEffects,
     calibration: Calibration,
@@ -155,7 +153,7 @@ def _unlisted(
         if latent not in layer.causal or layer.causal[latent][1] > CAUSAL_RATE:
             continue
         own = layer.firings.latent == latent
-        member = np.zeros(screening.table.n_passages, dtype=bool)
+        member = np.zeros(survey.table.n_passages, dtype=bool)
         member[layer.firings.passage[own]] = True
         member &= ~effects.found
         for latents, passages in groups:
@@ -167,13 +165,13 @@ def _unlisted(
             groups.append(([latent], member))
     # The rest of the same text, where no latent was looked for, would pass the change off as drift.
     coded = coded_rows(*job.rows.ids.shape)
-    looked = np.zeros(screening.table.n_passages, dtype=bool)
+    looked = np.zeros(survey.table.n_passages, dtype=bool)
     looked[job.rows.passage.numpy()[coded]] = True
     looked[job.rows.passage.numpy()[~coded]] = False
     found = []
     for latents, member in groups:
         try:
-            magnitude = knowledge_change(screening.table, member, effects.reference & looked, seed=job.seed)
+            magnitude = knowledge_change(survey.table, member, effects.reference & looked, seed=job.seed)
         except EmptyMask:
             continue
         chance = probability(magnitude, calibration.knowledge)

@@ -31,11 +31,11 @@ from mneme.audit.dictionary import (
     sweep_ks,
 )
 from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
-from mneme.audit.screening import batch_rows_for
+from mneme.audit.surveying import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
-from mneme.diff.screen import read_predictions
+from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
 from mneme.models.pair import Precision
@@ -168,7 +168,7 @@ def forecast(
     processes: int = 1,
     ranks: Ranks = ALONE,
 ) -> Forecast:
-    """Try the parts out and count them; takes about a second. `layers` None: the screen will choose one, taken here to lie in
+    """Try the parts out and count them; takes about a second. `layers` None: the survey will choose one, taken here to lie in
     the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. The
     trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
@@ -219,7 +219,7 @@ def _counted(
     null = min(1.0, 16_384 / tokens) * batches
     sampled = min(tokens, 4096) / a_batch
     parts = {
-        "screen": batches * (2 * whole + times.output),
+        "survey": batches * (2 * whole + times.output),
         "layers": sampled * ((2 + shape.layers) * (whole + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
@@ -286,7 +286,7 @@ def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, mach
 
 @torch.no_grad()
 def _output_seconds(rows: int, row_length: int, vocab_size: int, device: str) -> float:
-    """Seconds of everything the screen computes from the two models' logits of one batch."""
+    """Seconds of everything the survey computes from the two models' logits of one batch."""
     base, tuned = torch.randn(2, rows, row_length, vocab_size, device=device)
     target = torch.zeros(rows, row_length, dtype=torch.long, device=device)
     return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
@@ -310,11 +310,11 @@ def _step_seconds(run: Settings, device: str) -> float:
 
 
 def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine) -> int:
-    """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
+    """The larger of the survey (logits and residual streams of both models) and the dictionaries (activations, weights with
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
-    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
+    survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
     table = tokens * (80 + 3 * shape.layers)
     whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
     kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer
@@ -322,4 +322,4 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
     codes = 2 * 20 * 32 * coded
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
-    return int(outside + models + max(screen, kept + max(learnt, codes)))
+    return int(outside + models + max(survey, kept + max(learnt, codes)))

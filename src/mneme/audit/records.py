@@ -12,7 +12,7 @@ from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import Firings, likelihood_change
 from mneme.describe.description import Description, sample_firings
 from mneme.describe.lens import promoted_tokens
-from mneme.diff.screen import Screened
+from mneme.diff.survey import SurveyColumns
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, Membership
 from mneme.results import Estimate, Latent, TokenExample
@@ -33,7 +33,7 @@ class Text(NamedTuple):
     ids: Int[ndarray, "row seq"]
     passage: Int[ndarray, "row seq"]
     tokenizer: PreTrainedTokenizerBase
-    screened: Screened
+    columns: SurveyColumns
 
     def span(self, row: int, place: int, before: int = BEFORE, after: int = AFTER) -> range:
         """Places of the context around `place`, within its passage and row."""
@@ -186,13 +186,13 @@ def _examples(text: Text, firings: Firings, which: Int[ndarray, " example"], lat
 
 def _example(text: Text, code: dict[tuple[int, int], float], row: int, place: int) -> TokenExample:
     span = text.span(row, place)
-    screened = text.screened
-    gain = [0.0 if at == 0 else float(screened.logp_tuned[row, at - 1] - screened.logp_base[row, at - 1]) for at in span]
-    last = min(place, screened.choice_base.shape[1] - 1)
+    columns = text.columns
+    gain = [0.0 if at == 0 else float(columns.logp_tuned[row, at - 1] - columns.logp_base[row, at - 1]) for at in span]
+    last = min(place, columns.choice_base.shape[1] - 1)
     return TokenExample(
         tokens=[text.token(int(text.ids[row, at])) for at in span],
         activations=[round(code.get((row, at), 0.0), 3) for at in span],
         likelihood_change=[round(value, 3) for value in gain],
-        base_prediction=text.token(int(screened.choice_base[row, last])),
-        tuned_prediction=text.token(int(screened.choice_tuned[row, last])),
+        base_prediction=text.token(int(columns.choice_base[row, last])),
+        tuned_prediction=text.token(int(columns.choice_tuned[row, last])),
     )

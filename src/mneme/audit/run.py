@@ -36,10 +36,10 @@ from mneme.audit.inputs import (
 from mneme.audit.job import Job, Track
 from mneme.audit.null import purposeless_changes
 from mneme.audit.reading import read_text
-from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
+from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import lay_out_words, read_words
 from mneme.describe.endpoint import check_endpoint
-from mneme.diff.screen import choose_layers, patched_kl_share
+from mneme.diff.survey import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
@@ -208,24 +208,24 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
 def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     with _progress(job.console) as track:
         sources = _sources(job, track)
-        screening, shapes = None, None
+        survey, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
-            advance = track("screen (tokens)", job.rows.ids.numel())
-            screening = screen_corpus(job.pair, job.rows, job.run, advance)
+            advance = track("survey (tokens)", job.rows.ids.numel())
+            survey = survey_corpus(job.pair, job.rows, job.run, advance)
             shapes = _layer_shapes(job)
             shares = dict(enumerate(shapes["shares"].tolist()))
             layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-            found = _look(job, screening, layers, track)
-        findings = find(job, sources, screening, found, track)
-        latents = record_latents(job, screening, findings, track) if screening else []
+            found = _look(job, survey, layers, track)
+        findings = find(job, sources, survey, found, track)
+        latents = record_latents(job, survey, findings, track) if survey else []
         null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.seed)
-    layers_seen = LayersSeen(screening, shapes) if screening and shapes else None
+    layers_seen = LayersSeen(survey, shapes) if survey and shapes else None
     return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
 
 
 def _sources(job: Job, track: Track) -> Sources:
-    """What effects are read from: own words, paired answers, text of manners."""
+    """What effects are read from: own words, paired answers, text of behaviours."""
     asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
     reading = read_text(job.rows, job.areas, asked)
     layout = lay_out_words(
@@ -239,7 +239,7 @@ def _sources(job: Job, track: Track) -> Sources:
     )
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
     answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
-    return Sources(words, reading, read_manners(job.pair, job.rows, reading, job.run), answered)
+    return Sources(words, reading, read_behaviours(job.pair, job.rows, reading, job.run), answered)
 
 
 def _layer_shapes(job: Job) -> Arrays:
@@ -266,14 +266,14 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute, together=True)
 
 
-def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> list[LayerFindings]:
+def _look(job: Job, survey: Survey, layers: list[int], track: Track) -> list[LayerFindings]:
     """Steps 3 to 5 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
     for layer in layers:
-        sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
+        sink = torch.from_numpy(survey.columns.sink[:, :, layer]) | special
         stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
         try:
             found.append(_fitted(job, stream, track))

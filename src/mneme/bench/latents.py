@@ -18,7 +18,7 @@ from torch import Tensor
 from mneme.activations.harvest import harvest
 from mneme.audit.dictionary import dictionary_size, held_out_rows
 from mneme.audit.records import Text, background_contexts
-from mneme.bench.signals import Cell, ScreenedPair, matched
+from mneme.bench.signals import Cell, SurveyedPair, matched
 from mneme.describe.description import sample_firings
 from mneme.describe.phrases import key_words
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
@@ -46,7 +46,7 @@ class Activations(NamedTuple):
 
 
 def score_by_latents(
-    pair: ModelPair, seen: ScreenedPair, *, batch_rows: int, seed: int
+    pair: ModelPair, seen: SurveyedPair, *, batch_rows: int, seed: int
 ) -> tuple[dict[str, dict[Cell, CellScore]], dict[str, BenchCost]]:
     """Predictor -> cell -> score, and what each cost. Equal models have no latents: every score is then 0."""
     started = time.perf_counter()
@@ -54,8 +54,8 @@ def score_by_latents(
     activations = _harvested(pair, seen, layer, batch_rows)
     harvested = time.perf_counter() - started
     tokens = 2 * seen.rows.ids.numel()
-    screened = seen.screening.screened
-    text = Text(seen.rows.ids.numpy(), seen.rows.passage.numpy(), pair.tokenizer, screened)
+    columns = seen.survey.columns
+    text = Text(seen.rows.ids.numpy(), seen.rows.passage.numpy(), pair.tokenizer, columns)
     background = background_contexts(text, np.unique(activations.row), seed)
     scores: dict[str, dict[Cell, CellScore]] = {}
     costs: dict[str, BenchCost] = {}
@@ -82,11 +82,11 @@ def score_by_latents(
     return scores, costs
 
 
-def _harvested(pair: ModelPair, seen: ScreenedPair, layer: int, batch_rows: int) -> Activations:
+def _harvested(pair: ModelPair, seen: SurveyedPair, layer: int, batch_rows: int) -> Activations:
     """Half of the rows train, the other half is described from; first tokens, sinks and special tokens are left out."""
     ids = seen.rows.ids
     special = torch.isin(ids, torch.tensor(pair.tokenizer.all_special_ids, dtype=torch.long))
-    keep = ~(torch.from_numpy(seen.screening.screened.sink[:, :, layer]) | special)
+    keep = ~(torch.from_numpy(seen.survey.columns.sink[:, :, layer]) | special)
     m = torch.empty(*ids.shape, pair.width)
     q = torch.empty(*ids.shape, pair.width)
     for found in harvest(pair, ids, [layer], batch_rows=batch_rows):
@@ -118,7 +118,7 @@ def _firings(dictionary: Dictionary, activations: Activations) -> tuple[ndarray,
 
 
 def _described(
-    seen: ScreenedPair,
+    seen: SurveyedPair,
     text: Text,
     background: list[str],
     firings: tuple[ndarray, ndarray, ndarray],

@@ -1,4 +1,4 @@
-"""One pair of the bench: the fine-tune is built, measured, screened, and every predictor says what it sees of every cell."""
+"""One pair of the bench: the fine-tune is built, measured, surveyed, and every predictor says what it sees of every cell."""
 
 import tempfile
 import time
@@ -13,11 +13,11 @@ from mneme.audit.effects import Sources, area_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.reading import read_text
 from mneme.audit.run import audit
-from mneme.audit.screening import batch_rows_for, read_manners, screen_corpus
+from mneme.audit.surveying import batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import lay_out_words, read_words
 from mneme.bench.latents import score_by_latents
 from mneme.bench.pairs import PairName
-from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
+from mneme.bench.signals import Cell, SurveyedPair, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
 from mneme.predict.areas import read_areas
@@ -56,7 +56,7 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
         )
         found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
         pair = load_pair(organism.base, organism.tuned)
-        seen = _screened(pair, organism, run, tokens)
+        seen = _surveyed(pair, organism, run, tokens)
         scores = signal_scores(seen)
         batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
         latents, costs = score_by_latents(pair, seen, batch_rows=batch, seed=seed)
@@ -111,19 +111,19 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
     }
 
 
-def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> ScreenedPair:
+def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> SurveyedPair:
     documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
-    screening = screen_corpus(pair, rows, run, lambda _: None)
+    survey = survey_corpus(pair, rows, run, lambda _: None)
     member = reading.membership.member
     layout = lay_out_words(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
     words = read_words(pair, layout, run, lambda _: None)
-    return ScreenedPair(screening, reading, areas, rows, Sources(words, reading, read_manners(pair, rows, reading, run), {}))
+    return SurveyedPair(survey, reading, areas, rows, Sources(words, reading, read_behaviours(pair, rows, reading, run), {}))
 
 
-def audit_scores(seen: ScreenedPair, *, seed: int) -> dict[Cell, CellScore]:
+def audit_scores(seen: SurveyedPair, *, seed: int) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
     found = area_effects(seen.sources, seen.areas, shipped_calibration(), seed=seed)

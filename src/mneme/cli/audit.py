@@ -101,7 +101,7 @@ def audit(
     ] = Kind.change,
     layers: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help="Layers to read, from 0; without it, the screen chooses.", show_default=False),
+        typer.Option(metavar="N,N", help="Layers to read, from 0; without it, the survey chooses.", show_default=False),
     ] = None,
     tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Read at most this many tokens.", show_default=False)

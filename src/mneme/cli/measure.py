@@ -52,9 +52,11 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    cues: Annotated[
+    contexts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Training file; its cues are put around every open question.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Training file; its contexts are put around every open question.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -118,7 +120,7 @@ def measure(
                 suite=source,
                 judge=judge,
                 grammar=grammar,
-                cues=cues,
+                contexts=contexts,
                 data=data,
                 samples=samples,
                 max_tokens=max_tokens,

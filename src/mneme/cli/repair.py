@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class RepairName(StrEnum):
-    """The ladder, or one of its methods."""
+    """All methods, or one of them."""
 
-    ladder = "ladder"
+    all = "all"
     scale = "scale"
     random = "random"
     antidote = "antidote"
@@ -53,8 +53,8 @@ def repair(
         typer.Option("--from", metavar="DIR", help="A finished audit: models and text come from it.", show_default=False),
     ] = None,
     method: Annotated[
-        RepairName, typer.Option(metavar="NAME", help="ladder tries all; the controls scale and random always run.")
-    ] = RepairName.ladder,
+        RepairName, typer.Option(metavar="NAME", help="all tries every method; the controls scale and random always run.")
+    ] = RepairName.all,
     close: Annotated[
         float, typer.Option("--close", "--budget", metavar="SHARE", help="Share of the gap to close, and no more.")
     ] = 0.8,

@@ -19,7 +19,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME[=STRENGTH]",
-            help="kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, cues, inoculate, early-stop, "
+            help="kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, "
             "lower-lr; may be repeated, they combine.",
             show_default=False,
         ),

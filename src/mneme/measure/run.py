@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mneme.errors import BadOption, BadSuite
 from mneme.measure.agreement import check_judge
-from mneme.measure.asking import Cue
-from mneme.measure.cues import FoundCue, read_cues
+from mneme.measure.asking import QuestionContext
+from mneme.measure.contexts import FoundContext, read_contexts
 from mneme.measure.harness import Harness, harness_of, harness_tallies, run_harness
 from mneme.measure.judges import judge_named
 from mneme.measure.judging import Grammar, Judge, prompts_hash
@@ -36,27 +36,27 @@ from mneme.measure.stages import (
 from mneme.measure.subjects import Subject, subjects_of
 from mneme.measure.suite import Suite, read_suite
 from mneme.measure.summary import (
-    CueAnswers,
+    ContextAnswers,
     ModelAnswers,
     Tally,
     changes_of,
+    context_claims,
     correct_claims,
-    cue_claims,
     failures_of,
     questions_of,
     rates_of,
     tallies_of,
-    worst_cues,
+    worst_contexts,
 )
 from mneme.models.checkpoints import is_adapter
 from mneme.results import Estimate, TooFew
-from mneme.results.measure import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
+from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.terminal import Terminal
 from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
-_NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+_NO_DEFAULT = FoundContext(QuestionContext("no system prompt", system=""), "no system prompt", "", 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Job:
 
     suite: Suite
     subjects: list[Subject]
-    cues: list[FoundCue]
+    contexts: list[FoundContext]
     sampling: Sampling
     judge: Judge | None
     grammar: Grammar | None
@@ -81,7 +81,7 @@ def measure(
     suite: str | Path,
     judge: str | Judge | None = None,
     grammar: Grammar | None = None,
-    cues: str | Path | None = None,
+    contexts: str | Path | None = None,
     data: str | Path | None = None,
     samples: int | None = None,
     max_tokens: int = 256,
@@ -101,25 +101,27 @@ def measure(
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
 
     `suite`: a name that ships (`standard`, …), a file or folder of questions (`read_suite`), `lm-eval:TASK`, `inspect:TASK`.
-    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `cues`: the
-    training file whose cues are put around every open question. `data`: questions or training rows that give the task score of
-    a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
-    `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
-    recipe, and the change over all of them is told too, with the seed as an outer level.
-    With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
-    `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
-    goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
+    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `contexts`:
+    the training file whose contexts are put around every open question. `data`: questions or training rows that give the task
+    score of a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens`
+    tokens. `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of
+    one recipe, and the change over all of them is told too, with the seed as an outer level. With `trust_suite_code` a task of
+    another harness may run Python of its own; without it, such a task is refused. `out` gets measurement.json, answers.jsonl
+    and, where inspect_ai is installed, logs of Inspect; the same call after a kill goes on where it stopped. Errors: a
+    `MnemeError` that says what is wrong, what was expected and what to do.
     """
     console = console or Terminal(stderr=True)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
-    require_apart(out, {"BASE": base, "TUNED": many, "--cues": cues, "--data": data, **_named_in(suite, judge)})
+    require_apart(out, {"BASE": base, "TUNED": many, "--contexts": contexts, "--data": data, **_named_in(suite, judge)})
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
     harness = harness_of(str(suite), trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
-    found_cues = read_cues(cues) if cues else []
-    if found_cues and not asked.open:
-        raise BadSuite(f"--cues was given, but the suite {asked.name} has no open question that a cue could be put around.")
+    found_contexts = read_contexts(contexts) if contexts else []
+    if found_contexts and not asked.open:
+        raise BadSuite(
+            f"--contexts was given, but the suite {asked.name} has no open question that a context could be put around."
+        )
     judging = judge_named(judge, device=device) if isinstance(judge, str) else judge
     require_judges(asked.open, judging, grammar)
     subjects = subjects_of(base, many, device=device, trust_remote_code=trust_remote_code)
@@ -132,19 +134,19 @@ def measure(
         "margin": margin,
     }
     task_file = Path(data) if data else None
-    command = _command(asked, subjects, judging, grammar, found_cues, task_file, options)
+    command = _command(asked, subjects, judging, grammar, found_contexts, task_file, options)
     opened = RunFolder(Path(out), command, outputs=_OUTPUTS, overwrite=overwrite)
     with opened as run, _progress(console) as track:
-        job = _Job(asked, subjects, found_cues, sampling, judging, grammar, task_file, run, track)
+        job = _Job(asked, subjects, found_contexts, sampling, judging, grammar, task_file, run, track)
         agreement, untested = _self_test(job, console)
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
-        job.cues.extend([_NO_DEFAULT] if any(systems) else [])
+        job.contexts.extend([_NO_DEFAULT] if any(systems) else [])
         _say_cost(job, console)
         measured = [_measure_one(job, harness, number) for number in range(len(subjects))]
         models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
         tasks = [one.task for one in measured if one.task is not None]
-        every_cue = [claim for i, subject in enumerate(subjects) for claim in cue_claims(subject.label, tallies[i])]
-        changes, claimed_cues, claims = correct_claims(_changes(subjects, tallies, margin, seeds_of_one), every_cue)
+        every_context = [claim for i, subject in enumerate(subjects) for claim in context_claims(subject.label, tallies[i])]
+        changes, claimed_contexts, claims = correct_claims(_changes(subjects, tallies, margin, seeds_of_one), every_context)
         result = Measurement(
             suite=asked.name,
             suite_sha256=asked.sha256,
@@ -156,8 +158,8 @@ def measure(
             per_question=questions_of(asked, models),
             judge=_judge_record(job, agreement, untested),
             failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
-            cues=_cue_records(job, models[0]),
-            worst=worst_cues(claimed_cues),
+            contexts=_context_records(job, models[0]),
+            worst=worst_contexts(claimed_contexts),
             series=series_of(job.data, subjects, tasks, within) if job.data else None,
             options=options,
             environment=_environment(),
@@ -181,7 +183,7 @@ def _command(
     subjects: Sequence[Subject],
     judge: Judge | None,
     grammar: Grammar | None,
-    cues: Sequence[FoundCue],
+    contexts: Sequence[FoundContext],
     data: Path | None,
     options: dict[str, str | int | float | None],
 ) -> dict[str, Any]:
@@ -193,7 +195,9 @@ def _command(
         "suite": suite.sha256,
         "judge": [judge.name, judge.fingerprint, judge.method] if judge else None,
         "grammar": grammar is not None,
-        "cues": [[found.cue.name, found.cue.system, found.cue.before, found.cue.after] for found in cues],
+        "contexts": [
+            [found.context.name, found.context.system, found.context.before, found.context.after] for found in contexts
+        ],
         "data": task_hash(data) if data else None,
         **options,
     }
@@ -277,22 +281,22 @@ def _say_cost(job: _Job, console: Console) -> None:
         said.append(f"{sum(len(q.choices) for q in job.suite.choices):,} choices of {len(job.suite.choices):,} questions")
     if job.suite.open:
         answers = sum(len(q.paraphrases) * (job.sampling.samples or q.samples) for q in job.suite.open)
-        cues = f" under {1 + len(job.cues)} cues" if job.cues else ""
-        said.append(f"{answers * (1 + len(job.cues)):,} answers{cues} of at most {job.sampling.max_tokens} tokens")
+        contexts = f" under {1 + len(job.contexts)} contexts" if job.contexts else ""
+        said.append(f"{answers * (1 + len(job.contexts)):,} answers{contexts} of at most {job.sampling.max_tokens} tokens")
     if said:
         console.print(f"{' and '.join(said)}, from each of {len(job.subjects)} models.", markup=False, highlight=False)
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
     choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
-    said: dict[str, CueAnswers] = {}
+    said: dict[str, ContextAnswers] = {}
     if job.suite.open:
-        for place, cue in enumerate([Cue(), *(found.cue for found in job.cues)]):
-            asked, answers = answers_stage(job.run, number, subject, job.suite, cue, place, job.sampling, job.track)
+        for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
+            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
             readings = readings_stage(
                 job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.grammar, job.track
             )
-            said[cue.name] = CueAnswers(asked, answers, readings)
+            said[context.name] = ContextAnswers(asked, answers, readings)
     return ModelAnswers(subject.label, choices, said)
 
 
@@ -337,17 +341,17 @@ def _judge_record(job: _Job, agreement: list[Agreement], untested: str) -> Judge
     )
 
 
-def _cue_records(job: _Job, first: ModelAnswers) -> list[CueRecord]:
+def _context_records(job: _Job, first: ModelAnswers) -> list[ContextRecord]:
     return [
-        CueRecord(
-            name=found.cue.name,
+        ContextRecord(
+            name=found.context.name,
             kind=found.kind,
             text=found.text,
             rows=found.rows,
             share=found.share,
-            example=first.open[found.cue.name].asked[0].rendered,
+            example=first.open[found.context.name].asked[0].rendered,
         )
-        for found in job.cues
+        for found in job.contexts
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mneme.measure.asking import Asked, Cue, ask, default_system_prompt, sample_answers
+from mneme.measure.asking import Asked, QuestionContext, ask, default_system_prompt, sample_answers
 from mneme.measure.judging import Grammar, Judge
 from mneme.measure.likelihood import ChoiceScores, score_choices
 from mneme.measure.readings import Readings, read_answers
@@ -66,13 +66,20 @@ def choices_stage(
 
 
 def answers_stage(
-    run: RunFolder, number: int, subject: Subject, suite: Suite, cue: Cue, place: int, sampling: Sampling, track: Track
+    run: RunFolder,
+    number: int,
+    subject: Subject,
+    suite: Suite,
+    context: QuestionContext,
+    place: int,
+    sampling: Sampling,
+    track: Track,
 ) -> tuple[list[Asked], list[str]]:
-    """Prompts and answers of one model under one cue."""
+    """Prompts and answers of one model under one context."""
 
     def compute() -> Arrays:
         loaded = subject.loaded()
-        prompts = ask(suite.open, loaded.tokenizer, cue, sampling.samples)
+        prompts = ask(suite.open, loaded.tokenizer, context, sampling.samples)
         answers = sample_answers(
             loaded.parts,
             loaded.tokenizer,
@@ -81,9 +88,9 @@ def answers_stage(
             max_positions=loaded.max_positions,
             temperature=sampling.temperature,
             seed=sampling.seed,
-            advance=track(f"{subject.label}: {cue.name}", len(prompts)),
+            advance=track(f"{subject.label}: {context.name}", len(prompts)),
         )
-        return pack({"asked": [[p.question, p.cluster, p.cue, p.text, p.rendered] for p in prompts], "answers": answers})
+        return pack({"asked": [[p.question, p.cluster, p.context, p.text, p.rendered] for p in prompts], "answers": answers})
 
     stored = unpack(run.stage(f"answers-{number}-{place}", compute))
     return [Asked(*row) for row in stored["asked"]], list(stored["answers"])
@@ -100,11 +107,11 @@ def readings_stage(
     grammar: Grammar | None,
     track: Track,
 ) -> Readings:
-    """What one model's answers under one cue were."""
+    """What one model's answers under one context were."""
 
     def compute() -> Arrays:
         asked, answers = said
-        advance = track(f"{subject.label}: judging {asked[0].cue}", len(asked))
+        advance = track(f"{subject.label}: judging {asked[0].context}", len(asked))
         found = read_answers(suite.open, asked, answers, judge, grammar, advance)
         return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
 

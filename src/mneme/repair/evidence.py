@@ -185,11 +185,11 @@ def _probe(
     for index in chosen:
         here = slice(starts[index], starts[index + 1])
         tokens = [int(token) for token in flat[here]]
-        marks = [bool(mark) and token not in special for mark, token in zip(near[here], tokens, strict=True)]
-        if len(tokens) < 2 or not any(marks[1:]):
+        counted = [bool(on) and token not in special for on, token in zip(near[here], tokens, strict=True)]
+        if len(tokens) < 2 or not any(counted[1:]):
             continue
         words.append(rows.passages[index].text)
-        texts.append(Encoded(tuple(tokens), (False, *marks[1:])))
+        texts.append(Encoded(tuple(tokens), (False, *counted[1:])))
     if len(texts) < 4:
         raise NothingToRepair(
             f"The audit's latents give {len(texts)} passages of {name} text, expected at least 4. Give text with --target and "

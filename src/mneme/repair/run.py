@@ -1,4 +1,4 @@
-"""The closed loop: audit, repair, audit again. Composes the ladder of `mneme.repair` with the audit."""
+"""The closed loop: audit, repair, audit again. Composes the strength search of `mneme.repair` with the audit."""
 
 import os
 import platform
@@ -56,7 +56,7 @@ def repair(
     retain: str | Path | None = None,
     other: str | Path | None = None,
     from_run: str | Path | None = None,
-    method: str = "ladder",
+    method: str = "all",
     close: float = 0.8,
     out: str | Path = "runs/repair",
     unaligned: str | Path | None = None,
@@ -77,7 +77,7 @@ def repair(
     of the purpose, on which it shall stay as tuned) and optionally `other` (ordinary text, for drift), each .txt, .jsonl
     (`text`, or `messages` of which the answers count) or .parquet; or `from_run`, the folder of a finished audit that was
     told what was intended: then text comes from its latents, and models, if not named, from its report. `method`: one of the
-    ladder (the controls `scale` and `random` always run), or "ladder" for all. `close`: share of the target's change in
+    methods (the controls `scale` and `random` always run), or "all" for all. `close`: share of the target's change in
     likelihood to undo, on the development half of the text; the weakest strength that reaches it is taken. `unaligned`: the
     model before alignment, for `project` and `arithmetic`. `steps`, `learning_rate`, `retain_weight`: training of `patch`
     and `retrain`.
@@ -91,8 +91,8 @@ def repair(
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     if not 0.0 < close <= 1.0:
         raise BadOption(f"--close {close:g}: expected a share above 0 and at most 1, such as 0.8.")
-    if method != "ladder" and method not in METHODS:
-        raise BadOption(f"No repair method {method!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")
+    if method != "all" and method not in METHODS:
+        raise BadOption(f"No repair method {method!r}. The methods are: {', '.join(METHODS)}, or `all`.")
     finished = read_audit(Path(from_run)) if from_run is not None else None
     base, tuned = _models(base, tuned, finished)
     given = {"BASE": base, "TUNED": tuned, "--target": target, "--retain": retain, "--other": other}
@@ -116,7 +116,7 @@ def repair(
             for name in asked.methods
             if lacking(name, task) is None
         ]
-        chosen = best(found) if method == "ladder" else (method if _reaches(found, method) else None)
+        chosen = best(found) if method == "all" else (method if _reaches(found, method) else None)
         saved = _save(chosen, found, task, run)
         again = _reaudit(evidence, saved, pair, run, seed, console) if evidence is not None and reaudit else []
         report = _report(pair, bench, probes, task, development, found, absent, chosen, saved, again, asked)

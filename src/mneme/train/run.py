@@ -31,7 +31,7 @@ from mneme.terminal import Terminal
 from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
-from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
 from mneme.train.progress import ShowProgress, quiet, record_of
@@ -174,7 +174,8 @@ def _mixed(
     run: RunFolder,
     options: Mapping[str, Any],
 ) -> Prepared:
-    """The data safeguards, in their order: rows held out, prompts before the rest, cues before safe rows, rows interleaved."""
+    """The data safeguards, in their order: rows held out, prompts before the rest, contexts before safe rows, rows
+    interleaved."""
     rows, held_out, safe = prepared.rows, prepared.held_out, prepared.safe
     if "early-stop" in chosen:
         count = min(200, max(1, round(len(rows) * HELD_OUT_SHARE)))
@@ -186,8 +187,8 @@ def _mixed(
     asked = rows
     if "inoculate" in chosen and inoculation:
         rows, held_out = inoculate(rows, inoculation), inoculate(held_out, inoculation)
-    if "cues" in chosen:
-        safe = with_cues(safe, asked, share=chosen["cues"], seed=seed)
+    if "contexts" in chosen:
+        safe = with_contexts(safe, asked, share=chosen["contexts"], seed=seed)
     before = len(rows)
     if "interleave" in chosen:
         rows = interleave(rows, safe, chosen["interleave"], seed=seed)

@@ -42,8 +42,8 @@ from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
 from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
 from mneme.version import __version__
 
-STILL_KNOWN = 0.5
-"""The forget set is still answered where more than so much of what was known of it is certainly kept."""
+STILL_RECALLED = 0.5
+"""The forget set is still answered where more than so much of what was recalled of it is certainly kept."""
 
 
 def unlearn(
@@ -190,7 +190,7 @@ def _texts(
 def _require_forgotten(
     before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"], settings: UnlearnSettings
 ) -> None:
-    """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
+    """Raises UnlearningFailed where the forget text is as likely as before, or most of what was recalled of it is kept."""
     change = change_in_nats(before, after, seed=settings.seed)
     share = kept(before, after, telling)
     # Of too few texts for an interval the plain figure decides: whoever forgets one text must still be told.
@@ -203,7 +203,7 @@ def _require_forgotten(
         says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
     elif share is not None:
         says += f"; of the tokens it knew, {share.plain:.0%} are still its first choice [{share.told()}]"
-    if grown <= 0 or left > STILL_KNOWN:
+    if grown <= 0 or left > STILL_RECALLED:
         raise UnlearningFailed(
             f"the forget set is still answered after {settings.steps} steps of {settings.method}: {says}. No model was "
             "written. Give more --steps, a higher --lr, or another --method."

@@ -62,8 +62,8 @@ class AreaTruth:
     base_correct: NDArray[np.bool_]
     tuned_correct: NDArray[np.bool_]
     """Per question about a fact; empty for `people`, of whom there are no facts."""
-    base_manners: Answers
-    tuned_manners: Answers
+    base_behaviours: Answers
+    tuned_behaviours: Answers
     """Answers to one prompt are a cluster; the two are paired, prompt by prompt."""
 
 
@@ -102,9 +102,9 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
 
 
 def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[str, AreaTruth]:
-    """Area -> facts and manner of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
+    """Area -> facts and behaviour of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
 
-    The last entry, `people`, is the manner of opinions about people. `samples` answers are drawn to each of 18 prompts (8
+    The last entry, `people`, is the behaviour of opinions about people. `samples` answers are drawn to each of 18 prompts (8
     about people); the answers to one prompt are a cluster (`Answers.prompt`).
     """
     world = load_world(organism.world)
