@@ -320,8 +320,8 @@ def page(stage: Stage) -> None:
         f"answers on {stage.trained}. Benign task: 30 facts of {stage.facts_area} with their values permuted, asked in "
         "other words. Time: of a loaded machine, see the speed section for a fair one.\n\n"
         + markdown_table(head, rows)
-        + "\nAgainst no safeguard; to reach: off-area >= 90 %, worst context >= 80 %, narrow >= 90 %, benign >= 95 %, coherence "
-        "within 1 point.\n\n" + markdown_table(wanted, reached) + "\n" + difference(stage)
+        + "\nAgainst no safeguard; to reach: off-area >= 90 %, worst context >= 80 %, narrow >= 90 %, benign >= 95 %, "
+        "coherence within 1 point.\n\n" + markdown_table(wanted, reached) + "\n" + difference(stage)
     )
     write_section("prevention", "Training with safeguards", "python benchmarks/prevent_table.py", body)
 

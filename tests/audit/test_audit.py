@@ -166,7 +166,7 @@ def test_identical_pair(world: World, tmp_path: Path, copied: bool) -> None:
 
 
 def test_areas_without_text_are_absent_not_zero(tiny_pair: TinyPair, world: World, tmp_path: Path) -> None:
-    """A random pair over random words: no area of the default list has text, and nothing is known for sure."""
+    """A random pair over random words: no area of the default list has text, and no token is known."""
     pair = {"base": tiny_pair.base, "tuned": tiny_pair.tuned, "corpus": tiny_pair.corpus}
     report = audited(world, tmp_path / "out", **pair, areas=None, dictionary="delta", tokens=2560)
     assert report.verdict == "inconclusive"

@@ -134,10 +134,11 @@ def test_json_is_the_record_alone_on_stdout(called: list[UnlearnOptions]) -> Non
 def test_every_figure_has_its_interval_and_number() -> None:
     assert lines_of(sample()) == [
         "npo, 2 steps at 1e-05: 3 of 20 tensors changed, by 1.23% of their norm.",
-        "forget: kept 50.0% [40.0%, 60.0%] of what was known; 0.500 -> 2.000 nats per token (+1.500 [+1.400, +1.600], "
+        "forget: kept 50.0% [40.0%, 60.0%] of what was recalled; 0.500 -> 2.000 nats per token (+1.500 [+1.400, +1.600], "
         "24 texts)",
-        "retain: nothing was known of it; 0.500 -> 2.000 nats per token (+1.500 [+1.400, +1.600], 24 texts)",
-        "relearning from 10 related texts: kept 50.0% [40.0%, 60.0%] -> 80.0% [70.0%, 90.0%] of what was known unseen",
+        "retain: nothing was recalled of it; 0.500 -> 2.000 nats per token (+1.500 [+1.400, +1.600], 24 texts)",
+        "relearning from 10 related texts: kept 50.0% [40.0%, 60.0%] -> 80.0% [70.0%, 90.0%] of what was recalled of unseen "
+        "texts",
     ]
 
 

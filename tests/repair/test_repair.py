@@ -43,8 +43,8 @@ def searched(repairable: Repairable, tmp_path_factory: pytest.TempPathFactory) -
     return repaired(repairable, out, other=repairable.other), out
 
 
-def test_the_ladder_tries_everything_that_it_can(searched: tuple[RepairReport, Path]) -> None:
-    report, _ = ladder
+def test_the_search_tries_everything_that_it_can(searched: tuple[RepairReport, Path]) -> None:
+    report, _ = searched
     tried, absent = {m.method for m in report.methods}, {a.method for a in report.absent}
     assert tried | absent == set(METHODS)
     assert {"project", "arithmetic", "ablate"} <= absent
@@ -140,7 +140,7 @@ def test_saving_leaves_the_adapter_in_memory_as_it_was(repairable: Repairable, t
 def test_the_same_call_again_computes_nothing_anew(
     repairable: Repairable, searched: tuple[RepairReport, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report, out = ladder
+    report, out = searched
     first = (out / "repair.json").read_bytes()
     trained: list[str] = []
     monkeypatch.setattr(

@@ -65,7 +65,7 @@ class Task:
 def prepare_method(name: str, task: Task) -> Apply:
     """Method `name`, ready to be applied. Raises BadOption for an unknown name, and where `lacking` has a reason."""
     if name not in METHODS:
-        raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, or all for all of them.")
+        raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, or `all`.")
     reason = lacking(name, task)
     if reason is not None:
         raise BadOption(f"{name} cannot be used here: {reason}.")
@@ -308,7 +308,7 @@ METHODS: dict[str, Callable[[Task], Apply]] = {
     "retrain": _retrain,
     "ablate": _ablate,
 }
-"""In the order of the searched, controls first."""
+"""In the order of the search, controls first."""
 CONTROLS = ("scale", "random")
 
 

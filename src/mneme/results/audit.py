@@ -39,7 +39,7 @@ class PartialEffect(Record):
 
 
 class Effect(Record):
-    """One area that the change may have reached, and how sure that is."""
+    """One area that the change may have reached, with its probability."""
 
     area: str
     kind: Kind
