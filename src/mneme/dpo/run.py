@@ -87,6 +87,7 @@ def dpo(
     loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     encoded = encode_pairs(pairs, loaded.tokenizer, window, source)
+    bare = encode_pairs(pairs, loaded.tokenizer, window, source, bare=True) if filter_by else []
     rate = learning_rate if learning_rate is not None else 5e-5 if lora_rank else 1e-6
     command: dict[str, Any] = {
         "command": "dpo",
@@ -105,7 +106,7 @@ def dpo(
         "seed": seed,
     }
     with RunFolder(Path(out), command, outputs=OUTPUT_NAMES, overwrite=overwrite) as run:
-        scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
+        scores = run.stage("scores", lambda: score_pairs(loaded.parts, bare, [filter_by])) if filter_by else {}
         kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
         planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
         settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)

@@ -105,13 +105,16 @@ def screen(
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     tokenizer = require_tokenizer(loaded.tokenizer, model)
     encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
+    bare = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
     halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
-    needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], vector, layer, other, options)
+    words = {name: _halves(encode_rows(part, tokenizer, window, name, bare=True), seed)[0] for name, part in probes.items()}
+    behaviours = halves["unwanted"][0], halves["wanted"][0], words["unwanted"], words["wanted"]
+    needs = RowNeeds(*behaviours, [] if pairs else bare, vector, layer, other, options)
     if not pairs:
         needs.check(names, loaded.parts)
     _say_cost(console, loaded, encoded, names, trial_steps)
     with RunFolder(Path(out), command, outputs=OUTPUTS, overwrite=overwrite) as run:
-        found, direction = _scores(run, loaded, encoded, names, needs, console)
+        found, direction = _scores(run, loaded, bare if pairs else encoded, names, needs, console)
         ranking = rank(found, names[0], share)
         held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
