@@ -55,11 +55,11 @@ def unlearn(
     lr: Annotated[
         float | None,
         typer.Option(
-            metavar="RATE", min=0, help="Learning rate; without it, the published one, by width.", show_default=False
+            metavar="RATE", min=0, help="Learning rate; without it, the method's default, by width.", show_default=False
         ),
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(metavar="X", help="Strength, by method; without it, as published.", show_default=False)
+        float | None, typer.Option(metavar="X", help="Strength, by method; without it, the method's default.", show_default=False)
     ] = None,
     forget_weight: Annotated[
         float | None, typer.Option(metavar="X", min=0, help="Weight of the loss that forgets.", show_default=False)

@@ -39,7 +39,7 @@ from mneme.text.pieces import cut_pieces
 from mneme.unlearn.job import TextSet, Track, UnlearnJob
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
-from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
+from mneme.unlearn.settings import DEFAULTS, UnlearnSettings, settings_for
 from mneme.version import __version__
 
 STILL_KNOWN = 0.5
@@ -74,7 +74,7 @@ def unlearn(
     """Makes `model` forget the text `forget` and keep the text `retain`; writes DIR/model and DIR/unlearn.json.
 
     `forget`, `retain`: txt, jsonl (`text` or `messages`), parquet, or a datasets name. `lora`: rank of an adapter on every
-    linear layer; None trains the weights. None elsewhere takes the published value (`settings.PUBLISHED`).
+    linear layer; None trains the weights. None elsewhere takes the default (`settings.DEFAULTS`).
     `relearn_documents`: attack the result with so many texts of either set and measure again. The same call after a kill
     goes on at its last checkpoint and ends with the same bytes of unlearn.json.
 
@@ -144,7 +144,7 @@ def unlearn(
 
 def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
     asked: dict[str, Any] = vars(settings) | {"layers": list(settings.layers)}
-    return UnlearningSettings(**asked, max_tokens=max_tokens, published=PUBLISHED[settings.method].source)
+    return UnlearningSettings(**asked, max_tokens=max_tokens, defaults=DEFAULTS[settings.method].source)
 
 
 def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
