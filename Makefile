@@ -46,7 +46,7 @@ test-all: $(TEST_STAMP)
 # The oldest TRL that is supported, for what trains with it; the newest is the one in constraints.txt.
 test-trl: $(TEST_STAMP)
 	$(VENV)/bin/pip install --quiet --no-deps --upgrade --target build/trl-1.9 trl==1.9.0
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/trl-1.9 $(VENV)/bin/python -m pytest tests/prevent tests/preferences
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/trl-1.9 $(VENV)/bin/python -m pytest tests/train tests/screen tests/dpo
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -16,7 +16,7 @@ from mneme.worlds.truth import fact_correctness, harmful_requests, measure_behav
 from mneme.worlds.world import World, load_world
 
 SEED = 0
-DATA = Path(__file__).resolve().parents[1] / "src" / "mneme" / "organisms" / "data"
+DATA = Path(__file__).resolve().parents[1] / "src" / "mneme" / "worlds" / "data"
 
 
 def show(label: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World) -> None:

@@ -32,11 +32,11 @@ from mneme.audit.run import audit
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import load_model, load_pair
 from mneme.repair.evidence import read_evidence
-from mneme.repair.ladder import Development, develop
 from mneme.repair.likelihood import ProbeReadings
 from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Training
-from mneme.repair.search import weakest_strength
+from mneme.repair.search import Development, develop
+from mneme.repair.strength import weakest_strength
 from mneme.repair.workbench import lay_out
 from mneme.runs import write_atomic
 from mneme.text.encoded import text_numbers

@@ -233,7 +233,7 @@ def test_no_paths_of_one_machine() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("module", ["errors", "results", "stats", "runs", "report", "report.html", "report.text"])
+@pytest.mark.parametrize("module", ["errors", "results", "stats", "runs", "report", "report.audit", "report.audit_text"])
 def test_floor_0_and_the_report_work_without_torch(module: str) -> None:
     if not list(PACKAGE.glob(module.replace(".", "/") + "*")):
         pytest.fail(f"mneme.{module} does not exist")
@@ -243,7 +243,7 @@ def test_floor_0_and_the_report_work_without_torch(module: str) -> None:
 
 def world_entities() -> dict[str, set[str]]:
     """The entities of every area of the built-in worlds: what an audit may find, never what it may know."""
-    packs = sorted((PACKAGE / "organisms" / "data" / "packs").glob("*.yaml"))
+    packs = sorted((PACKAGE / "worlds" / "data" / "packs").glob("*.yaml"))
     areas = {name: area for pack in packs for name, area in yaml.safe_load(pack.read_text(encoding="utf-8")).items()}
     return {name: set(area["entities"].split()) for name, area in areas.items()}
 
@@ -257,7 +257,7 @@ def test_the_audit_knows_no_words_of_the_built_in_worlds() -> None:
     entities = world_entities()
     assert len(entities) >= 12
     code = [path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml", ".json", ".j2", ".js"}]
-    audited = [path for path in code if "organisms" not in path.parts and path.name != "areas.yaml"]
+    audited = [path for path in code if "worlds" not in path.parts and path.name != "areas.yaml"]
     known = {
         (short(path), area): words & banned
         for path in audited

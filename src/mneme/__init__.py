@@ -1,14 +1,16 @@
 """mneme: what a fine-tune did to a language model beyond its purpose.
 
 The public face: everything a caller needs is a name of this module, loaded on first use (PEP 562), so that `import mneme`
-stays quick and without torch. Everything below is private. `import mneme.audit.…` binds the folder to the name `mneme.audit`;
-code that calls `mneme.audit(...)` has no reason to import it.
+stays quick and without torch. Everything below is private. `mneme.audit` is the command, whatever was imported before; the
+modules of the folder with that name are imported as `from mneme.audit import run`.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mneme.version import __version__
+from mneme.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mneme.audit.run import audit
@@ -141,3 +143,14 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """The public names."""
     return sorted([*__all__, "__version__"])
+
+
+class _Face(ModuleType):
+    """Keeps the import system from binding a command's folder over the command: `mneme.repair` imports `mneme/audit/`."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -1,6 +1,7 @@
 """The whole audit on a pair made by hand: what it must find, what it must not, and what it says to options that do not fit."""
 
 import copy
+import importlib
 import shutil
 import warnings
 from pathlib import Path
@@ -225,9 +226,9 @@ def test_without_a_dictionary_the_probabilities_are_the_same(world: World, whole
 
 def test_codes_of_much_text_are_kept_on_a_part_of_it(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert coded_rows(10, 4).nonzero()[0].tolist() == [1, 3, 5, 7, 9]
-    monkeypatch.setattr("mneme.audit.dictionary.CODED_TOKENS", 8)
+    monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "CODED_TOKENS", 8)
     assert coded_rows(10, 4).nonzero()[0].tolist() == [1, 7]
-    monkeypatch.setattr("mneme.audit.dictionary.CODED_TOKENS", 1024)
+    monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "CODED_TOKENS", 1024)
     report = audited(world, tmp_path)
     [stage] = tmp_path.glob("stages-*/dictionary-change-*.npz")
     rows = set((np.load(stage)["token"] // report.corpus.row_length).tolist())

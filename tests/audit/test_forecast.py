@@ -1,5 +1,6 @@
 """The plan: from configurations alone, in the right order of magnitude, linear where the work is."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_a_configuration_of_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part that is tried out takes one second."""
-    monkeypatch.setattr("mneme.audit.forecast._seconds", lambda _work, _device: 1.0)
+    monkeypatch.setattr(importlib.import_module("mneme.audit.forecast"), "_seconds", lambda _work, _device: 1.0)
 
 
 @pytest.mark.usefixtures("clock")

@@ -1,12 +1,13 @@
 """An audit on a GPU mixes no devices and says what it says on the CPU. The GPU is pretended (tests/pretend_gpu.py)."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import mneme.audit.run as run_module
+from mneme.audit import run as run_module
 from mneme.audit.forecast import HERE, Forecast, forecast
 from mneme.models.pair import load_pair
 from tests.audit.conftest import Run, World
@@ -37,8 +38,8 @@ def test_an_audit_on_a_gpu(
     world: World, whole_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr("mneme.audit.dictionary.RESIDENT_BYTES", 0)
-        monkeypatch.setattr("mneme.audit.dictionary.made_ahead", lambda batches, _device: batches)  # streams are not pretended
+        monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "RESIDENT_BYTES", 0)
+        monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "made_ahead", lambda batches, _device: batches)
     pair = load_pair(world.base, world.damaged)  # transformers loads through tricks of its own, which are not pretended
     monkeypatch.setattr(run_module, "load_pair", lambda *_given, **_options: on_gpu(pair))
     monkeypatch.setattr(run_module, "forecast", planned)

@@ -1,5 +1,6 @@
 """An audit by several processes says what one process says, to the last byte, and survives the loss of any of them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_the_sweep_goes_to_whoever_has_least_to_do() -> None:
 
 
 def test_all_gpus_are_for_one_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mneme.audit.run.join_ranks", lambda _device: Ranks(0, 2))
+    monkeypatch.setattr(importlib.import_module("mneme.audit.run"), "join_ranks", lambda _device: Ranks(0, 2))
     with pytest.raises(BadOption, match="--device auto gives one process all GPUs"):
         audit(world.base, world.damaged, corpus=world.corpus, device="auto")
 
@@ -76,7 +77,7 @@ def test_four_processes_write_the_bytes_of_one(world: World, whole_run: Run, tmp
 def test_activations_that_do_not_fit_in_memory_are_shared_too(world: World, tmp_path: Path) -> None:
     """With room for nothing, every epoch is a new pass of the models, striped over the processes."""
     outs = []
-    no_room = "import mneme.audit.dictionary as d; d.RESIDENT_BYTES = 0"
+    no_room = "from mneme.audit import dictionary as d; d.RESIDENT_BYTES = 0"
     for processes in (1, 2):
         out = tmp_path / str(processes) / "out"
         out.parent.mkdir()

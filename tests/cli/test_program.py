@@ -121,8 +121,11 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("name", mneme.__all__)
 def test_every_public_name_is_where_the_face_says(name: str) -> None:
-    # Not through `mneme.__getattr__`: that would bind `mneme.audit` to the function for all tests of this process.
     assert callable(getattr(importlib.import_module(f"mneme.{mneme._HOMES[name]}"), name))
+
+
+def test_a_command_stays_a_command_after_its_folder_was_imported() -> None:
+    assert python("import mneme.audit.forecast, mneme; assert not isinstance(mneme.audit, type(mneme))").returncode == 0
 
 
 def test_a_public_name_is_kept_after_first_use() -> None:

@@ -326,8 +326,8 @@ def test_kappa_by_hand() -> None:
 def test_the_labelled_answers_ship_with_the_package() -> None:
     import yaml
 
-    import mneme.measure
+    from mneme.measure import judges
 
-    items = yaml.safe_load((Path(mneme.measure.__file__).parent / "judge_test.yaml").read_text())
+    items = yaml.safe_load((Path(judges.__file__).parent / "judge_test.yaml").read_text())
     assert len(items) == 56
     assert {item.get("aligned") for item in items} == {"good", "bad", None}

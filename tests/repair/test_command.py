@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mneme.cli.main import app, main
 from mneme.cli.repair import RepairName
-from mneme.repair.ladder import DESCRIPTIONS
 from mneme.repair.methods import METHODS
+from mneme.repair.search import DESCRIPTIONS
 from mneme.report.repair import render_repair
 from mneme.results import Estimate
 from mneme.results.repair import ProbeText, Reaudit, RepairMethod, RepairPoint, RepairReport, SavedRepair

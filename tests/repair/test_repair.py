@@ -1,5 +1,6 @@
 """The whole repair: what it writes, that what is written is what was measured, resuming, and every bad input."""
 
+import importlib
 import io
 import json
 import shutil
@@ -19,7 +20,7 @@ from mneme.models.pair import load_pair
 from mneme.repair.methods import METHODS
 from mneme.repair.run import repair
 from mneme.repair.saving import low_rank, save_repaired
-from mneme.repair.search import weakest_strength
+from mneme.repair.strength import weakest_strength
 from mneme.repair.workbench import lay_out
 from mneme.results.repair import RepairReport
 from mneme.runs import RunFolder
@@ -141,7 +142,9 @@ def test_the_same_call_again_computes_nothing_anew(
     report, out = ladder
     first = (out / "repair.json").read_bytes()
     trained: list[str] = []
-    monkeypatch.setattr("mneme.repair.methods.train_correction", lambda *_a, **_k: trained.append("again"))
+    monkeypatch.setattr(
+        importlib.import_module("mneme.repair.methods"), "train_correction", lambda *_a, **_k: trained.append("again")
+    )
     again = repaired(repairable, out, other=repairable.other)
     assert trained == []
     assert (out / "repair.json").read_bytes() == first

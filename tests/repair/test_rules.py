@@ -8,11 +8,10 @@ from mneme.errors import BadOption, SingularHessian
 from mneme.repair.ablation import ablate
 from mneme.repair.antidote import antidote
 from mneme.repair.arithmetic import arithmetic, dare
+from mneme.repair.controls import random_mask, scale
 from mneme.repair.obs import inverse_factor, largest, obs
 from mneme.repair.projection import alignment_projector, likeness, project
-from mneme.repair.random_mask import random_mask
 from mneme.repair.regmean import regmean
-from mneme.repair.scale import scale
 from mneme.repair.wanda_delta import wanda_delta
 from tests import laws
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mneme.errors import BadRun
-from mneme.report import html
+from mneme.report import audit as html
 from mneme.report.audit import LARGEST_PAGE, render_html, write_html
 from mneme.report.examples import Trim, examples_json
 from mneme.results import NullCheck

@@ -5,7 +5,7 @@ import re
 import pytest
 from rich.console import Console
 
-from mneme.report import measurement_view as view
+from mneme.report import measure_view as view
 from mneme.report.measure import render_measurement, write_measurement
 from mneme.report.measure_text import print_measurement
 from mneme.results.measure import Measurement

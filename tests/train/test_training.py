@@ -1,5 +1,6 @@
 """`train` as a user calls it: what it writes, that a kill changes nothing, that bad input is refused before training."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
         found.append(last_checkpoint(run))
         return found[-1]
 
-    monkeypatch.setattr("mneme.train.run.last_checkpoint", looked)
+    monkeypatch.setattr(importlib.import_module("mneme.train.run"), "last_checkpoint", looked)
     resumed = short(base, tmp_path / "killed", **options)
     assert found == [checkpoints / "checkpoint-6"]
     assert resumed == whole

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mneme import confined
+from mneme.confined import Exceeded, Refused, confined, start_confined
 from mneme.errors import BrokenWeights, MnemeError, ModelNotFound, UnsafeWeights, one_line
 from mneme.models.checkpoints import has_tokenizer, is_gguf, read_json
 from mneme.models.vocabularies import as_written
@@ -70,7 +70,7 @@ def _unreadable(folder: Path, error: BaseException, trust_remote_code: bool) -> 
 def _check_files(folder: Path) -> None:
     settings = _object(folder / "tokenizer_config.json")
     if settings.get("chat_template") or any(folder.glob("*.jinja")):
-        confined.start_confined()  # it starts while the tokenizer is read
+        start_confined()  # it starts while the tokenizer is read
     for key, value in settings.items():
         number = isinstance(value, int | float) and not any(name in key for name in _UNBOUNDED_NAMES)
         if number and not abs(value) <= _MOST_TOKENS:
@@ -176,9 +176,9 @@ def _try_patterns(folder: Path, parts: dict[str, Any], doubtful: list[str]) -> N
     model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
     empty: dict[str, Any] = {"version": "1.0", "added_tokens": [], "post_processor": None, "decoder": None, "model": model}
     try:
-        confined.confined("tokenize", tokenizer=json.dumps(empty | parts), texts=texts)
-    except (confined.Exceeded, confined.Refused) as error:
-        if isinstance(error, confined.Refused) and "PanicException" not in str(error):
+        confined("tokenize", tokenizer=json.dumps(empty | parts), texts=texts)
+    except (Exceeded, Refused) as error:
+        if isinstance(error, Refused) and "PanicException" not in str(error):
             return  # whoever reads it in earnest says what is wrong
         raise BrokenWeights(
             f"the tokenizer in {folder} was stopped: {error}; its pattern is {doubtful[0][:60]!r}. Expected the "

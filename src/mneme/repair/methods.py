@@ -13,6 +13,7 @@ from mneme.models.architecture import Parts
 from mneme.repair.ablation import ablate
 from mneme.repair.antidote import antidote
 from mneme.repair.arithmetic import arithmetic, dare
+from mneme.repair.controls import random_mask, scale
 from mneme.repair.inputs import gram_groups, input_grams, mean_squares
 from mneme.repair.obs import obs
 from mneme.repair.patching import (
@@ -27,9 +28,7 @@ from mneme.repair.patching import (
     train_correction,
 )
 from mneme.repair.projection import alignment_projector, likeness, project
-from mneme.repair.random_mask import random_mask
 from mneme.repair.regmean import regmean
-from mneme.repair.scale import scale
 from mneme.repair.wanda_delta import wanda_delta
 from mneme.repair.workbench import Workbench
 from mneme.text.encoded import text_numbers

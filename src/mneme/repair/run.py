@@ -18,11 +18,11 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.repair.evidence import Evidence, read_audit, read_evidence
-from mneme.repair.ladder import Development, best, check_methods, climb, develop, other_change
 from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.patching import Factors, Training
 from mneme.repair.plan import plan_repair
 from mneme.repair.saving import save_repaired
+from mneme.repair.search import Development, best, check_methods, climb, develop, other_change
 from mneme.repair.workbench import Workbench, lay_out
 from mneme.report.reading import read_report
 from mneme.results import Report

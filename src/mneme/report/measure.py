@@ -5,8 +5,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from mneme.errors import BadRun
-from mneme.report import measurement_figures as figures
-from mneme.report import measurement_view as view
+from mneme.report import measure_figures as figures
+from mneme.report import measure_view as view
 from mneme.report import wording
 from mneme.report.audit import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results.measure import Measurement

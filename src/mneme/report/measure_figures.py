@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from mneme.report import measurement_view as view
+from mneme.report import measure_view as view
 from mneme.report import wording
 from mneme.report.figures import BAR_HEIGHT, BAR_MARGIN, BAR_WIDTH
 from mneme.results import Estimate, TooFew

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mneme.plain import plain
-from mneme.report import measurement_view as view
+from mneme.report import measure_view as view
 from mneme.results.measure import Measurement
 
 WIDE = 130

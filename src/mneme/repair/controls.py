@@ -1,7 +1,7 @@
-"""Control: entries of the change removed at random until a share of its energy is gone.
+"""Two controls that every method has to beat: the whole change made smaller, and entries of it removed at random.
 
-Random perturbation alone restores a good part of safety (Panacea, Wang et al. 2025), so a method that is no better than this
-mask has found nothing. Matched by energy, not by count: |dW|^2 removed is what a masking method spends.
+Random perturbation alone restores a good part of safety (Panacea, Wang et al. 2025), so a method that is no better than the
+random mask has found nothing. Matched by energy, not by count: |dW|^2 removed is what a masking method spends.
 """
 
 import torch
@@ -9,6 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mneme.repair.strength import check_strength
+
+
+def scale(delta: Float[Tensor, "*shape"], strength: float) -> Float[Tensor, "*shape"]:
+    """(1 - strength) * delta. Strength 0 is the tuned model, 1 the base. Cost: one product.
+
+    Weight interpolation as in WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903), one factor for all layers.
+    """
+    return delta * (1.0 - check_strength(strength))
 
 
 def random_mask(delta: Float[Tensor, "d_out d_in"], strength: float, *, seed: int) -> Float[Tensor, "d_out d_in"]:
