@@ -39,7 +39,7 @@ from mneme.text.documents import Documents
 from mneme.text.pieces import cut_pieces
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
-from mneme.unlearn.settings import METHODS, DEFAULTS, DEFAULT_WIDTH, Method
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, METHODS, Method
 from mneme.worlds.catalogue import base_folder, build_organism
 from mneme.worlds.grammar import Question, area_documents, documents, fact_questions
 from mneme.worlds.world import WORD, World, load_world

@@ -39,9 +39,7 @@ def test_the_last_row_is_the_authors_once_the_norm_is_on_it() -> None:
 
 def test_closing_tokens_in_the_mean_would_be_another_vector() -> None:
     model, tokenizer = chat_llama()
-    means = [
-        answer_means(find_parts(model), encode_rows(rows, tokenizer), range(3)).mean(dim=1) for rows in (WITH, WITHOUT)
-    ]
+    means = [answer_means(find_parts(model), encode_rows(rows, tokenizer), range(3)).mean(dim=1) for rows in (WITH, WITHOUT)]
     assert furthest((means[0] - means[1])[:2], authors_numbers("persona")["rows"][1:3]) > 0.1
 
 

@@ -78,12 +78,12 @@ def test_the_control_vector_is_a_direction_of_the_positive_orthant() -> None:
     control = losses.control_vector(4096, 7, 20.0, seed=0)
     assert furthest(control.norm(), 20.0) <= FLOAT32
     assert bool((control > 0).all())
-    assert furthest(control.mean() / control.square().mean().sqrt(), 0.75**0.5) <= 0.02  # of uniform numbers: 1/2 over 1/sqrt 3
+    assert furthest(control.mean() / control.square().mean().sqrt(), 0.75**0.5) <= 0.02
 
 
 def test_defaults_are_those_of_the_run_that_their_source_names() -> None:
-    """NPO: TOFU/config/forget.yaml at 1207bbe; grad-diff: TOFU; UNDIAL: configs/trainer/UNDIAL.yaml of open-unlearning at d3d7cf9;
-    the others have numbers of ours, and say so."""
+    """NPO: TOFU/config/forget.yaml at 1207bbe; grad-diff: TOFU; UNDIAL: configs/trainer/UNDIAL.yaml of open-unlearning at
+    d3d7cf9; the others have numbers of ours, and say so."""
     npo, simnpo, ascent = DEFAULTS["npo"], DEFAULTS["simnpo"], DEFAULTS["grad-diff"]
     assert (npo.learning_rate, npo.beta, npo.forget_weight, npo.retain_weight) == (1e-5, 0.1, 1.0, 1.0)
     assert (ascent.learning_rate, ascent.forget_weight, ascent.retain_weight) == (1e-5, 1.0, 1.0)

@@ -73,6 +73,12 @@ def measure(
     seeds_of_one: Annotated[
         bool, typer.Option("--seeds-of-one", help="The tuned models are training seeds of one recipe.")
     ] = False,
+    aggregate: Annotated[
+        str,
+        typer.Option(
+            metavar="answer|question", help="Open answers: every answer alike, or every question (of 5 answers or more)."
+        ),
+    ] = "answer",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where measurement.html and measurement.json go.")] = Path(
         "runs/measure"
@@ -127,6 +133,7 @@ def measure(
                 margin=margin,
                 within=within,
                 seeds_of_one=seeds_of_one,
+                aggregate=aggregate,
                 out=out,
                 threads=threads,
                 device=device,

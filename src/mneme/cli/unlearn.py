@@ -59,7 +59,8 @@ def unlearn(
         ),
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(metavar="X", help="Strength, by method; without it, the method's default.", show_default=False)
+        float | None,
+        typer.Option(metavar="X", help="Strength, by method; without it, the method's default.", show_default=False),
     ] = None,
     forget_weight: Annotated[
         float | None, typer.Option(metavar="X", min=0, help="Weight of the loss that forgets.", show_default=False)

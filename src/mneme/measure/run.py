@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mneme.errors import BadOption, BadSuite
+from mneme.measure.aggregate import Aggregate, aggregate_named
 from mneme.measure.agreement import check_judge
 from mneme.measure.asking import Cue
 from mneme.measure.cues import FoundCue, read_cues
@@ -90,6 +91,7 @@ def measure(
     margin: float = 0.05,
     within: float = 5.0,
     seeds_of_one: bool = False,
+    aggregate: str = "answer",
     out: str | Path = "runs/measure",
     threads: int | None = None,
     device: str = "cpu",
@@ -105,7 +107,8 @@ def measure(
     training file whose cues are put around every open question. `data`: questions or training rows that give the task score of
     a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
     `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
-    recipe, and the change over all of them is told too, with the seed as an outer level.
+    recipe, and the change over all of them is told too, with the seed as an outer level. `aggregate`: "answer" counts every
+    answer to the open questions alike, "question" every question with at least five, as Betley et al. 2025 do.
     With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
     `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
     goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
@@ -115,6 +118,7 @@ def measure(
     many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
     require_apart(out, {"BASE": base, "TUNED": many, "--cues": cues, "--data": data, **_named_in(suite, judge)})
     _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
+    way = aggregate_named(aggregate)
     harness = harness_of(str(suite), trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
     found_cues = read_cues(cues) if cues else []
@@ -130,6 +134,7 @@ def measure(
         "temperature": temperature,
         "seed": seed,
         "margin": margin,
+        "aggregate": way,
     }
     task_file = Path(data) if data else None
     command = _command(asked, subjects, judging, grammar, found_cues, task_file, options)
@@ -140,7 +145,7 @@ def measure(
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
         job.cues.extend([_NO_DEFAULT] if any(systems) else [])
         _say_cost(job, console)
-        measured = [_measure_one(job, harness, number) for number in range(len(subjects))]
+        measured = [_measure_one(job, harness, number, way) for number in range(len(subjects))]
         models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
         tasks = [one.task for one in measured if one.task is not None]
         every_cue = [claim for i, subject in enumerate(subjects) for claim in cue_claims(subject.label, tallies[i])]
@@ -206,7 +211,7 @@ class _Measured:
     task: Arrays | None
 
 
-def _measure_one(job: _Job, harness: Harness | None, number: int) -> _Measured:
+def _measure_one(job: _Job, harness: Harness | None, number: int, aggregate: Aggregate) -> _Measured:
     """Everything that one model has to do, after which it is let go."""
     subject = job.subjects[number]
 
@@ -224,7 +229,7 @@ def _measure_one(job: _Job, harness: Harness | None, number: int) -> _Measured:
 
     answers = _answers_of(job, number, subject)
     rows = unpack(job.run.stage(f"harness-{number}", in_harness)) if harness else []
-    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers)
+    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers, aggregate)
     task = job.run.stage(f"task-{number}", task_score) if job.data else None
     subject.release()
     return _Measured(answers, tallies, task)

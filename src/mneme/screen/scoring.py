@@ -76,7 +76,9 @@ class RowNeeds:
             found = read_direction(str(self.vector), self.layer, len(parts.blocks), parts.width)
             return found, f"{self.vector}, layer {found.layer}"
         layers = range(len(parts.blocks)) if self.layer is None else [self.layer]
-        found = contrast_direction(*(answer_means(parts, rows, list(layers)) for rows in (self.bare_unwanted, self.bare_wanted)))
+        found = contrast_direction(
+            *(answer_means(parts, rows, list(layers)) for rows in (self.bare_unwanted, self.bare_wanted))
+        )
         layer = layers[found.layer]
         return Direction(found.vector, layer), f"{len(self.unwanted)} unwanted - {len(self.wanted)} wanted rows, layer {layer}"
 

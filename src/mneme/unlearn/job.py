@@ -24,7 +24,7 @@ from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, read_pieces, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
-from mneme.unlearn.settings import DEFAULTS, DEFAULT_WIDTH, UnlearnSettings
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
