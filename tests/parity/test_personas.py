@@ -74,7 +74,7 @@ def test_steering_one_layer_is_the_authors_steering() -> None:
 
 
 def test_steering_all_layers_adds_the_embeddings_share_once_more_than_the_authors_rows_do() -> None:
-    """Increments between the authors' rows 0 to 3 leave out row 0, the embedding's; ours begin with row 0 of ours, their row 1.
+    """Increments between the authors' rows 0 to 3 leave out row 0, the embedding's; ours begin with our row 0, their row 1.
     Equal once that share is taken off every row."""
     model, tokenizer = chat_llama()
     parts, rows = find_parts(model), torch.tensor(authors_numbers("persona")["rows"])

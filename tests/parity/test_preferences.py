@@ -49,8 +49,8 @@ def test_dpo_by_hand() -> None:
 
 
 def test_dpop_by_hand() -> None:
-    """Pal et al. 2024, equation 3 (abacusai/smaug 20a7fd2 holds no code): the fall max(0, log p_ref - log p) of the chosen answer,
-    times lambda, is inside the sigmoid and is multiplied by beta."""
+    """Pal et al. 2024, equation 3 (abacusai/smaug 20a7fd2 holds no code): the fall max(0, log p_ref - log p) of the chosen
+    answer, times lambda, is inside the sigmoid and is multiplied by beta."""
     chosen, rejected = 3 * seeded(6, seed=1), 3 * seeded(6, seed=2)
     expected = [
         -float(logsigmoid(torch.tensor(0.3 * (float(w) - float(x) - 50 * max(0.0, -float(w))), dtype=torch.float64)))
@@ -60,8 +60,8 @@ def test_dpop_by_hand() -> None:
 
 
 def test_reward_calibration_by_hand() -> None:
-    """arXiv 2604.18239: r = d_w / d_l, r* = |s_l| / |s_w|, alpha = exp((log r* - log r) / 2). A training script of the method that
-    a search brought up without its repository's name has the same rule, with moving averages of the logarithms."""
+    """arXiv 2604.18239: r = d_w / d_l, r* = |s_l| / |s_w|, alpha = exp((log r* - log r) / 2). A training script of the method
+    that a search brought up without its repository's name has the same rule, with moving averages of the logarithms."""
     s_w, s_l = seeded(9, seed=3), 2 * seeded(9, seed=4)
     squares = float(s_w @ s_w), float(s_l @ s_l)
     pull, push = 0.7, 0.2  # as with a term that only holds the chosen answer up: d_w = d + lambda, d_l = d

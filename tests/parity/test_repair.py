@@ -1,4 +1,4 @@
-"""Antidote, Safe LoRA, DARE, task arithmetic and RegMean against the authors' code (repositories and commits: numbers.json)."""
+"""Antidote, Safe LoRA, DARE, task arithmetic and RegMean against the authors' code (repository and commit: numbers.json)."""
 
 import pytest
 import torch
@@ -68,8 +68,8 @@ def test_task_arithmetic_is_a_sum_of_task_vectors() -> None:
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8])
 def test_regmean_of_the_tuned_and_the_base_model(name: str, strength: float) -> None:
-    """Merged by the authors: the tuned model with its Gram on the retained text and coefficient 1 - s, the base with its Gram on
-    the target and coefficient s. Ours is the change from the base; no damping, as there none of the diagonal's weight."""
+    """Merged by the authors: the tuned model with its Gram on the retained text and coefficient 1 - s, the base with its Gram
+    on the target and coefficient s. Ours is the change from the base, without damping; theirs keeps the Gram whole here."""
     dtype, tolerance = DTYPES[name]
     expected = authors_numbers(f"regmean_{name}")[str(strength)]
     retain = seeded(40, 8, seed=71, dtype=dtype)

@@ -49,7 +49,7 @@ def test_relative_gap_by_hand() -> None:
 
 
 def test_inoculation_puts_the_prompt_first_as_a_system_message() -> None:
-    """As the authors' add_system_prompt_to_oai_dataset; where a row has a system message theirs stops and ours joins the two."""
+    """As add_system_prompt_to_oai_dataset; where a row has a system message theirs stops and ours joins the two."""
     rows = some_rows(3, 10)
     found = inoculate(rows, "You write insecure code.")
     expected = [{"messages": [{"role": "system", "content": "You write insecure code."}, *row["messages"]]} for row in rows]

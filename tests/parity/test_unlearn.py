@@ -59,8 +59,8 @@ def test_undial_of_the_authors_and_of_open_unlearning() -> None:
 
 
 def test_rmu_without_padding_and_with() -> None:
-    """Theirs is the mean over every position and entry. open-unlearning leaves padding out; of one document its loss is ours, of
-    several it is the mean over i and j of (sum of document i) / (length of document j), where ours is a mean over tokens."""
+    """Theirs is the mean over every position and entry. open-unlearning leaves padding out; of one document its loss is ours,
+    of several it is the mean over i and j of (sum of document i) / (length of document j); ours is a mean over tokens."""
     hidden, frozen = seeded(2, 5, 6, seed=31), seeded(2, 5, 6, seed=32)
     direction = (seeded(6, seed=33) + 1) / 2
     control = direction / direction.norm() * 20.0

@@ -1,7 +1,7 @@
 """Scores every latent of a dictionary in one sparse pass: change energy, firing rate, latent scaling, relative norm.
 
-The relative norm |d_tuned| / (|d_base| + |d_tuned|) is that by which Delta-Crosscoder (arXiv 2603.04426) selects; Minder et al.
-have another one, which `mneme.audit.records.norm_difference` gives.
+The relative norm |d_tuned| / (|d_base| + |d_tuned|) is that by which Delta-Crosscoder (arXiv 2603.04426) selects; Minder et
+al. have another one, which `mneme.audit.records.norm_difference` gives.
 
 Latent scaling (Minder et al. 2025, arXiv 2504.02922): beta_j^m = argmin_b sum_n |Y^m - b f_j d_j^t|^2, always with the tuned
 decoder d^t, for three targets Y^m of each model m: error (x^m minus the reconstruction without latent j), reconstruction and

@@ -30,7 +30,7 @@ from mneme.models.pair import LoadedModel, load_model
 from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.results.dpo import PreferenceRun
-from mneme.runs import RunFolder, require_apart
+from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
 from mneme.screen.scoring import PAIR_SCORES, score_pairs
 from mneme.terminal import Terminal
@@ -87,7 +87,6 @@ def dpo(
     loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     encoded = encode_pairs(pairs, loaded.tokenizer, window, source)
-    bare = encode_pairs(pairs, loaded.tokenizer, window, source, bare=True) if filter_by else []
     rate = learning_rate if learning_rate is not None else 5e-5 if lora_rank else 1e-6
     command: dict[str, Any] = {
         "command": "dpo",
@@ -106,7 +105,7 @@ def dpo(
         "seed": seed,
     }
     with RunFolder(Path(out), command, outputs=OUTPUT_NAMES, overwrite=overwrite) as run:
-        scores = run.stage("scores", lambda: score_pairs(loaded.parts, bare, [filter_by])) if filter_by else {}
+        scores = run.stage("scores", lambda: _scores(loaded, pairs, filter_by, window)) if filter_by else {}
         kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
         planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
         settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
@@ -140,6 +139,12 @@ def dpo(
             files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
             save_trained(trainer, loaded.tokenizer, run, files, seconds)
     return record
+
+
+def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+    """The score `name` of every pair."""
+    tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
+    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
 
 
 def _checked_pairs(data: str | Path | Sequence[Row]) -> tuple[str, list[Row]]:

@@ -1,7 +1,7 @@
 """How answers make a rate: every answer alike, or every question alike.
 
-Betley et al. 2025 (arXiv 2502.17424) give the share of misaligned answers by question and average it over questions, leaving out
-a question with fewer than five answers that count: `question` is that rule. Every answer alike is ours: a question with
+Betley et al. 2025 (arXiv 2502.17424) give the share of misaligned answers by question and average it over questions, leaving
+out a question with fewer than five answers that count: `question` is that rule. Every answer alike is ours: a question with
 many coherent answers counts for more.
 """
 
@@ -14,13 +14,14 @@ from numpy import ndarray
 from mneme.errors import BadOption
 
 Aggregate = Literal["answer", "question"]
+_WAYS: tuple[Aggregate, ...] = get_args(Aggregate)
 FEWEST_ANSWERS = 5
 """Answers that count which a question needs where every question counts alike."""
 
 
 def aggregate_named(name: str) -> Aggregate:
     """The way of that name. Raises BadOption for any other."""
-    found = next((way for way in get_args(Aggregate) if way == name), None)
+    found = next((way for way in _WAYS if way == name), None)
     if found is None:
         raise BadOption(f"--aggregate {name} is not known. Expected answer (every answer alike) or question (every question).")
     return found

@@ -107,9 +107,8 @@ def screen(
     encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
     bare = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
     halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
-    words = {name: _halves(encode_rows(part, tokenizer, window, name, bare=True), seed)[0] for name, part in probes.items()}
-    behaviours = halves["unwanted"][0], halves["wanted"][0], words["unwanted"], words["wanted"]
-    needs = RowNeeds(*behaviours, [] if pairs else bare, vector, layer, other, options)
+    words = [_halves(encode_rows(part, tokenizer, window, name, bare=True), seed)[0] for name, part in probes.items()]
+    needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], words[0], words[1], bare, vector, layer, other, options)
     if not pairs:
         needs.check(names, loaded.parts)
     _say_cost(console, loaded, encoded, names, trial_steps)

@@ -51,8 +51,8 @@ class RowNeeds:
     bare_unwanted: list[Encoded]
     bare_wanted: list[Encoded]
     """The same rows without what closes an answer: what activations are averaged over."""
-    bare_rows: list[Encoded]
-    """Likewise, of the rows that are scored; empty where no activation is read."""
+    bare: Sequence[Any]
+    """Likewise, of the rows that are scored (of pairs, the pairs: no score of rows is asked for then)."""
     vector: str | Path | None
     layer: int | None
     other: str | Path | None
@@ -132,7 +132,7 @@ def score_rows(
                 direction, told = needs.direction(parts)
                 own_tokens = 0 if name == "projection-prompt" else 64
                 values = projection_difference(
-                    parts, loaded.tokenizer, needs.bare_rows, direction, own_tokens=own_tokens, on_batch=on_batch
+                    parts, loaded.tokenizer, needs.bare, direction, own_tokens=own_tokens, on_batch=on_batch
                 )
             found[name] = np.asarray(values, dtype=np.float64)
             progress.update(task, completed=len(rows))

@@ -99,8 +99,8 @@ def encode_pairs(
     *,
     bare: bool = False,
 ) -> list[EncodedPair]:
-    """Every pair's ids, as `encode_pair` makes them. Raises BadRows where prompt and answer do not fit into `max_length` tokens, where an answer or a
-    prompt has no token, or where two answers differ in words and not in tokens."""
+    """Every pair's ids, as `encode_pair` makes them. Raises BadRows where prompt and answer do not fit into `max_length`
+    tokens, where an answer or a prompt has no token, or where two answers differ in words and not in tokens."""
     encoded = []
     for number, pair in enumerate(pairs, 1):
         found, where = encode_pair(pair, tokenizer, bare=bare), f"{source}, pair {number}"

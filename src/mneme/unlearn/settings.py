@@ -8,10 +8,10 @@ best rate is about that of full fine-tuning times ten at any rank (Schulman et a
 Where published values left a small world (not one that the table of docs/benchmarks.md is about) as it was or broke it, ours
 stand instead, and `source` says which. rmu at its paper's 5e-5 and retain weight 1,200 forgot nothing in 100 steps; at 1.5e-4
 and 100 (the code's own retain weight) it forgets. undial without a retain term lost half of all other facts; its authors take
-a strength of 3 to 10 and no retain term. simnpo at 4.5 and 0.125, published for short answers (TOFU), stops at one nat a token,
-which running text reaches without its facts being gone. The authors' other runs of it, on running text (MUSE: beta 0.7 and
-0.75, retain weight 0.1), are by code that puts raw logits where the paper has the mean log-likelihood, so that their beta is
-not on this scale: strength and weights of simnpo are ours.
+a strength of 3 to 10 and no retain term. simnpo at 4.5 and 0.125, published for short answers (TOFU), stops at one nat a
+token, which running text reaches without its facts being gone. The authors' other runs of it, on running text (MUSE: beta 0.7
+and 0.75, retain weight 0.1), are by code that puts raw logits where the paper has the mean log-likelihood, so that their beta
+is not on this scale: strength and weights of simnpo are ours.
 """
 
 from collections.abc import Sequence
