@@ -79,9 +79,7 @@ def screen(
     given = {"MODEL": model, "DATA": data, "--unwanted": unwanted, "--wanted": wanted, "--vector": vector, "--other": other}
     require_apart(out, given)
     names = _checked_names(scores, pairs)
-    share = keep if keep is not None else 0.15 if pairs else 0.8
-    if not 0 < share <= 1:
-        raise BadOption(f"--keep {share:g} is no share of the data. Give a number above 0 and at most 1.")
+    share = _checked_share(keep, pairs)
     source = str(data) if isinstance(data, str | Path) else "the rows"
     rows = _read(data, source, pairs)
     probes = {name: _probe_rows(part, name) for name, part in (("unwanted", unwanted), ("wanted", wanted))}
@@ -106,9 +104,9 @@ def screen(
     tokenizer = require_tokenizer(loaded.tokenizer, model)
     encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
     bare = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
-    halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
-    words = [_halves(encode_rows(part, tokenizer, window, name, bare=True), seed)[0] for name, part in probes.items()]
-    needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], words[0], words[1], bare, vector, layer, other, options)
+    halves, words = (_probe_halves(probes, tokenizer, window, seed, closed) for closed in (True, False))
+    scoring = halves["unwanted"][0], halves["wanted"][0], words["unwanted"][0], words["wanted"][0]
+    needs = RowNeeds(*scoring, bare, vector, layer, other, options)
     if not pairs:
         needs.check(names, loaded.parts)
     _say_cost(console, loaded, encoded, names, trial_steps)
@@ -172,6 +170,13 @@ def _checked_names(scores: Sequence[str], pairs: bool) -> tuple[str, ...]:
     return names
 
 
+def _checked_share(keep: float | None, pairs: bool) -> float:
+    share = keep if keep is not None else 0.15 if pairs else 0.8
+    if not 0 < share <= 1:
+        raise BadOption(f"--keep {share:g} is no share of the data. Give a number above 0 and at most 1.")
+    return share
+
+
 def _read(data: str | Path | Sequence[Row], source: str, pairs: bool) -> list[Row]:
     if isinstance(data, str | Path):
         return read_pairs(data) if pairs else read_rows(data)
@@ -192,6 +197,13 @@ def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]
             "other half measures what filtering buys."
         )
     return rows
+
+
+def _probe_halves(
+    probes: Mapping[str, list[Row]], tokenizer: Any, window: int | None, seed: int, closed: bool
+) -> dict[str, tuple[list[Encoded], list[Encoded]]]:
+    """Name -> the rows that make the scores, and those that the trial is measured on; `closed`: with closing tokens."""
+    return {name: _halves(encode_rows(rows, tokenizer, window, name, bare=not closed), seed) for name, rows in probes.items()}
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
