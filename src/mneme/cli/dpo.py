@@ -39,7 +39,9 @@ def dpo(
         Filter, typer.Option("--filter", metavar="|".join(Filter), help="Score by which pairs are left out.")
     ] = Filter.ln_ches,
     keep: Annotated[float, typer.Option(metavar="SHARE", help="Share of the pairs that the filter keeps.")] = 0.15,
-    sft: Annotated[float, typer.Option(metavar="W", min=0, help="DPO+SFT: weight of the chosen answers' loss.")] = 0.0,
+    sft: Annotated[
+        float, typer.Option(metavar="W", min=0, help="DPO+SFT: weight of the chosen answers' loss per token.")
+    ] = 0.0,
     dpop: Annotated[float, typer.Option(metavar="W", min=0, help="DPOP: weight of their fall below the reference.")] = 0.0,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Reward calibration: rebalance the two gradients.")] = False,
     beta: Annotated[float, typer.Option(metavar="X", min=0, help="Of DPO.")] = 0.1,

@@ -65,7 +65,7 @@ def repair(
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of patch and retrain.")] = 60,
     lr: Annotated[float, typer.Option(metavar="RATE", min=0, help="Learning rate of patch and retrain.")] = 2e-3,
     retain_weight: Annotated[
-        float, typer.Option(metavar="X", min=0, help="retrain: how hard it is held to TUNED on retained text; 0 as published.")
+        float, typer.Option(metavar="X", min=0, help="retrain: how hard it is held to TUNED on retained text; 0: not at all.")
     ] = 1.0,
     no_reaudit: Annotated[bool, typer.Option("--no-reaudit", help="With --from: do not audit the repaired model.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where model/, repair.html and repair.json go.")] = Path(
