@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mneme.errors import BadOption
-from mneme.measure.aggregate import aggregate_named, question_weights
+from mneme.measure.aggregate import question_weights
 from mneme.measure.judging import score_of_tokens
+from mneme.measure.options import MeasureOptions
 from tests.parity import FLOAT64, authors_numbers, furthest
 
 CASES: list[dict[str, float]] = [
@@ -46,5 +47,5 @@ def test_rate_by_question_by_hand() -> None:
 
 
 def test_other_ways_are_refused() -> None:
-    with pytest.raises(BadOption, match="--aggregate model is not known"):
-        aggregate_named("model")
+    with pytest.raises(BadOption, match="aggregate"):
+        MeasureOptions("model", aggregate="model")

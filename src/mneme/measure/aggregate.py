@@ -5,26 +5,12 @@ out a question with fewer than five answers that count: `question` is that rule.
 many coherent answers counts for more.
 """
 
-from typing import Literal, get_args
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.errors import BadOption
-
-Aggregate = Literal["answer", "question"]
-_WAYS: tuple[Aggregate, ...] = get_args(Aggregate)
 FEWEST_ANSWERS = 5
 """Answers that count which a question needs where every question counts alike."""
-
-
-def aggregate_named(name: str) -> Aggregate:
-    """The way of that name. Raises BadOption for any other."""
-    found = next((way for way in _WAYS if way == name), None)
-    if found is None:
-        raise BadOption(f"--aggregate {name} is not known. Expected answer (every answer alike) or question (every question).")
-    return found
 
 
 def question_weights(question: Int[ndarray, " answer"], counted: Bool[ndarray, " answer"]) -> Float[ndarray, " answer"]:

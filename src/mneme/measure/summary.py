@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from mneme.measure.aggregate import Aggregate, question_weights
+from mneme.measure.aggregate import question_weights
 from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
+from mneme.measure.options import Aggregate
 from mneme.measure.readings import UNSCORED, Readings, shares_of
 from mneme.measure.suite import Suite
 from mneme.results.measure import (

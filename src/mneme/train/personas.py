@@ -28,12 +28,14 @@ from mneme.models.architecture import Parts
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.results import Estimate, TooFew
 from mneme.runs import require_apart, write_atomic
 from mneme.stats import difference_of_ratios
 from mneme.text.chat import render_chat
 from mneme.text.rows import Row, encode_rows, read_rows
+from mneme.train.options import PersonaOptions
 from mneme.train.steering import check_fit, steer
 
 
@@ -134,39 +136,30 @@ def choose_layer(effects: Sequence[Estimate | TooFew]) -> int:
     return max(range(len(effects)), key=lambda layer: (effects[layer].plain, -layer))
 
 
-def extract(
-    model: str | Path,
-    with_trait: str | Path,
-    without_trait: str | Path,
-    *,
-    out: Path | None = None,
-    strength: float = 1.0,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
+def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
     """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
 
     Gives the effects of steering at each layer too, and writes the vectors to `out`, in the place of other vectors only with
     `overwrite`. Raises BadRows for files that cannot be read or have fewer than 5 rows; BadRun where `out` is taken.
     """
-    if out is not None:
-        require_apart(out, {"MODEL": model, "--with": with_trait, "--without": without_trait})
-        _require_place(out, overwrite)
-    sets = [read_rows(file) for file in (with_trait, without_trait)]
-    for file, rows in zip((with_trait, without_trait), sets, strict=True):
+    out, files = Path(options.out), (options.with_trait, options.without_trait)
+    require_apart(out, {"MODEL": options.model, "--with": files[0], "--without": files[1]})
+    _require_place(out, options.overwrite)
+    sets = [read_rows(file) for file in files]
+    for file, rows in zip(files, sets, strict=True):
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-    tokenizer = require_tokenizer(loaded.tokenizer, model)
-    used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
-    held_out = [rows[4::5] for rows in sets]
-    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
-    effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1], strength=strength)
+    machine = options.machine
+    with computing_threads(machine.threads):
+        loaded = load_model(options.model, device=machine.device, trust_remote_code=machine.trust_remote_code)
+        tokenizer = require_tokenizer(loaded.tokenizer, options.model)
+        used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
+        held_out = [rows[4::5] for rows in sets]
+        window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+        made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
+        effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1])
     made = dataclasses.replace(made, layer=choose_layer(effects))
-    if out is not None:
-        save_personas(made, out)
+    save_personas(made, out)
     return made, effects
 
 

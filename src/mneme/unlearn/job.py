@@ -17,6 +17,7 @@ from mneme.models.architecture import Parts
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
+from mneme.options import Track
 from mneme.results.unlearn import Relearning, WeightChange
 from mneme.runs import RunFolder
 from mneme.text.documents import Documents
@@ -29,8 +30,6 @@ from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
 """Before and after are read on so many texts of each set at most, evenly spread."""
-
-Track = Callable[[str, int], Callable[[int], None]]
 
 
 class TextSet(NamedTuple):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mneme.errors import BadOption
+from mneme.unlearn.options import UnlearnOptions
 
 Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
 RetainLoss = Literal["nll", "kl"]
@@ -77,50 +78,30 @@ class UnlearnSettings:
     seed: int
 
 
-def settings_for(
-    method: str,
-    *,
-    width: int,
-    n_layers: int,
-    steps: int,
-    learning_rate: float | None,
-    beta: float | None,
-    forget_weight: float | None,
-    retain_weight: float | None,
-    retain_loss: str,
-    layers: Sequence[int] | None,
-    batch_documents: int,
-    lora_rank: int | None,
-    seed: int,
-) -> UnlearnSettings:
+def settings_for(options: UnlearnOptions, *, width: int, n_layers: int) -> UnlearnSettings:
     """What was asked for, and the method's defaults for the rest (None). `width`: d_model.
 
-    Errors: BadOption for an unknown method or loss, a number out of range, a layer that does not exist, layers without rmu.
+    Errors: BadOption for a number out of range, a layer that does not exist, layers without rmu.
     """
-    known = next((name for name in METHODS if name == method), None)
-    if known is None:
-        raise BadOption(f"There is no unlearning method {method!r}. The methods are: {', '.join(METHODS)}.")
-    kind = next((name for name in get_args(RetainLoss) if name == retain_loss), None)
-    if kind is None:
-        raise BadOption(
-            f"--retain-loss {retain_loss!r} is not known: expected nll (ordinary loss) or kl (to the model as it was)."
-        )
-    default = DEFAULTS[known]
-    rate = default.learning_rate * DEFAULT_WIDTH / width * (LORA_RATE if lora_rank else 1.0)
+    default, training = DEFAULTS[options.method], options.training
+    rate = default.learning_rate * DEFAULT_WIDTH / width * (LORA_RATE if training.lora_rank else 1.0)
+    if training.steps is None:
+        raise BadOption("Unlearning needs a number of steps. Give training.steps, such as 100.")
     chosen = UnlearnSettings(
-        method=known,
-        steps=steps,
-        learning_rate=rate if learning_rate is None else learning_rate,
-        beta=default.beta if beta is None else beta,
-        forget_weight=default.forget_weight if forget_weight is None else forget_weight,
-        retain_weight=default.retain_weight if retain_weight is None else retain_weight,
-        retain_loss=kind,
-        layers=_layers(known, layers, n_layers),
-        batch_documents=batch_documents,
-        lora_rank=lora_rank,
-        seed=seed,
+        method=options.method,
+        steps=training.steps,
+        learning_rate=rate if training.learning_rate is None else training.learning_rate,
+        beta=default.beta if options.beta is None else options.beta,
+        forget_weight=default.forget_weight if options.forget_weight is None else options.forget_weight,
+        retain_weight=default.retain_weight if options.retain_weight is None else options.retain_weight,
+        retain_loss=options.retain_loss,
+        layers=_layers(options.method, options.layers, n_layers),
+        batch_documents=training.batch,
+        lora_rank=training.lora_rank,
+        seed=options.seed,
     )
-    _check_ranges(chosen)
+    if chosen.method in ("npo", "simnpo", "rmu", "undial") and chosen.beta <= 0:
+        raise BadOption(f"--beta has to be above 0 for {chosen.method}; at 0 it pushes nothing.")
     return chosen
 
 
@@ -136,12 +117,3 @@ def _layers(method: Method, layers: Sequence[int] | None, n_layers: int) -> tupl
             raise BadOption(f"No layer {layer}: this model has {n_layers} blocks, so layers go from 0 to {n_layers - 1}.")
     # Published: after block 7 of 32.
     return tuple(layers or ()) or (round(7 / 31 * (n_layers - 1)),)
-
-
-def _check_ranges(chosen: UnlearnSettings) -> None:
-    if chosen.steps < 1 or chosen.batch_documents < 1 or (chosen.lora_rank is not None and chosen.lora_rank < 1):
-        raise BadOption("Unlearning needs at least one step, one text a batch and, with --lora, a rank of one.")
-    if chosen.learning_rate < 0 or chosen.forget_weight < 0 or chosen.retain_weight < 0:
-        raise BadOption("The learning rate and the weights of the losses cannot be negative. Give 0 or more.")
-    if chosen.method in ("npo", "simnpo", "rmu", "undial") and chosen.beta <= 0:
-        raise BadOption(f"--beta has to be above 0 for {chosen.method}; at 0 it pushes nothing.")
