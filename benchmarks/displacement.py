@@ -134,8 +134,9 @@ def single_cell(world: World, base: Path, count: int, steps: int = 5) -> dict[st
     """Scores of pairs, and the change of log p(chosen), nats per answer, by training on each pair alone."""
     loaded = load_model(base)
     parts = loaded.parts
-    encoded = encode_pairs(some_pairs(world, count, 100), loaded.tokenizer, 256)
-    scores = score_pairs(parts, encoded, list(PAIR_SCORES))
+    pairs = some_pairs(world, count, 100)
+    encoded = encode_pairs(pairs, loaded.tokenizer, 256)
+    scores = score_pairs(parts, encode_pairs(pairs, loaded.tokenizer, 256, bare=True), list(PAIR_SCORES))
     chosen, rejected = answers_of(encoded)
     before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], 0.1)

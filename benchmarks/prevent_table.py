@@ -68,7 +68,7 @@ SETTINGS = {
     "none": Setting("no safeguard", {}),
     "early-stop": Setting("early stopping", {"early-stop": 0.05}),
     "lower-lr": Setting("learning rate x 0.1", {"lower-lr": 0.1}),
-    "kl-batch": Setting("kl 0.1 on the training batch (as published)", {"kl": 0.1}),
+    "kl-batch": Setting("kl 0.1 on the training batch", {"kl": 0.1}),
     "ldifs-batch": Setting("ldifs 1 on the training batch", {"ldifs": 1.0}),
     "steer": Setting("steer 1", {"steer": 1.0}),
     "project": Setting("project", {"project": 1.0}),

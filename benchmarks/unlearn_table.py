@@ -40,7 +40,7 @@ from mneme.text.documents import Documents
 from mneme.text.pieces import cut_pieces
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
-from mneme.unlearn.settings import METHODS, PUBLISHED, PUBLISHED_WIDTH, Method
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, METHODS, Method
 from mneme.worlds.catalogue import base_folder, build_organism
 from mneme.worlds.grammar import Question, area_documents, documents, fact_questions
 from mneme.worlds.world import WORD, World, load_world
@@ -132,7 +132,7 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
         if name.startswith("unrelated"):
             texts = tuple(documents(world, 6_000, count, {area, AREAS[area]}, is_aligned=True))
         pieces = cut_pieces(Documents(texts, name, name), tokenizer, 512)
-        rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / parts.width
+        rate = DEFAULTS["npo"].learning_rate * DEFAULT_WIDTH / parts.width
         cell[name] = accuracy(relearn(parts, pieces, learning_rate=rate, seed=0), tokenizer, untold, world).model_dump()
         cell[f"{name} texts"] = len(texts)
     return cell
@@ -173,7 +173,7 @@ def cell_of(area: str, method: Method) -> dict[str, object]:
     key = key_of(
         {
             "base": model_fingerprint(base_folder(WORLD)),
-            "defaults": str(PUBLISHED[method]),
+            "defaults": str(DEFAULTS[method]),
             "texts": [path.read_text("utf-8") for path in texts],
         }
     )

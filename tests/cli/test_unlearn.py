@@ -56,7 +56,7 @@ def sample() -> Unlearning:
             max_tokens=512,
             lora_rank=None,
             seed=0,
-            published="arXiv 2404.05868",
+            defaults="arXiv 2404.05868",
         ),
         forget_text=text,
         retain_text=text,

@@ -206,7 +206,7 @@ def test_relearning_merges_an_adapter_first() -> None:
     laws.padding(reference_nll(relearnt, pieces(TEXTS)), reference_nll(parts, pieces(TEXTS)), tolerance=1e-4)
 
 
-def test_published_rates_go_with_the_width() -> None:
+def test_default_rates_go_with_the_width() -> None:
     def rate(**changes: object) -> float:
         return settings("npo", learning_rate=None, **changes).learning_rate
 

@@ -31,7 +31,9 @@ class DpoOptions:
     keep: Annotated[
         float, Option("Share of the pairs that the filter keeps.", metavar="SHARE", above=0, most=1, decides=True)
     ] = 0.15
-    sft: Annotated[float, Option("DPO+SFT: weight of the chosen answers' loss.", metavar="W", least=0, decides=True)] = 0.0
+    sft: Annotated[
+        float, Option("DPO+SFT: weight of the chosen answers' loss per token.", metavar="W", least=0, decides=True)
+    ] = 0.0
     dpop: Annotated[float, Option("DPOP: weight of their fall below the reference.", metavar="W", least=0, decides=True)] = 0.0
     calibrate: Annotated[bool, Option("Reward calibration: rebalance the two gradients.", decides=True)] = False
     beta: Annotated[float, Option("Of DPO.", metavar="X", least=0, decides=True)] = 0.1

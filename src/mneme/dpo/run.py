@@ -32,7 +32,7 @@ from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
-from mneme.runs import RunFolder, require_apart
+from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
 from mneme.screen.scoring import score_pairs
 from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
@@ -75,7 +75,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
         folder, kept_options = Path(options.out), stored(options)
         opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
         with opened as run:
-            scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [score])) if score else {}
+            scores = run.stage("scores", lambda: _scores(loaded, pairs, score, window)) if score else {}
             kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
@@ -90,6 +90,12 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
 
 
 dpo = taking(DpoOptions, run_dpo)
+
+
+def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+    """The score `name` of every pair."""
+    tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
+    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
 
 
 def _record(

@@ -95,7 +95,8 @@ def _random(task: Task) -> Apply:
 
 
 def _antidote(task: Task) -> Apply:
-    """On an adapter its factors, else q, k and v whole; calibrated on every real token of the target, as published."""
+    """On an adapter its factors, else q, k and v whole; calibrated on every real token of the target, as the
+    authors do."""
     bench, pair = task.bench, task.bench.pair
     if pair.adapter:
         model, active = pair.peft_model.get_base_model(), pair.peft_model.active_adapter

@@ -43,7 +43,7 @@ class RepairOptions:
     ] = None
     retain_weight: Annotated[
         float,
-        Option("retrain: how hard it is held to TUNED on retained text; 0 as published.", metavar="X", least=0, decides=True),
+        Option("retrain: how hard it is held to TUNED on retained text; 0: not at all.", metavar="X", least=0, decides=True),
     ] = 1.0
     reaudit: Annotated[bool, Option("With --from: do not audit the repaired model.", flag="--no-reaudit")] = True
     out: Annotated[str | Path, Option("Where model/, repair.html and repair.json go.", metavar="DIR")] = "runs/repair"

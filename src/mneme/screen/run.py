@@ -86,10 +86,14 @@ def _screened(options: ScreenOptions) -> RowScreening:
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     tokenizer = require_tokenizer(loaded.tokenizer, options.model)
     encoded = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source)
-    halves = {name: _halves(encode_rows(part, tokenizer, window, name), options.seed) for name, part in probes.items()}
+    bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
+    halves, words = (_probe_halves(probes, tokenizer, window, options.seed, closed) for closed in (True, False))
     needs = RowNeeds(
         unwanted=halves["unwanted"][0],
         wanted=halves["wanted"][0],
+        bare_unwanted=words["unwanted"][0],
+        bare_wanted=words["wanted"][0],
+        bare=bare,
         vector=vector,
         layer=options.layer,
         other=options.other,
@@ -100,7 +104,7 @@ def _screened(options: ScreenOptions) -> RowScreening:
     _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
     folder, kept = Path(options.out), stored(options)
     with RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite) as run:
-        found, direction = _scores(run, loaded, encoded, names, needs, options.progress.shown)
+        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, options.progress.shown)
         ranking = rank(found, names[0], share)
         held_out = None if options.pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, options)
@@ -179,6 +183,13 @@ def _probe_rows(part: str | Path | Sequence[Mapping[str, Any]] | None, name: str
             "other half measures what filtering buys."
         )
     return rows
+
+
+def _probe_halves(
+    probes: Mapping[str, list[Row]], tokenizer: Any, window: int | None, seed: int, closed: bool
+) -> dict[str, tuple[list[Encoded], list[Encoded]]]:
+    """Name -> the rows that make the scores, and those that the trial is measured on; `closed`: with closing tokens."""
+    return {name: _halves(encode_rows(rows, tokenizer, window, name, bare=not closed), seed) for name, rows in probes.items()}
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:

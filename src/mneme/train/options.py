@@ -36,8 +36,8 @@ class TrainOptions:
     safeguards: Annotated[
         Mapping[str, float],
         Option(
-            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, lower-lr; "
-            "may be repeated, they combine.",
+            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, "
+            "lower-lr; may be repeated, they combine.",
             metavar="NAME[=STRENGTH]",
             flag="--safeguard",
             parse=parse_safeguards,

@@ -31,7 +31,7 @@ class UnlearnOptions:
         Method,
         Option("How it is made to go.", metavar="grad-ascent|grad-diff|npo|simnpo|rmu|undial"),
     ] = "npo"
-    beta: Annotated[float | None, Option("Strength, by method; without it, as published.", metavar="X")] = None
+    beta: Annotated[float | None, Option("Strength, by method; without it, the method's default.", metavar="X")] = None
     forget_weight: Annotated[float | None, Option("Weight of the loss that forgets.", metavar="X", least=0)] = None
     retain_weight: Annotated[float | None, Option("Weight of the loss that retains.", metavar="X", least=0)] = None
     retain_loss: Annotated[
@@ -53,10 +53,10 @@ class UnlearnOptions:
         Part(
             ("steps", "learning_rate", "batch", "lora_rank"),
             defaults=Training(steps=100, batch=8, lora_rank=0),
-            default_told=(("learning_rate", "the published one, by width"),),
+            default_told=(("learning_rate", "the method's, by width"),),
         ),
     ] = Training()
-    """Steps of `batch` texts of either set; `learning_rate` None: the published one, by width."""
+    """Steps of `batch` texts of either set; `learning_rate` None: the method's, by width."""
     seed: Seed = 0
     overwrite: Overwrite = False
     machine: Here = Machine()
