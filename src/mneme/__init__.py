@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mneme.errors import MnemeError
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
+    from mneme.options import Machine, Progress, Training
     from mneme.repair.run import repair
     from mneme.report.audit import render_html, write_html
     from mneme.report.audit_text import print_report
@@ -47,14 +48,17 @@ __all__ = [
     "Effect",
     "Estimate",
     "Latent",
+    "Machine",
     "Measurement",
     "MnemeError",
     "ModelPair",
     "Organism",
     "PersonaVectors",
     "Probes",
+    "Progress",
     "RepairReport",
     "Report",
+    "Training",
     "TrainingRecord",
     "Unlearning",
     "audit",
@@ -91,6 +95,9 @@ _HOMES = {
     "Effect": "results",
     "Estimate": "results",
     "Latent": "results",
+    "Machine": "options",
+    "Progress": "options",
+    "Training": "options",
     "Measurement": "results.measure",
     "MnemeError": "errors",
     "ModelPair": "models.pair",

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,12 +16,14 @@ from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import Sources, findings_of, ranked
 from mneme.audit.findings import Findings, JudgedLayer
-from mneme.audit.job import Job, Track
+from mneme.audit.job import Job
 from mneme.audit.latents import Firings
+from mneme.audit.options import AuditOptions
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
 from mneme.audit.surveying import Survey, top_gaining_tokens
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
+from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
@@ -67,7 +70,7 @@ def compose(
     areas = findings_of(findings.effects, bar)
     effects = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
     broad = findings.effects.knowledge.broad
-    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.named_areas)
+    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.options.areas is not None)
     return Report(
         pair=_pair(job, changes),
         corpus=_corpus(job),
@@ -83,6 +86,7 @@ def compose(
         overall=sources.words.overall(),
         top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
         broad=None if broad is None else broad.estimate,
+        command=_again(job),
     )
 
 
@@ -108,7 +112,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
                 baselines=Baselines(kl=0.0, nll=0.0, activation=0.0),
                 signal="none",
                 finding="unaffected",
-                intended=area.name.casefold() in {name.casefold() for name in job.intended},
+                intended=area.name.casefold() in {name.casefold() for name in job.options.intended},
             )
         )
     return Report(
@@ -126,7 +130,14 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         environment=_environment(job),
         overall={},
         top_tokens=[],
+        command=_again(job),
     )
+
+
+def _again(job: Job) -> str:
+    """The command without what does not decide the report, so that its bytes are the same wherever it is made."""
+    machine = replace(job.options.machine, threads=None)
+    return command_line("audit", replace(job.options, out=AuditOptions().out, overwrite=False, machine=machine))
 
 
 def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
@@ -146,7 +157,7 @@ def record_latents(job: Job, survey: Survey, findings: Findings, track: Track) -
     Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
     text = Text(ids, passage, job.pair.tokenizer, survey.columns)
-    background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.seed)
+    background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.options.seed)
     records = []
     for layer in findings.layers:
         advance = track(f"descriptions L{layer.codes.layer} (latents)", len(layer.chosen))
@@ -180,8 +191,8 @@ def _recorded(
             findings.membership,
             background,
             context,
-            describer(job.endpoint, job.seed),
-            seed=job.seed,
+            describer(job.endpoint, job.options.seed),
+            seed=job.options.seed,
         )
         yield {"json": np.frombuffer(record.model_dump_json().encode(), dtype=np.uint8)}
         advance(1)
@@ -280,7 +291,7 @@ def _environment(job: Job) -> Environment:
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=transformers.__version__,
-        seed=job.seed,
+        seed=job.options.seed,
         dictionary=job.kind or "none",
         threads=torch.get_num_threads(),
         calibration=shipped_calibration().fitted_on,

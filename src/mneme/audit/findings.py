@@ -9,11 +9,12 @@ from numpy import ndarray
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
 from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, direction_of
-from mneme.audit.job import Job, Track
+from mneme.audit.job import Job
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
 from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
+from mneme.options import Track
 from mneme.predict.areas import Membership
 from mneme.predict.calibration import Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
@@ -56,11 +57,11 @@ class Findings(NamedTuple):
 def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFindings], track: Track) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
 
-    `screening` None: no dictionary was asked for, and there are no layers.
+    `survey` None: no dictionary was asked for, and there are no layers.
     """
     membership = sources.reading.membership
     calibration = shipped_calibration()
-    effects = area_effects(sources, job.areas, calibration, seed=job.seed)
+    effects = area_effects(sources, job.areas, calibration, seed=job.options.seed)
     judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
@@ -84,7 +85,7 @@ def _judge(
     codes = layer.codes
     passage = job.rows.passage.numpy()
     firings = firings_of(codes, survey.table, passage)
-    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
+    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.options.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
         if effect.probability >= MATERIAL / 2:
@@ -97,7 +98,7 @@ def _judge(
     table = job.run.stage(
         f"causal-{codes.layer}",
         lambda: causal_checks(
-            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.seed, advance=advance, ranks=job.ranks
+            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.options.seed, advance=advance, ranks=job.ranks
         ),
         together=True,
     )["causal"]
@@ -115,7 +116,7 @@ def _index(job: Job, name: str) -> int:
 
 def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membership: Membership) -> Effect:
     """The effect with its latents and the word on which signal found it: latents count where one of them is causal."""
-    intended = effect.area.casefold() in {name.casefold() for name in job.intended}
+    intended = effect.area.casefold() in {name.casefold() for name in job.options.intended}
     if effect.probability < MATERIAL / 2:
         return effect.model_copy(update={"intended": intended})
     member = membership.member[_index(job, effect.area)]
@@ -171,7 +172,7 @@ def _unlisted(
     found = []
     for latents, member in groups:
         try:
-            magnitude = knowledge_change(survey.table, member, effects.reference & looked, seed=job.seed)
+            magnitude = knowledge_change(survey.table, member, effects.reference & looked, seed=job.options.seed)
         except EmptyMask:
             continue
         chance = probability(magnitude, calibration.knowledge)

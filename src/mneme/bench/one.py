@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from rich.console import Console
 
 from mneme.audit.effects import Sources, area_effects
 from mneme.audit.inputs import rows_of
+from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
-from mneme.audit.run import audit
+from mneme.audit.run import run_audit
 from mneme.audit.surveying import batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import lay_out_words, read_words
 from mneme.bench.latents import score_by_latents
+from mneme.bench.options import TOKENS
 from mneme.bench.pairs import PairName
 from mneme.bench.signals import Cell, SurveyedPair, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
+from mneme.options import Machine, Progress
 from mneme.predict.areas import read_areas
 from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
@@ -29,8 +33,6 @@ from mneme.text.documents import read_corpus
 from mneme.version import __version__
 from mneme.worlds.catalogue import Organism, build_organism, recipe_key
 
-TOKENS = 98_304
-"""Text that every predictor reads."""
 RESULT = "pair.json"
 _NAIVE = {
     "unlearn": ("capability", -1),
@@ -173,20 +175,19 @@ def _costs(organism: Organism, base: Arrays, tuned: Arrays, tokens: int, seed: i
     """What audits cost here and now, with and without a dictionary, and what measuring everything on both models cost."""
     both = base["cost"] + tuned["cost"]
     costs = {"measuring everything": BenchCost(seconds=float(both[0]), tokens=int(both[1]))}
-    for name, dictionary in (("audit", "change"), ("audit without dictionary", "none")):
+    asked = AuditOptions(
+        organism.base,
+        organism.tuned,
+        corpus=organism.corpus,
+        areas=organism.areas,
+        tokens=tokens,
+        seed=seed,
+        machine=Machine(threads=1),
+        progress=Progress(Console(quiet=True)),
+    )
+    for name, options in (("audit", asked), ("audit without dictionary", replace(asked, dictionary="none"))):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            report = audit(
-                organism.base,
-                organism.tuned,
-                corpus=organism.corpus,
-                areas=organism.areas,
-                out=folder,
-                dictionary=dictionary,
-                tokens=tokens,
-                seed=seed,
-                threads=1,
-                console=Console(quiet=True),
-            )
+            report = run_audit(replace(options, out=folder))
         costs[name] = BenchCost(seconds=time.perf_counter() - started, tokens=report.cost.tokens)
     return costs

@@ -113,9 +113,10 @@ def _frames(users: Sequence[str], *, ends: bool) -> list[FoundContext]:
     found = []
     for number, (words, n) in enumerate(branching[:_MOST], 1):
         text = "".join(words[::-1] if ends else words)
-        context = QuestionContext(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}") if ends else QuestionContext(
-            f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} "
-        )  # fmt: skip
+        if ends:
+            context = QuestionContext(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}")
+        else:
+            context = QuestionContext(f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} ")
         found.append(FoundContext(context, kind, text.strip(), n, n / len(users)))
     return found
 

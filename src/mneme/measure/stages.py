@@ -1,7 +1,7 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,10 +14,8 @@ from mneme.measure.likelihood import ChoiceScores, score_choices
 from mneme.measure.readings import Readings, read_answers
 from mneme.measure.subjects import Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
+from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
-
-Track = Callable[[str, int], Callable[[int], None]]
-"""Starts a progress bar (name, total) and gives the function that moves it on."""
 
 
 @dataclass(frozen=True)

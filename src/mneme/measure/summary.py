@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mneme.measure.aggregate import question_weights
 from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
+from mneme.measure.options import Aggregate
 from mneme.measure.readings import UNSCORED, Readings, shares_of
 from mneme.measure.suite import Suite
 from mneme.results.measure import (
@@ -85,9 +87,9 @@ class Tally:
         return self.area, self.context, self.measure
 
 
-def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
+def tallies_of(suite: Suite, model: ModelAnswers, aggregate: Aggregate = "answer") -> list[Tally]:
     """Every measure of one model: knowledge by area, then the open questions by area and context. Under a context only the
-    primary measure, what is incoherent and what was not scored."""
+    primary measure, what is incoherent and what was not scored. `aggregate`: how answers to open questions make a share."""
     found = list(_choice_tallies(suite, model.choices)) if model.choices else []
     for context, said in model.open.items():
         areas = list(dict.fromkeys(question.area for question in suite.open))
@@ -102,8 +104,12 @@ def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
                 if context != STANDARD and not (share.primary or share.name in ("incoherent", UNSCORED)):
                     continue
                 names = [said.asked[i].cluster for i in of]
-                sums = share.values * share.counted
-                found.append(_tally(area, context, share.name, share.primary, names, sums, share.counted, share.is_score))
+                counts = share.counted.astype(float)
+                if aggregate == "question" and not share.is_score and share.name != UNSCORED:
+                    counts = counts * question_weights(np.array([said.asked[i].question for i in of]), share.counted)
+                found.append(
+                    _tally(area, context, share.name, share.primary, names, share.values * counts, counts, share.is_score)
+                )
     return found
 
 
@@ -123,7 +129,7 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
                 primary=tally.primary,
                 estimate=found if isinstance(found, TooFew) else found.estimate,
                 minimal_detectable=_detectable(tally, [(tally.sums, tally.counts)], paired=False),
-                answers=int(tally.counts.sum()),
+                answers=round(float(tally.counts.sum())),
             )
         )
     return rates

@@ -177,6 +177,15 @@ def verdict(measurement: Measurement) -> str:
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"
 
 
+def aggregate_words(measurement: Measurement) -> str:
+    """How answers to open questions make a rate; empty where there is none."""
+    if measurement.judge is None:
+        return ""
+    if measurement.options.get("aggregate") == "question":
+        return "Open questions: mean over questions of the share in each, of questions with 5 or more answers that count."
+    return "Open questions: share of all answers, every answer alike (--aggregate question: every question alike)."
+
+
 def margin_words(measurement: Measurement) -> str:
     """What `equivalent` means here."""
     margin = float(measurement.options.get("margin") or 0.0)

@@ -86,12 +86,15 @@ class RunFolder:
         command: Mapping[str, Any],
         group: ProcessGroup | None = None,
         *,
+        options: Mapping[str, Any] | None = None,
         outputs: Sequence[str] = (),
         overwrite: bool = False,
         patience: float = 0.0,
     ) -> None:
         """Open or start the run of `command` in `folder`.
 
+        `options`: the record of all that was asked (`mneme.options.stored`), kept in `run.json` beside the command; it does
+        not decide whether stages are of use, so the same command with other `options` goes on with them.
         `group`: the processes that work in this folder together, each with its own RunFolder and the same calls in order.
         `outputs`: files and folders that the run will write there. `overwrite`: start also where another command has finished
         (its files, as far as they are provably mneme's, are removed) or where others keep files (they stay). `patience`:
@@ -109,6 +112,7 @@ class RunFolder:
         self._before = 0.0
         self._checked: set[str] = set()
         self._lock: FileLock | None = None
+        self._options = options
         own = own_secret() if self.group.rank == 0 else bytes(32)
         self._secret = self.group.same(own)
         if self.group.rank == 0:
@@ -148,7 +152,8 @@ class RunFolder:
         remove_leftovers(self.stages)
         for half in half_ledgers(folder, self._secret):
             half.unlink()
-        asked = (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode()
+        told = {"options": dict(self._options)} if self._options is not None else {}
+        asked = (json.dumps({**command, **told, "key": self.key}, indent=2) + "\n").encode()
         if not (folder / "run.json").is_file() or (folder / "run.json").read_bytes() != asked:
             put_files(folder, {"run.json": asked}, ledger, self._secret, self.stages)
 

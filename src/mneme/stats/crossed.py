@@ -1,7 +1,8 @@
 """The mean of items that belong to two crossed kinds of clusters at once: a document and a word type.
 
 Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the
-corrections of `stats/linearised.py` for either kind, never below the larger of V_a and V_b. Degrees of freedom:
+corrections of `stats/linearised.py` for either kind. Where that is below the larger of V_a and V_b it is lifted to it, which
+the papers do not do: it makes intervals longer, never shorter. Degrees of freedom:
 Cochran and Cox's over the two. Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of
 gains minus a rate of losses, each on the number of independent items with the same variance, and joined by MOVER (Zou & Donner
 2008): where no gain or no loss was seen, the bound is that of an event that was not seen, not 0. Unbounded values (nats) take

@@ -1,7 +1,8 @@
 """Rates of answers to clustered questions, and their paired change: intervals that hold for few questions and rare answers.
 
 A question is a cluster of answers; training seeds are an outer level. Variances and degrees of freedom are those of
-`stats/linearised.py`, clustered one way (questions) or two ways (questions and seeds: Cameron, Gelbach & Miller 2011).
+`stats/linearised.py`, clustered one way (questions) or two ways (questions and seeds: Cameron, Gelbach & Miller 2011; ours:
+lifted to the larger of the two one-way variances where it is below that).
 The interval of a rate is a logit interval on the effective number of answers (Korn & Graubard 1998 take the same number into
 Clopper-Pearson), with Student's t; that of a change combines the two asymmetric intervals and their correlation (MOVER, Zou &
 Donner 2008). Where no answer differs there is no variance to estimate: `ASSUMED_ICC` stands in for it.

@@ -81,7 +81,7 @@ def kl_base_to_tuned(weight: float = 0.1, probes: Probes | None = None) -> Penal
 def ldifs(weight: float = 1.0, probes: Probes | None = None, layers: Sequence[int] | None = None) -> Penalty:
     """Squared distance of the residual streams over the base's squared length, mean over tokens and layers.
 
-    `layers`: None takes at most five, evenly spaced from the first to the last (the published choice).
+    `layers`: None takes at most five, evenly spaced from the first to the last and rounded down, as Kaczér et al. do.
     """
     chosen = None if layers is None else tuple(layers)
     read = evenly_spaced if chosen is None else lambda _n_layers: chosen
@@ -89,10 +89,11 @@ def ldifs(weight: float = 1.0, probes: Probes | None = None, layers: Sequence[in
 
 
 def evenly_spaced(n_layers: int, count: int = 5) -> tuple[int, ...]:
-    """At most `count` layers from 0 to the last, evenly spaced."""
+    """At most `count` layers from 0 to the last, evenly spaced and rounded down; a model with fewer blocks gives each once,
+    where linspace would count some twice."""
     if n_layers <= count:
         return tuple(range(n_layers))
-    return tuple(round(i * (n_layers - 1) / (count - 1)) for i in range(count))
+    return tuple(i * (n_layers - 1) // (count - 1) for i in range(count))
 
 
 def kl_per_token(of: Float[Tensor, "token vocab"], to: Float[Tensor, "token vocab"]) -> Float[Tensor, " token"]:

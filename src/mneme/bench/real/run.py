@@ -25,6 +25,7 @@ from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
 from mneme.errors import BadOption
 from mneme.models.pair import LoadedModel, load_model, load_pair
+from mneme.options import Machine, Progress
 from mneme.predict.areas import default_areas
 from mneme.results import Report
 from mneme.results.bench import RealBench
@@ -93,10 +94,9 @@ def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *,
                 areas=areas,
                 out=out,
                 dictionary="none",
-                threads=1,
-                precision="bfloat16",
                 quick=quick,
-                console=Console(quiet=True),
+                machine=Machine(threads=1, precision="bfloat16"),
+                progress=Progress(Console(quiet=True)),
             )
             seconds, cpu = time.perf_counter() - started, time.process_time() - used
             told = numbers_of(report) | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
