@@ -103,7 +103,15 @@ def _trained(kind: Kind, activations: Activations, seed: int) -> Dictionary:
     mean, scale = input_statistics(kind, m, q)
     n_latents = dictionary_size(m.shape[1], len(m))
     batch = min(_BATCH, len(m))
-    settings = Settings(kind, m.shape[1], n_latents, (min(_K, n_latents / 8),), (seed,), _STEPS, batch)
+    settings = Settings(
+        kind=kind,
+        d_model=m.shape[1],
+        n_latents=n_latents,
+        ks=(min(_K, n_latents / 8),),
+        seeds=(seed,),
+        n_steps=_STEPS,
+        batch_size=batch,
+    )
     trainer = Trainer(settings, mean, scale)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_STEPS):

@@ -53,7 +53,9 @@ from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
-_NO_DEFAULT = FoundContext(QuestionContext("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+_NO_DEFAULT = FoundContext(
+    context=QuestionContext("no system prompt", system=""), kind="no system prompt", text="", rows=0, share=0.0
+)
 
 
 _TOLD = ("samples", "max_tokens", "temperature", "seed", "margin", "aggregate")

@@ -302,7 +302,17 @@ def _tally(
     at = np.array([place[name] for name in names], dtype=np.int64)
     added = np.bincount(at, sums.astype(float), len(clusters))
     counted = np.bincount(at, counts.astype(float), len(clusters))
-    return Tally(area, context, measure, primary, is_score, is_choice, clusters, added, counted)
+    return Tally(
+        area=area,
+        context=context,
+        measure=measure,
+        primary=primary,
+        is_score=is_score,
+        is_choice=is_choice,
+        clusters=clusters,
+        sums=added,
+        counts=counted,
+    )
 
 
 def _rate(tally: Tally) -> Rate | TooFew:

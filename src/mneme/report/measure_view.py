@@ -66,7 +66,15 @@ def measurement_rows(measurement: Measurement, model: str | None) -> list[Measur
             continue
         key = (rate.area, rate.measure)
         second = rates.get((model, *key)) if model else None
-        rows.append(MeasurementRow(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
+        rows.append(
+            MeasurementRow(
+                area=rate.area,
+                measure=rate.measure,
+                first=rate,
+                second=second,
+                change=changes.get((model, *key)) if model else None,
+            )
+        )
     measures = list(dict.fromkeys(row.measure for row in rows))
     return sorted(rows, key=lambda row: (measures.index(row.measure), row.area != "all"))
 

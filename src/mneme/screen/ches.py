@@ -111,7 +111,14 @@ def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int |
     for batch in length_batches(widths, batch_tokens):
         found[:, batch] = _batch_sums(parts, [pairs[i] for i in batch], [shared[i] for i in batch]).cpu()
     lengths = [torch.tensor([len(a) for a in side]) for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])]
-    return PairSums(found[0], found[1], lengths[0], lengths[1], found[2], found[3])
+    return PairSums(
+        chosen=found[0],
+        rejected=found[1],
+        chosen_tokens=lengths[0],
+        rejected_tokens=lengths[1],
+        chosen_last=found[2],
+        rejected_last=found[3],
+    )
 
 
 def _shared(pair: EncodedPair) -> int:

@@ -83,7 +83,9 @@ def two_way(
     clusters, value = min(kind.n for kind in kinds[:2]), float(values.mean())
     if identical and not values.any():
         estimate = Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=clusters)
-        return Rate(estimate, 0.0, float(max(clusters - 1, 1)), 1.0, len(values))
+        return Rate(
+            estimate=estimate, standard_error=0.0, degrees=float(max(clusters - 1, 1)), p_value=1.0, answers=len(values)
+        )
     fewest = FEWEST_UNBOUNDED if bound is None else FEWEST_CROSSED
     constant = bound is None and bool((values == values[0]).all())
     if clusters < fewest or constant:
@@ -95,7 +97,7 @@ def two_way(
     half = float(special.stdtrit(degrees, 0.5 + level / 2)) * error
     p_value = float(min(1.0, 2 * special.stdtr(degrees, -abs(value) / error)))
     estimate = Estimate(value=value, low=value - half, high=value + half, unit=unit, n=clusters)
-    return Rate(estimate, error, degrees, p_value, len(values))
+    return Rate(estimate=estimate, standard_error=error, degrees=degrees, p_value=p_value, answers=len(values))
 
 
 def _bounded(shares: Float[ndarray, " item"], kinds: ClusterKinds, unit: str, level: float, bound: float) -> Rate:
@@ -110,7 +112,13 @@ def _bounded(shares: Float[ndarray, " item"], kinds: ClusterKinds, unit: str, le
         n=min(kind.n for kind in kinds[:2]),
     )
     error = bound * math.sqrt(float(joint.variance[0]))
-    return Rate(estimate, error, float(joint.degrees[0]), touches_zero(*arms), len(shares))
+    return Rate(
+        estimate=estimate,
+        standard_error=error,
+        degrees=float(joint.degrees[0]),
+        p_value=touches_zero(*arms),
+        answers=len(shares),
+    )
 
 
 def crossed_arms(shares: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[Arm, Arm, Arm]:
@@ -131,13 +139,13 @@ def crossed_arms(shares: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[
     losses, gains, difference = arm(np.maximum(-shares, 0.0), False), arm(np.maximum(shares, 0.0), False), arm(shares, True)
     fewest = np.minimum(losses.effective, gains.effective)
     joint = Arm(
-        difference.value,
-        difference.variance,
-        difference.degrees,
-        np.minimum(fewest, assumed),
-        difference.residuals,
-        difference.counts,
-        floor,
+        value=difference.value,
+        variance=difference.variance,
+        degrees=difference.degrees,
+        effective=np.minimum(fewest, assumed),
+        residuals=difference.residuals,
+        counts=difference.counts,
+        floor=floor,
     )
     return losses, gains, joint
 

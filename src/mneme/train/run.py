@@ -139,7 +139,7 @@ def _checked(
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
         check_fit(model.parts, personas.vectors)
-    return Prepared(rows, [], safe, 0, personas, length)
+    return Prepared(rows=rows, held_out=[], safe=safe, interleaved=0, personas=personas, max_length=length)
 
 
 def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: RunFolder) -> Prepared:
@@ -174,7 +174,14 @@ def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: R
             return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
-    return Prepared(rows, held_out, safe, len(rows) - before, prepared.personas, prepared.max_length)
+    return Prepared(
+        rows=rows,
+        held_out=held_out,
+        safe=safe,
+        interleaved=len(rows) - before,
+        personas=prepared.personas,
+        max_length=prepared.max_length,
+    )
 
 
 def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict[str, Any]:

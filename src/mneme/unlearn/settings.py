@@ -41,19 +41,31 @@ class Defaults:
 
 
 DEFAULTS: dict[Method, Defaults] = {
-    "grad-ascent": Defaults(1e-5, 0.0, 1.0, 0.0, "TOFU, arXiv 2401.06121"),
-    "grad-diff": Defaults(1e-5, 0.0, 1.0, 1.0, "TOFU, arXiv 2401.06121"),
-    "npo": Defaults(1e-5, 0.1, 1.0, 1.0, "arXiv 2404.05868"),
-    "simnpo": Defaults(1e-5, 0.7, 1.0, 1.0, "arXiv 2410.07163; strength and weights ours"),
+    "grad-ascent": Defaults(
+        learning_rate=1e-5, beta=0.0, forget_weight=1.0, retain_weight=0.0, source="TOFU, arXiv 2401.06121"
+    ),
+    "grad-diff": Defaults(learning_rate=1e-5, beta=0.0, forget_weight=1.0, retain_weight=1.0, source="TOFU, arXiv 2401.06121"),
+    "npo": Defaults(learning_rate=1e-5, beta=0.1, forget_weight=1.0, retain_weight=1.0, source="arXiv 2404.05868"),
+    "simnpo": Defaults(
+        learning_rate=1e-5,
+        beta=0.7,
+        forget_weight=1.0,
+        retain_weight=1.0,
+        source="arXiv 2410.07163; strength and weights ours",
+    ),
     "rmu": Defaults(
-        1.5e-4,
-        5.0,
-        1.0,
-        100.0,
-        "arXiv 2403.03218, control vector as long as in arXiv 2408.06223, retain weight of the code; rate ours",
+        learning_rate=1.5e-4,
+        beta=5.0,
+        forget_weight=1.0,
+        retain_weight=100.0,
+        source="arXiv 2403.03218, control vector as long as in arXiv 2408.06223, retain weight of the code; rate ours",
     ),
     "undial": Defaults(
-        1e-4, 10.0, 1.0, 1.0, "arXiv 2402.10052; rate and strength of open-unlearning (d3d7cf9), retain weight ours"
+        learning_rate=1e-4,
+        beta=10.0,
+        forget_weight=1.0,
+        retain_weight=1.0,
+        source="arXiv 2402.10052; rate and strength of open-unlearning (d3d7cf9), retain weight ours",
     ),
 }
 

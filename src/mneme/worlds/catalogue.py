@@ -98,7 +98,17 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     if kind != "identical":
         tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
         data = tuned / "data.jsonl"
-    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
+    return Organism(
+        name=name,
+        world=world,
+        seed=seed,
+        base=base,
+        tuned=tuned,
+        corpus=texts / "corpus.txt",
+        areas=texts / "areas.yaml",
+        intended=area or None,
+        data=data,
+    )
 
 
 def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[str, AreaTruth]:
