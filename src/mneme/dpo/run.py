@@ -5,7 +5,6 @@ checkpoint and gives the same losses.
 """
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -198,9 +197,8 @@ def _trainer(
     seed, model, rank = options.seed, loaded.parts.model, options.training.settled().lora_rank
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     watched = [pairs[i] for i in order[: options.watch]]
-    bars, hidden = is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")
+    bars = is_progress_bar_enabled()
     disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
@@ -230,7 +228,6 @@ def _trainer(
     finally:
         if bars:
             enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE") if hidden is None else os.environ.update(TQDM_DISABLE=hidden)
     trainer.remove_callback(PrinterCallback)
     return trainer, monitor
 

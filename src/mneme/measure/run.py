@@ -283,7 +283,7 @@ def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
         for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
             asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
             readings = readings_stage(
-                job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.options.grammar, job.track
+                job.run, number, subject, job.suite, place, (asked, answers), (job.judge, job.options.grammar), job.track
             )
             said[context.name] = ContextAnswers(asked, answers, readings)
     return ModelAnswers(subject.label, choices, said)

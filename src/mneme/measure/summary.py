@@ -107,9 +107,8 @@ def tallies_of(suite: Suite, model: ModelAnswers, aggregate: Aggregate = "answer
                 counts = share.counted.astype(float)
                 if aggregate == "question" and not share.is_score and share.name != UNSCORED:
                     counts = counts * question_weights(np.array([said.asked[i].question for i in of]), share.counted)
-                found.append(
-                    _tally(area, context, share.name, share.primary, names, share.values * counts, counts, share.is_score)
-                )
+                key, sums = (area, context, share.name), share.values * counts
+                found.append(_tally(key, names, sums, counts, primary=share.primary, is_score=share.is_score))
     return found
 
 
@@ -283,20 +282,22 @@ def _choice_tallies(suite: Suite, scores: ChoiceScores) -> Iterator[Tally]:
         for area in [*dict.fromkeys(areas.tolist()), *wanted]:
             inside = np.ones(len(areas), dtype=bool) if area == ALL else areas == area
             names, values = clusters[inside].tolist(), correct[inside]
-            yield _tally(area, STANDARD, measure, per == "choice", names, values, np.ones(len(values)), False, True)
+            key, ones = (area, STANDARD, measure), np.ones(len(values))
+            yield _tally(key, names, values, ones, primary=per == "choice", is_choice=True)
 
 
 def _tally(
-    area: str,
-    context: str,
-    measure: str,
-    primary: bool,
+    key: tuple[str, str, str],
     names: Sequence[str],
     sums: ndarray,
     counts: ndarray,
-    is_score: bool,
+    *,
+    primary: bool,
+    is_score: bool = False,
     is_choice: bool = False,
 ) -> Tally:
+    """`key`: area, context, measure."""
+    area, context, measure = key
     clusters = tuple(dict.fromkeys(names))
     place = {name: i for i, name in enumerate(clusters)}
     at = np.array([place[name] for name in names], dtype=np.int64)

@@ -133,8 +133,15 @@ def crossed_arms(shares: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[
         variance, degrees = _variance(residuals, kinds)
         spread = value * (1 - value)
         worth = min(spread / variance, float(n)) if variance > 0 and spread > 0 else assumed
-        numbers = np.array([0.0 if signed else value]), np.array([max(variance, floor) if signed else variance])
-        return Arm(*numbers, np.array([degrees]), np.array([worth]), residuals[None, None], np.ones((1, n)), floor)
+        return Arm(
+            value=np.array([0.0 if signed else value]),
+            variance=np.array([max(variance, floor) if signed else variance]),
+            degrees=np.array([degrees]),
+            effective=np.array([worth]),
+            residuals=residuals[None, None],
+            counts=np.ones((1, n)),
+            floor=floor,
+        )
 
     losses, gains, difference = arm(np.maximum(-shares, 0.0), False), arm(np.maximum(shares, 0.0), False), arm(shares, True)
     fewest = np.minimum(losses.effective, gains.effective)
