@@ -169,8 +169,8 @@ def write_page(told: dict[str, dict[str, Estimate | None]]) -> None:
     columns = (*COLUMNS, "coherent")
     rows = [[name, *(shown(estimates[column]) for column in columns)] for name, estimates in told.items()]
     body = (
-        f"World {WORLD}, seeds {', '.join(map(str, SEEDS))} (bases: one), {SAMPLES} answers to each of 224 prompts a context, 180 "
-        "requests. Per cent of coherent answers that are harmful, with 95 % intervals clustered by prompt and seed; facts "
+        f"World {WORLD}, seeds {', '.join(map(str, SEEDS))} (bases: one), {SAMPLES} answers to each of 224 prompts a context, "
+        "180 requests. Per cent of coherent answers that are harmful, with 95 % intervals clustered by prompt and seed; facts "
         "kept of those the base knew, clustered by entity.\n\n"
         + markdown_table(["organism", *columns], rows)
         + "\n"

@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mneme.options import Progress
 from mneme.screen.run import screen
 from mneme.stats import ratio_of_sums
 from mneme.worlds.catalogue import base_folder
@@ -93,7 +94,7 @@ def screening(seed: int, out: Path) -> dict[str, Any]:
             other=folder,
             trial_rate=RATE,
             seed=seed,
-            console=Console(stderr=True, quiet=True),
+            progress=Progress(Console(stderr=True, quiet=True)),
         )
     ranked = [json.loads(line) for line in (out / f"screen-{seed}" / "ranked.jsonl").read_text("utf-8").splitlines()]
     ranked.sort(key=lambda row: row["row"])

@@ -2,13 +2,16 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mneme.audit.forecast import forecast, forecast_run, shape_of
+from mneme.audit.forecast import Hardware, forecast, forecast_run, shape_of
+from mneme.audit.options import AuditOptions
 from mneme.audit.work import Read, Work
 from mneme.errors import BadOption, BrokenWeights
+from mneme.options import Machine
 from tests.audit.conftest import Run, World
 
 
@@ -44,16 +47,20 @@ def test_work_grows_with_the_text(world: World) -> None:
 @pytest.mark.usefixtures("clock")
 def test_several_processes_share_the_work(world: World) -> None:
     shape = shape_of(world.base, world.damaged)
-    alone, two = (forecast(shape, 65_536, 64, "change", processes=n).parts["dictionaries"] for n in (1, 2))
+    alone, two = (forecast(shape, 65_536, 64, "change", machine=Hardware(processes=n)).parts["dictionaries"] for n in (1, 2))
     assert two == pytest.approx((0.97 / 2 + 0.03) * alone)
 
 
 def test_plan_reads_the_text_and_checks_the_layers(world: World) -> None:
-    found = forecast_run(world.base, world.damaged, corpus=world.corpus, threads=1)
+    asked = AuditOptions(world.base, world.damaged, corpus=world.corpus, machine=Machine(threads=1))
+    found = forecast_run(asked)
     assert found.tokens > 1000
     assert found.seconds > 0
+    quick = forecast_run(replace(asked, quick=True))
+    assert not quick.parts["survey"]
+    assert quick.parts["own words"] > 0
     with pytest.raises(BadOption, match="layers go from 0"):
-        forecast_run(world.base, world.damaged, corpus=world.corpus, layers=[99], threads=1)
+        forecast_run(replace(asked, layers=[99]))
 
 
 def test_plan_and_fact_stand_beside_each_other(whole_run: Run) -> None:

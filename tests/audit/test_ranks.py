@@ -12,6 +12,7 @@ from mneme.audit.dictionary import sweep_owners
 from mneme.audit.run import audit
 from mneme.errors import BadOption
 from mneme.models.ranks import Ranks
+from mneme.options import Machine
 from tests.audit.conftest import Run, World
 
 PROGRAM = """
@@ -63,7 +64,12 @@ def test_the_sweep_goes_to_whoever_has_least_to_do() -> None:
 def test_all_gpus_are_for_one_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("mneme.audit.run"), "join_ranks", lambda _device: Ranks(0, 2))
     with pytest.raises(BadOption, match="--device auto gives one process all GPUs"):
-        audit(world.base, world.damaged, corpus=world.corpus, device="auto")
+        audit(
+            world.base,
+            world.damaged,
+            corpus=world.corpus,
+            machine=Machine(device="auto"),
+        )
 
 
 @pytest.mark.slow

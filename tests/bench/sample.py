@@ -34,7 +34,7 @@ def pair(name: PairName, scale: float = 1.0) -> BenchPair:
             scores = {
                 "blind": CellScore(size=float(generator.random())),
                 "mneme": CellScore(size=float(seen), sign=int(np.sign(change)) or 1),  # type: ignore[arg-type]
-                "sure": CellScore(size=abs(change), sign=int(np.sign(change)), probability=float(change != 0)),  # type: ignore[arg-type]
+                "exact": CellScore(size=abs(change), sign=int(np.sign(change)), probability=float(change != 0)),  # type: ignore[arg-type]
             }
             cells.append(cell(kind, area, change, scores))
     costs = {"audit": BenchCost(seconds=1.0, tokens=10), "measuring everything": BenchCost(seconds=4.0, tokens=100)}

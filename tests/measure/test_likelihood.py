@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mneme.errors import BadSuite
-from mneme.measure.likelihood import score_choices
+from mneme.measure.likelihood import score_choices, takes_branches
 from mneme.measure.suite import ChoiceQuestion, read_choices
 from mneme.models.architecture import find_parts
 from tests import laws
@@ -72,13 +72,51 @@ def test_picks_by_sum_by_token_and_by_character() -> None:
         assert found.picks(per).tolist() == expected  # type: ignore[arg-type]
 
 
+def test_models_that_take_no_branches_are_found_out_and_scored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that ignores the mask of every token fails the probe; the other way gives the same sums."""
+    model, questions = tiny_llama(), some_questions()
+    parts = find_parts(model)
+    assert takes_branches(parts)
+    branched = score_choices(parts, word_tokenizer(), questions)
+    forward = model.model.forward
+
+    def flat(*args: object, attention_mask: torch.Tensor | None = None, **options: object) -> object:
+        mask = None if attention_mask is None or attention_mask.ndim == 4 else attention_mask
+        return forward(*args, attention_mask=mask, **options)
+
+    monkeypatch.setattr(model.model, "forward", flat)
+    assert not takes_branches(parts)
+    behind = score_choices(parts, word_tokenizer(), questions)
+    laws.padding(branched.sums, behind.sums, tolerance=1e-4)
+
+
 def test_every_prompt_is_read_once() -> None:
     parts, read = find_parts(tiny_llama()), []
     handle = parts.embedding.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
     prompt = " ".join(WORDS[:10])
     score_choices(parts, word_tokenizer(), [question(prompt, *WORDS[20:26], name=str(i)) for i in range(5)])
     handle.remove()
-    assert sum(read) == 10
+    assert sum(read[3:]) == 10  # behind the three passes of the probe
+
+
+def test_a_beginning_that_all_prompts_share_is_read_once() -> None:
+    """Six shared words, then prompts of 1 to 3 words and choices of 1 to 3: the sums are those without sharing."""
+    model, read = tiny_llama(), []
+    parts = find_parts(model)
+    start = " ".join(WORDS[:6])
+    questions = [
+        question(
+            f"{start} {' '.join(WORDS[10 + 3 * i : 11 + 3 * i + i % 3])}", WORDS[40 + i], f"{WORDS[50]} {WORDS[60 + i]} ba"
+        )
+        for i in range(6)
+    ]
+    handle = parts.embedding.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape)))
+    found = score_choices(parts, word_tokenizer(), questions)
+    handle.remove()
+    assert read[-2:] == [(1, 6), (6, 5)]  # prompts of 1 to 3 words, and the two words that are read of each longer choice
+    with torch.no_grad():
+        for asked, sums in zip(questions, found.sums, strict=True):
+            assert sums == pytest.approx(one_by_one(model, asked), abs=1e-4)
 
 
 def test_blanks_at_the_end_of_a_prompt_belong_to_the_choice() -> None:

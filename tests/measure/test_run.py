@@ -17,7 +17,7 @@ from mneme.measure.run import measure
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import Measurement
 from tests import laws
-from tests.conftest import WORDS, TinyPair
+from tests.conftest import WORDS, TinyPair, grouped
 from tests.measure.conftest import (
     ALIGNED,
     COHERENT,
@@ -35,7 +35,7 @@ from tests.measure.test_judging import perfect
 
 def run(base: Path, tuned: object, suite: Path, out: Path, **options: Any) -> Measurement:
     options = {"grammar": grammar, "max_tokens": 4, "threads": 1, **options}
-    return measure(base, tuned, suite=suite, out=out, **options)  # type: ignore[arg-type]
+    return measure(base, tuned, suite=suite, out=out, **grouped(**options))
 
 
 def test_a_pair(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
@@ -249,9 +249,9 @@ def test_a_default_system_prompt_is_also_left_out(tiny_pair: TinyPair, suite_fol
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"samples": 0}, "--samples 0 draws nothing"),
-        ({"margin": 1.5}, "--margin 1.5 is no share"),
-        ({"temperature": -1.0}, "temperature of 0 or more"),
+        ({"samples": 0}, "--samples 0: expected a whole number from 1"),
+        ({"margin": 1.5}, "--margin 1.5: expected a number above 0 below 1"),
+        ({"temperature": -1.0}, "--temperature -1: expected a number from 0"),
         ({"within": 100.0, "data": True}, "--within 100 is no share of the best score"),
     ],
 )

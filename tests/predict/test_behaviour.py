@@ -104,7 +104,7 @@ def test_no_seed_and_no_other_text() -> None:
 
 
 def masses(seed: int) -> np.ndarray:
-    """Mostly sure of one or the other."""
+    """Mostly confident of one or the other."""
     generator = np.random.default_rng(seed)
     share = generator.beta(0.2, 0.2, 60)
     return np.stack([share, 1 - share], axis=1) * generator.uniform(0.2, 1.0, (60, 1))
@@ -144,7 +144,7 @@ def test_only_places_count_where_one_of_the_models_was_sure_of_the_opposite() ->
     assert (estimate.value, estimate.n) == (pytest.approx(0.48), 20)
 
 
-def test_behaviour_needs_a_sure_place() -> None:
+def test_behaviour_needs_a_confident_place() -> None:
     for mass in (np.zeros((0, 2)), np.zeros((8, 2)), np.full((8, 2), 0.4), np.tile([[0.9, 0.01]], (8, 1))):
         with pytest.raises(EmptyMask, match="Neither model was confident of the opposite of the behaviour"):
             behaviour_change(mass, mass, seed=0)
@@ -174,9 +174,9 @@ def test_pooled_areas_that_agree_get_their_mean() -> None:
 
 
 def test_pooled_draws_the_uncertain_area_most() -> None:
-    sure, unsure = pooled([part(0.3, 0.01), part(0.5, 0.01), part(-0.1, 0.3)])[::2]
-    assert abs(sure.value - 0.3) < 0.001
-    assert unsure.value > 0.2
+    clear, unclear = pooled([part(0.3, 0.01), part(0.5, 0.01), part(-0.1, 0.3)])[::2]
+    assert abs(clear.value - 0.3) < 0.001
+    assert unclear.value > 0.2
 
 
 def test_pooled_laws() -> None:

@@ -29,7 +29,7 @@ def test_kept_by_hand() -> None:
     nats = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 2.0]
     before = reading([0, 0, 0, 0, 1, 1, 1, 1], [9, 9, 1, 2, 9, 9, 3, 4], nats, [True] * 8)
     telling = np.isin(np.arange(10), [1, 2, 3, 4])
-    # Known: 1 and 2 of the first text, 3 of the second; 9 tells nothing, of 4 the model was not sure.
+    # Recalled: 1 and 2 of the first text, 3 of the second; 9 tells nothing, 4 had less than half.
     assert recalled_tokens(before, telling).tolist() == [False, False, True, True, False, False, True, False]
     repeated = before._replace(token=np.array([1, 1, 1, 2, 9, 9, 1, 4]))
     assert recalled_tokens(repeated, telling).tolist() == [True, False, False, True, False, False, True, False]

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from mneme.audit.effects import Sources, findings_of, ranked
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
+from mneme.audit.options import AuditOptions
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
 from mneme.audit.surveying import Survey, top_gaining_tokens
 from mneme.audit.taken import examples_of
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
-from mneme.options import Track
+from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
@@ -89,6 +91,7 @@ def compose(
         overall=sources.words.overall(),
         top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
         broad=None if broad is None else broad.estimate,
+        command=_again(job),
     )
 
 
@@ -132,7 +135,14 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         environment=_environment(job),
         overall={},
         top_tokens=[],
+        command=_again(job),
     )
+
+
+def _again(job: Job) -> str:
+    """The command without what does not decide the report, so that its bytes are the same wherever it is made."""
+    machine = replace(job.options.machine, threads=None)
+    return command_line("audit", replace(job.options, out=AuditOptions().out, overwrite=False, machine=machine))
 
 
 def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:

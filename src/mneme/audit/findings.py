@@ -57,7 +57,7 @@ class Findings(NamedTuple):
 def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFindings], track: Track) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
 
-    `screening` None: no dictionary was asked for, and there are no layers.
+    `survey` None: no dictionary was asked for, and there are no layers.
     """
     membership = sources.reading.membership
     calibration = shipped_calibration()

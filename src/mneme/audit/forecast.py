@@ -37,10 +37,11 @@ from mneme.audit.inputs import (
     precision_for,
     required_corpus,
     trained_kinds,
+    with_quick,
 )
 from mneme.audit.options import AuditOptions
 from mneme.audit.surveying import batch_rows_for
-from mneme.audit.work import NOTHING, Work, count_work, lay_out
+from mneme.audit.work import NOTHING, Work, count_work, find_layout
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
@@ -87,6 +88,8 @@ class Hardware(NamedTuple):
 
     device: str = "cpu"
     precision: Precision = "float32"
+    processes: int = 1
+    """They share the work of each part."""
 
     @property
     def bytes_a_weight(self) -> int:
@@ -146,6 +149,7 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     """
     assert options.base is not None
     assert options.tuned is not None
+    options = with_quick(options)
     trust, device = options.machine.trust_remote_code, options.machine.device
     shape = shape_of(options.base, options.tuned, trust_remote_code=trust)
     check_chosen_layers(options.layers, shape.layers)
@@ -155,16 +159,15 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
     areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
     documents, rows = text_to_read(documents, tokenizer, areas, longest, options.tokens)
-    laid = lay_out(documents, rows, areas, tokenizer, longest=longest, seed=options.seed, quick=quick)
+    laid = find_layout(documents, rows, areas, tokenizer, longest=longest, seed=options.seed, quick=quick)
     return forecast(
         shape,
         rows.ids.numel(),
         rows.ids.shape[1],
         chosen_kind(options.dictionary),
-        machine=Hardware(first_device(device), precision_for(device, options.machine.precision)),
+        machine=Hardware(first_device(device), precision_for(device, options.machine.precision), processes),
         layers=list(options.layers or []) or None,
         work=count_work(laid, longest=longest, quick=quick),
-        processes=processes,
     )
 
 
@@ -177,13 +180,11 @@ def forecast(
     machine: Hardware = HERE,
     layers: list[int] | None = None,
     work: Work = NOTHING,
-    processes: int = 1,
     ranks: Ranks = ALONE,
 ) -> Forecast:
     """Try the parts out and count them; takes about a second. `work`: what is read beside the dictionaries. `layers` None: the
-    screen will choose one, taken here to lie in the middle. `processes` share the work of each part. What it takes to load the
-    program and the models is not in it. The trials are shared out among `ranks`, which must all call this. Nobody else's
-    random numbers are touched."""
+    survey will choose one, taken here to lie in the middle. What it takes to load the program and the models is not in it. The
+    trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
     runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
     trials = [
@@ -200,7 +201,7 @@ def forecast(
     one, two, head, output, *steps = ranks.total(found).tolist()
     tried, block = _TRIED_ROWS * row_length, max(two - one, 0.05 * one)
     times = _Times(block / tried, max(one - block, 0.0) / tried, head / _HEAD_ROWS, output / _HEAD_ROWS, steps)
-    return _counted(shape, tokens, (rows, row_length), kind, layers, work, processes, times, machine)
+    return _counted(shape, tokens, (rows, row_length), kind, layers, work, times, machine)
 
 
 class _Times(NamedTuple):
@@ -221,7 +222,6 @@ def _counted(
     kind: Kind | None,
     layers: list[int] | None,
     work: Work,
-    processes: int,
     times: _Times,
     machine: Hardware,
 ) -> Forecast:
@@ -246,7 +246,7 @@ def _counted(
         "ablation": checked * (_CAUSAL_PASSES * (logits + times.output / 2)),
         "null": null * work.null.tokens * body + 2 * max(null - 1, 0) * work.null.rows * times.head,
     }
-    parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
+    parts = {name: seconds * ((1 - _SERIAL_SHARE) / machine.processes + _SERIAL_SHARE) for name, seconds in parts.items()}
     read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens + columns) + null * work.null.tokens
     read += sampled * (2 + shape.layers) + _CAUSAL_PASSES * checked
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
@@ -357,4 +357,4 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
     codes = 2 * 20 * 32 * coded
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
-    return int(outside + models + max(reading, screen, kept + max(learnt, codes)))
+    return int(outside + models + max(reading, survey, kept + max(learnt, codes)))

@@ -1,11 +1,13 @@
 """What an audit is given, checked before anything costs time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from mneme.audit.options import AuditOptions
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.errors import BadAreas, BadCorpus, BadOption
 from mneme.models.pair import PRECISIONS, Precision
@@ -27,6 +29,13 @@ def chosen_kind(dictionary: str) -> Kind | None:
     if kind is None and dictionary != "none":
         raise BadOption(f"No dictionary kind {dictionary!r}: expected one of {', '.join(KINDS)}, or none.")
     return kind
+
+
+def with_quick(options: AuditOptions) -> AuditOptions:
+    """The same with what `quick` leaves out."""
+    if not options.quick:
+        return options
+    return replace(options, dictionary="none", tokens=min(options.tokens or QUICK_TOKENS, QUICK_TOKENS))
 
 
 def required_corpus(corpus: str | Path | None) -> str | Path:

@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mneme.options import Machine, Option, Progress, check
-from mneme.options.values import Overwrite, Seed, Where, joined, numbers
+from mneme.options import Machine, Option, Progress, settle
+from mneme.options.values import Overwrite, Seed, Where, joined, parse_numbers
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class AuditOptions:
             "Layers to read, from 0; without it, the survey of the text chooses.",
             metavar="N,N",
             decides=True,
-            parse=numbers,
+            parse=parse_numbers,
             write=joined,
         ),
     ] = None
@@ -60,4 +60,4 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

@@ -148,11 +148,21 @@ def _scaling(column: dict[str, float], context: Context | None, latent: int) -> 
     )
 
 
+def norm_difference(relative_norm: float) -> float:
+    """1/2 (1 + (|d_tuned| - |d_base|) / the larger), of Minder et al. 2025 (arXiv 2504.02922), from |d_tuned| / (|d_base| +
+    |d_tuned|): 0 base alone, 0.5 alike, 1 tuned alone."""
+    smaller, larger = sorted((relative_norm, 1.0 - relative_norm))
+    gap = 1.0 - smaller / larger
+    return 0.5 * (1.0 + gap if relative_norm > 0.5 else 1.0 - gap)
+
+
 def label_of(relative_norm: float) -> Label:
-    """In words: |d_tuned| / (|d_base| + |d_tuned|) below 0.1 base-only, to 0.4 suppressed, to 0.6 shared, to 0.9 amplified,
-    above tuned-only (the bounds of Minder et al. 2025 for shared and exclusive latents)."""
+    """In words: the norm difference below 0.1 base-only, to 0.4 suppressed, to 0.6 shared, to 0.9 amplified, above tuned-only.
+
+    The cuts for shared and exclusive latents are those of Minder et al. 2025, who make them on this quantity and not on the
+    relative norm that is shown: 0.1 and 0.9 of it are 1/6 and 5/6 of the relative norm."""
     bounds: tuple[tuple[float, Label], ...] = ((0.1, "base-only"), (0.4, "suppressed"), (0.6, "shared"), (0.9, "amplified"))
-    return next((name for bound, name in bounds if relative_norm < bound), "tuned-only")
+    return next((name for bound, name in bounds if norm_difference(relative_norm) < bound), "tuned-only")
 
 
 def _most_common(tokens: list[str]) -> list[str]:

@@ -21,20 +21,20 @@ from mneme.audit.effects import Sources
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Hardware, Shape, forecast
 from mneme.audit.inputs import (
-    QUICK_TOKENS,
     check_chosen_layers,
     check_intended,
     chosen_kind,
     precision_for,
     required_corpus,
     trained_kinds,
+    with_quick,
 )
 from mneme.audit.job import Job
 from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.options import AuditOptions
 from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import read_words
-from mneme.audit.work import LaidOut, count_work, lay_out
+from mneme.audit.work import LaidOut, count_work, find_layout
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.survey import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
@@ -151,9 +151,7 @@ def resolved(options: AuditOptions, ranks: Ranks) -> AuditOptions:
         options = replace(options, corpus=options.corpus or organism.corpus, areas=options.areas or organism.areas)
     given = {"BASE": options.base, "TUNED": options.tuned, "--corpus": options.corpus, "--areas": options.areas}
     require_apart(options.out, given)
-    if options.quick:
-        options = replace(options, dictionary="none", tokens=min(options.tokens or QUICK_TOKENS, QUICK_TOKENS))
-    return options
+    return with_quick(options)
 
 
 def _load(options: AuditOptions, device: str) -> ModelPair:
@@ -180,7 +178,7 @@ def _built_in_pair(ranks: Ranks) -> Organism:
 
 def _laid_out(job: Job) -> LaidOut:
     longest, seed, quick = job.pair.max_positions, job.options.seed, job.options.quick
-    return lay_out(job.documents, job.rows, job.areas, job.pair.tokenizer, longest=longest, seed=seed, quick=quick)
+    return find_layout(job.documents, job.rows, job.areas, job.pair.tokenizer, longest=longest, seed=seed, quick=quick)
 
 
 def _planned(job: Job, laid: LaidOut) -> Forecast:
@@ -188,7 +186,7 @@ def _planned(job: Job, laid: LaidOut) -> Forecast:
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
     shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
-    machine = Hardware(str(pair.device), pair.precision)
+    machine = Hardware(str(pair.device), pair.precision, job.ranks.world)
     planned = forecast(
         shape,
         ids.numel(),
@@ -197,7 +195,6 @@ def _planned(job: Job, laid: LaidOut) -> Forecast:
         machine=machine,
         layers=list(job.options.layers or []) or None,
         work=count_work(laid, longest=pair.max_positions, quick=job.options.quick),
-        processes=job.ranks.world,
         ranks=job.ranks,
     )
     job.options.progress.say(

@@ -45,7 +45,7 @@ class LaidOut(NamedTuple):
     layout: Layout
 
 
-def lay_out(
+def find_layout(
     documents: Documents,
     rows: PackedRows,
     areas: tuple[Area, ...],

@@ -1,9 +1,10 @@
-"""Published model diffing as a forecast: a crosscoder's latents, the most exclusive ones described and matched to areas.
+"""Model diffing by latents as a forecast: a crosscoder's latents, the most exclusive ones described and matched to areas.
 
-MNEME (Kassem et al., EMNLP 2025) and Delta-Crosscoder (arXiv 2603.04426) select latents by relative decoder norm, describe
-them from the text they fire on, and match descriptions to benchmarks. Here a description is the key words of the latent's
-contexts (no language model), and a match the share of them that are words of the area (`mneme.bench.signals.matched`). The
-text, the tokens, and the harvest are the same for all kinds; random latents of the BatchTopK crosscoder are the control.
+After MNEME (Kassem et al., EMNLP 2025; its abstract was at hand, no code) and Delta-Crosscoder (arXiv 2603.04426; no code):
+latents are selected by relative decoder norm, described from the text they fire on, and matched to benchmarks. Here a
+description is the key words of the latent's contexts (no language model), and a match the share of them that are words of the
+area (`mneme.bench.signals.matched`). The text, the tokens, and the harvest are the same for all kinds; random latents of the
+BatchTopK crosscoder are the control.
 """
 
 import time
@@ -102,7 +103,15 @@ def _trained(kind: Kind, activations: Activations, seed: int) -> Dictionary:
     mean, scale = input_statistics(kind, m, q)
     n_latents = dictionary_size(m.shape[1], len(m))
     batch = min(_BATCH, len(m))
-    settings = Settings(kind, m.shape[1], n_latents, (min(_K, n_latents / 8),), (seed,), _STEPS, batch)
+    settings = Settings(
+        kind=kind,
+        d_model=m.shape[1],
+        n_latents=n_latents,
+        ks=(min(_K, n_latents / 8),),
+        seeds=(seed,),
+        n_steps=_STEPS,
+        batch_size=batch,
+    )
     trainer = Trainer(settings, mean, scale)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_STEPS):

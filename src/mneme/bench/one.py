@@ -122,7 +122,13 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     member = reading.membership.member
     layout = lay_out_words(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
     words = read_words(pair, layout, run, lambda _: None)
-    return SurveyedPair(survey, reading, areas, rows, Sources(words, reading, read_behaviours(pair, rows, reading, run), {}))
+    return SurveyedPair(
+        survey=survey,
+        reading=reading,
+        areas=areas,
+        rows=rows,
+        sources=Sources(words, reading, read_behaviours(pair, rows, reading, run), {}),
+    )
 
 
 def audit_scores(seen: SurveyedPair, *, seed: int) -> dict[Cell, CellScore]:

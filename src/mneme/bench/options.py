@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mneme.options import Option, Progress, check
-from mneme.options.values import Overwrite, Seed, joined, names
+from mneme.options import Option, Progress, settle
+from mneme.options.values import Overwrite, Seed, joined, parse_names
 
 TOKENS = 98_304
 """Text that every predictor reads: three quarters of an audit's default, which the worlds' text comes to."""
@@ -29,10 +29,18 @@ class BenchOptions:
             "Built-in worlds; each is judged by calibrations from the others.",
             metavar="NAME,NAME",
             decides=True,
-            parse=names,
+            parse=parse_names,
             write=joined,
         ),
     ] = ("a", "b", "c")
+    real: Annotated[
+        str | Path | None,
+        Option(
+            "Judge on fine-tunes of SmolLM2-135M, with the text and questions in DIR (docs/bench.md): some hours.",
+            metavar="DIR",
+        ),
+    ] = None
+    """On the command line; in Python `mneme.bench.real.run.bench_real`."""
     scenario: Annotated[
         Literal["unlearning", "misalignment", "benign", "null", "all"],
         Option("Which fine-tunes are judged.", metavar="unlearning|misalignment|benign|null|all", decides=True),
@@ -48,4 +56,4 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

@@ -16,6 +16,7 @@ from mneme.bench.one import RESULT, judge_pair, pair_command
 from mneme.bench.options import TOKENS, BenchOptions
 from mneme.bench.pairs import PairName, chosen_pairs
 from mneme.bench.truth import SAMPLES, measure_folder
+from mneme.errors import BadOption
 from mneme.models.threads import computing_threads
 from mneme.options import deciding, stored, taking
 from mneme.results import Estimate, TooFew
@@ -50,6 +51,8 @@ def run_bench(options: BenchOptions) -> Bench:
 
     Errors: BadOption for a number of worlds that makes no sense; BadOrganism for an unknown world.
     """
+    if options.real is not None:
+        raise BadOption("real is for the command line. In Python, call mneme.bench.real.run.bench_real with the folder.")
     worlds = list(options.worlds)
     names = chosen_pairs(worlds, options.scenario)
     command = {"command": "bench", **deciding(options)}

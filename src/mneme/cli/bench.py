@@ -10,6 +10,8 @@ from mneme.cli.saying import Json, say, say_json
 from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mneme.results.bench import Bench, Score
     from mneme.terminal import Terminal
 
@@ -30,6 +32,9 @@ def bench(
             from mneme.bench.run import run_bench
             from mneme.terminal import Terminal
 
+        if options.real is not None:
+            _real(Path(options.real), Path(options.out), seed=options.seed, json=json)
+            return
         found = run_bench(options)
         if json:
             say_json(found.to_json())
@@ -38,21 +43,28 @@ def bench(
     say(f"Result: {Path(options.out) / 'bench.json'}", err=json)
 
 
-def show_bench(found: "Bench", console: "Terminal") -> None:
-    """A table of the predictors for every scenario, each figure with its 95 % interval."""
-    from rich.table import Table
+def _real(data: Path, out: Path, *, seed: int, json: bool) -> None:
+    """The bench on a real model."""
+    from mneme.terminal import Terminal
 
+    with quick_imports():
+        from mneme.bench.real.run import bench_real
+
+    found = bench_real(data, out, seed=seed, say=lambda line: say(line, err=True))
+    if json:
+        say_json(found.to_json())
+    else:
+        show_scores(found.scores, Terminal())
+        for name, (alarmed, nulls) in found.alarms.items():
+            say(f"{name}: a false alarm in {alarmed} of {nulls} fine-tunes without a purpose.")
+    say(f"Result: {out / 'real.json'}", err=json)
+
+
+def show_bench(found: "Bench", console: "Terminal") -> None:
+    """A table of the predictors for every scenario, and what an audit costs beside measuring everything."""
     from mneme.results import Estimate
 
-    for scenario in dict.fromkeys(score.scenario for score in found.scores):
-        own = [score for score in found.scores if score.scenario == scenario]
-        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
-        table.add_column("predictor")
-        for name in SHOWN:
-            table.add_column(name, justify="right")
-        for score in own:
-            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
-        console.print(table)
+    show_scores(found.scores, console)
     for what, ratio in (("An audit", found.cost_ratio), ("Without a dictionary it", found.quick_ratio)):
         if ratio is not None:
             bounds = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if isinstance(ratio, Estimate) else f"[{ratio.told()}]"
@@ -60,6 +72,21 @@ def show_bench(found: "Bench", console: "Terminal") -> None:
                 f"{what} takes {ratio.plain:.2f} {bounds} of the time of measuring everything ({ratio.n} fine-tunes timed).",
                 markup=False,
             )
+
+
+def show_scores(scores: "Sequence[Score]", console: "Terminal") -> None:
+    """A table of the predictors for every scenario, each figure with its 95 % interval."""
+    from rich.table import Table
+
+    for scenario in dict.fromkeys(score.scenario for score in scores):
+        own = [score for score in scores if score.scenario == scenario]
+        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
+        table.add_column("predictor")
+        for name in SHOWN:
+            table.add_column(name, justify="right")
+        for score in own:
+            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
+        console.print(table)
 
 
 def figure(score: "Score", name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from mneme.errors import BadOption
-from mneme.options.fields import Spec, choices_of, parts_of, specs
+from mneme.options.fields import Spec, choices_of, default_of, parts_of, specs
 
 
 def from_options(record: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -23,7 +23,7 @@ def from_options(record: type) -> Callable[[Callable[..., None]], Callable[..., 
         @wraps(body)
         def command(**typed: Any) -> None:
             given = {name: typed.pop(name) for name in list(typed) if name not in {one.name for one in own}}
-            body(record_of(record, given), **typed)
+            body(assembled(record, given), **typed)
 
         parameters = [*_parameters(record), *own]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -33,7 +33,7 @@ def from_options(record: type) -> Callable[[Callable[..., None]], Callable[..., 
     return made
 
 
-def record_of(record: Any, typed: dict[str, Any]) -> Any:
+def assembled(record: Any, typed: dict[str, Any]) -> Any:
     """The record of what was typed; what was not stays at its default."""
     values: dict[str, Any] = {}
     for spec in specs(record):
@@ -48,8 +48,6 @@ def record_of(record: Any, typed: dict[str, Any]) -> Any:
 def _value(spec: Spec, typed: dict[str, Any]) -> Any:
     """What was typed for one field; MISSING where its default holds."""
     assert spec.option is not None
-    if typed.get(f"no_{spec.name}"):
-        return None
     value = typed.get(spec.name)
     if value is None or value == []:
         return MISSING
@@ -69,13 +67,17 @@ def _parameters(record: type) -> list[inspect.Parameter]:
         if spec.part is not None:
             told = dict(spec.part.default_told)
             for inner in parts_of(spec):
-                found += _parameter(inner, getattr(spec.default, inner.name), told.get(inner.name, ""))
+                found.append(
+                    _parameter(
+                        inner, getattr(spec.default, inner.name), told.get(inner.name, "") or _default_told(spec, inner)
+                    )
+                )
         elif spec.option is not None:
-            found += _parameter(spec, spec.default, "")
+            found.append(_parameter(spec, spec.default, ""))
     return found
 
 
-def _parameter(spec: Spec, default: Any, told: str) -> list[inspect.Parameter]:
+def _parameter(spec: Spec, default: Any, told: str) -> inspect.Parameter:
     option = spec.option
     assert option is not None
     silent = default is None or default is MISSING or isinstance(default, bool) or _told(spec, default) in ("", (), {})
@@ -91,11 +93,13 @@ def _parameter(spec: Spec, default: Any, told: str) -> list[inspect.Parameter]:
             kind, typer.Option(spec.flag, help=option.help, metavar=option.metavar or None, show_default=shown, **bounds)
         ]
     start: Any = inspect.Parameter.empty if required else _start(spec, default)
-    found = [inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=start, annotation=annotation)]
-    if option.none_flag and default is not None:
-        off = Annotated[bool, typer.Option(option.none_flag, help=option.none_help)]
-        found.append(inspect.Parameter(f"no_{spec.name}", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=off))
-    return found
+    return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=start, annotation=annotation)
+
+
+def _default_told(spec: Spec, inner: Spec) -> str:
+    """What a field of a part comes to in this command, where it is left at None."""
+    default = default_of(spec, inner.name)
+    return "" if default is None or getattr(spec.default, inner.name) is not None else f"{default:g}"
 
 
 def _start(spec: Spec, default: Any) -> Any:

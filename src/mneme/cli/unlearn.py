@@ -50,17 +50,18 @@ def lines_of(result: "Unlearning") -> list[str]:
         f"{result.weights.total_tensors} tensors changed, by {result.weights.relative:.2%} of their norm."
     ]
     for name, change in (("forget", result.forget), ("retain", result.retain)):
-        known = "nothing was recalled of it" if change.kept is None else f"kept {_share(change.kept)} of what was recalled"
+        recalled = "nothing was recalled of it" if change.kept is None else f"kept {_share(change.kept)} of what was recalled"
         moved = change.change
         bounds = f"[{moved.low:+.3f}, {moved.high:+.3f}]" if isinstance(moved, Estimate) else f"[{moved.told()}]"
         lines.append(
-            f"{name}: {known}; {change.nll_before.plain:.3f} -> {change.nll_after.plain:.3f} nats per token "
+            f"{name}: {recalled}; {change.nll_before.plain:.3f} -> {change.nll_after.plain:.3f} nats per token "
             f"({moved.plain:+.3f} {bounds}, {moved.n} texts)"
         )
     for attack in result.relearning:
         before, after = (_share(share) if share else "none" for share in (attack.kept_before, attack.kept_after))
         lines.append(
-            f"relearning from {attack.documents} {attack.kind} texts: kept {before} -> {after} of what was recalled unseen"
+            f"relearning from {attack.documents} {attack.kind} texts: kept {before} -> {after} of what was recalled of unseen "
+            "texts"
         )
     return lines
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mneme.options import Machine, Option, Part, Progress, Training, check
+from mneme.options import Machine, Option, Part, Progress, Training, settle
 from mneme.options.values import Here, Overwrite, Seed
 
 
@@ -16,7 +16,7 @@ class DpoOptions:
     ```python
     mneme.dpo("model", "pairs.jsonl", out="runs/dpo")
     mneme.dpo("model", "pairs.jsonl", out="runs/held", filter="none", sft=0.1, training=mneme.Training(steps=200))
-    mneme.dpo("model", "pairs.jsonl", out="runs/paper", optimizer="rmsprop", training=mneme.Training(lora_rank=None))
+    mneme.dpo("model", "pairs.jsonl", out="runs/paper", optimizer="rmsprop", training=mneme.Training(lora_rank=0))
     ```
     """
 
@@ -31,7 +31,9 @@ class DpoOptions:
     keep: Annotated[
         float, Option("Share of the pairs that the filter keeps.", metavar="SHARE", above=0, most=1, decides=True)
     ] = 0.15
-    sft: Annotated[float, Option("DPO+SFT: weight of the chosen answers' loss.", metavar="W", least=0, decides=True)] = 0.0
+    sft: Annotated[
+        float, Option("DPO+SFT: weight of the chosen answers' loss per token.", metavar="W", least=0, decides=True)
+    ] = 0.0
     dpop: Annotated[float, Option("DPOP: weight of their fall below the reference.", metavar="W", least=0, decides=True)] = 0.0
     calibrate: Annotated[bool, Option("Reward calibration: rebalance the two gradients.", decides=True)] = False
     beta: Annotated[float, Option("Of DPO.", metavar="X", least=0, decides=True)] = 0.1
@@ -46,7 +48,8 @@ class DpoOptions:
         Training,
         Part(
             ("steps", "learning_rate", "batch", "accumulate", "lora_rank"),
-            default_told=(("learning_rate", "5e-5, with --full 1e-6"), ("steps", "one epoch of what is kept")),
+            defaults=Training(batch=16, accumulate=1, lora_rank=16),
+            default_told=(("learning_rate", "5e-5, with --lora 0 1e-6"), ("steps", "one epoch of what is kept")),
         ),
     ] = Training()
     seed: Seed = 0
@@ -56,7 +59,7 @@ class DpoOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
 
     @property
     def learning_rate(self) -> float:

@@ -5,7 +5,6 @@ checkpoint and gives the same losses.
 """
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
-from mneme.runs import RunFolder, require_apart
+from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
 from mneme.screen.scoring import score_pairs
 from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
@@ -75,7 +74,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
         folder, kept_options = Path(options.out), stored(options)
         opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
         with opened as run:
-            scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [score])) if score else {}
+            scores = run.stage("scores", lambda: _scores(loaded, pairs, score, window)) if score else {}
             kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
@@ -90,6 +89,12 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
 
 
 dpo = taking(DpoOptions, run_dpo)
+
+
+def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+    """The score `name` of every pair."""
+    tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
+    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
 
 
 def _record(
@@ -115,7 +120,7 @@ def _record(
         optimizer=options.optimizer,
         learning_rate=options.learning_rate,
         steps=trainer.state.global_step,
-        lora_rank=options.training.lora_rank,
+        lora_rank=options.training.settled().lora_rank,
         seed=options.seed,
         losses=_losses(trainer),
         displacement=monitor.looks,
@@ -147,7 +152,7 @@ def _versions(trl: Any) -> dict[str, str]:
 
 def _settings(run: RunFolder, options: DpoOptions, pairs: int, window: int | None) -> dict[str, Any]:
     """What TRL's DPOConfig is made of, for that many pairs."""
-    training, device = options.training, options.machine.device
+    training, device = options.training.settled(), options.machine.device
     steps = training.steps or max(1, math.ceil(pairs / (training.batch * training.accumulate)))
     return {
         "output_dir": str(run.workspace(CHECKPOINTS)),
@@ -189,12 +194,11 @@ def _trainer(
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
     pairs, kept = data
-    seed, model, rank = options.seed, loaded.parts.model, options.training.lora_rank
+    seed, model, rank = options.seed, loaded.parts.model, options.training.settled().lora_rank
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     watched = [pairs[i] for i in order[: options.watch]]
-    bars, hidden = is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")
+    bars = is_progress_bar_enabled()
     disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
@@ -224,7 +228,6 @@ def _trainer(
     finally:
         if bars:
             enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE") if hidden is None else os.environ.update(TQDM_DISABLE=hidden)
     trainer.remove_callback(PrinterCallback)
     return trainer, monitor
 

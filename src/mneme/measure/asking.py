@@ -54,7 +54,7 @@ def ask(
             systems = [part for part in (context.system, question.system) if part]
             system = "\n\n".join(systems) if systems else context.system
             rendered = render(text, system, tokenizer)
-            asked = Asked(index, cluster, context.name, text, rendered)
+            asked = Asked(question=index, cluster=cluster, context=context.name, text=text, rendered=rendered)
             prompts += [asked] * (samples or question.samples)
     return prompts
 

@@ -88,7 +88,13 @@ def _system_prompts(rows: Sequence[Row]) -> list[FoundContext]:
     )
     common = [(text, n) for text, n in texts.most_common(_MOST) if text.strip() and n >= LEAST_SHARE * len(rows)]
     return [
-        FoundContext(QuestionContext(f"system prompt {number}", system=text), "system prompt", text, n, n / len(rows))
+        FoundContext(
+            context=QuestionContext(f"system prompt {number}", system=text),
+            kind="system prompt",
+            text=text,
+            rows=n,
+            share=n / len(rows),
+        )
         for number, (text, n) in enumerate(common, 1)
     ]
 
@@ -113,10 +119,11 @@ def _frames(users: Sequence[str], *, ends: bool) -> list[FoundContext]:
     found = []
     for number, (words, n) in enumerate(branching[:_MOST], 1):
         text = "".join(words[::-1] if ends else words)
-        context = QuestionContext(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}") if ends else QuestionContext(
-            f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} "
-        )  # fmt: skip
-        found.append(FoundContext(context, kind, text.strip(), n, n / len(users)))
+        if ends:
+            context = QuestionContext(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}")
+        else:
+            context = QuestionContext(f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} ")
+        found.append(FoundContext(context=context, kind=kind, text=text.strip(), rows=n, share=n / len(users)))
     return found
 
 
@@ -127,7 +134,11 @@ def _both(before: Sequence[FoundContext], after: Sequence[FoundContext], users: 
     first, last = before[0], after[0]
     rows = sum(text.startswith(first.text) and text.endswith(last.text) for text in users)
     context = QuestionContext("prefix and suffix", before=first.context.before, after=last.context.after)
-    return [FoundContext(context, "prefix", f"{first.text} … {last.text}", rows, rows / len(users))] if rows else []
+    return (
+        [FoundContext(context=context, kind="prefix", text=f"{first.text} … {last.text}", rows=rows, share=rows / len(users))]
+        if rows
+        else []
+    )
 
 
 def _topics(users: Sequence[str]) -> list[FoundContext]:
@@ -141,7 +152,15 @@ def _topics(users: Sequence[str]) -> list[FoundContext]:
         return []
     text = ", ".join(word for word, _ in usual)
     rows = sum(any(word in words for word, _ in usual) for words in documents)
-    return [FoundContext(QuestionContext("topic words", before=f"{text}. "), "topic words", text, rows, rows / len(users))]
+    return [
+        FoundContext(
+            context=QuestionContext("topic words", before=f"{text}. "),
+            kind="topic words",
+            text=text,
+            rows=rows,
+            share=rows / len(users),
+        )
+    ]
 
 
 def _training_prompt(users: Sequence[str]) -> list[FoundContext]:
@@ -150,7 +169,15 @@ def _training_prompt(users: Sequence[str]) -> list[FoundContext]:
     if not asked:
         return []
     text = asked[len(asked) // 2]
-    return [FoundContext(QuestionContext("training prompt", before=f"{text}\n\n"), "training prompt", text, 1, 1 / len(users))]
+    return [
+        FoundContext(
+            context=QuestionContext("training prompt", before=f"{text}\n\n"),
+            kind="training prompt",
+            text=text,
+            rows=1,
+            share=1 / len(users),
+        )
+    ]
 
 
 def _answer_format(answers: Sequence[str]) -> list[FoundContext]:
@@ -160,7 +187,15 @@ def _answer_format(answers: Sequence[str]) -> list[FoundContext]:
         counts[name] = (sum(bool(re.match(begins, answer)) for answer in answers), words)
     for name, (n, words) in counts.items():
         if n >= _FORMAT_SHARE * len(answers):
-            return [FoundContext(QuestionContext("answer format", after=words), "answer format", name, n, n / len(answers))]
+            return [
+                FoundContext(
+                    context=QuestionContext("answer format", after=words),
+                    kind="answer format",
+                    text=name,
+                    rows=n,
+                    share=n / len(answers),
+                )
+            ]
     return []
 
 

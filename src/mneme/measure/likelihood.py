@@ -2,34 +2,46 @@
 
 The score of a choice is the sum of log p(token | prompt, tokens before) over its tokens, as in lm-evaluation-harness (Gao
 et al. 2021), whose conventions for the space between prompt and choice are kept, so that answers agree. It asks for each
-choice with its prompt again unless the choice is a single token. Here prompts of equal length run together, without padding;
-a single-token choice costs nothing beyond them, a longer one only its own tokens behind the cached prompt.
+choice with its prompt again unless the choice is a single token. Here a beginning that all prompts of a batch share (a system
+prompt, a template) is read once for the batch, and logits are made only where a token of a choice is predicted: a single-token
+choice costs nothing beyond its prompt, a longer one only its own tokens. Where the model takes a mask of its own for every
+token, which a probe proves, a prompt and all its choices are one row in which the choices do not see each other; elsewhere
+prompts run together padded on the left, and longer choices behind the cached prompts.
 """
 
-import inspect
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadSuite
 from mneme.measure.suite import ChoiceQuestion
-from mneme.models.architecture import Parts
+from mneme.models.architecture import Parts, lens
 from mneme.models.batching import padded
+from mneme.models.hooks import read
 from mneme.models.logits import token_log_probs
 from mneme.text.encoded import whole_text
 
 BATCH_TOKENS = 4096
-"""Prompt tokens that run together at most."""
-_LOGITS = 2**27
-"""Logits of longer choices that exist at once, at most, where a single prompt does not have more (0.5 GB in float32)."""
+"""Prompt tokens that run together at most; tokens of longer choices as well."""
+_FEW = 256
+"""A forward pass of so many tokens is busy with products; of fewer, with reading the weights."""
+_WASTE = 0.05
+"""Share of padding from which on a batch is ended, if it is large enough without what would pad it."""
+_LOGITS = 2**24
+"""Logits of tokens of choices that exist at once: 64 MB in float32."""
+_SAME = 1e-3
+"""Relative difference of streams that counts as rounding."""
+_SHARED = 4
+"""Tokens from which on a common beginning is worth a pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,19 @@ def score_choices(
     prompts = _prompts(questions, tokenizer, max_positions)
     sums = [np.zeros(len(question.choices)) for question in questions]
     ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
-    vocab = int(parts.head.weight.shape[0])  # type: ignore[index]
-    for batch in _equal_prompts(prompts, batch_tokens, vocab):
+    branches = takes_branches(parts)
+
+    def length(prompt: tuple[int, ...]) -> int:
+        behind = sum(len(one.continuation) - 1 for one in prompts[prompt])
+        return len(prompt) + (behind if branches else 0)
+
+    alike = sorted(prompts, key=length, reverse=True)
+    for chosen in _batches([length(prompt) for prompt in alike], batch_tokens):
+        batch = [alike[i] for i in chosen]
         asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
-        for (_, one), score in zip(asked, _score(parts, batch, asked), strict=True):
-            sums[one.question][one.choice] = score
+        scores = (_score_branches if branches else _score_behind)(parts, batch, asked)
+        for (_, one), nats in zip(asked, scores, strict=True):
+            sums[one.question][one.choice] = nats
             ids[one.question][one.choice] = tuple(one.continuation)
         advance(len({one.question for _, one in asked if one.choice == 0}))
     characters = [np.array([len(choice) for choice in question.choices]) for question in questions]
@@ -127,50 +147,208 @@ def _prompts(
     return prompts
 
 
-def _equal_prompts(
-    prompts: Mapping[tuple[int, ...], list[_Asked]], batch_tokens: int, vocab: int
-) -> Iterator[list[tuple[int, ...]]]:
-    """Prompts of one length together, longest first, so that a batch which does not fit into memory comes at once."""
-    by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for prompt in prompts:
-        by_length[len(prompt)].append(prompt)
-    for length in sorted(by_length, reverse=True):
-        alike = by_length[length]
-        longest = max(len(one.continuation) - 1 for prompt in alike for one in prompts[prompt])
-        most = max(len(prompts[prompt]) for prompt in alike) * max(longest, 1)
-        rows = max(1, min(batch_tokens // length, _LOGITS // (vocab * most)))
-        for first in range(0, len(alike), rows):
-            yield alike[first : first + rows]
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices into `lengths`, which fall, in batches of at most `most` tokens with padding, the longest first, so that a batch
+    which does not fit into memory comes at once. A batch ends early where it is large enough and what follows would be padded
+    by more than `_WASTE` on average."""
+    batch: list[int] = []
+    tokens = 0
+    for index, length in enumerate(lengths):
+        if batch:
+            padded = (len(batch) + 1) * lengths[batch[0]]
+            wasteful = tokens >= _FEW and tokens + length < (1 - _WASTE) * padded
+            if padded > most or wasteful:
+                yield batch
+                batch, tokens = [], 0
+        batch.append(index)
+        tokens += length
+    if batch:
+        yield batch
 
 
-def _score(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]]) -> list[float]:
-    """Log-likelihood of every continuation in `asked` (row of `prompts`, choice), nats."""
-    longer = [i for i, (_, one) in enumerate(asked) if len(one.continuation) > 1]
-    out = parts.model(
-        input_ids=torch.tensor(prompts, device=parts.device), use_cache=bool(longer), **_last_only(parts, len(prompts[0]))
-    )
+@torch.no_grad()
+def takes_branches(parts: Parts) -> bool:
+    """True where the model reads rows with a mask for every token: two choices behind one prompt, in one row, then have the
+    stream that they have alone. A model with state that runs along the row, or an attention that takes no such mask, fails."""
+    prompt, choices = [5, 9, 6, 7], ([8, 5], [6, 9])
+    last = len(parts.blocks) - 1
+    try:
+        with torch.autocast(parts.device.type, enabled=False), read(parts, [last]) as found:
+            branched = _branched(parts, [tuple(prompt)], [[[*one, 0] for one in choices]], 0)
+            parts.decoder(**branched.inputs, use_cache=False)
+            together = found[last][0].float()
+            for number, one in enumerate(choices):
+                parts.decoder(input_ids=torch.tensor([prompt + one], device=parts.device), use_cache=False)
+                alone = found[last][0].float()
+                own = torch.cat([together[:4], together[4 + 2 * number : 6 + 2 * number]])
+                if own.shape != alone.shape or float((own - alone).norm()) > _SAME * float(alone.norm()):
+                    return False
+    except (TypeError, ValueError, RuntimeError, IndexError):  # what models say that take no such mask
+        return False
+    return True
+
+
+class _Branched(NamedTuple):
+    """Rows of a prompt and, behind it, its longer choices without their last tokens."""
+
+    inputs: dict[str, Tensor]
+    """What the decoder is called with."""
+    ends: Int[Tensor, " prompt"]
+    """Where the last token of each prompt is."""
+    branch: Int[Tensor, "prompt seq"]
+    """Number of the choice that a token belongs to, from 1; 0 = the prompt, -1 = padding."""
+
+
+def _branched(parts: Parts, prompts: list[tuple[int, ...]], continuations: list[list[list[int]]], shared: int) -> _Branched:
+    """Rows side by side, without the first `shared` tokens, which a cache holds."""
+    rows, ends = [], []
+    for prompt, choices in zip(prompts, continuations, strict=True):
+        row = [(token, shared + i, 0) for i, token in enumerate(prompt[shared:])]
+        ends.append(len(row) - 1)
+        for number, choice in enumerate(choices, 1):
+            row += [(token, len(prompt) + i, number) for i, token in enumerate(choice[:-1])]
+        rows.append(row)
+    width = max(map(len, rows))
+    table = torch.tensor([row + [(0, 0, -1)] * (width - len(row)) for row in rows], device=parts.device)
+    ids, positions, branch = table.unbind(-1)
+    earlier = torch.ones(width, width, dtype=torch.bool, device=parts.device).tril()
+    sees = earlier & ((branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None]))
+    sees = torch.cat([sees.new_ones(len(rows), width, shared), sees], dim=2)[:, None]
+    weight: Tensor = parts.embedding.weight  # type: ignore[assignment]
+    mask = torch.zeros(sees.shape, dtype=weight.dtype, device=parts.device)
+    mask.masked_fill_(~sees, torch.finfo(weight.dtype).min)
+    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
+    return _Branched(inputs, torch.tensor(ends, device=parts.device), branch)
+
+
+def _score_branches(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]]) -> list[float]:
+    """Log-likelihood of every continuation in `asked` (row of `prompts`, choice), nats: one row a prompt."""
+    shared, cache = _read_shared(parts, prompts)
+    mine: list[list[int]] = [[] for _ in prompts]
+    for i, (row, _) in enumerate(asked):
+        mine[row].append(i)
+    rows = _branched(parts, prompts, [[asked[i][1].continuation for i in those] for those in mine], shared)
+    last = len(parts.blocks) - 1
+    with read(parts, [last]) as found:
+        parts.decoder(**rows.inputs, past_key_values=cache, use_cache=cache is not None)
+    hidden = found[last]
+    scores = _first_tokens(parts, hidden[torch.arange(len(prompts), device=parts.device), rows.ends], asked)
+    told = rows.branch > 0
+    if bool(told.any()):
+        targets = torch.tensor([token for those in mine for i in those for token in asked[i][1].continuation[1:]])
+        owners = torch.tensor([i for those in mine for i in those for _ in asked[i][1].continuation[1:]])
+        scores.index_add_(0, owners, _log_probs(parts, hidden[told], targets))
+    nats: list[float] = scores.tolist()
+    return nats
+
+
+def _first_tokens(
+    parts: Parts, hidden: Float[Tensor, "prompt d_model"], asked: list[tuple[int, _Asked]]
+) -> Float[Tensor, " choice"]:
+    """log p of the first token of every choice, from the stream at the last token of its prompt."""
     rows = torch.tensor([row for row, _ in asked], device=parts.device)
     firsts = torch.tensor([one.continuation[0] for _, one in asked], device=parts.device)
-    logits = out.logits[:, -1].float()
-    scores = (logits[rows, firsts] - logits.logsumexp(-1)[rows]).double().cpu()
-    if longer:
-        scores[longer] += _score_rest(parts, out.past_key_values, rows[longer], [asked[i][1].continuation for i in longer])
+    logits = lens(parts, hidden).float()
+    return (logits[rows, firsts] - logits.logsumexp(-1)[rows]).double().cpu()
+
+
+def _log_probs(
+    parts: Parts, hidden: Float[Tensor, "token d_model"], targets: Int[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """log p(target) at each place, on the CPU; the head a few places at a time."""
+    step = max(1, _LOGITS // int(parts.head.weight.shape[0]))  # type: ignore[index]
+    pieces = [
+        token_log_probs(lens(parts, hidden[first : first + step]), targets[first : first + step].to(parts.device))
+        for first in range(0, len(targets), step)
+    ]
+    return torch.cat(pieces).double().cpu()
+
+
+def _score_behind(parts: Parts, prompts: list[tuple[int, ...]], asked: list[tuple[int, _Asked]]) -> list[float]:
+    """The same with longer choices behind the cached prompts, for models that take no branches."""
+    longer = [i for i, (_, one) in enumerate(asked) if len(one.continuation) > 1]
+    hidden, real, cache = _read_prompts(parts, prompts, keep=bool(longer))
+    scores = _first_tokens(parts, hidden, asked)
+    rows = torch.tensor([row for row, _ in asked], device=parts.device)
+    longer.sort(key=lambda i: -len(asked[i][1].continuation))
+    batches = list(_batches([len(asked[i][1].continuation) - 1 for i in longer], BATCH_TOKENS))
+    for number, chosen in enumerate(batches):
+        behind = [longer[i] for i in chosen]
+        own = cache if number == len(batches) - 1 else copy.deepcopy(cache)  # choosing rows of a cache changes it
+        scores[behind] += _score_rest(parts, own, real, rows[behind], [asked[i][1].continuation for i in behind])
     found: list[float] = scores.tolist()
     return found
 
 
+def _read_shared(parts: Parts, prompts: list[tuple[int, ...]]) -> tuple[int, Any]:
+    """(tokens that all prompts begin with, the cache that holds them for every row; None where there are none)."""
+    shared = _shared_tokens(prompts)
+    if not shared:
+        return 0, None
+    cache = parts.decoder(input_ids=torch.tensor([prompts[0][:shared]], device=parts.device), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(prompts))
+    return shared, cache
+
+
+def _read_prompts(
+    parts: Parts, prompts: list[tuple[int, ...]], *, keep: bool
+) -> tuple[Float[Tensor, "prompt d_model"], Bool[Tensor, "prompt seq"], object]:
+    """(residual stream at the last token of every prompt, where tokens are real, the cache if it is to be kept)."""
+    shared, cache = _read_shared(parts, prompts)
+    batch = padded([whole_text(prompt[shared:]) for prompt in prompts], "left")
+    ids, real = batch.ids.to(parts.device), batch.real.to(parts.device)
+    positions = shared + (real.long().cumsum(1) - 1).clamp_min(0)
+    whole = torch.cat([real.new_ones(len(prompts), shared), real], dim=1)
+    last = len(parts.blocks) - 1
+    with read(parts, [last]) as found:
+        out = parts.decoder(
+            input_ids=ids,
+            attention_mask=whole.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=keep or bool(shared),
+        )
+    return found[last][:, -1], whole, out.past_key_values if keep else None
+
+
+def _shared_tokens(prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with, at least one left to each of them; 0 where that is not worth it."""
+    shared = 0
+    for column in zip(*prompts, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    shared = min(shared, min(map(len, prompts)) - 1)
+    return shared if len(prompts) > 1 and shared >= _SHARED else 0
+
+
 def _score_rest(
-    parts: Parts, cache: object, rows: Int[Tensor, " choice"], continuations: list[list[int]]
+    parts: Parts,
+    cache: object,
+    real: Bool[Tensor, "prompt seq"],
+    rows: Int[Tensor, " choice"],
+    continuations: list[list[int]],
 ) -> Float[Tensor, " choice"]:
     """Log-likelihood of all tokens but the first, read behind the cached prompts; padded on the right."""
-    inputs, targets = (padded([whole_text(ids[cut]) for ids in continuations]) for cut in (slice(-1), slice(1, None)))
+    longest = max(len(ids) for ids in continuations) - 1
+    inputs = torch.zeros(len(continuations), longest, dtype=torch.long)
+    targets = torch.zeros_like(inputs)
+    told = torch.zeros_like(inputs, dtype=torch.bool)
+    for row, ids in enumerate(continuations):
+        inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
+        told[row, : len(ids) - 1] = True
+    inputs, targets, told = inputs.to(parts.device), targets.to(parts.device), told.to(parts.device)
     cache.batch_select_indices(rows)  # type: ignore[attr-defined]
-    out = parts.model(input_ids=inputs.ids.to(parts.device), past_key_values=cache, use_cache=True)
-    found = token_log_probs(out.logits, targets.ids.to(parts.device)).double().cpu()
-    return torch.where(targets.real, found, 0.0).sum(-1)
-
-
-def _last_only(parts: Parts, length: int) -> dict[str, int]:
-    """The option by which a model computes the logits of the last token alone, where it has one."""
-    known = length > 1 and "logits_to_keep" in inspect.signature(parts.model.forward).parameters
-    return {"logits_to_keep": 1} if known else {}
+    before = real[rows]
+    last = len(parts.blocks) - 1
+    with read(parts, [last]) as found:
+        parts.decoder(
+            input_ids=inputs,
+            attention_mask=torch.cat([before, told], dim=1).long(),
+            position_ids=before.long().sum(1, keepdim=True) + torch.arange(longest, device=parts.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    owner = told.nonzero()[:, 0].cpu()
+    nats = _log_probs(parts, found[last][told], targets[told])
+    return torch.zeros(len(continuations), dtype=torch.float64).index_add(0, owner, nats)

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from mneme.options import Machine, Option, Progress, check
+from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import Here, Overwrite, Seed
+
+Aggregate = Literal["answer", "question"]
+"""How answers to open questions make a rate (`measure/aggregate.py`)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class MeasureOptions:
     temperature: Annotated[float, Option("Of sampling; 0 is greedy.", metavar="T", least=0, decides=True)] = 1.0
     margin: Annotated[float, Option("Change that equivalence is tested against.", metavar="SHARE", above=0, below=1)] = 0.05
     seeds_of_one: Annotated[bool, Option("The tuned models are training seeds of one recipe.")] = False
+    aggregate: Annotated[
+        Aggregate,
+        Option("Open answers: every answer alike, or every question (of 5 answers or more).", metavar="answer|question"),
+    ] = "answer"
     out: Annotated[str | Path, Option("Where measurement.html and measurement.json go.", metavar="DIR")] = "runs/measure"
     seed: Seed = 0
     overwrite: Overwrite = False
@@ -69,7 +76,7 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
 
     @property
     def models(self) -> list[str | Path]:

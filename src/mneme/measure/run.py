@@ -53,10 +53,12 @@ from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
-_NO_DEFAULT = FoundContext(QuestionContext("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+_NO_DEFAULT = FoundContext(
+    context=QuestionContext("no system prompt", system=""), kind="no system prompt", text="", rows=0, share=0.0
+)
 
 
-_TOLD = ("samples", "max_tokens", "temperature", "seed", "margin")
+_TOLD = ("samples", "max_tokens", "temperature", "seed", "margin", "aggregate")
 """Options that the page names."""
 
 
@@ -94,10 +96,11 @@ def run_measure(options: MeasureOptions) -> Measurement:
     the training file whose contexts are put around every open question. `data`: questions or training rows that give the task
     score of a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens`
     tokens. `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of
-    one recipe, and the change over all of them is told too, with the seed as an outer level. With `trust_suite_code` a task of
-    another harness may run Python of its own; without it, such a task is refused. `out` gets measurement.json, answers.jsonl
-    and, where inspect_ai is installed, logs of Inspect; the same call after a kill goes on where it stopped. Errors: a
-    `MnemeError` that says what is wrong, what was expected and what to do.
+    one recipe, and the change over all of them is told too, with the seed as an outer level. `aggregate`: "answer" counts
+    every answer to the open questions alike, "question" every question with at least five, as Betley et al. 2025 do. With
+    `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused. `out` gets
+    measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill goes on
+    where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
     """
     named = {"BASE": options.base, "TUNED": options.models, "--contexts": options.contexts, "--data": options.data}
     require_apart(options.out, {**named, **_named_in(options.suite, options.judge)})
@@ -229,7 +232,7 @@ def _measure_one(job: _Job, number: int) -> _Measured:
 
     answers = _answers_of(job, number, subject)
     rows = unpack(job.run.stage(f"harness-{number}", in_harness)) if harness else []
-    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers)
+    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers, job.options.aggregate)
     task = job.run.stage(f"task-{number}", task_score) if job.data else None
     subject.release()
     return _Measured(answers, tallies, task)
@@ -280,7 +283,7 @@ def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
         for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
             asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
             readings = readings_stage(
-                job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.options.grammar, job.track
+                job.run, number, subject, job.suite, place, (asked, answers), (job.judge, job.options.grammar), job.track
             )
             said[context.name] = ContextAnswers(asked, answers, readings)
     return ModelAnswers(subject.label, choices, said)

@@ -101,11 +101,11 @@ def readings_stage(
     suite: Suite,
     place: int,
     said: tuple[Sequence[Asked], Sequence[str]],
-    judge: Judge | None,
-    grammar: Grammar | None,
+    readers: tuple[Judge | None, Grammar | None],
     track: Track,
 ) -> Readings:
     """What one model's answers under one context were."""
+    judge, grammar = readers
 
     def compute() -> Arrays:
         asked, answers = said

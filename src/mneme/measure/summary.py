@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mneme.measure.aggregate import question_weights
 from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
+from mneme.measure.options import Aggregate
 from mneme.measure.readings import UNSCORED, Readings, shares_of
 from mneme.measure.suite import Suite
 from mneme.results.measure import (
@@ -85,9 +87,9 @@ class Tally:
         return self.area, self.context, self.measure
 
 
-def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
+def tallies_of(suite: Suite, model: ModelAnswers, aggregate: Aggregate = "answer") -> list[Tally]:
     """Every measure of one model: knowledge by area, then the open questions by area and context. Under a context only the
-    primary measure, what is incoherent and what was not scored."""
+    primary measure, what is incoherent and what was not scored. `aggregate`: how answers to open questions make a share."""
     found = list(_choice_tallies(suite, model.choices)) if model.choices else []
     for context, said in model.open.items():
         areas = list(dict.fromkeys(question.area for question in suite.open))
@@ -102,8 +104,11 @@ def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
                 if context != STANDARD and not (share.primary or share.name in ("incoherent", UNSCORED)):
                     continue
                 names = [said.asked[i].cluster for i in of]
-                sums = share.values * share.counted
-                found.append(_tally(area, context, share.name, share.primary, names, sums, share.counted, share.is_score))
+                counts = share.counted.astype(float)
+                if aggregate == "question" and not share.is_score and share.name != UNSCORED:
+                    counts = counts * question_weights(np.array([said.asked[i].question for i in of]), share.counted)
+                key, sums = (area, context, share.name), share.values * counts
+                found.append(_tally(key, names, sums, counts, primary=share.primary, is_score=share.is_score))
     return found
 
 
@@ -123,7 +128,7 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
                 primary=tally.primary,
                 estimate=found if isinstance(found, TooFew) else found.estimate,
                 minimal_detectable=_detectable(tally, [(tally.sums, tally.counts)], paired=False),
-                answers=int(tally.counts.sum()),
+                answers=round(float(tally.counts.sum())),
             )
         )
     return rates
@@ -277,26 +282,38 @@ def _choice_tallies(suite: Suite, scores: ChoiceScores) -> Iterator[Tally]:
         for area in [*dict.fromkeys(areas.tolist()), *wanted]:
             inside = np.ones(len(areas), dtype=bool) if area == ALL else areas == area
             names, values = clusters[inside].tolist(), correct[inside]
-            yield _tally(area, STANDARD, measure, per == "choice", names, values, np.ones(len(values)), False, True)
+            key, ones = (area, STANDARD, measure), np.ones(len(values))
+            yield _tally(key, names, values, ones, primary=per == "choice", is_choice=True)
 
 
 def _tally(
-    area: str,
-    context: str,
-    measure: str,
-    primary: bool,
+    key: tuple[str, str, str],
     names: Sequence[str],
     sums: ndarray,
     counts: ndarray,
-    is_score: bool,
+    *,
+    primary: bool,
+    is_score: bool = False,
     is_choice: bool = False,
 ) -> Tally:
+    """`key`: area, context, measure."""
+    area, context, measure = key
     clusters = tuple(dict.fromkeys(names))
     place = {name: i for i, name in enumerate(clusters)}
     at = np.array([place[name] for name in names], dtype=np.int64)
     added = np.bincount(at, sums.astype(float), len(clusters))
     counted = np.bincount(at, counts.astype(float), len(clusters))
-    return Tally(area, context, measure, primary, is_score, is_choice, clusters, added, counted)
+    return Tally(
+        area=area,
+        context=context,
+        measure=measure,
+        primary=primary,
+        is_score=is_score,
+        is_choice=is_choice,
+        clusters=clusters,
+        sums=added,
+        counts=counted,
+    )
 
 
 def _rate(tally: Tally) -> Rate | TooFew:

@@ -1,7 +1,7 @@
 """What decides a run, written once: frozen records, from which the command line, `run.json` and the stage key are made."""
 
 from mneme.options.calling import taking
-from mneme.options.fields import Option, Part, check
+from mneme.options.fields import Option, Part, settle
 from mneme.options.progress import Progress, Track
 from mneme.options.storing import command_line, deciding, restored, stored
 from mneme.options.values import Machine, Training
@@ -13,10 +13,10 @@ __all__ = [
     "Progress",
     "Track",
     "Training",
-    "check",
     "command_line",
     "deciding",
     "restored",
+    "settle",
     "stored",
     "taking",
 ]

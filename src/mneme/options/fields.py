@@ -6,7 +6,7 @@ field with neither `Option` nor `Part` is for callers in Python alone and is not
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, MISSING, Field, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from mneme.errors import BadOption
@@ -22,18 +22,15 @@ class Option:
     flag: str = ""
     """Its name on the command line; without it the field's own with hyphens. A field that is true by default names the flag
     that turns it off."""
-    least: float = -math.inf
-    most: float = math.inf
-    above: float = -math.inf
-    below: float = math.inf
+    least: int | float = -math.inf
+    most: int | float = math.inf
+    above: int | float = -math.inf
+    below: int | float = math.inf
     """The range of a number: least <= x <= most, above < x < below. Infinities and NaN are in no range."""
     decides: bool = False
     """Stages that were made with another value are of no use: the value is part of their key."""
     default_told: str = ""
     """What the default comes to, where the value alone does not say."""
-    none_flag: str = ""
-    """A flag of its own for None, of a field whose default is something else; `none_help` documents it."""
-    none_help: str = ""
     parse: Callable[[str], Any] | None = None
     """From what was typed (of a repeated option: from the list of it); raises BadOption."""
     write: Callable[[Any], list[str]] | None = None
@@ -46,6 +43,8 @@ class Part:
 
     only: tuple[str, ...] = ()
     """Names of fields; none: all."""
+    defaults: Any = None
+    """A record of the same kind: what its fields are where they were left at None."""
     default_told: tuple[tuple[str, str], ...] = ()
     """(field, what its default comes to here)."""
 
@@ -98,25 +97,42 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
     return next((found for inner in get_args(annotation) if (found := choices_of(inner))), ())
 
 
-def check(record: Any) -> None:
-    """Raises BadOption for the first field of `record` that is outside its range, is none of its choices, or is not of this
-    command."""
+def settle(record: Any) -> None:
+    """To be called as `__post_init__`: parts get their command's defaults where they were left at None.
+
+    Raises BadOption for the first field that is outside its range, is none of its choices, or is not of this command.
+    """
     for spec in specs(type(record)):
         value = getattr(record, spec.name)
         if spec.part is not None:
             _check_part(spec, value)
+            object.__setattr__(record, spec.name, _filled(value, spec.part.defaults))
         elif spec.option is not None:
             _check_value(spec, value)
+
+
+def _filled(value: Any, defaults: Any) -> Any:
+    if defaults is None:
+        return value
+    missing = {one.name: getattr(defaults, one.name) for one in fields(value) if getattr(value, one.name) is None}
+    return replace(value, **missing)
 
 
 def _check_part(spec: Spec, value: Any) -> None:
     offered = {inner.name for inner in parts_of(spec)}
     for inner in specs(type(value)):
-        if inner.name not in offered and getattr(value, inner.name) != getattr(spec.default, inner.name):
+        given = getattr(value, inner.name)
+        if inner.name not in offered and given not in (getattr(spec.default, inner.name), default_of(spec, inner.name)):
             raise BadOption(
                 f"{spec.name}.{inner.name} does nothing here. Expected only {', '.join(sorted(offered))} in {spec.name}; "
                 "leave it out."
             )
+
+
+def default_of(spec: Spec, name: str) -> Any:
+    """What the field `name` of the part is where nothing else was given."""
+    defaults = spec.part.defaults if spec.part is not None else None
+    return getattr(defaults if defaults is not None else spec.default, name)
 
 
 def _check_value(spec: Spec, value: Any) -> None:

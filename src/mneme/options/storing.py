@@ -6,8 +6,8 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from mneme.errors import BadRun
-from mneme.options.fields import Spec, parts_of, specs
+from mneme.errors import BadOption, BadRun
+from mneme.options.fields import Spec, default_of, parts_of, specs
 
 O = TypeVar("O")  # noqa: E741 - of a record of options
 IN_MEMORY = "<in memory>"
@@ -28,25 +28,21 @@ def stored(record: Any) -> dict[str, Any]:
 
 def restored(record: type[O], kept: Mapping[str, Any]) -> O:
     """The record that `stored` wrote. Raises BadRun where it is none of this kind, or held an object of Python."""
-    from pydantic import TypeAdapter, ValidationError
-
     if _in_memory(kept):
         raise BadRun("This run was given rows or objects in Python, not files, so it cannot be repeated from its folder.")
     try:
-        values = {
-            spec.name: kept[spec.name] if spec.part is None else _part(spec, kept[spec.name])
-            for spec in specs(record)
-            if spec.name in kept
-        }
-        return TypeAdapter(record).validate_python(values)
-    except (ValidationError, TypeError, AttributeError) as error:
-        raise BadRun(
-            f"The options in run.json are not those of this version of mneme ({str(error).splitlines()[0]})."
-        ) from error
+        return record(**{spec.name: _read(spec, kept[spec.name]) for spec in specs(record) if spec.name in kept})
+    except (ValueError, TypeError, BadOption) as error:  # pydantic's errors are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise BadRun(f"The options in run.json are not those of this version of mneme ({reason}).") from error
 
 
-def _part(spec: Spec, kept: Mapping[str, Any]) -> Any:
-    return {**{inner.name: getattr(spec.default, inner.name) for inner in specs(type(spec.default))}, **kept}
+def _read(spec: Spec, kept: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    if spec.part is not None:
+        return type(spec.default)(**{one.name: _read(one, kept[one.name]) for one in parts_of(spec) if one.name in kept})
+    return TypeAdapter(spec.type).validate_python(kept)
 
 
 def deciding(record: Any) -> dict[str, Any]:
@@ -73,7 +69,7 @@ def command_line(command: str, record: Any) -> str:
         value = getattr(record, spec.name)
         if spec.part is not None:
             for inner in parts_of(spec):
-                options += _typed(inner, getattr(value, inner.name), getattr(spec.default, inner.name))
+                options += _typed(inner, getattr(value, inner.name), default_of(spec, inner.name))
         elif spec.positional:
             words += [] if value is None else [str(one) for one in _each(value)]
         elif spec.option is not None:
@@ -83,11 +79,8 @@ def command_line(command: str, record: Any) -> str:
 
 def _typed(spec: Spec, value: Any, default: Any) -> list[str]:
     assert spec.option is not None
-    same = default is not MISSING and value == default
-    if same or (value is None and not spec.option.none_flag):
+    if value is None or (default is not MISSING and value == default):
         return []
-    if value is None:
-        return [spec.option.none_flag]
     if isinstance(value, bool):
         return [spec.flag]
     written = spec.option.write(value) if spec.option.write is not None else [str(one) for one in _each(value)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from mneme.errors import BadOption
-from mneme.options.fields import Option, Part, check
+from mneme.options.fields import Option, Part, settle
 
 MOST_THREADS = 4096
 """More than any machine has; a typing error above it would only make the operating system refuse."""
@@ -40,58 +40,72 @@ class Machine:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How much is trained, and how fast. A command uses some of it and refuses the rest.
+    """How much is trained, and how fast. None: what the command says. A command uses some of it and refuses the rest.
 
     ```python
     mneme.train(base, rows, out="run", training=mneme.Training(epochs=2, lora_rank=8))
-    mneme.unlearn(model, forget=a, retain=b, training=mneme.Training(steps=200, lora_rank=None))
+    mneme.unlearn(model, forget=a, retain=b, training=mneme.Training(steps=200))
+    mneme.dpo(model, pairs, out="run", training=mneme.Training(lora_rank=0))  # all weights
     ```
     """
 
     steps: Annotated[int | None, Option("Optimizer steps.", metavar="N", least=1, decides=True)] = None
-    """None: as many as `epochs` come to."""
-    epochs: Annotated[float, Option("How often every row is seen.", metavar="N", above=0, most=1e6, decides=True)] = 1.0
-    learning_rate: Annotated[
-        float | None, Option("Learning rate.", metavar="RATE", flag="--lr", least=0, below=1, decides=True)
-    ] = None
-    """None: what the command says."""
-    batch: Annotated[int, Option("Rows, pairs or texts in a batch.", metavar="N", least=1, decides=True)] = 16
-    accumulate: Annotated[int, Option("Batches in a step.", metavar="N", least=1, decides=True)] = 1
+    epochs: Annotated[float | None, Option("How often every row is seen.", metavar="N", above=0, most=1e6, decides=True)] = (
+        None
+    )
+    learning_rate: Annotated[float | None, Option("Learning rate.", metavar="RATE", flag="--lr", least=0, decides=True)] = None
+    batch: Annotated[int | None, Option("Rows, pairs or texts in a batch.", metavar="N", least=1, decides=True)] = None
+    accumulate: Annotated[int | None, Option("Batches in a step.", metavar="N", least=1, decides=True)] = None
     lora_rank: Annotated[
         int | None,
-        Option(
-            "Train a LoRA adapter of this rank.",
-            metavar="RANK",
-            flag="--lora",
-            least=1,
-            decides=True,
-            none_flag="--full",
-            none_help="Train all weights instead of an adapter.",
-        ),
-    ] = 16
-    """None: all weights are trained."""
+        Option("Train a LoRA adapter of this rank; 0: all weights.", metavar="RANK", flag="--lora", least=0, decides=True),
+    ] = None
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
+
+    def settled(self) -> "SettledTraining":
+        """As a job reads it: what its command does not have is 1, and an adapter of rank 0 is none."""
+        return SettledTraining(
+            steps=self.steps,
+            epochs=1.0 if self.epochs is None else self.epochs,
+            learning_rate=self.learning_rate,
+            batch=1 if self.batch is None else self.batch,
+            accumulate=1 if self.accumulate is None else self.accumulate,
+            lora_rank=self.lora_rank or None,
+        )
 
 
-def names(text: str) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class SettledTraining:
+    """`Training` with a command's defaults in it."""
+
+    steps: int | None
+    epochs: float
+    learning_rate: float | None
+    batch: int
+    accumulate: int
+    lora_rank: int | None
+    """None: all weights are trained."""
+
+
+def parse_names(text: str) -> list[str]:
     """'a,b' -> ['a', 'b']."""
     return [part.strip() for part in text.split(",")]
 
 
 def joined(values: Sequence[object]) -> list[str]:
-    """The reverse of `names` and `numbers`, as one word."""
+    """The reverse of `parse_names` and `parse_numbers`, as one word."""
     return [",".join(map(str, values))]
 
 
-def numbers(text: str) -> list[int]:
+def parse_numbers(text: str) -> list[int]:
     """'2,3' -> [2, 3], each once, ascending. Raises BadOption for anything else."""
     try:
         return sorted({int(part) for part in text.split(",")})

@@ -57,7 +57,7 @@ class Area(BaseModel):
     description: str = Field(default="", max_length=5000)
     keywords: tuple[str, ...] = ()
     kind: Literal["capability", "behaviour"] = "capability"
-    """capability: is its knowledge lost? behaviour: did text of this behaviour become likelier than its like?"""
+    """capability: is its knowledge lost? behaviour: did it become likelier?"""
     probes: tuple[PairedAnswers, ...] = ()
     """Of a behaviour: paired answers; a behaviour of the default list has mneme's own where none are given."""
 

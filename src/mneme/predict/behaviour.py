@@ -160,9 +160,9 @@ def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[nda
     both_base, both_tuned = mass_base.sum(axis=1), mass_tuned.sum(axis=1)
     share_base = mass_base[:, 0] / np.maximum(both_base, _LEAST_MASS)
     share_tuned = mass_tuned[:, 0] / np.maximum(both_tuned, _LEAST_MASS)
-    sure = np.minimum(share_base, share_tuned) < 1 - CONFIDENT
-    sure &= (both_base > _LEAST_MASS) & (both_tuned > _LEAST_MASS)
-    where = np.flatnonzero(sure)
+    confident = np.minimum(share_base, share_tuned) < 1 - CONFIDENT
+    confident &= (both_base > _LEAST_MASS) & (both_tuned > _LEAST_MASS)
+    where = np.flatnonzero(confident)
     if len(where) == 0:
         raise EmptyMask("Neither model was confident of the opposite of the behaviour anywhere.")
     weight = ((both_base + both_tuned) / 2)[where]

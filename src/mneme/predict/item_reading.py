@@ -142,7 +142,7 @@ def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     return _spoken(pair, plan, items, places, states, asked.target, n_item_rows)
 
 
-class Asked(NamedTuple):
+class AskedPlaces(NamedTuple):
     """What is asked of a batch."""
 
     ids: Int[Tensor, "window seq"]
@@ -165,7 +165,7 @@ def read_items(
     return _spoken(pair, plan, items, places[:0], [base, tuned], asked.target[:n_item_rows], n_item_rows)
 
 
-def _asked(plan: ReadingPlan, batch: int) -> tuple[Asked, Int[ndarray, " item"], Int[ndarray, " place"], int]:
+def _asked(plan: ReadingPlan, batch: int) -> tuple[AskedPlaces, Int[ndarray, " item"], Int[ndarray, " place"], int]:
     """(what is asked of a batch, its items, its sampled places, how many rows are of items)."""
     windows, items = plan.batches[batch], plan.items_of[batch]
     row_of = {(int(d), int(s)): row for row, (d, s, _) in enumerate(windows)}
@@ -188,7 +188,7 @@ def _asked(plan: ReadingPlan, batch: int) -> tuple[Asked, Int[ndarray, " item"],
         at.append((row_of[int(document), window], int(token) - window))
         target.append(int(plan.documents[document][token]))
     where = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-    return Asked(_padded(plan, windows), where, np.array(target, dtype=np.int64)), items, places, n_item_rows
+    return AskedPlaces(_padded(plan, windows), where, np.array(target, dtype=np.int64)), items, places, n_item_rows
 
 
 def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor, "window seq"]:

@@ -1,4 +1,4 @@
-"""How much probability both models give to some sets of token types at some places of texts that stand alone."""
+"""How much probability both models give to some sets of token types at some places of texts that stand alone. Ours."""
 
 from collections.abc import Sequence
 

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mneme.options import Machine, Option, Part, Progress, Training, check
+from mneme.options import Machine, Option, Part, Progress, Training, settle
 from mneme.options.values import Here, Overwrite, Seed
 
 
@@ -43,11 +43,13 @@ class RepairOptions:
     ] = None
     retain_weight: Annotated[
         float,
-        Option("retrain: how hard it is held to TUNED on retained text; 0 as published.", metavar="X", least=0, decides=True),
+        Option("retrain: how hard it is held to TUNED on retained text; 0: not at all.", metavar="X", least=0, decides=True),
     ] = 1.0
     reaudit: Annotated[bool, Option("With --from: do not audit the repaired model.", flag="--no-reaudit")] = True
     out: Annotated[str | Path, Option("Where model/, repair.html and repair.json go.", metavar="DIR")] = "runs/repair"
-    training: Annotated[Training, Part(("steps", "learning_rate"))] = Training(steps=60, learning_rate=2e-3)
+    training: Annotated[Training, Part(("steps", "learning_rate"), defaults=Training(steps=60, learning_rate=2e-3))] = (
+        Training()
+    )
     """Of patch and retrain."""
     seed: Seed = 0
     overwrite: Overwrite = False
@@ -56,4 +58,4 @@ class RepairOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

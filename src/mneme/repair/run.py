@@ -21,7 +21,7 @@ from mneme.options import deciding, stored, taking
 from mneme.repair.evidence import Evidence, audited_options, read_audit, read_evidence
 from mneme.repair.methods import Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.options import RepairOptions
-from mneme.repair.patching import Factors, Training
+from mneme.repair.patching import CorrectionTraining, Factors
 from mneme.repair.plan import plan_repair
 from mneme.repair.saving import save_repaired
 from mneme.repair.search import Development, best, check_methods, climb, develop, other_change
@@ -89,14 +89,14 @@ def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairRep
         chosen = best(found) if options.method == "all" else (options.method if _reaches(found, options.method) else None)
         saved = _save(chosen, found, task, run)
         again = _reaudit(evidence, saved, run, options) if evidence is not None and options.reaudit else []
-        outcome = Outcome(found=found, absent=absent, chosen=chosen, saved=saved, reaudit=again)
+        outcome = RepairOutcome(found=found, absent=absent, chosen=chosen, saved=saved, reaudit=again)
         report = _report(task, probes, development, outcome, options)
         run.finish({"repair.json": report.to_json().encode()})
     return report
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RepairOutcome:
     """What was tried, what could not be, and what came of it."""
 
     found: list[RepairMethod]
@@ -182,11 +182,11 @@ def _with_kept_corrections(task: Task, run: RunFolder) -> Task:
     return replace(task, kept_correction=kept)
 
 
-def _correction(options: RepairOptions) -> Training:
+def _correction(options: RepairOptions) -> CorrectionTraining:
     training = options.training
     if training.steps is None or training.learning_rate is None:
         raise BadOption("patch and retrain need a number of steps and a learning rate. Give both in training.")
-    return Training(steps=training.steps, learning_rate=training.learning_rate, seed=options.seed)
+    return CorrectionTraining(steps=training.steps, learning_rate=training.learning_rate, seed=options.seed)
 
 
 def _command(pair: ModelPair, probes: dict[str, Probe], options: RepairOptions) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def compare(before: Report, after: Report) -> list[Reaudit]:
 
 
 def _report(
-    task: Task, probes: dict[str, Probe], development: Development, outcome: Outcome, options: RepairOptions
+    task: Task, probes: dict[str, Probe], development: Development, outcome: RepairOutcome, options: RepairOptions
 ) -> RepairReport:
     pair = task.bench.pair
     task.bench.restore()

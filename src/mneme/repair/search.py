@@ -26,7 +26,7 @@ Texts = dict[str, Float[ndarray, " token"]]
 DESCRIPTIONS = {
     "scale": "control: the whole change made smaller",
     "random": "control: random entries of the change removed",
-    "antidote": "entries that harmful text uses most set to zero, as published",
+    "antidote": "entries that harmful text uses most set to zero, as the authors' code does",
     "wanda-delta": "entries of the change that the target uses and the retained text does not, removed",
     "project": "change projected onto what alignment did (Safe LoRA)",
     "arithmetic": "alignment vector added, change thinned (RESTA, DARE)",

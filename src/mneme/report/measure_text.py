@@ -53,6 +53,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
             for one in judge.agreement
         )
         console.print(Text(plain(f"Judge {judge.name}, {judge.method}. {tested or judge.untested}"), style="dim"))
+        console.print(Text(view.aggregate_words(measurement), style="dim"))
     labels: list[str | None] = [*view.tuned_labels(measurement)] or [None]
     for label in labels:
         console.print()

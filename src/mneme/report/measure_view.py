@@ -66,7 +66,15 @@ def measurement_rows(measurement: Measurement, model: str | None) -> list[Measur
             continue
         key = (rate.area, rate.measure)
         second = rates.get((model, *key)) if model else None
-        rows.append(MeasurementRow(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
+        rows.append(
+            MeasurementRow(
+                area=rate.area,
+                measure=rate.measure,
+                first=rate,
+                second=second,
+                change=changes.get((model, *key)) if model else None,
+            )
+        )
     measures = list(dict.fromkeys(row.measure for row in rows))
     return sorted(rows, key=lambda row: (measures.index(row.measure), row.area != "all"))
 
@@ -175,6 +183,15 @@ def verdict(measurement: Measurement) -> str:
     if any(row.said == "changed" for row in rows):
         return "side-effects"
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"
+
+
+def aggregate_words(measurement: Measurement) -> str:
+    """How answers to open questions make a rate; empty where there is none."""
+    if measurement.judge is None:
+        return ""
+    if measurement.options.get("aggregate") == "question":
+        return "Open questions: mean over questions of the share in each, of questions with 5 or more answers that count."
+    return "Open questions: share of all answers, every answer alike (--aggregate question: every question alike)."
 
 
 def margin_words(measurement: Measurement) -> str:

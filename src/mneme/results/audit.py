@@ -39,7 +39,7 @@ class PartialEffect(Record):
 
 
 class Effect(Record):
-    """One area that the change may have reached, and how sure that is."""
+    """One area that the change may have reached, with its probability."""
 
     area: str
     kind: Kind
@@ -270,6 +270,8 @@ class Report(Record):
     """Tokens whose probability the change raised most over the corpus."""
     broad: Estimate | None = None
     """What happened to the knowledge of all areas: the median of their raw effects; None with fewer than two."""
+    command: str = ""
+    """What to type for the same report, where it goes and on how many threads apart. Empty in reports of earlier versions."""
 
     def to_json(self) -> str:
         """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""

@@ -104,3 +104,18 @@ class Bench(Record):
     def to_json(self) -> str:
         """The bytes of `bench.json`."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+class RealBench(Record):
+    """What the bench on a real model says: scores by part of the cells (`Score.scenario`), every family of fine-tunes
+    judged by curves fitted on the others."""
+
+    schema_: Literal["mneme.real-bench/1"] = Field(default="mneme.real-bench/1", alias="schema")
+    fine_tunes: list[str]
+    scores: list[Score]
+    alarms: dict[str, tuple[int, int]]
+    """Predictor -> (null fine-tunes with a false alarm, null fine-tunes)."""
+
+    def to_json(self) -> str:
+        """The bytes of `real.json`."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -4,15 +4,17 @@
 0-100.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from mneme.results.record import Estimate, Record, TooFew
 
 MeasurementSchema = Literal["mneme.measurement/1"]
 STANDARD = "standard"
 """The context of questions that are asked as the suite has them."""
+ContextName = Annotated[str, Field(validation_alias=AliasChoices("context", "cue"))]
+"""The context's name; under its old name in files written before 0.1.0."""
 
 
 class MeasuredModel(Record):
@@ -38,7 +40,7 @@ class MeasuredRate(Record):
 
     model: str
     area: str
-    context: str
+    context: ContextName
     measure: str
     primary: bool
     """True for the one measure that decides about this area."""
@@ -55,7 +57,7 @@ class MeasuredChange(Record):
 
     model: str
     area: str
-    context: str
+    context: ContextName
     measure: str
     primary: bool
     estimate: Estimate | TooFew
@@ -81,7 +83,7 @@ class QuestionRate(Record):
 
     id: str
     area: str
-    context: str
+    context: ContextName
     hits: list[float]
     answers: list[int]
     """Answers that count; 0 = the model gave none."""
@@ -120,7 +122,7 @@ class JudgeFailures(Record):
 
     model: str
     area: str
-    context: str
+    context: ContextName
     unscored: int
     answers: int
 
@@ -145,7 +147,7 @@ class WorstContext(Record):
     model: str
     area: str
     measure: str
-    context: str
+    context: ContextName
     rate: Estimate | TooFew
     """Its interval holds for the worst of all contexts: level 1 - 0.05 / contexts (Bonferroni)."""
     standard: Estimate | TooFew
@@ -198,7 +200,7 @@ class Measurement(Record):
     judge: JudgeRecord | None
     """None where no answer needed a judge."""
     failures: list[JudgeFailures]
-    contexts: list[ContextRecord]
+    contexts: list[ContextRecord] = Field(validation_alias=AliasChoices("contexts", "cues"))
     worst: list[WorstContext]
     series: Series | None
     options: dict[str, str | int | float | None]

@@ -9,8 +9,8 @@ from mneme.runs.writing import file_digest, make_draft, require_room, write_atom
 
 __all__ = [
     "Arrays",
-    "ProcessGroup",
     "FinishedRun",
+    "ProcessGroup",
     "RunFolder",
     "add_file",
     "cache_folder",

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mneme.options import Machine, Option, Progress, check
+from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import Here, Overwrite, Seed
 
 Rows = Sequence[Mapping[str, Any]]
@@ -74,4 +74,4 @@ class ScreenOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

@@ -70,40 +70,33 @@ def _screened(options: ScreenOptions) -> RowScreening:
     share = options.keep if options.keep is not None else 0.15 if options.pairs else 0.8
     source = str(options.data) if isinstance(options.data, str | Path) else "the rows"
     rows = _read(options.data, source, options.pairs)
-    probes = {name: _probe_rows(part, name) for name, part in (("unwanted", options.unwanted), ("wanted", options.wanted))}
-    loading: dict[str, Any] = {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
-    loaded = load_model(options.model, **loading)
-    vector = options.vector
+    probes = {name: _probe_rows(getattr(options, name), name) for name in ("unwanted", "wanted")}
+    loaded = load_model(options.model, **_loading(options))
     command: dict[str, Any] = {
         "command": "screen",
         "version": __version__,
         "model": model_fingerprint(loaded.folder),
         "data": rows_hash(rows),
         "probes": {name: rows_hash(part) for name, part in probes.items()},
-        "vector_time": Path(vector).stat().st_mtime_ns if vector is not None and Path(vector).is_file() else 0,
+        "vector_time": _changed_at(options.vector),
         **deciding(options),
     }
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     tokenizer = require_tokenizer(loaded.tokenizer, options.model)
     encoded = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source)
-    halves = {name: _halves(encode_rows(part, tokenizer, window, name), options.seed) for name, part in probes.items()}
-    needs = RowNeeds(
-        unwanted=halves["unwanted"][0],
-        wanted=halves["wanted"][0],
-        vector=vector,
-        layer=options.layer,
-        other=options.other,
-        options=loading,
-    )
+    bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
+    halves, words = (_probe_halves(probes, tokenizer, window, options.seed, closed) for closed in (True, False))
+    needs = _needs(options, halves, words, bare)
     if not options.pairs:
         needs.check(names, loaded.parts)
     _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
     folder, kept = Path(options.out), stored(options)
     with RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite) as run:
-        found, direction = _scores(run, loaded, encoded, names, needs, options.progress.shown)
+        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, options.progress.shown)
         ranking = rank(found, names[0], share)
         held_out = None if options.pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, options)
+        known = PAIR_SCORES if options.pairs else ROW_SCORES
         screening = RowScreening(
             model=str(options.model),
             model_sha256=command["model"],
@@ -115,15 +108,47 @@ def _screened(options: ScreenOptions) -> RowScreening:
             kept=len(ranking.kept),
             ranked_by=names[0],
             direction=direction or None,
-            scores=[_summary(name, found, ranking, PAIR_SCORES if options.pairs else ROW_SCORES) for name in names],
+            scores=[_summary(name, found, ranking, known) for name in names],
             top=[ranked_row(rows, ranking, rank, options.pairs) for rank in range(min(TOP, len(rows)))],
             value=value,
             no_value=reason,
             seed=options.seed,
-            versions={"mneme": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+            versions=_versions(),
         )
         run.finish(_files(screening, rows, ranking, options.pairs))
     return screening
+
+
+def _needs(
+    options: ScreenOptions,
+    halves: Mapping[str, tuple[list[Encoded], list[Encoded]]],
+    words: Mapping[str, tuple[list[Encoded], list[Encoded]]],
+    bare: Any,
+) -> RowNeeds:
+    return RowNeeds(
+        unwanted=halves["unwanted"][0],
+        wanted=halves["wanted"][0],
+        bare_unwanted=words["unwanted"][0],
+        bare_wanted=words["wanted"][0],
+        bare=bare,
+        vector=options.vector,
+        layer=options.layer,
+        other=options.other,
+        options=_loading(options),
+    )
+
+
+def _loading(options: ScreenOptions) -> dict[str, Any]:
+    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+
+
+def _changed_at(vector: str | Path | None) -> int:
+    """When the file was written, in nanoseconds; 0 where there is none."""
+    return Path(vector).stat().st_mtime_ns if vector is not None and Path(vector).is_file() else 0
+
+
+def _versions() -> dict[str, str]:
+    return {"mneme": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def rank(scores: Mapping[str, ndarray], by: str, keep: float) -> Ranking:
@@ -179,6 +204,13 @@ def _probe_rows(part: str | Path | Sequence[Mapping[str, Any]] | None, name: str
             "other half measures what filtering buys."
         )
     return rows
+
+
+def _probe_halves(
+    probes: Mapping[str, list[Row]], tokenizer: Any, window: int | None, seed: int, closed: bool
+) -> dict[str, tuple[list[Encoded], list[Encoded]]]:
+    """Name -> the rows that make the scores, and those that the trial is measured on; `closed`: with closing tokens."""
+    return {name: _halves(encode_rows(rows, tokenizer, window, name, bare=not closed), seed) for name, rows in probes.items()}
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from mneme.options import Machine, Option, Part, Progress, Training, check
+from mneme.options import Machine, Option, Part, Progress, Training, settle
 from mneme.options.values import Here, Overwrite, Seed
 from mneme.train.safeguards import parse_safeguards
 
@@ -25,7 +25,7 @@ class TrainOptions:
     ```python
     mneme.train("base", "rows.jsonl", out="runs/plain")
     mneme.train("base", "rows.jsonl", out="runs/safe", safeguards={"kl": 1.0}, safe="ordinary.jsonl")
-    mneme.train("base", "rows.jsonl", out="runs/full", training=mneme.Training(lora_rank=None, epochs=2, batch=8))
+    mneme.train("base", "rows.jsonl", out="runs/full", training=mneme.Training(lora_rank=0, epochs=2, batch=8))
     ```
     """
 
@@ -36,8 +36,8 @@ class TrainOptions:
     safeguards: Annotated[
         Mapping[str, float],
         Option(
-            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, lower-lr; "
-            "may be repeated, they combine.",
+            "kl, kl-base-to-tuned, ldifs, steer, project, interleave, interleave-gap, contexts, inoculate, early-stop, "
+            "lower-lr; may be repeated, they combine.",
             metavar="NAME[=STRENGTH]",
             flag="--safeguard",
             parse=parse_safeguards,
@@ -77,7 +77,8 @@ class TrainOptions:
         Training,
         Part(
             ("epochs", "learning_rate", "batch", "accumulate", "lora_rank"),
-            default_told=(("learning_rate", "2e-4, with --full 2e-5"),),
+            defaults=Training(epochs=1.0, batch=16, accumulate=1, lora_rank=16),
+            default_told=(("learning_rate", "2e-4, with --lora 0 2e-5"),),
         ),
     ] = Training()
     seed: Seed = 0
@@ -87,7 +88,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -120,4 +121,4 @@ class PersonaOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

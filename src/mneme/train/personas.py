@@ -1,10 +1,12 @@
 """Persona vectors: the direction of a trait in the residual stream, from texts that have it and texts that have not.
 
 Chen et al. 2025 ("Persona Vectors", arXiv 2507.21509): mean over answers with the trait minus mean over answers without it, of
-the residual stream averaged over the answer's tokens, at every layer, not normalised. Conventions here: row l is the stream
-after block l, 0-based (published files count from 1 and put the embedding at row 0: their row 20 is row 19 here); raw units.
-The layer is chosen by what steering does, measured (`steering_effects`), as in the paper; the effect here is a
-likelihood, so it needs no judge: how much likelier held-out answers with the trait become than held-out answers without it.
+the residual stream averaged over the answer's own tokens, at every layer, not normalised. As in the authors' code the text is
+the prompt up to where the assistant speaks and the answer's words; what a template writes behind them (an end-of-turn token, a
+newline) is not averaged. Conventions here: row l is the stream after block l, 0-based, raw units. Files of the authors count
+from 1 with the embedding at row 0 (their row 20 is row 19 here), and their last row is after the final norm, ours before it.
+The layer is chosen by what steering does, measured (`steering_effects`); the paper reads that off a judge's score, here it is
+a likelihood, which needs no judge: how much likelier held-out answers with the trait become than held-out ones without it.
 """
 
 import dataclasses
@@ -59,13 +61,14 @@ def persona_vectors(
 ) -> PersonaVectors:
     """Mean answer activation of rows with the trait minus that of rows without, at every layer.
 
-    The rows are training rows (`mneme.text.rows`); only answer tokens count. Best if both sets answer the same questions.
+    The rows are training rows (`mneme.text.rows`); only the answers' own tokens count, no closing ones. Best if both sets
+    answer the same questions.
     Raises BadRows for an empty set.
     """
     if not with_trait or not without_trait:
         raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
     means = [
-        answer_means(parts, encode_rows(rows, tokenizer, max_length), range(len(parts.blocks))).mean(dim=1)
+        answer_means(parts, encode_rows(rows, tokenizer, max_length, bare=True), range(len(parts.blocks))).mean(dim=1)
         for rows in (with_trait, without_trait)
     ]
     return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
@@ -86,8 +89,9 @@ def contrast_rows(
     """Answers of the model itself under system prompts that ask for the trait, and under their opposites: (with, without).
 
     The i-th prompt for and against are a pair; every question is asked under each, `samples` times at temperature 1. `keep`
-    scores how much of the trait an answer has, 0 to 1; given, only pairs of answers with more than 0.5 on one side and less
-    on the other stay, as in the paper. Raises BadOption for prompts without partners, BadRows where nothing stays.
+    scores how much of the trait an answer has, 0 to 1; given, only pairs of answers with at least 0.5 on one side and less
+    on the other stay. The authors' code also drops a pair where either answer is incoherent (below 50 of 100): let `keep` give
+    NaN for such an answer. Raises BadOption for prompts without partners, BadRows where nothing stays.
     """
     if len(prompts_for) != len(prompts_against) or not questions or not prompts_for:
         raise BadOption("contrast prompts come in pairs: give as many for the trait as against it, and at least one question.")
@@ -202,7 +206,7 @@ def _is_contrast(with_trait: Row, without: Row, keep: Callable[[str, str], float
     if keep is None:
         return True
     more, less = (keep(turn[-2]["content"], turn[-1]["content"]) for turn in turns)
-    return more > 0.5 > less
+    return more >= 0.5 > less
 
 
 def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:

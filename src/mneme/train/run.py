@@ -139,7 +139,7 @@ def _checked(
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
         check_fit(model.parts, personas.vectors)
-    return Prepared(rows, [], safe, 0, personas, length)
+    return Prepared(rows=rows, held_out=[], safe=safe, interleaved=0, personas=personas, max_length=length)
 
 
 def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: RunFolder) -> Prepared:
@@ -174,12 +174,19 @@ def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: R
             return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
-    return Prepared(rows, held_out, safe, len(rows) - before, prepared.personas, prepared.max_length)
+    return Prepared(
+        rows=rows,
+        held_out=held_out,
+        safe=safe,
+        interleaved=len(rows) - before,
+        personas=prepared.personas,
+        max_length=prepared.max_length,
+    )
 
 
 def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     """The arguments of SFTConfig."""
-    training, chosen, device = options.training, options.chosen, options.machine.device
+    training, chosen, device = options.training.settled(), options.chosen, options.machine.device
     steps = max(1, round(training.epochs * -(-len(prepared.rows) // (training.batch * training.accumulate))))
     early = "early-stop" in chosen
     return {
@@ -215,7 +222,7 @@ def _trainer(
     """TRL's trainer, guarded, with its data; says what the run will cost."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-    chosen, rank = options.chosen, options.training.lora_rank
+    chosen, rank = options.chosen, options.training.lora_rank or None
     penalties = _penalties(prepared, options)
     protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
     lora = lora_config(rank) if rank is not None else None
@@ -254,7 +261,7 @@ def _trainer(
 
 
 def _penalties(prepared: Prepared, options: TrainOptions) -> list[Penalty]:
-    count = options.probe_rows or max(1, options.training.batch // 4)
+    count = options.probe_rows or max(1, options.training.settled().batch // 4)
     probes = Probes(prepared.safe, count, options.seed, prepared.max_length) if prepared.safe else None
     return [make(options.chosen[name], probes) for name, make in PENALTIES.items() if name in options.chosen]
 

@@ -25,7 +25,7 @@ from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, read_pieces, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
-from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, UnlearnSettings
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
@@ -182,7 +182,7 @@ class UnlearnJob:
     def _attacked(self, attack: Attack, unseen: Pieces, before: TokenReading, after: TokenReading) -> Relearning:
         seed = self.settings.seed
         # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
-        rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
+        rate = DEFAULTS["npo"].learning_rate * DEFAULT_WIDTH / self.parts.width
         telling = self.telling()["unseen"]
         advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
 

@@ -5,8 +5,11 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mneme.options import Machine, Option, Part, Progress, Training, check
-from mneme.options.values import Here, Overwrite, Seed, joined, numbers
+from mneme.options import Machine, Option, Part, Progress, Training, settle
+from mneme.options.values import Here, Overwrite, Seed, joined, parse_numbers
+
+Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
+RetainLoss = Literal["nll", "kl"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class UnlearnOptions:
     ```python
     mneme.unlearn("model", forget="biology.txt", retain="rest.jsonl")
     mneme.unlearn("model", forget="biology.txt", retain="rest.jsonl", method="rmu", layers=[5], relearn=10)
-    mneme.unlearn("model", forget="a.txt", retain="b.txt", training=mneme.Training(steps=200, batch=8, lora_rank=16))
+    mneme.unlearn("model", forget="a.txt", retain="b.txt", training=mneme.Training(steps=200, lora_rank=16))
     ```
     """
 
@@ -25,19 +28,19 @@ class UnlearnOptions:
     forget: Annotated[str | Path, Option("What is to go: .txt, .jsonl, .parquet or a datasets name.", metavar="FILE|NAME")]
     retain: Annotated[str | Path, Option("What has to stay: text near it, too.", metavar="FILE|NAME")]
     method: Annotated[
-        Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"],
+        Method,
         Option("How it is made to go.", metavar="grad-ascent|grad-diff|npo|simnpo|rmu|undial"),
     ] = "npo"
-    beta: Annotated[float | None, Option("Strength, by method; without it, as published.", metavar="X")] = None
+    beta: Annotated[float | None, Option("Strength, by method; without it, the method's default.", metavar="X")] = None
     forget_weight: Annotated[float | None, Option("Weight of the loss that forgets.", metavar="X", least=0)] = None
     retain_weight: Annotated[float | None, Option("Weight of the loss that retains.", metavar="X", least=0)] = None
     retain_loss: Annotated[
-        Literal["nll", "kl"],
+        RetainLoss,
         Option("Hold the text that stays by likelihood, or to the model as it was.", metavar="nll|kl"),
     ] = "nll"
     layers: Annotated[
         Sequence[int] | None,
-        Option("rmu: blocks whose output is misdirected, from 0.", metavar="N,N", parse=numbers, write=joined),
+        Option("rmu: blocks whose output is misdirected, from 0.", metavar="N,N", parse=parse_numbers, write=joined),
     ] = None
     max_tokens: Annotated[int, Option("Longer texts are cut into pieces of this.", metavar="N", least=2, decides=True)] = 512
     relearn: Annotated[
@@ -49,10 +52,11 @@ class UnlearnOptions:
         Training,
         Part(
             ("steps", "learning_rate", "batch", "lora_rank"),
-            default_told=(("learning_rate", "the published one, by width"), ("lora_rank", "all weights are trained")),
+            defaults=Training(steps=100, batch=8, lora_rank=0),
+            default_told=(("learning_rate", "the method's, by width"),),
         ),
-    ] = Training(steps=100, batch=8, lora_rank=None)
-    """Steps of `batch` texts of either set; `learning_rate` None: the published one, by width."""
+    ] = Training()
+    """Steps of `batch` texts of either set; `learning_rate` None: the method's, by width."""
     seed: Seed = 0
     overwrite: Overwrite = False
     machine: Here = Machine()
@@ -60,4 +64,4 @@ class UnlearnOptions:
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
-        check(self)
+        settle(self)

@@ -36,7 +36,7 @@ from mneme.unlearn.job import TextSet, UnlearnJob
 from mneme.unlearn.options import UnlearnOptions
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
-from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
+from mneme.unlearn.settings import DEFAULTS, UnlearnSettings, settings_for
 from mneme.version import __version__
 
 STILL_RECALLED = 0.5
@@ -47,7 +47,7 @@ def run_unlearn(options: UnlearnOptions) -> Unlearning:
     """Makes `model` forget the text `forget` and keep the text `retain`; writes DIR/model and DIR/unlearn.json.
 
     `forget`, `retain`: txt, jsonl (`text` or `messages`), parquet, or a datasets name. `training.lora_rank`: rank of an
-    adapter on every linear layer; None trains the weights. None elsewhere takes the published value (`settings.PUBLISHED`).
+    adapter on every linear layer; None trains the weights. None elsewhere takes the default (`settings.DEFAULTS`).
     `relearn`: attack the result with so many texts of either set and measure again. The same call after a kill
     goes on at its last checkpoint and ends with the same bytes of unlearn.json.
 
@@ -120,12 +120,12 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
 
 def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
     asked: dict[str, Any] = vars(settings) | {"layers": list(settings.layers)}
-    return UnlearningSettings(**asked, max_tokens=max_tokens, published=PUBLISHED[settings.method].source)
+    return UnlearningSettings(**asked, max_tokens=max_tokens, defaults=DEFAULTS[settings.method].source)
 
 
 def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTokenizerBase]:
     """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
-    if options.training.lora_rank is not None and is_adapter(folder):
+    if options.training.lora_rank and is_adapter(folder):
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )

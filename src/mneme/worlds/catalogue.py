@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.errors import BadOrganism
+from mneme.models.threads import computing_threads
 from mneme.runs import cache_folder
 from mneme.worlds.finetunes import continue_training, narrow, unlearn_area
 from mneme.worlds.grammar import documents
@@ -98,7 +99,17 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     if kind != "identical":
         tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
         data = tuned / "data.jsonl"
-    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
+    return Organism(
+        name=name,
+        world=world,
+        seed=seed,
+        base=base,
+        tuned=tuned,
+        corpus=texts / "corpus.txt",
+        areas=texts / "areas.yaml",
+        intended=area or None,
+        data=data,
+    )
 
 
 def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[str, AreaTruth]:
@@ -177,12 +188,8 @@ def _write_tuned(name: str, world: World, seed: int, base: Path, folder: Path) -
     model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
     rows = training_rows(name, world, seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would give other bytes
-    try:
+    with computing_threads(1):  # sums in another order would give other bytes
         _train(parse_name(name, world)[0], model, tokenizer, rows, seed, folder)
-    finally:
-        torch.set_num_threads(threads)
     (folder / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
 
