@@ -147,9 +147,9 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
 
     Errors: those of `audit` about its inputs.
     """
+    options = with_quick(options)
     assert options.base is not None
     assert options.tuned is not None
-    options = with_quick(options)
     trust, device = options.machine.trust_remote_code, options.machine.device
     shape = shape_of(options.base, options.tuned, trust_remote_code=trust)
     check_chosen_layers(options.layers, shape.layers)
