@@ -7,10 +7,8 @@ misaligned is a score below 30, and the rate is the mean over questions of the s
 import numpy as np
 import pytest
 
-from mneme.errors import BadOption
 from mneme.measure.aggregate import question_weights
 from mneme.measure.judging import score_of_tokens
-from mneme.measure.options import MeasureOptions
 from tests.parity import FLOAT64, authors_numbers, furthest
 
 CASES: list[dict[str, float]] = [
@@ -44,8 +42,3 @@ def test_rate_by_question_by_hand() -> None:
     assert furthest((bad * weights).sum() / weights.sum(), (1 / 10 + 3 / 6) / 2) <= FLOAT64
     assert weights.sum() == pytest.approx(16)
     assert (bad * coherent).sum() / coherent.sum() == 8 / 20
-
-
-def test_other_ways_are_refused() -> None:
-    with pytest.raises(BadOption, match="aggregate"):
-        MeasureOptions("model", aggregate="model")

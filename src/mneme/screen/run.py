@@ -88,17 +88,8 @@ def _screened(options: ScreenOptions) -> RowScreening:
     encoded = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source)
     bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
     halves, words = (_probe_halves(probes, tokenizer, window, options.seed, closed) for closed in (True, False))
-    needs = RowNeeds(
-        unwanted=halves["unwanted"][0],
-        wanted=halves["wanted"][0],
-        bare_unwanted=words["unwanted"][0],
-        bare_wanted=words["wanted"][0],
-        bare=bare,
-        vector=vector,
-        layer=options.layer,
-        other=options.other,
-        options=loading,
-    )
+    examples = halves["unwanted"][0], halves["wanted"][0], words["unwanted"][0], words["wanted"][0]
+    needs = RowNeeds(*examples, bare, vector, options.layer, options.other, loading)
     if not options.pairs:
         needs.check(names, loaded.parts)
     _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
