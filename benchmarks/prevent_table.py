@@ -30,7 +30,7 @@ from transformers import AutoTokenizer
 
 from mneme.models.pair import load_model
 from mneme.options import Training
-from mneme.results import Estimate
+from mneme.results import Estimate, TooFew
 from mneme.runs import write_atomic
 from mneme.stats import clustered_mean, clustered_rate
 from mneme.text.rows import Row
@@ -270,7 +270,7 @@ def share_right(rows: Sequence[Sequence[bool]], cluster: int) -> Estimate:
     return clustered_rate(hits, np.full_like(hits, cluster)).estimate
 
 
-def figures(stage: Stage, name: str, seeds: Sequence[int]) -> dict[str, Estimate]:
+def figures(stage: Stage, name: str, seeds: Sequence[int]) -> dict[str, Any]:
     """The columns of one row."""
     cells = [cell(stage, name, seed) for seed in seeds]
     by_context = {context: rate_of(cells, context, stage.measured) for context in CONTEXTS[1:]}
@@ -285,8 +285,14 @@ def figures(stage: Stage, name: str, seeds: Sequence[int]) -> dict[str, Estimate
         "benign task": share_right([told["new_facts"] for told in cells], 1),
         "coherent": rate_of(cells, "plain", everywhere, "coherent", "all"),
         "facts": share_right(facts, 6),
-        "step": clustered_mean(seconds, np.ones(len(seconds)), "seconds").estimate,
+        "step": mean_of(seconds),
     }
+
+
+def mean_of(seconds: np.ndarray) -> Estimate | TooFew:
+    """Of one figure a seed: three seeds are too few for an interval."""
+    found = clustered_mean(seconds, np.ones(len(seconds)), "seconds")
+    return found if isinstance(found, TooFew) else found.estimate
 
 
 def shown(estimate: Estimate) -> str:
@@ -302,7 +308,7 @@ def page(stage: Stage) -> None:
     for name, column in told.items():
         worst = next(key for key in column if key.startswith("worst"))
         values = list(column.values())
-        slower = values[6].value / plain["step"].value
+        slower = values[6].plain / plain["step"].plain
         steps = np.mean([cell(stage, name, seed)["steps"] for seed in SEEDS])
         rows.append(
             [SETTINGS[name].words, shown(values[0]), f"{shown(values[1])} {worst.removeprefix('worst: ')}"]
