@@ -1,7 +1,7 @@
 """Kept results of the real bench as cells and predictors: no model, no data, a second.
 
 Folder: `items.json` (what is asked), `measured/NAME.json` (nats of each model, `base` among them), `signals/NAME.json` (cheap
-signals of each pair), `audits/AS/NAME.json` (what an audit said: audit_signals.py).
+signals of each pair), `arms/NAME.json` (answers and directions), `audits/AS/NAME.json` (what an audit said: audit_signals.py).
 """
 
 import json
@@ -61,6 +61,29 @@ def signal_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> 
                 found.setdefault(f"{signal}, of all text", {}).setdefault(name, {})[cell] = _said(signal, cell, whole)
         for cell in own:
             found.setdefault("weights", {}).setdefault(name, {})[cell] = Said(read["weights"])
+    return {name: told for name, told in found.items()}
+
+
+def arm_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dict[str, Predictor]:
+    """Answers and directions on the openings of the area (a cell that is no subject: of chats), answers to all openings, and
+    how concentrated the change is."""
+    found: dict[str, dict[str, dict[Cell, Said]]] = {}
+    for name in dict.fromkeys(one.pair for one in cells):
+        file = folder / "arms" / f"{name}-seed{seed}.json"
+        if not file.is_file():
+            continue
+        read = json.loads(file.read_text("utf-8"))
+        answers = {area: float(np.mean(values)) for area, values in read["answers"].items()}
+        for cell in [one.cell for one in cells if one.pair == name]:
+            area = cell[1] if cell[1] in answers else CHATS
+            told = {
+                "answers, of the area": answers[area],
+                "answers, of all openings": float(np.mean(list(answers.values()))),
+                "directions, of the area": abs(read["directions"][area]),
+                "top share of the change": read["top_share"],
+            }
+            for signal, size in told.items():
+                found.setdefault(signal, {}).setdefault(name, {})[cell] = Said(size)
     return {name: told for name, told in found.items()}
 
 

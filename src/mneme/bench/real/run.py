@@ -18,10 +18,11 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from mneme.audit.run import audit
+from mneme.bench.real.arms import go_on, openings, read_arms
 from mneme.bench.real.asked import SLICES
 from mneme.bench.real.kept import real_cells
 from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
-from mneme.bench.real.scores import all_predictors, real_scores, real_record
+from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
 from mneme.errors import BadOption
 from mneme.models.pair import LoadedModel, load_model, load_pair
@@ -74,6 +75,21 @@ def measure_real(place: RealPlace, names: Sequence[str], groups: Sequence[str], 
                 _signals(place, name, say)
 
 
+def arms_real(place: RealPlace, names: Sequence[str], say: Say) -> None:
+    """Answers and directions (arms.py) of the fine-tunes called `names` that lie built and are not kept. One thread."""
+    torch.set_num_threads(1)
+    base = load_model(real_base())
+    assert base.tokenizer is not None
+    texts = passages(place.data, base.tokenizer)
+    said = go_on(base, openings(texts))
+    for name in names:
+        file = place.kept / "arms" / f"{name}-seed0.json"
+        if not file.is_file() and real_folder(name).is_dir():
+            found = read_arms(base, load_model(real_folder(name)), texts, said)
+            write_kept(file, found)
+            say(f"{name}: answers and directions read in {found['seconds']:.0f} s")
+
+
 def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False) -> None:
     """Audit those of the fine-tunes called `names` that lie built and are not kept under `called`, without a dictionary, in
     bfloat16, on one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
@@ -112,6 +128,7 @@ def bench_real(data: Path | None, out: Path, *, seed: int = 0, say: Say) -> Real
     groups = [*ALL_GROUPS, "signals"]
     measure_real(place, names, groups, 1, say)
     audit_real(place, names, "audit", say)
+    arms_real(place, names, say)
     measure_real(place, names, groups, len(PASSES), say)
     cells = real_cells(place.kept)
     found = real_record(real_scores(cells, all_predictors(place.kept, cells), seed=seed))
