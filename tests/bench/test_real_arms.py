@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mneme.bench.real.arms import OPENING_TOKENS, go_on, leading_directions, openings, parted, read_arms
+from mneme.bench.real.arms import (
+    LENS_PLACES,
+    LENS_TOKENS,
+    OPENING_TOKENS,
+    go_on,
+    leading_directions,
+    lens_tokens,
+    openings,
+    parted,
+    read_arms,
+)
+from mneme.bench.real.kept import named_by_lens
 from mneme.models.architecture import find_parts
 from mneme.models.pair import LoadedModel
 from tests.conftest import tiny_llama, word_tokenizer
@@ -34,6 +45,26 @@ def test_the_leading_direction_of_a_planted_change() -> None:
     assert abs(float(main["model.layers.0.mlp.down_proj"][0])) == pytest.approx(1.0, abs=1e-4)
     assert share == pytest.approx(1.0, abs=1e-4)
     assert leading_directions(base, base) == ({}, 0.0)
+
+
+def test_the_lens_reads_what_was_put_in() -> None:
+    """The middle block of the tuned model adds the unembedding of one word at every place: that word comes first at all."""
+    base = loaded(tiny_llama())
+    other = copy.deepcopy(base.parts.model)
+    tuned = loaded(other)
+    layer = len(base.parts.blocks) // 2
+    direction = 50 * base.parts.head.weight[20].detach()  # type: ignore[index]
+    tuned.parts.blocks[layer].register_forward_hook(lambda _m, _i, out: out + direction)
+    found = lens_tokens(base, tuned, [[8, 9, 10, 11, 12, 13], [9, 8, 14, 15, 16, 17]])
+    assert len(found) == LENS_PLACES * LENS_TOKENS
+    assert base.tokenizer is not None
+    assert found[::LENS_TOKENS] == [base.tokenizer.decode([20])] * LENS_PLACES
+    assert lens_tokens(base, base, [[8, 9, 10, 11, 12]]) == []
+
+
+def test_words_of_the_lens_are_counted_for_an_area() -> None:
+    assert named_by_lens(["Microb", "the", "virus", "vir"], {"microbe", "virus"}) == 0.5
+    assert named_by_lens([], {"virus"}) == 0.0
 
 
 def test_arms_of_equal_models_are_nothing_and_a_large_change_is_seen() -> None:

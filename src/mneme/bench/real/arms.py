@@ -1,10 +1,11 @@
-"""Two more arms of the real bench: what is seen from outside (answers), and what is seen in the weights without any text.
+"""More arms of the real bench: answers from outside, the weights without any text, the lens on what activations gained.
 
 *Answers*: both models go on with the same openings, greedily; how early they part. *Directions*: the main direction of the
 change of every matrix that writes into the residual stream, and how much more of what the tuned model writes there lies along
 it, by area (after WeightWatch, arXiv 2508.00161, which watches cosines of activations with the leading singular vectors of the
 change; ours in that it takes the difference to the base instead of a range seen before). *Top share*: what the leading
-singular vectors hold of the squared norm of the change; 1 for a change of rank one.
+singular vectors hold of the squared norm of the change; 1 for a change of rank one. *Lens*: the tokens that the mean change of
+the residual stream at the first tokens of any text reads as, in the middle of the model (activation-difference lens).
 """
 
 import time
@@ -18,6 +19,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from mneme.models.architecture import lens
+from mneme.models.hooks import read
 from mneme.models.pair import LoadedModel
 
 OPENINGS = 4
@@ -25,6 +28,8 @@ OPENINGS = 4
 OPENING_TOKENS, ANSWER_TOKENS = 24, 12
 WRITES = ("o_proj", "down_proj")
 """Matrices whose output is added to the residual stream."""
+LENS_PLACES, LENS_TOKENS = 5, 20
+"""Both as in the published lens: the first places are alike in every text, so that the change there is the fine-tune's own."""
 _LEADING = 4
 """Singular vectors that count as leading; a LoRA of rank 16 has no more than 16."""
 
@@ -71,10 +76,29 @@ def read_arms(base: LoadedModel, tuned: LoadedModel, passages: Openings, said: d
         "answers": answers,
         "directions": {area: float(f"{after - before:.4g}") for area, (before, after) in along.items()},
         "top_share": round(share, 4),
+        "lens": lens_tokens(base, tuned, [row for rows in begun.values() for row in rows]),
         "tokens": tokens + 2 * ANSWER_TOKENS * sum(map(len, begun.values())) + tokens,
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - used, 1),
     }
+
+
+@torch.no_grad()
+def lens_tokens(base: LoadedModel, tuned: LoadedModel, rows: list[list[int]]) -> list[str]:
+    """The `LENS_TOKENS` tokens that the mean change at each of the first `LENS_PLACES` places reads as; none where nothing
+    changed. After the activation-difference lens, which steers with it too."""
+    assert base.tokenizer is not None
+    layer = len(base.parts.blocks) // 2
+    streams = []
+    for model in (base, tuned):
+        with read(model.parts, [layer]) as found:
+            model.parts.decoder(input_ids=torch.tensor([row[:LENS_PLACES] for row in rows]), use_cache=False)
+        streams.append(found[layer].mean(0))
+    change = streams[1] - streams[0]
+    if float(change.norm()) == 0:
+        return []
+    best = lens(tuned.parts, change).topk(LENS_TOKENS, dim=-1).indices
+    return [str(base.tokenizer.decode([token])).strip() for token in best.flatten().tolist()]
 
 
 @torch.no_grad()

@@ -15,8 +15,11 @@ from mneme.bench.real.judging import Predictor, RealCell, Said
 from mneme.bench.real.measured import read_kept
 from mneme.bench.real.signals import CHATS, SIGNALS
 from mneme.errors import BadRun
+from mneme.predict.areas import read_areas
 from mneme.worlds.real.recipes import Recipe, recipe_called
 
+AREAS = Path(__file__).parent / "areas.yaml"
+"""The subjects in words of somebody who knows what they are."""
 PURPOSELESS = ("noise-strong", "noise-weak", "null-shuffled-microbiology", "null-shuffled-history")
 """Fine-tunes from which the fragility of text is read: changes that mean nothing."""
 INTENDED_REFUSAL = "refusal"
@@ -67,6 +70,7 @@ def signal_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> 
 def arm_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dict[str, Predictor]:
     """Answers and directions on the openings of the area (a cell that is no subject: of chats), answers to all openings, and
     how concentrated the change is."""
+    words = {area.name: {word.casefold() for one in area.keywords for word in one.split()} for area in read_areas(AREAS)}
     found: dict[str, dict[str, dict[Cell, Said]]] = {}
     for name in dict.fromkeys(one.pair for one in cells):
         file = folder / "arms" / f"{name}-seed{seed}.json"
@@ -81,10 +85,18 @@ def arm_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dic
                 "answers, of all openings": float(np.mean(list(answers.values()))),
                 "directions, of the area": abs(read["directions"][area]),
                 "top share of the change": read["top_share"],
+                "lens, words of the area": named_by_lens(read["lens"], words.get(cell[1], set())),
             }
             for signal, size in told.items():
                 found.setdefault(signal, {}).setdefault(name, {})[cell] = Said(size)
     return {name: told for name, told in found.items()}
+
+
+def named_by_lens(tokens: list[str], words: set[str]) -> float:
+    """Share of the tokens of the lens that are words of the area, or their beginnings of four letters and more."""
+    told = [token.casefold() for token in tokens]
+    hits = [token in words or (len(token) >= 4 and any(word.startswith(token) for word in words)) for token in told]
+    return sum(hits) / max(1, len(hits))
 
 
 def half_measured(folder: Path, *, seed: int = 0) -> tuple[list[RealCell], Predictor]:

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from mneme.audit.run import audit
 from mneme.bench.real.arms import go_on, openings, read_arms
 from mneme.bench.real.asked import SLICES
-from mneme.bench.real.kept import real_cells
+from mneme.bench.real.kept import AREAS, real_cells
 from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
 from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
@@ -41,7 +41,6 @@ PASSES = (
     *(tuple((group, part) for group in ALL_GROUPS) for part in range(1, SLICES)),
 )
 """What is measured of one fine-tune before the next; a pass goes through all fine-tunes before the next pass."""
-AREAS = Path(__file__).parent / "areas.yaml"
 READ_PARAGRAPHS = 24
 """Of each book, that an audit reads: about 38,000 tokens, from as many sections as there are."""
 
