@@ -108,7 +108,7 @@ def cost_table(folder: Path) -> str:
         for place, told in kept.items():
             slices.setdefault(place, []).append(told["cpu_seconds"])
     rows = [[f"measuring {place}", f"{np.mean(spent):.0f}", str(len(spent)), ""] for place, spent in slices.items()]
-    for place in [folder / "signals", *sorted((folder / "audits").glob("*"))]:
+    for place in [folder / "signals", folder / "arms", *sorted((folder / "audits").glob("*"))]:
         kept = [json.loads(file.read_text("utf-8")) for file in place.glob("*.json")]
         spent = [one.get("cpu_seconds", one["seconds"]) for one in kept]
         if kept:

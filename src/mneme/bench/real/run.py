@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,8 +181,9 @@ def numbers_of(report: Report) -> dict[str, Any]:
     }
 
 
+@cache
 def _items(place: RealPlace) -> Kept:
-    """What is asked, written where it is kept."""
+    """What is asked, written where it is kept; some seconds of tokenizing, so once a process."""
     tokenizer = AutoTokenizer.from_pretrained(real_base())
     asked = [one for chosen in PASSES for one in chosen]
     items = {f"{group}/{part}": items_of(group, part, tokenizer, place.data) for group, part in asked}
