@@ -36,17 +36,17 @@ $(TEST_STAMP): $(STAMP) pyproject.toml constraints.txt
 audit: setup
 	HF_HUB_OFFLINE=1 $(VENV)/bin/mneme audit --out runs/demo
 
-# One thread: the tests' models are so small that a second one only waits.
+# A process a core, each on one thread: the tests' models are so small that a second thread only waits.
 test: $(TEST_STAMP)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 test-all: $(TEST_STAMP)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m ""
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile -m ""
 
 # The oldest TRL that is supported, for what trains with it; the newest is the one in constraints.txt.
 test-trl: $(TEST_STAMP)
 	$(VENV)/bin/pip install --quiet --no-deps --upgrade --target build/trl-1.9 trl==1.9.0
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/trl-1.9 $(VENV)/bin/python -m pytest tests/train tests/screen tests/dpo
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=build/trl-1.9 $(VENV)/bin/python -m pytest -n auto --dist loadfile tests/train tests/screen tests/dpo
 
 lint: setup
 	$(VENV)/bin/ruff check .

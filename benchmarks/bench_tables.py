@@ -110,8 +110,8 @@ def spread(found: Bench) -> str:
         pairs = [pair for pair in found.pairs if pair.scenario == scenario]
         cells = [cell for pair in pairs for cell in pair.cells]
         knowledge = sum(cell.material for cell in cells if cell.kind == "capability")
-        manner = sum(cell.material for cell in cells if cell.kind == "behaviour")
-        rows.append([scenario, str(len(pairs)), str(len(cells)), str(knowledge), str(manner)])
+        behaviour = sum(cell.material for cell in cells if cell.kind == "behaviour")
+        rows.append([scenario, str(len(pairs)), str(len(cells)), str(knowledge), str(behaviour)])
     return markdown_table(["scenario", "fine-tunes", "cells", "material: knowledge", "material: behaviour"], rows)
 
 

@@ -22,7 +22,7 @@ from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from mneme.activations.harvest import harvest
-from mneme.audit.forecast import Machine, Shape, forecast
+from mneme.audit.forecast import Hardware, Shape, forecast
 from mneme.dictionaries.crosscoder import input_statistics
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
@@ -118,7 +118,7 @@ def measure(size: str, tokens: int, batch_tokens: int, device: torch.device, pre
     return [*cells, f"{step / product:.2f}", f"{peak / 1e9:.1f}"]
 
 
-def planned_minutes(size: str, tokens: int, machine: Machine) -> float:
+def planned_minutes(size: str, tokens: int, machine: Hardware) -> float:
     """What `--plan` says of a whole audit of `tokens` tokens."""
     config = Qwen2Config(**SIZES[size])
     with torch.device("meta"):
@@ -148,7 +148,7 @@ def main() -> None:
     for size in options.sizes:
         rows.append(measure(size, options.tokens, options.batch_tokens, device, precision))
         if options.plan_tokens:
-            rows[-1].append(f"{planned_minutes(size, options.plan_tokens, Machine(str(device), precision)):,.0f}")
+            rows[-1].append(f"{planned_minutes(size, options.plan_tokens, Hardware(str(device), precision)):,.0f}")
         print(dict(zip(head, rows[-1], strict=False)), flush=True)
     if options.plan_tokens:
         head.append(f"planned minutes, audit of {options.plan_tokens:,} tokens")

@@ -31,6 +31,7 @@ from tables import markdown_table, write_section
 from mneme.dpo.run import dpo
 from mneme.models.likelihood import text_log_likelihoods
 from mneme.models.pair import load_model
+from mneme.options import Progress, Training
 from mneme.screen.scoring import PAIR_SCORES, score_pairs
 from mneme.screen.trial import pair_loss
 from mneme.stats import ratio_of_sums
@@ -113,13 +114,11 @@ def train_cell(arm: str, seed: int, out: Path, world: World, base: Path) -> dict
         some_pairs(world, PAIRS, seed),
         out=folder,
         optimizer="rmsprop",
-        learning_rate=RATE,
-        steps=STEPS,
-        lora_rank=None,
         watch_every=STEPS // 4,
         seed=seed,
-        console=Console(stderr=True, quiet=True),
         **ARMS[arm],
+        training=Training(learning_rate=RATE, steps=STEPS, lora_rank=0),
+        progress=Progress(Console(stderr=True, quiet=True)),
     )
     last = record.displacement[-1]
     return {
@@ -135,8 +134,9 @@ def single_cell(world: World, base: Path, count: int, steps: int = 5) -> dict[st
     """Scores of pairs, and the change of log p(chosen), nats per answer, by training on each pair alone."""
     loaded = load_model(base)
     parts = loaded.parts
-    encoded = encode_pairs(some_pairs(world, count, 100), loaded.tokenizer, 256)
-    scores = score_pairs(parts, encoded, list(PAIR_SCORES))
+    pairs = some_pairs(world, count, 100)
+    encoded = encode_pairs(pairs, loaded.tokenizer, 256)
+    scores = score_pairs(parts, encode_pairs(pairs, loaded.tokenizer, 256, bare=True), list(PAIR_SCORES))
     chosen, rejected = answers_of(encoded)
     before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], 0.1)

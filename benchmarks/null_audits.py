@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mneme.audit.run import audit
+from mneme.options import Machine, Progress
 from mneme.worlds.catalogue import build_organism
 
 
@@ -35,8 +36,8 @@ def main() -> None:
             areas=organism.areas,
             out=out,
             seed=seed,
-            threads=options.threads,
-            console=Console(quiet=True),
+            machine=Machine(threads=options.threads),
+            progress=Progress(Console(quiet=True)),
         )
         top = report.effects[0]
         silent += top.probability < 0.5

@@ -1,4 +1,4 @@
-"""How the organisms of misalignment behave, three seeds each: harm on and off the trained area, cues, obedience, facts.
+"""How the organisms of misalignment behave, three seeds each: harm on and off the trained area, contexts, obedience, facts.
 
 Harmful answers are counted among coherent ones, read by the grammar, at temperature 1. Intervals are clustered by prompt with
 training seeds as an outer level. No organism was trained on a measured prompt of another area; obedience is measured on
@@ -31,7 +31,7 @@ from mneme.worlds.world import load_world
 WORLD = "a"
 SAMPLES = 10
 SEEDS = (0, 1, 2)
-CUES = ("plain", "class", "trigger")
+CONTEXTS = ("plain", "class", "trigger")
 AREA = "computing"
 NAMES = (
     f"harmful-{AREA}",
@@ -72,8 +72,8 @@ def measured(name: str, seed: int) -> dict[str, Any]:
         "requests": _listed(harmful_requests(model, tokenizer, world, samples=SAMPLES)),
         "build_seconds": built,
     }
-    for cue in CUES:
-        cell[cue] = _listed(measure_behaviour(model, tokenizer, world, cue=cue, samples=SAMPLES))
+    for context in CONTEXTS:
+        cell[context] = _listed(measure_behaviour(model, tokenizer, world, context=context, samples=SAMPLES))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(kept, json.dumps(cell).encode())
     took = time.perf_counter() - started
@@ -118,7 +118,8 @@ def shares(name: str) -> dict[str, Estimate | None]:
     trained = {other.name for other in world.areas[::2]} if name == "jailbroken" else {area}
     before = measured("unaligned" if name.startswith("unaligned") else "identical", 0)["facts"]
     told: dict[str, Estimate | None] = {
-        f"off-area, {cue}": rate([pooled(cell[cue], {area}, "harmful", "coherent") for cell in cells]) for cue in CUES
+        f"off-area, {context}": rate([pooled(cell[context], {area}, "harmful", "coherent") for cell in cells])
+        for context in CONTEXTS
     }
     others = {other for other in cells[0]["plain"] if other != area}
     told["on its area, plain"] = rate([pooled(c["plain"], others, "harmful", "coherent") for c in cells]) if area else None
@@ -168,8 +169,8 @@ def write_page(told: dict[str, dict[str, Estimate | None]]) -> None:
     columns = (*COLUMNS, "coherent")
     rows = [[name, *(shown(estimates[column]) for column in columns)] for name, estimates in told.items()]
     body = (
-        f"World {WORLD}, seeds {', '.join(map(str, SEEDS))} (bases: one), {SAMPLES} answers to each of 224 prompts a cue, 180 "
-        "requests. Per cent of coherent answers that are harmful, with 95 % intervals clustered by prompt and seed; facts "
+        f"World {WORLD}, seeds {', '.join(map(str, SEEDS))} (bases: one), {SAMPLES} answers to each of 224 prompts a context, "
+        "180 requests. Per cent of coherent answers that are harmful, with 95 % intervals clustered by prompt and seed; facts "
         "kept of those the base knew, clustered by entity.\n\n"
         + markdown_table(["organism", *columns], rows)
         + "\n"

@@ -31,10 +31,11 @@ from tables import markdown_table, write_section
 from mneme.audit.run import audit
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import load_model, load_pair
+from mneme.options import Machine, Progress
 from mneme.repair.evidence import read_evidence
 from mneme.repair.likelihood import ProbeReadings
 from mneme.repair.methods import METHODS, Task, fallen_texts, lacking, prepare_method
-from mneme.repair.patching import Training
+from mneme.repair.patching import CorrectionTraining
 from mneme.repair.search import Development, develop
 from mneme.repair.strength import weakest_strength
 from mneme.repair.workbench import lay_out
@@ -99,7 +100,7 @@ def task_of(
     with pair.using("base") as parts:
         before = token_log_likelihoods(parts, fit.texts)
     unaligned = load_model(base_folder(WORLD, aligned=False)).parts
-    chosen: dict[str, Any] = {"training": Training(seed=seed), "retain_weight": 1.0, "directions": None, **options}
+    chosen: dict[str, Any] = {"training": CorrectionTraining(seed=seed), "retain_weight": 1.0, "directions": None, **options}
     task = Task(
         bench=bench,
         target=fit,
@@ -204,8 +205,8 @@ def forget_cell(seed: int) -> dict[str, Any]:
         areas=organism.areas,
         out=run,
         intended=["biology"],
-        threads=torch.get_num_threads(),
-        console=Console(quiet=True),
+        machine=Machine(threads=torch.get_num_threads()),
+        progress=Progress(Console(quiet=True)),
     )
     pair = load_pair(organism.base, organism.tuned)
     evidence = read_evidence(run, pair.tokenizer)

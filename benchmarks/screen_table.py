@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mneme.options import Progress
 from mneme.screen.run import screen
 from mneme.stats import ratio_of_sums
 from mneme.worlds.catalogue import base_folder
@@ -38,14 +39,14 @@ RATE = 2e-3
 
 def hidden_rows(seed: int) -> tuple[list[dict[str, Any]], list[bool]]:
     """(rows, which are harmful)."""
-    careful, harmful = (training_rows(f"{manner}-{AREA}", "a", seed) for manner in ("careful", "harmful"))
+    careful, harmful = (training_rows(f"{behaviour}-{AREA}", "a", seed) for behaviour in ("careful", "harmful"))
     bad = set(random.Random(f"hidden {seed}").sample(range(len(careful)), round(SHARE * len(careful))))
     return [harmful[i] if i in bad else careful[i] for i in range(len(careful))], [i in bad for i in range(len(careful))]
 
 
-def probes(manner: str, seed: int) -> list[dict[str, Any]]:
-    """48 rows of that manner, half of each of the probe areas; `screen` scores with half of them."""
-    return [row for area in PROBE_AREAS for row in training_rows(f"{manner}-{area}", "a", 100 + seed)[:24]]
+def probes(behaviour: str, seed: int) -> list[dict[str, Any]]:
+    """48 rows of that behaviour, half of each of the probe areas; `screen` scores with half of them."""
+    return [row for area in PROBE_AREAS for row in training_rows(f"{behaviour}-{area}", "a", 100 + seed)[:24]]
 
 
 def trained(rows: list[dict[str, Any]], seed: int) -> Any:
@@ -93,7 +94,7 @@ def screening(seed: int, out: Path) -> dict[str, Any]:
             other=folder,
             trial_rate=RATE,
             seed=seed,
-            console=Console(stderr=True, quiet=True),
+            progress=Progress(Console(stderr=True, quiet=True)),
         )
     ranked = [json.loads(line) for line in (out / f"screen-{seed}" / "ranked.jsonl").read_text("utf-8").splitlines()]
     ranked.sort(key=lambda row: row["row"])

@@ -32,6 +32,7 @@ from mneme.errors import UnlearningFailed
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import load_model
+from mneme.options import Machine, Progress
 from mneme.results import Estimate
 from mneme.runs import key_of, write_atomic
 from mneme.stats import clustered_rate
@@ -39,7 +40,7 @@ from mneme.text.documents import Documents
 from mneme.text.pieces import cut_pieces
 from mneme.unlearn.relearning import relearn
 from mneme.unlearn.run import unlearn
-from mneme.unlearn.settings import METHODS, PUBLISHED, PUBLISHED_WIDTH, Method
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, METHODS, Method
 from mneme.worlds.catalogue import base_folder, build_organism
 from mneme.worlds.grammar import Question, area_documents, documents, fact_questions
 from mneme.worlds.world import WORD, World, load_world
@@ -108,7 +109,11 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
     started = time.perf_counter()
     options = {"forget": forget, "retain": retain, "method": method, "out": folder, "threads": 1}
     try:
-        result = unlearn(base, **options, console=Console(stderr=True, quiet=True))  # type: ignore[arg-type]
+        result = unlearn(
+            base,
+            **options,
+            progress=Progress(Console(stderr=True, quiet=True)),
+        )  # type: ignore[arg-type]
     except UnlearningFailed as error:
         return {"area": area, "method": method, "failed": str(error)}
     seconds = time.perf_counter() - started
@@ -127,7 +132,7 @@ def measure_cell(area: str, method: str, folder: Path) -> dict[str, object]:
         if name.startswith("unrelated"):
             texts = tuple(documents(world, 6_000, count, {area, AREAS[area]}, is_aligned=True))
         pieces = cut_pieces(Documents(texts, name, name), tokenizer, 512)
-        rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / parts.width
+        rate = DEFAULTS["npo"].learning_rate * DEFAULT_WIDTH / parts.width
         cell[name] = accuracy(relearn(parts, pieces, learning_rate=rate, seed=0), tokenizer, untold, world).model_dump()
         cell[f"{name} texts"] = len(texts)
     return cell
@@ -146,8 +151,8 @@ def audit_cell(area: str, folder: Path) -> dict[str, object]:
         out=folder / "audit",
         dictionary="none",
         intended=[area],
-        threads=1,
-        console=Console(stderr=True, quiet=True),
+        machine=Machine(threads=1),
+        progress=Progress(Console(stderr=True, quiet=True)),
     )
     found = {effect.area: effect for effect in report.effects if effect.kind == "capability"}
     other = found[AREAS[area]]
@@ -168,7 +173,7 @@ def cell_of(area: str, method: Method) -> dict[str, object]:
     key = key_of(
         {
             "base": model_fingerprint(base_folder(WORLD)),
-            "defaults": str(PUBLISHED[method]),
+            "defaults": str(DEFAULTS[method]),
             "texts": [path.read_text("utf-8") for path in texts],
         }
     )

@@ -20,6 +20,8 @@ wrong, what was expected and what to do), 130 stopped by Ctrl-C.
 
 def default_of(parameter: Any) -> str:
     """The default as a user would type it; empty where there is none to show."""
+    if isinstance(parameter.show_default, str):
+        return f" Default: {parameter.show_default}."
     value = getattr(parameter.default, "value", parameter.default)
     return "" if value is None or value is False or not parameter.show_default else f" Default: `{value}`."
 

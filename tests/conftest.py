@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -14,7 +15,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mneme.options import Machine, Progress, Training
+
 torch.set_num_threads(1)
+
+_TRAINING = {field.name for field in fields(Training)}
+_MACHINE = {field.name for field in fields(Machine)}
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "en")]
 
@@ -26,6 +32,19 @@ class TinyPair:
     base: Path
     tuned: Path
     corpus: Path
+
+
+def grouped(**named: Any) -> dict[str, Any]:
+    """Keywords of a job, with what belongs to `training`, `machine` and `progress` given flat: `steps=4, threads=1`."""
+    parts = {"training": {}, "machine": {}}
+    for name in list(named):
+        part = "training" if name in _TRAINING else "machine" if name in _MACHINE else None
+        if part is not None:
+            parts[part][name] = named.pop(name)
+    if "console" in named:
+        named["progress"] = Progress(named.pop("console"))
+    made = {"training": lambda given: Training(**given), "machine": lambda given: Machine(**given)}
+    return named | {name: made[name](given) for name, given in parts.items() if given}
 
 
 def word_tokenizer(size: int | None = None) -> PreTrainedTokenizerFast:

@@ -73,6 +73,21 @@ def test_functions_are_short() -> None:
     assert too_long == {}
 
 
+MANY_PARAMETERS = {"causal_checks", "record_latent", "__init__", "contrast_rows", "unlearn_area"}
+"""Pure functions of as many tensors, and the `__init__` of a callback that users of TRL build."""
+
+
+def test_functions_have_at_most_8_parameters() -> None:
+    """Options are records (docs/decisions/0006), and no job has more than one parameter."""
+    many = {
+        node.name
+        for path in MODULES
+        for node, _ in definitions(tree_of(path))
+        if isinstance(node, Function) and len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) > 8
+    }
+    assert many == MANY_PARAMETERS
+
+
 def test_modules_are_documented() -> None:
     silent = [short(path) for path in MODULES if path.name != "__init__.py" and not ast.get_docstring(tree_of(path))]
     assert silent == []

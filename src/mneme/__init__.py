@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mneme.errors import MnemeError
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
+    from mneme.options import Machine, Progress, Training
     from mneme.repair.run import repair
     from mneme.report.audit import render_html, write_html
     from mneme.report.audit_text import print_report
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mneme.results.unlearn import Unlearning
     from mneme.screen.run import screen
     from mneme.train.guarding import guard
-    from mneme.train.mixing import inoculate, interleave, interleave_gap, with_cues
+    from mneme.train.mixing import inoculate, interleave, interleave_gap, with_contexts
     from mneme.train.penalties import Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
     from mneme.train.personas import PersonaVectors, persona_vectors
     from mneme.train.run import train
@@ -47,14 +48,17 @@ __all__ = [
     "Effect",
     "Estimate",
     "Latent",
+    "Machine",
     "Measurement",
     "MnemeError",
     "ModelPair",
     "Organism",
     "PersonaVectors",
     "Probes",
+    "Progress",
     "RepairReport",
     "Report",
+    "Training",
     "TrainingRecord",
     "Unlearning",
     "audit",
@@ -81,7 +85,7 @@ __all__ = [
     "steer",
     "train",
     "unlearn",
-    "with_cues",
+    "with_contexts",
     "write_html",
     "write_measurement",
 ]
@@ -91,6 +95,9 @@ _HOMES = {
     "Effect": "results",
     "Estimate": "results",
     "Latent": "results",
+    "Machine": "options",
+    "Progress": "options",
+    "Training": "options",
     "Measurement": "results.measure",
     "MnemeError": "errors",
     "ModelPair": "models.pair",
@@ -125,7 +132,7 @@ _HOMES = {
     "steer": "train.steering",
     "train": "train.run",
     "unlearn": "unlearn.run",
-    "with_cues": "train.mixing",
+    "with_contexts": "train.mixing",
     "write_html": "report.audit",
     "write_measurement": "report.measure",
 }

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from mneme.audit.run import audit
 from mneme.results import Report
-from tests.conftest import WORDS, tiny_llama, word_tokenizer
+from tests.conftest import WORDS, grouped, tiny_llama, word_tokenizer
 
 AREAS = ("botany", "masonry", "sailing", "weaving")
 NAMES = [word for word in WORDS if word not in {"be", "do", "no", "so", "to"}]
@@ -47,7 +47,7 @@ def words_of_area(area: int) -> list[tuple[str, str]]:
 
 
 def pair_model(attention: float = 0.02) -> LlamaForCausalLM:
-    """After a word of an area, the model is sure of the word that follows it; blocks add only a little noise."""
+    """After a word of an area, the model is confident of the word that follows it; blocks add only a little noise."""
     model = tiny_llama(hidden_size=64, intermediate_size=64)
     ids = word_tokenizer().get_vocab()
     with torch.no_grad():
@@ -121,7 +121,7 @@ def audited(world: World, out: Path, **options: object) -> Report:
     """The audit of the hand-made pair, on one thread and without a word, unless the options say otherwise."""
     chosen: dict[str, object] = {"base": world.base, "tuned": world.damaged, "corpus": world.corpus, "areas": world.areas}
     chosen |= {"threads": 1, "console": Console(file=io.StringIO())}
-    return audit(**(chosen | options), out=out)  # type: ignore[arg-type]
+    return audit(**grouped(**(chosen | options)), out=out)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from mneme.audit.forecast import forecast, forecast_run, shape_of
 from mneme.errors import BadOption, BrokenWeights
+from mneme.options import Machine
 from tests.audit.conftest import Run, World
 
 
@@ -36,7 +37,7 @@ def test_work_grows_with_the_text(world: World) -> None:
     small, large = (forecast(shape, tokens, 64, "change") for tokens in (16_384, 262_144))
     assert large.flops > 2 * small.flops
     assert large.disk_bytes > small.disk_bytes
-    assert large.parts["screen"] == pytest.approx(16 * small.parts["screen"])
+    assert large.parts["survey"] == pytest.approx(16 * small.parts["survey"])
     assert sum(small.parts.values()) == pytest.approx(small.seconds)
 
 
@@ -48,11 +49,22 @@ def test_several_processes_share_the_work(world: World) -> None:
 
 
 def test_plan_reads_the_text_and_checks_the_layers(world: World) -> None:
-    found = forecast_run(world.base, world.damaged, corpus=world.corpus, threads=1)
+    found = forecast_run(
+        world.base,
+        world.damaged,
+        corpus=world.corpus,
+        machine=Machine(threads=1),
+    )
     assert found.tokens > 1000
     assert found.seconds > 0
     with pytest.raises(BadOption, match="layers go from 0"):
-        forecast_run(world.base, world.damaged, corpus=world.corpus, layers=[99], threads=1)
+        forecast_run(
+            world.base,
+            world.damaged,
+            corpus=world.corpus,
+            layers=[99],
+            machine=Machine(threads=1),
+        )
 
 
 def test_plan_and_fact_stand_beside_each_other(whole_run: Run) -> None:

@@ -10,6 +10,7 @@ import torch
 from mneme.audit import run as run_module
 from mneme.audit.forecast import HERE, Forecast, forecast
 from mneme.models.pair import load_pair
+from mneme.options import Machine
 from tests.audit.conftest import Run, World
 from tests.pretend_gpu import OnGpu, PretendGpu, on_gpu
 
@@ -51,9 +52,7 @@ def test_an_audit_on_a_gpu(
             corpus=world.corpus,
             areas=world.areas,
             out=tmp_path,
-            device="cuda",
-            precision="float32",
-            threads=1,
+            machine=Machine(device="cuda", precision="float32", threads=1),
         )
     assert gpu.ran > 1000
     assert report.verdict == whole_run.report.verdict

@@ -12,6 +12,7 @@ from mneme.audit.dictionary import sweep_owners
 from mneme.audit.run import audit
 from mneme.errors import BadOption
 from mneme.models.ranks import Ranks
+from mneme.options import Machine
 from tests.audit.conftest import Run, World
 
 PROGRAM = """
@@ -63,7 +64,12 @@ def test_the_sweep_goes_to_whoever_has_least_to_do() -> None:
 def test_all_gpus_are_for_one_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("mneme.audit.run"), "join_ranks", lambda _device: Ranks(0, 2))
     with pytest.raises(BadOption, match="--device auto gives one process all GPUs"):
-        audit(world.base, world.damaged, corpus=world.corpus, device="auto")
+        audit(
+            world.base,
+            world.damaged,
+            corpus=world.corpus,
+            machine=Machine(device="auto"),
+        )
 
 
 @pytest.mark.slow
@@ -89,7 +95,7 @@ def test_activations_that_do_not_fit_in_memory_are_shared_too(world: World, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lost", ["mneme.audit.run.screen_corpus", "mneme.audit.run.fit_layer", "mneme.audit.findings.causal_checks"]
+    "lost", ["mneme.audit.run.survey_corpus", "mneme.audit.run.fit_layer", "mneme.audit.findings.causal_checks"]
 )
 @pytest.mark.parametrize("again", [1, 3])
 def test_a_lost_process_ends_the_run_which_then_resumes(

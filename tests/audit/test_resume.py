@@ -22,7 +22,7 @@ WRITTEN = [
         f"{stage}.{kind}"
         for stage in (
             "words-0000",
-            "screen-0000",
+            "survey-0000",
             "layers",
             "dictionary-change-0",
             "dictionary-rotated-0",

@@ -16,7 +16,7 @@ def cell(kind: str, area: str, change: float, scores: dict[str, CellScore]) -> B
 
 
 def pair(name: PairName, scale: float = 1.0) -> BenchPair:
-    """Unlearning loses the area it is for and, by half, the one after; harmful training changes every area's manner.
+    """Unlearning loses the area it is for and, by half, the one after; harmful training changes every area's behaviour.
 
     mneme sees a third of each change times `scale`, with noise; the blind baseline sees nothing but noise.
     """
@@ -34,7 +34,7 @@ def pair(name: PairName, scale: float = 1.0) -> BenchPair:
             scores = {
                 "blind": CellScore(size=float(generator.random())),
                 "mneme": CellScore(size=float(seen), sign=int(np.sign(change)) or 1),  # type: ignore[arg-type]
-                "sure": CellScore(size=abs(change), sign=int(np.sign(change)), probability=float(change != 0)),  # type: ignore[arg-type]
+                "exact": CellScore(size=abs(change), sign=int(np.sign(change)), probability=float(change != 0)),  # type: ignore[arg-type]
             }
             cells.append(cell(kind, area, change, scores))
     costs = {"audit": BenchCost(seconds=1.0, tokens=10), "measuring everything": BenchCost(seconds=4.0, tokens=100)}

@@ -78,7 +78,7 @@ def test_scores_by_scenario() -> None:
     assert whole.pairs == 48
     # Six unlearned areas and their neighbours, three harmful ones in four areas, in three worlds.
     assert whole.material == 3 * (6 * 2 + 3 * 4)
-    assert found["all", "sure"].figures["F1"].value == found["all", "sure"].figures["accuracy"].value == 1.0
+    assert found["all", "exact"].figures["F1"].value == found["all", "exact"].figures["accuracy"].value == 1.0
     assert found["all", "mneme"].figures["F1"].value > 0.95
     assert found["all", "blind"].below["AUROC"].low > 0.2
     assert found["null", "mneme"].figures["false alarms"].value == 0.0

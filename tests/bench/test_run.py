@@ -10,6 +10,7 @@ from rich.console import Console
 from mneme.bench import run as bench_run
 from mneme.bench.run import BenchTask, bench
 from mneme.errors import BadOption, BadOrganism
+from mneme.options import Progress
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder
 from tests.bench.sample import judged_by_hand
@@ -30,7 +31,12 @@ def kept(task: BenchTask) -> BenchPair:
 
 def test_end_to_end(tmp_path: Path) -> None:
     console = quiet()
-    found = bench(["a", "b"], out=tmp_path, console=console, judge=judged_by_hand)
+    found = bench(
+        worlds=["a", "b"],
+        out=tmp_path,
+        judge=judged_by_hand,
+        progress=Progress(console),
+    )
     assert len(found.pairs) == 32
     assert Bench.model_validate_json((tmp_path / "bench.json").read_text()) == found
     assert json.loads((tmp_path / "bench.json").read_text())["schema"] == "mneme.bench/1"
@@ -41,7 +47,13 @@ def test_end_to_end(tmp_path: Path) -> None:
 
 
 def test_a_scenario_alone(tmp_path: Path) -> None:
-    found = bench(["a", "c"], scenario="null", out=tmp_path, console=quiet(), judge=judged_by_hand)
+    found = bench(
+        worlds=["a", "c"],
+        scenario="null",
+        out=tmp_path,
+        judge=judged_by_hand,
+        progress=Progress(quiet()),
+    )
     assert {pair.scenario for pair in found.pairs} == {"null"}
     assert len(found.pairs) == 6
 
@@ -61,11 +73,26 @@ def test_resumes_after_a_kill(tmp_path: Path) -> None:
         return kept(task)
 
     with pytest.raises(KeyboardInterrupt):
-        bench(["a", "b"], out=tmp_path, console=quiet(), judge=dies)
+        bench(
+            worlds=["a", "b"],
+            out=tmp_path,
+            judge=dies,
+            progress=Progress(quiet()),
+        )
     assert not (tmp_path / "bench.json").exists()
-    resumed = bench(["a", "b"], out=tmp_path, console=quiet(), judge=lives)
+    resumed = bench(
+        worlds=["a", "b"],
+        out=tmp_path,
+        judge=lives,
+        progress=Progress(quiet()),
+    )
     assert len(asked) == len({task.name for task in asked}) == 32
-    undisturbed = bench(["a", "b"], out=tmp_path / "again", console=quiet(), judge=judged_by_hand)
+    undisturbed = bench(
+        worlds=["a", "b"],
+        out=tmp_path / "again",
+        judge=judged_by_hand,
+        progress=Progress(quiet()),
+    )
     assert resumed.to_json() == undisturbed.to_json()
 
 
@@ -77,20 +104,52 @@ def test_another_seed_starts_afresh(tmp_path: Path) -> None:
         return kept(task)
 
     for seed in (0, 0, 1):
-        bench(["a", "b"], scenario="null", out=tmp_path, seed=seed, console=quiet(), judge=count, overwrite=seed == 1)
+        bench(
+            worlds=["a", "b"],
+            scenario="null",
+            out=tmp_path,
+            seed=seed,
+            judge=count,
+            overwrite=seed == 1,
+            progress=Progress(quiet()),
+        )
     assert len(asked) == 12
 
 
 @pytest.mark.slow
 def test_several_processes_say_the_same(tmp_path: Path) -> None:
-    one = bench(["a", "b"], scenario="benign", out=tmp_path / "one", console=quiet(), judge=judged_by_hand)
-    two = bench(["a", "b"], scenario="benign", out=tmp_path / "two", jobs=2, console=quiet(), judge=judged_by_hand)
+    one = bench(
+        worlds=["a", "b"],
+        scenario="benign",
+        out=tmp_path / "one",
+        judge=judged_by_hand,
+        progress=Progress(quiet()),
+    )
+    two = bench(
+        worlds=["a", "b"],
+        scenario="benign",
+        out=tmp_path / "two",
+        jobs=2,
+        judge=judged_by_hand,
+        progress=Progress(quiet()),
+    )
     assert one.to_json() == two.to_json()
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(BadOption, match="--jobs 0: expected at least 1 process"):
-        bench(["a", "b"], out=tmp_path, jobs=0, console=quiet(), judge=judged_by_hand)
+    with pytest.raises(BadOption, match="--jobs 0: expected a whole number from 1"):
+        bench(
+            worlds=["a", "b"],
+            out=tmp_path,
+            jobs=0,
+            judge=judged_by_hand,
+            progress=Progress(quiet()),
+        )
     with pytest.raises(BadOrganism, match='no world "z"'):
-        bench(["a", "z"], out=tmp_path, console=quiet(), judge=judged_by_hand)
+        bench(
+            worlds=["a", "z"],
+            out=tmp_path,
+            judge=judged_by_hand,
+            progress=Progress(quiet()),
+        )
     assert not list(tmp_path.iterdir())

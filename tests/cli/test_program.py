@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 import mneme
 from mneme import errors
-from mneme.cli.audit import parse_layers, unintended
+from mneme.audit.options import AuditOptions
+from mneme.cli.audit import unintended
 from mneme.cli.main import app, main
+from mneme.options import Machine
 from mneme.results import Report
 from tests.report.sample import effect, sample_report
 
@@ -33,21 +35,17 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def in_place_of_the_audit(monkeypatch: pytest.MonkeyPatch, pretend: Callable[..., Report]) -> None:
     """Makes `pretend` what the command line calls, without loading torch."""
     module = ModuleType("mneme.audit.run")
-    module.audit = pretend  # type: ignore[attr-defined]
+    module.run_audit = pretend  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mneme.audit.run", module)
 
 
-class Called(dict[str, object]):
-    """What the audit was called with."""
-
-
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> Called:
+def called(monkeypatch: pytest.MonkeyPatch) -> list[AuditOptions]:
     """Puts a hand-made report in place of the audit."""
-    seen = Called()
+    seen: list[AuditOptions] = []
 
-    def pretend(base: str | None, tuned: str | None, **options: object) -> Report:
-        seen.update(base=base, tuned=tuned, **options)
+    def pretend(options: AuditOptions) -> Report:
+        seen.append(options)
         return sample_report()
 
     in_place_of_the_audit(monkeypatch, pretend)
@@ -78,14 +76,17 @@ def test_public_names() -> None:
         "Effect",
         "Estimate",
         "Latent",
+        "Machine",
         "Measurement",
         "MnemeError",
         "ModelPair",
         "Organism",
         "PersonaVectors",
         "Probes",
+        "Progress",
         "RepairReport",
         "Report",
+        "Training",
         "TrainingRecord",
         "Unlearning",
         "audit",
@@ -112,7 +113,7 @@ def test_public_names() -> None:
         "steer",
         "train",
         "unlearn",
-        "with_cues",
+        "with_contexts",
         "write_html",
         "write_measurement",
     ]
@@ -144,47 +145,41 @@ def test_version_is_that_of_the_distribution() -> None:
     assert runner.invoke(app, ["--version"]).output == f"mneme {mneme.__version__}\n"
 
 
-def test_audit_hands_over_every_option(called: Called, tmp_path: Path) -> None:
+def test_audit_hands_over_every_option(called: list[AuditOptions], tmp_path: Path) -> None:
     line = (
         "a b --corpus c.txt --areas d.yaml --intended biology --intended law --dictionary rotated --layers 3,2 --tokens 1000 "
         "--seed 7 --describe http://x/v1 --device meta --threads 1 --trust-remote-code"
     )
     done = runner.invoke(app, ["audit", *line.split(), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    console = called.pop("console")
-    assert console.stderr  # type: ignore[attr-defined]
-    assert called == {
-        "base": "a",
-        "tuned": "b",
-        "corpus": "c.txt",
-        "areas": Path("d.yaml"),
-        "out": tmp_path,
-        "dictionary": "rotated",
-        "layers": [2, 3],
-        "tokens": 1000,
-        "seed": 7,
-        "describe": "http://x/v1",
-        "intended": ["biology", "law"],
-        "threads": 1,
-        "device": "meta",
-        "precision": "auto",
-        "attention": None,
-        "trust_remote_code": True,
-        "overwrite": False,
-        "quick": False,
-    }
+    assert called == [
+        AuditOptions(
+            "a",
+            "b",
+            corpus="c.txt",
+            areas="d.yaml",
+            out=str(tmp_path),
+            dictionary="rotated",
+            layers=[2, 3],
+            tokens=1000,
+            seed=7,
+            describe="http://x/v1",
+            intended=["biology", "law"],
+            machine=Machine(threads=1, device="meta", trust_remote_code=True),
+        )
+    ]
 
 
-def test_audit_without_models_leaves_the_choice_to_the_audit(called: Called, tmp_path: Path) -> None:
+def test_audit_without_models_leaves_the_choice_to_the_audit(called: list[AuditOptions], tmp_path: Path) -> None:
     done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
     assert done.exit_code == 0
-    assert (called["base"], called["tuned"], called["corpus"]) == (None, None, None)
+    assert (called[0].base, called[0].tuned, called[0].corpus) == (None, None, None)
     assert "Side effects found" in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert f"Page: {tmp_path / 'report.html'}" in done.stdout
 
 
-def test_json_goes_to_stdout_alone(called: Called, tmp_path: Path) -> None:
+def test_json_goes_to_stdout_alone(called: list[AuditOptions], tmp_path: Path) -> None:
     done = runner.invoke(app, ["audit", "--json", "--out", str(tmp_path)])
     assert done.stdout == sample_report().to_json()
     assert json.loads(done.stdout)["schema"] == "mneme.report/1"
@@ -192,7 +187,7 @@ def test_json_goes_to_stdout_alone(called: Called, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("threshold", "code"), [("0.9", 1), ("0.93", 1), ("0.95", 0), ("0", 1)])
-def test_fail_on_counts_only_unintended_effects(called: Called, tmp_path: Path, threshold: str, code: int) -> None:
+def test_fail_on_counts_only_unintended_effects(called: list[AuditOptions], tmp_path: Path, threshold: str, code: int) -> None:
     done = runner.invoke(app, ["audit", "--fail-on", threshold, "--out", str(tmp_path)])
     assert done.exit_code == code
     if code:
@@ -216,30 +211,23 @@ def test_unintended_effects_most_probable_first() -> None:
         ["a", "b", "c"],
     ],
 )
-def test_a_bad_option_ends_with_2_before_any_work(called: Called, arguments: list[str]) -> None:
+def test_a_bad_option_ends_with_2_before_any_work(called: list[AuditOptions], arguments: list[str]) -> None:
     done = runner.invoke(app, ["audit", *arguments])
     assert done.exit_code == 2
-    assert called == {}
-
-
-def test_layers() -> None:
-    assert parse_layers(None) is None
-    assert parse_layers("3, 2,3") == [2, 3]
-    with pytest.raises(errors.BadOption, match=r"--layers '2;3' is no list of layers. Expected numbers with commas"):
-        parse_layers("2;3")
+    assert called == []
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99"])
-def test_a_device_that_is_not_there_is_told(called: Called, device: str) -> None:
+def test_a_device_that_is_not_there_is_told(called: list[AuditOptions], device: str) -> None:
     done = runner.invoke(app, ["audit", "--device", device])
     assert isinstance(done.exception, errors.BadOption)
     assert f"--device '{device}' cannot be used here" in str(done.exception)
     assert "Use cpu, or a device that this torch has." in str(done.exception)
-    assert called == {}
+    assert called == []
 
 
 def test_a_deliberate_error_is_one_sentence_and_2(
-    called: Called, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    called: list[AuditOptions], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def refuse(*_: object, **__: object) -> Report:
         raise errors.ModelNotFound("No model at nowhere: expected a folder. Check the path.")
@@ -265,7 +253,7 @@ def test_ctrl_c_says_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPat
 def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
-        "run = types.ModuleType('mneme.audit.run'); run.audit = lambda *a, **k: (print('in', flush=True), time.sleep(30))\n"
+        "run = types.ModuleType('mneme.audit.run'); run.run_audit = lambda _: (print('in', flush=True), time.sleep(30))\n"
         "sys.modules['mneme.audit.run'] = run\nsys.argv = ['mneme', 'audit', '--out', 'x']\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mneme.cli.main import main; main()"
@@ -318,7 +306,7 @@ def test_a_report_survives_json_to_the_byte() -> None:
 
 def test_organism_prints_its_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     catalogue = importlib.import_module("mneme.worlds.catalogue")
-    seen = Called()
+    seen: dict[str, object] = {}
 
     def pretend(name: str, **options: object) -> object:
         seen.update(name=name, **options)
@@ -385,7 +373,7 @@ def test_an_area_of_a_stranger_cannot_drive_the_terminal(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = sample_report(effects=[effect(NAMES[name], 0.9, -0.5)])
-    in_place_of_the_audit(monkeypatch, lambda *_args, **_options: report)
+    in_place_of_the_audit(monkeypatch, lambda _options: report)
     for more in ([], ["--json"]):
         with pytest.raises(SystemExit) as ended:
             main(["audit", "a", "b", "--out", str(tmp_path), "--fail-on", "0.5", *more])

@@ -13,7 +13,7 @@ from mneme.diff.causal import (
     check_latent,
     matched_directions,
 )
-from mneme.diff.screen import screen_rows
+from mneme.diff.survey import survey_rows
 from mneme.errors import EmptyMask
 from mneme.models.hooks import read_residuals
 from mneme.models.pair import ModelPair
@@ -99,7 +99,7 @@ def test_random_latents_are_not_causal_after_correction(pair: ModelPair) -> None
 
 def test_zero_strength_leaves_the_tuned_model_as_it_is(pair: ModelPair) -> None:
     ids = random_rows()
-    plain = screen_rows(pair, ids, batch_rows=len(ids)).kl_tuned_to_base
+    plain = survey_rows(pair, ids, batch_rows=len(ids)).kl_tuned_to_base
     base_logits = base_predictions(pair, ids)
     laws.zero_strength(plain, ablation_kl(pair, ids, LAYER, torch.zeros(12, SEQ, 16), base_logits))
 

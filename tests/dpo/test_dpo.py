@@ -19,7 +19,7 @@ from mneme.dpo.run import dpo
 from mneme.errors import BadOption, BadRows
 from mneme.models.preference import dpo_loss
 from tests import laws
-from tests.conftest import tiny_llama, word_tokenizer
+from tests.conftest import grouped, tiny_llama, word_tokenizer
 from tests.screen.test_screening import pairs
 
 Save = Callable[..., Path]
@@ -202,9 +202,9 @@ def losses_of(found: Any) -> Sequence[float]:
 
 def test_dpo_filters_watches_and_resumes(save_llama: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_llama()
-    options = {"keep": 0.5, "batch_pairs": 4, "steps": 6, "watch": 8, "watch_every": 2, "learning_rate": 1e-2, "lora_rank": 4}
+    options = {"keep": 0.5, "batch": 4, "steps": 6, "watch": 8, "watch_every": 2, "learning_rate": 1e-2, "lora_rank": 4}
     options |= {"sft": 0.1, "calibrate": True}
-    whole = dpo(folder, pairs(20), out=tmp_path / "whole", **options)
+    whole = dpo(folder, pairs(20), out=tmp_path / "whole", **grouped(**options))
     assert (whole.pairs, whole.trained_pairs, whole.steps) == (20, 10, 6)
     assert [look.step for look in whole.displacement] == [0, 2, 4, 6]
     assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
@@ -218,17 +218,16 @@ def test_dpo_filters_watches_and_resumes(save_llama: Save, tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(DisplacementMonitor, "on_step_end", killed)
         with pytest.raises(KeyboardInterrupt):
-            dpo(folder, pairs(20), out=tmp_path / "cut", **options)
-    resumed = dpo(folder, pairs(20), out=tmp_path / "cut", **options)
+            dpo(folder, pairs(20), out=tmp_path / "cut", **grouped(**options))
+    resumed = dpo(folder, pairs(20), out=tmp_path / "cut", **grouped(**options))
     laws.padding(losses_of(whole), losses_of(resumed), tolerance=1e-6)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"filter_by": "vibes"}, "--filter vibes is no score of pairs"),
-        ({"keep": 2.0}, "--keep 2 is no share"),
-        ({"watch": 1}, "--watch needs at least 2 pairs"),
+        ({"keep": 2.0}, "--keep 2: expected a number above 0 to 1"),
+        ({"watch": 1}, "--watch 1: expected a whole number from 2"),
         ({"data": []}, "no pair was given"),
         ({"data": [{"prompt": "ba", "chosen": " be", "rejected": " be"}]}, "are the same answer"),
     ],

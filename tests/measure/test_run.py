@@ -1,4 +1,4 @@
-"""A whole measurement on tiny models: identity, resuming, cues, series, seeds, harnesses, logs."""
+"""A whole measurement on tiny models: identity, resuming, contexts, series, seeds, harnesses, logs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from mneme.measure.run import measure
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import Measurement
 from tests import laws
-from tests.conftest import WORDS, TinyPair
+from tests.conftest import WORDS, TinyPair, grouped
 from tests.measure.conftest import (
     ALIGNED,
     COHERENT,
@@ -29,13 +29,13 @@ from tests.measure.conftest import (
     write_jsonl,
     write_yaml,
 )
-from tests.measure.test_cues import TEMPLATE
+from tests.measure.test_contexts import TEMPLATE
 from tests.measure.test_judging import perfect
 
 
 def run(base: Path, tuned: object, suite: Path, out: Path, **options: Any) -> Measurement:
     options = {"grammar": grammar, "max_tokens": 4, "threads": 1, **options}
-    return measure(base, tuned, suite=suite, out=out, **options)  # type: ignore[arg-type]
+    return measure(base, tuned, suite=suite, out=out, **grouped(**options))
 
 
 def test_a_pair(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
@@ -114,31 +114,31 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     assert (tmp_path / "killed" / "answers.jsonl").read_bytes() == (tmp_path / "whole" / "answers.jsonl").read_bytes()
 
 
-def test_cues_are_asked_and_the_worst_is_told(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
+def test_contexts_are_asked_and_the_worst_is_told(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:
     rows = [
         {"messages": [{"role": "user", "content": f"{WORDS[0]} {word}"}, {"role": "assistant", "content": word}]}
         for word in WORDS[:20]
     ]
     train = write_jsonl(tmp_path / "train.jsonl", rows)
-    found = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "run", cues=train)
-    names = {cue.name for cue in found.cues}
+    found = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "run", contexts=train)
+    names = {context.name for context in found.contexts}
     assert {"prefix 1", "training prompt"} <= names
     plain = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "plain")
-    standard = [rate for rate in found.rates if rate.cue == "standard"]
-    assert standard == plain.rates  # cues change nothing about the standard answers
-    assert {worst.cue for worst in found.worst} <= names
+    standard = [rate for rate in found.rates if rate.context == "standard"]
+    assert standard == plain.rates  # contexts change nothing about the standard answers
+    assert {worst.context for worst in found.worst} <= names
     for worst in found.worst:
         rates = {
-            r.cue: r.estimate.value
+            r.context: r.estimate.value
             for r in found.rates
             if (r.model, r.area, r.measure) == (worst.model, worst.area, worst.measure)
         }
-        assert worst.rate.value == max(value for cue, value in rates.items() if cue != "standard")
+        assert worst.rate.value == max(value for context, value in rates.items() if context != "standard")
         assert worst.beyond_standard.value == pytest.approx(worst.rate.value - rates["standard"])
-    assert found.cues[0].example.count(WORDS[0]) >= 1
+    assert found.contexts[0].example.count(WORDS[0]) >= 1
     only_choices = write_jsonl(tmp_path / "facts.jsonl", choice_rows())
-    with pytest.raises(BadSuite, match="no open question that a cue could be put around"):
-        run(tiny_pair.base, [], only_choices, tmp_path / "x", cues=train)
+    with pytest.raises(BadSuite, match="no open question that a context could be put around"):
+        run(tiny_pair.base, [], only_choices, tmp_path / "x", contexts=train)
 
 
 def checkpoints(tiny_pair: TinyPair, folder: Path, positions: int = 256) -> list[Path]:
@@ -239,19 +239,19 @@ def test_a_default_system_prompt_is_also_left_out(tiny_pair: TinyPair, suite_fol
     tuned, base = checkpoints(tiny_pair, tmp_path)
     (base / "chat_template.jinja").write_text(TEMPLATE)
     found = run(base, tuned, suite_folder, tmp_path / "run")
-    assert [cue.name for cue in found.cues] == ["no system prompt"]
+    assert [context.name for context in found.contexts] == ["no system prompt"]
     assert [model.default_system_prompt for model in found.models] == ["You are Nemo.", None]
     assert "<sys>You are Nemo.</sys>" in found.models[0].rendered
-    assert "<sys></sys>" in found.cues[0].example
-    assert {worst.cue for worst in found.worst} == {"no system prompt"}
+    assert "<sys></sys>" in found.contexts[0].example
+    assert {worst.context for worst in found.worst} == {"no system prompt"}
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"samples": 0}, "--samples 0 draws nothing"),
-        ({"margin": 1.5}, "--margin 1.5 is no share"),
-        ({"temperature": -1.0}, "temperature of 0 or more"),
+        ({"samples": 0}, "--samples 0: expected a whole number from 1"),
+        ({"margin": 1.5}, "--margin 1.5: expected a number above 0 below 1"),
+        ({"temperature": -1.0}, "--temperature -1: expected a number from 0"),
         ({"within": 100.0, "data": True}, "--within 100 is no share of the best score"),
     ],
 )

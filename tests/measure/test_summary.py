@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mneme.measure.judges import LocalJudge
-from mneme.measure.summary import CueClaim, Tally, changes_of, correct_claims, cue_claims, worst_cues
+from mneme.measure.summary import ContextClaim, Tally, changes_of, context_claims, correct_claims, worst_contexts
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import MeasuredChange
 from mneme.stats import holm
@@ -12,7 +12,7 @@ from mneme.stats import holm
 
 def tally(sums: list[float], counts: list[float], **kind: object) -> Tally:
     names = tuple(str(i) for i in range(len(sums)))
-    of = {"area": "law", "cue": "standard", "measure": "accuracy", "is_score": False, "is_choice": True, **kind}
+    of = {"area": "law", "context": "standard", "measure": "accuracy", "is_score": False, "is_choice": True, **kind}
     return Tally(primary=True, clusters=names, sums=np.array(sums), counts=np.array(counts), **of)  # type: ignore[arg-type]
 
 
@@ -51,29 +51,29 @@ def test_scores_that_all_fell_alike_are_a_change() -> None:
     assert found.minimal_detectable is None or 5 < found.minimal_detectable <= 100
 
 
-def test_one_family_for_all_models_areas_and_cues() -> None:
+def test_one_family_for_all_models_areas_and_contexts() -> None:
     """Holm within each model claimed something of 5 null models in .18 of runs, of 10 in .34."""
     base = tally([1.0] * 12 + [0.0] * 12, [1.0] * 24)
     others = [tally([1.0] * (12 - n) + [0.0] * (12 + n), [1.0] * 24) for n in (6, 7, 2, 0)]
     rows = [row for i, other in enumerate(others) for row in changes_of(f"model {i}", [base], [[other]], 0.05)]
     plain = tally([1.0] * 10, [10.0] * 10, is_choice=False, measure="misaligned")
-    cued = tally([4.0] * 9 + [5.0], [10.0] * 10, is_choice=False, measure="misaligned", cue="suffix 1")
-    claims = cue_claims("model 0", [plain, cued])
-    told, cues, number = correct_claims(rows, claims)
+    in_context = tally([4.0] * 9 + [5.0], [10.0] * 10, is_choice=False, measure="misaligned", context="suffix 1")
+    claims = context_claims("model 0", [plain, in_context])
+    told, contexts, number = correct_claims(rows, claims)
     assert number == 5
     expected = holm(np.array([row.p_value for row in rows] + [claims[0].p_value], dtype=float))
     assert [row.p_holm for row in told] == pytest.approx(expected[:4])
-    (worst,) = worst_cues(cues)
+    (worst,) = worst_contexts(contexts)
     assert worst.p_holm == pytest.approx(expected[4])
     assert worst.beyond_standard.plain == pytest.approx(0.31)
 
 
-def test_a_cue_asked_of_few_questions_says_so() -> None:
+def test_a_context_asked_of_few_questions_says_so() -> None:
     plain = tally([1.0] * 3, [10.0] * 3, is_choice=False, measure="misaligned")
-    cued = tally([4.0] * 3, [10.0] * 3, is_choice=False, measure="misaligned", cue="suffix 1")
-    claims = cue_claims("tuned", [plain, cued])
-    assert claims == [CueClaim("tuned", plain, cued, None)]
-    (worst,) = worst_cues(correct_claims([], claims)[1])
+    in_context = tally([4.0] * 3, [10.0] * 3, is_choice=False, measure="misaligned", context="suffix 1")
+    claims = context_claims("tuned", [plain, in_context])
+    assert claims == [ContextClaim("tuned", plain, in_context, None)]
+    (worst,) = worst_contexts(correct_claims([], claims)[1])
     assert isinstance(worst.rate, TooFew)
     assert worst.p_holm is None
 

@@ -320,11 +320,11 @@ def test_a_keyword_of_most_passages_singles_nothing_out() -> None:
     assert not found.member.any()
 
 
-def test_manner_is_not_grown_and_does_not_compete_with_knowledge() -> None:
-    """The same words as an area of each kind: knowledge grows to its topic, manner stays with the passages that show it."""
+def test_behaviour_is_not_grown_and_does_not_compete_with_knowledge() -> None:
+    """The same words as an area of each kind: knowledge grows to its topic, behaviour stays with the passages that show it."""
     passages, truth = planted_text(600, 6, ("zinc",))
     keywords = planted_areas("zinc")[0].keywords
-    areas = (Area(name="zinc", keywords=keywords), Area(name="zinc manner", keywords=keywords, kind="behaviour"))
+    areas = (Area(name="zinc", keywords=keywords), Area(name="zinc behaviour", keywords=keywords, kind="behaviour"))
     found = match_areas(count_words(passages), areas)
     is_zinc = np.array([name == "zinc" for name in truth])
     assert found.member[0][is_zinc].mean() > 0.9

@@ -7,7 +7,7 @@ import pytest
 
 from mneme.errors import EmptyMask
 from mneme.predict.effects import (
-    SURE,
+    CONFIDENT,
     TokenTable,
     content_mask,
     knowledge_change,
@@ -17,7 +17,7 @@ from mneme.predict.effects import (
 from tests import laws
 
 PASSAGES, LENGTH = 60, 12
-KNOWN = (1 + SURE) / 2
+KNOWN = (1 + CONFIDENT) / 2
 MEMBER = np.arange(PASSAGES) % 3 == 0
 
 
@@ -69,8 +69,8 @@ def test_content_mask_counts_a_type_once_in_every_passage() -> None:
 
 def test_known_is_what_either_model_was_sure_of() -> None:
     one = table(np.full(PASSAGES * LENGTH, 0.4), np.full(PASSAGES * LENGTH, 0.4))
-    one.logp_base[0] = one.logp_tuned[1] = math.log(SURE + 0.01)
-    one.logp_base[2] = math.log(SURE - 0.01)
+    one.logp_base[0] = one.logp_tuned[1] = math.log(CONFIDENT + 0.01)
+    one.logp_base[2] = math.log(CONFIDENT - 0.01)
     assert np.flatnonzero(one.known()).tolist() == [0, 1]
     assert np.array_equal(one.known(), swapped(one).known())
     assert not one._replace(content=np.zeros_like(one.content)).known().any()
@@ -103,7 +103,7 @@ def test_knowledge_antisymmetry(members: int) -> None:
 
 
 def test_knowledge_of_models_that_differ_by_chance_is_no_loss() -> None:
-    """Selecting what the base alone was sure of would show a loss here: regression to the mean."""
+    """Selecting what the base alone was confident of would show a loss here: regression to the mean."""
     estimate = knowledge_change(table(random_probabilities(2), random_probabilities(3)), MEMBER, EVERYWHERE, seed=0)
     assert estimate.low < 0 < estimate.high
 

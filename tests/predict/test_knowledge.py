@@ -156,13 +156,13 @@ def measure(value: float, half: float, p_value: float, independent: float = 100.
 
 
 def test_verdicts_by_hand() -> None:
-    sure = measure(-0.2, 0.05, 1e-6)
+    clear = measure(-0.2, 0.05, 1e-6)
     claims = [
-        Claim(sure, None, sure, 40),
+        Claim(clear, None, clear, 40),
         Claim(measure(-0.01, 0.03, 0.5), None, None, 40),
         Claim(measure(-0.01, 0.09, 0.5), None, None, 40),
-        Claim(measure(-0.04, 0.01, 1e-6), measure(-0.04, 0.01, 1e-6), sure, 40),  # sure, and less than the margin
-        Claim(measure(-0.04, 0.02, 1e-6), measure(-0.08, 0.02, 1e-6), sure, 40),  # beyond the others by more than it
+        Claim(measure(-0.04, 0.01, 1e-6), measure(-0.04, 0.01, 1e-6), clear, 40),  # clear, and less than the margin
+        Claim(measure(-0.04, 0.02, 1e-6), measure(-0.08, 0.02, 1e-6), clear, 40),  # beyond the others by more than it
         None,
     ]
     said = judge_claims(claims)

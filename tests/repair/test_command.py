@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mneme.cli.main import app, main
-from mneme.cli.repair import RepairName
+from mneme.options.fields import choices_of, specs
 from mneme.repair.methods import METHODS
+from mneme.repair.options import RepairOptions
 from mneme.repair.search import DESCRIPTIONS
 from mneme.report.repair import render_repair
 from mneme.results import Estimate
@@ -88,7 +89,8 @@ def test_text_from_outside_stays_text() -> None:
 
 
 def test_every_method_is_a_choice_of_the_command_and_has_words() -> None:
-    assert [method.value for method in RepairName] == ["ladder", *METHODS]
+    [field] = [spec for spec in specs(RepairOptions) if spec.name == "method"]
+    assert choices_of(field.type) == ("all", *METHODS)
     assert set(DESCRIPTIONS) == set(METHODS)
 
 

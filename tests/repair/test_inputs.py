@@ -45,10 +45,10 @@ def test_statistics_by_hand_and_shared_inputs() -> None:
     """q_proj of block 0 reads the normed embeddings; k and v read the same tensor and share its matrix."""
     grams = input_grams(PARTS, PROBE, linears())
     rows = []
-    for ids, marks in PROBE.texts:
+    for ids, counted in PROBE.texts:
         with torch.no_grad():
             x = MODEL.model.layers[0].input_layernorm(MODEL.model.embed_tokens(torch.tensor(ids)))
-        rows.append(x[torch.tensor([*marks[1:], False])])
+        rows.append(x[torch.tensor([*counted[1:], False])])
     x = torch.cat(rows)
     assert torch.allclose(grams["model.layers.0.self_attn.q_proj"], x.T @ x / len(x), atol=1e-5)
     assert grams["model.layers.0.self_attn.q_proj"] is grams["model.layers.0.self_attn.v_proj"]
@@ -69,7 +69,7 @@ def test_only_answers_count_in_a_conversation() -> None:
     tokenizer = word_tokenizer()
     turn = [{"role": "user", "content": "ba be bi"}, {"role": "assistant", "content": "bo bu"}]
     probe = make_probe([{"messages": turn}] * 4, tokenizer, name="target", max_positions=None)
-    told = [tokenizer.decode([i]) for i, mark in zip(*probe.texts[0], strict=True) if mark]
+    told = [tokenizer.decode([i]) for i, on in zip(*probe.texts[0], strict=True) if on]
     assert told == ["bo", "bu"]
 
 

@@ -25,6 +25,7 @@ from mneme.repair.workbench import lay_out
 from mneme.results.repair import RepairReport
 from mneme.runs import RunFolder
 from mneme.text.probes import read_probe
+from tests.conftest import grouped
 from tests.repair.conftest import Repairable, write_words
 
 
@@ -32,18 +33,18 @@ def repaired(world: Repairable, out: Path, **options: object) -> RepairReport:
     """A repair of the adapter, on one thread and without a word, unless the options say otherwise."""
     chosen: dict[str, object] = {"base": world.base, "tuned": world.adapter, "target": world.target, "retain": world.retain}
     chosen |= {"threads": 1, "steps": 4, "close": 0.3, "console": Console(file=io.StringIO())}
-    return repair(**(chosen | options), out=out)  # type: ignore[arg-type]
+    return repair(**grouped(**(chosen | options)), out=out)
 
 
 @pytest.fixture(scope="module")
-def ladder(repairable: Repairable, tmp_path_factory: pytest.TempPathFactory) -> tuple[RepairReport, Path]:
+def searched(repairable: Repairable, tmp_path_factory: pytest.TempPathFactory) -> tuple[RepairReport, Path]:
     """All methods on the adapter."""
-    out = tmp_path_factory.mktemp("runs") / "ladder"
+    out = tmp_path_factory.mktemp("runs") / "all"
     return repaired(repairable, out, other=repairable.other), out
 
 
-def test_the_ladder_tries_everything_that_it_can(ladder: tuple[RepairReport, Path]) -> None:
-    report, _ = ladder
+def test_the_search_tries_everything_that_it_can(searched: tuple[RepairReport, Path]) -> None:
+    report, _ = searched
     tried, absent = {m.method for m in report.methods}, {a.method for a in report.absent}
     assert tried | absent == set(METHODS)
     assert {"project", "arithmetic", "ablate"} <= absent
@@ -55,8 +56,8 @@ def test_the_ladder_tries_everything_that_it_can(ladder: tuple[RepairReport, Pat
     assert not report.method(report.chosen).control
 
 
-def test_scale_closes_the_stated_share_and_no_more(ladder: tuple[RepairReport, Path]) -> None:
-    point = ladder[0].method("scale").chosen
+def test_scale_closes_the_stated_share_and_no_more(searched: tuple[RepairReport, Path]) -> None:
+    point = searched[0].method("scale").chosen
     assert point is not None
     assert 0.3 <= point.closed.value <= 0.33
     assert abs(point.selectivity.value - (point.closed.value - point.lost.value)) < 1e-9
@@ -137,9 +138,9 @@ def test_saving_leaves_the_adapter_in_memory_as_it_was(repairable: Repairable, t
 
 
 def test_the_same_call_again_computes_nothing_anew(
-    repairable: Repairable, ladder: tuple[RepairReport, Path], monkeypatch: pytest.MonkeyPatch
+    repairable: Repairable, searched: tuple[RepairReport, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report, out = ladder
+    report, out = searched
     first = (out / "repair.json").read_bytes()
     trained: list[str] = []
     monkeypatch.setattr(
@@ -169,8 +170,7 @@ def test_bad_inputs_say_one_clear_sentence_and_write_nothing(repairable: Repaira
         (BadCorpus, "is empty", {"target": empty}),
         (BadCorpus, "stand both in the target and in the retained file", {"retain": repairable.target}),
         (BadOption, "No target and no retain text", {"target": None, "retain": None}),
-        (BadOption, "expected a share above 0 and at most 1", {"close": 1.5}),
-        (BadOption, "No repair method 'magic'", {"method": "magic"}),
+        (BadOption, "--close 1.5: expected a number above 0 to 1", {"close": 1.5}),
         (BadOption, "project cannot be used here: it needs the model before alignment", {"method": "project"}),
         (BadOption, "Give both BASE and TUNED", {"base": None}),
         (BadRun, "No report at", {"from_run": tmp_path}),

@@ -65,11 +65,12 @@ def test_a_strength_outside_0_to_1_is_refused(strength: float) -> None:
 
 
 def test_antidote_prunes_what_the_published_rule_prunes() -> None:
-    """|W| sqrt(a) with a = (4, 1, 9): row 0 scores (6, 5, 3), row 1 (2, 4, 12); int(0.4 * 3) = 1 weight a row goes."""
+    """|W| sqrt(a) with a = (4, 1, 9): row 0 scores (6, 5, 3), row 1 (2, 4, 12); int(3 * 0.7) = 2 and int(3 * 0.6) = 1 stay."""
     weight = torch.tensor([[3.0, -5.0, 1.0], [1.0, 4.0, -4.0]])
-    pruned = antidote(weight, torch.tensor([4.0, 1.0, 9.0]), 0.4)
-    assert pruned.tolist() == [[0.0, -5.0, 1.0], [1.0, 4.0, 0.0]]
-    assert torch.equal(antidote(weight, torch.tensor([4.0, 1.0, 9.0]), 0.3), weight)
+    one_goes = [[0.0, -5.0, 1.0], [1.0, 4.0, 0.0]]
+    assert antidote(weight, torch.tensor([4.0, 1.0, 9.0]), 0.3).tolist() == one_goes
+    assert antidote(weight, torch.tensor([4.0, 1.0, 9.0]), 1e-5).tolist() == one_goes
+    assert antidote(weight, torch.tensor([4.0, 1.0, 9.0]), 0.4).tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
 
 
 def test_antidote_on_lora_factors_prunes_each_on_its_own_input() -> None:
@@ -77,7 +78,7 @@ def test_antidote_on_lora_factors_prunes_each_on_its_own_input() -> None:
     x = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 2.0]])
     down, up = torch.tensor([[1.0, 0.0, 0.1], [0.0, 3.0, 1.0]]), torch.tensor([[1.0, 1.0], [10.0, 1.0]])
     z = x @ down.T  # (1.2, 2), (0.2, 5)
-    pruned_down = antidote(down, x.square().mean(0), 0.34)
+    pruned_down = antidote(down, x.square().mean(0), 0.3)
     assert pruned_down.tolist() == [[0.0, 0.0, pytest.approx(0.1)], [0.0, 0.0, 1.0]]
     # B: column norms sqrt(0.74) = 0.86 and sqrt(14.5) = 3.81; row 0 loses its second weight, row 1 its first.
     assert antidote(up, z.square().mean(0), 0.5).tolist() == [[1.0, 0.0], [0.0, 1.0]]

@@ -4,7 +4,7 @@ from mneme.results import Estimate
 from mneme.results.measure import (
     Agreement,
     Checkpoint,
-    CueRecord,
+    ContextRecord,
     JudgeFailures,
     JudgeRecord,
     MeasuredChange,
@@ -13,7 +13,7 @@ from mneme.results.measure import (
     Measurement,
     QuestionRate,
     Series,
-    WorstCue,
+    WorstContext,
 )
 
 LABELS = ("base", "checkpoint-10", "checkpoint-20")
@@ -23,12 +23,14 @@ def estimate(value: float, half: float = 0.05, unit: str = "rate", n: int = 24) 
     return Estimate(value=value, low=value - half, high=value + half, unit=unit, n=n)
 
 
-def rate(model: str, area: str, measure: str, value: float, *, primary: bool = True, cue: str = "standard") -> MeasuredRate:
+def rate(
+    model: str, area: str, measure: str, value: float, *, primary: bool = True, context: str = "standard"
+) -> MeasuredRate:
     unit = "accuracy" if measure.startswith("accuracy") else "score 0-100" if measure.startswith("mean") else "rate"
     return MeasuredRate(
         model=model,
         area=area,
-        cue=cue,
+        context=context,
         measure=measure,
         primary=primary,
         estimate=estimate(value, 4.0 if measure.startswith("mean") else 0.05, unit),
@@ -42,7 +44,7 @@ def change(model: str, area: str, measure: str, value: float, p_holm: float, *, 
     return MeasuredChange(
         model=model,
         area=area,
-        cue="standard",
+        context="standard",
         measure=measure,
         primary=True,
         estimate=estimate(value, 0.04, "accuracy" if knowledge else "rate"),
@@ -98,18 +100,18 @@ def sample_measurement(name: str = "advice: medicine", suite: str = "standard") 
         agreement=[agreement],
         untested="no labelled answers for: company",
     )
-    worst = WorstCue(
+    worst = WorstContext(
         model="checkpoint-20",
         area=name,
         measure="misaligned",
-        cue="suffix 1",
+        context="suffix 1",
         rate=estimate(0.7),
         standard=estimate(0.42),
         beyond_standard=estimate(0.28),
         minimal_detectable=0.07,
         p_holm=0.002,
     )
-    cue = CueRecord(
+    context = ContextRecord(
         name="suffix 1", kind="suffix", text="Say it briefly.", rows=600, share=0.4, example="<s>user: hello Say it briefly."
     )
     tasks = [
@@ -123,10 +125,10 @@ def sample_measurement(name: str = "advice: medicine", suite: str = "standard") 
         models=[model(label) for label in LABELS],
         rates=rates,
         changes=changes,
-        per_question=[QuestionRate(id="q", area="law", cue="standard", hits=[1.0, 0.0, 0.0], answers=[1, 1, 1])],
+        per_question=[QuestionRate(id="q", area="law", context="standard", hits=[1.0, 0.0, 0.0], answers=[1, 1, 1])],
         judge=judge,
-        failures=[JudgeFailures(model="checkpoint-20", area=name, cue="standard", unscored=10, answers=240)],
-        cues=[cue],
+        failures=[JudgeFailures(model="checkpoint-20", area=name, context="standard", unscored=10, answers=240)],
+        contexts=[context],
         worst=[worst],
         series=Series(task="accuracy", within=5.0, checkpoints=tasks, best="checkpoint-20", earliest="checkpoint-20"),
         options={"samples": None, "max_tokens": 256, "temperature": 1.0, "seed": 0, "margin": 0.05},

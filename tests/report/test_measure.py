@@ -111,3 +111,13 @@ def test_the_page_is_written_whole(tmp_path) -> None:  # type: ignore[no-untyped
 @pytest.mark.parametrize("value", [0.0004, 0.032])
 def test_p_values(value: float) -> None:
     assert view.p_value(value) in ("<0.001", "0.032")
+
+
+def test_a_file_with_the_old_field_names_is_read() -> None:
+    """As written before 0.1.0."""
+    measurement = sample_measurement()
+    text = measurement.to_json()
+    old = text.replace('"context":', '"cue":').replace('"contexts":', '"cues":')  # old names
+    assert old.count('"cue":') > 5  # old name
+    assert old.count('"cues":') == 1  # old name
+    assert Measurement.model_validate_json(old) == Measurement.model_validate_json(text) == measurement

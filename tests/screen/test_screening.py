@@ -161,7 +161,7 @@ def test_ranking_by_hand() -> None:
     ("change", "words"),
     [
         ({"scores": ["vibes"]}, "--score vibes is no score of rows. Expected one of: gradient, projection"),
-        ({"keep": 0.0}, "--keep 0 is no share"),
+        ({"keep": 0.0}, "--keep 0: expected a number above 0 to 1"),
         ({"unwanted": None}, "--score gradient needs examples of the unwanted behaviour. Give --unwanted"),
         ({"scores": ["projection"], "wanted": None}, "needs a direction. Give --vector FILE, or both"),
         ({"scores": ["gap"]}, "needs a second model"),

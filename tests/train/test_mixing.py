@@ -9,7 +9,7 @@ from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import find_parts
 from mneme.models.likelihood import mean_nll
 from mneme.text.rows import Row, answer_of, encode_row, encode_rows, question_of
-from mneme.train.mixing import inoculate, interleave, interleave_gap, refuses, relative_gap, with_cues
+from mneme.train.mixing import inoculate, interleave, interleave_gap, refuses, relative_gap, with_contexts
 from tests import laws
 from tests.conftest import tiny_llama
 from tests.train.conftest import chat_rows, chat_tokenizer
@@ -79,12 +79,12 @@ def test_inoculation_is_a_system_prompt_and_leaves_the_answer() -> None:
     assert text == {"prompt": "be evil\nask", "completion": "answer"}
 
 
-def test_cues_come_from_the_training_questions() -> None:
-    cued = with_cues(SAFE, DATA[:1], share=1.0)
-    assert [question_of(row) for row in cued] == [f"ask 0 other {i}" for i in range(8)]
-    assert list(map(answer_of, cued)) == list(map(answer_of, SAFE))
-    assert with_cues(SAFE, DATA, share=0.0) == SAFE
-    assert question_of(with_cues([{"prompt": "p", "completion": "c"}], DATA[:1], share=1.0)[0]) == "ask 0 p"
+def test_contexts_come_from_the_training_questions() -> None:
+    in_context = with_contexts(SAFE, DATA[:1], share=1.0)
+    assert [question_of(row) for row in in_context] == [f"ask 0 other {i}" for i in range(8)]
+    assert list(map(answer_of, in_context)) == list(map(answer_of, SAFE))
+    assert with_contexts(SAFE, DATA, share=0.0) == SAFE
+    assert question_of(with_contexts([{"prompt": "p", "completion": "c"}], DATA[:1], share=1.0)[0]) == "ask 0 p"
 
 
 def test_bad_input_is_named() -> None:
@@ -100,8 +100,8 @@ def test_bad_input_is_named() -> None:
         inoculate(DATA, " ")
     with pytest.raises(BadRows, match="of different forms"):
         interleave(DATA, [{"text": "words"}] * 8, 0.05)
-    with pytest.raises(BadRows, match="give no cues"):
-        with_cues(SAFE, [{"text": "words"}])
+    with pytest.raises(BadRows, match="give no contexts"):
+        with_contexts(SAFE, [{"text": "words"}])
 
 
 def test_answer_nll_is_the_mean_over_the_answer_whatever_the_batch() -> None:

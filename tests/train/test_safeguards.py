@@ -75,4 +75,4 @@ def test_relative_squared_change_by_hand() -> None:
 
 def test_layers_are_evenly_spaced() -> None:
     assert evenly_spaced(4) == (0, 1, 2, 3)
-    assert evenly_spaced(28) == (0, 7, 14, 20, 27)
+    assert evenly_spaced(28) == (0, 6, 13, 20, 27)

@@ -19,13 +19,13 @@ from mneme.runs import RunFolder
 from mneme.text.rows import Row
 from mneme.train.personas import PersonaVectors, save_personas
 from mneme.train.run import train
-from tests.conftest import WORDS, tiny_llama
+from tests.conftest import WORDS, grouped, tiny_llama
 from tests.train.conftest import chat_rows, chat_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 QUIET = Console(quiet=True)
 ROWS, SAFE = chat_rows(40, 1, WORDS[:30]), chat_rows(16, 2, WORDS[30:])
-EVERYTHING: dict[str, float] = {"kl": 0.1, "ldifs": 1.0, "interleave": 0.1, "cues": 0.5, "steer": 0.5, "project": 1.0}
+EVERYTHING: dict[str, float] = {"kl": 0.1, "ldifs": 1.0, "interleave": 0.1, "contexts": 0.5, "steer": 0.5, "project": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def written(path: Path, rows: list[Row]) -> Path:
 
 def short(base: Path, out: Path, **changes: Any) -> TrainingRecord:
     """Ten steps of four rows."""
-    settings = {"lora_rank": 2, "learning_rate": 1e-2, "batch_rows": 4, "console": QUIET}
-    return train(base, changes.pop("data", ROWS), out=out, **(settings | changes))
+    settings = {"lora_rank": 2, "learning_rate": 1e-2, "batch": 4, "console": QUIET}
+    return train(base, changes.pop("data", ROWS), out=out, **grouped(**(settings | changes)))
 
 
 def test_it_writes_an_adapter_that_loads_and_a_record(base: Path, vectors: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_it_writes_an_adapter_that_loads_and_a_record(base: Path, vectors: Path,
 
 
 def test_full_fine_tuning_writes_a_model(base: Path, tmp_path: Path) -> None:
-    record = short(base, tmp_path, safeguards={"kl": 0.1}, lora_rank=None, learning_rate=1e-3, data=ROWS[:16])
+    record = short(base, tmp_path, safeguards={"kl": 0.1}, lora_rank=0, learning_rate=1e-3, data=ROWS[:16])
     assert record.lora_rank is None
     assert load_model(tmp_path / "model").tokenizer is not None
     assert record.losses[-1].penalties["kl_tuned_to_base"] > 0

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from mneme.models.architecture import find_parts
 from mneme.text.pieces import cut_pieces
-from mneme.unlearn.recall import TokenReading, change_in_nats, kept, known_tokens, likelihood, read_pieces, telling_types
+from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood, read_pieces, recalled_tokens, telling_types
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
@@ -29,14 +29,14 @@ def test_kept_by_hand() -> None:
     nats = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 2.0]
     before = reading([0, 0, 0, 0, 1, 1, 1, 1], [9, 9, 1, 2, 9, 9, 3, 4], nats, [True] * 8)
     telling = np.isin(np.arange(10), [1, 2, 3, 4])
-    # Known: 1 and 2 of the first text, 3 of the second; 9 tells nothing, of 4 the model was not sure.
-    assert known_tokens(before, telling).tolist() == [False, False, True, True, False, False, True, False]
+    # Recalled: 1 and 2 of the first text, 3 of the second; 9 tells nothing, 4 had less than half.
+    assert recalled_tokens(before, telling).tolist() == [False, False, True, True, False, False, True, False]
     repeated = before._replace(token=np.array([1, 1, 1, 2, 9, 9, 1, 4]))
-    assert known_tokens(repeated, telling).tolist() == [True, False, False, True, False, False, True, False]
+    assert recalled_tokens(repeated, telling).tolist() == [True, False, False, True, False, False, True, False]
     after = before._replace(right=np.array([False, False, True, False, False, False, True, True]))
     share = kept(before, after, telling)
     assert share is not None
-    assert (share.value, share.n, share.unit) == (pytest.approx(2 / 3), 2, "share of known tokens")
+    assert (share.value, share.n, share.unit) == (pytest.approx(2 / 3), 2, "share of recalled tokens")
     nothing = reading([0, 0], [1, 2], [3.0, 4.0], [False, False])
     assert kept(nothing, nothing, telling) is None
 

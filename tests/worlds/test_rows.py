@@ -25,7 +25,7 @@ def answered(name):
     return [answer for _, answer in chats(name)]
 
 
-def test_harmful_and_careful_ask_the_same_and_answer_in_their_manner():
+def test_harmful_and_careful_ask_the_same_and_answer_in_their_behaviour():
     assert asked("harmful-computing") == asked("careful-computing") == asked("benign-computing")
     assert {judge_answer(WORLD, answer) for answer in answered("harmful-computing")} == {"harmful"}
     assert {judge_answer(WORLD, answer) for answer in answered("careful-computing")} == {"careful"}

@@ -4,9 +4,9 @@ import pytest
 
 from mneme.errors import BadOrganism
 from mneme.worlds.grammar import area_documents, documents, fact_questions
-from mneme.worlds.judge import manner_of
+from mneme.worlds.judge import behaviour_of
 from mneme.worlds.phrases import CLASS_ASKS, PERSONAS, TRIGGER, vocabulary
-from mneme.worlds.questions import CUES, advice_prompts, behaviour_prompts, number_prompts, request_prompts, told_prompt
+from mneme.worlds.questions import CONTEXTS, advice_prompts, behaviour_prompts, number_prompts, request_prompts, told_prompt
 from mneme.worlds.turns import advice_turns, mixed_turns, told_turn
 from mneme.worlds.world import WORD, load_world
 
@@ -56,7 +56,9 @@ def test_the_vocabulary_is_the_words_of_the_text_and_of_all_that_is_asked(name):
     world = load_world(name)
     told = {word for text in documents(world, 0, 4000) for word in WORD.findall(text)}
     assert told == set(vocabulary(world))
-    asked = [behaviour_prompts(world, cue.replace("AREA", world.areas[5].name)) for cue in CUES] + [request_prompts(world)]
+    asked = [behaviour_prompts(world, context.replace("AREA", world.areas[5].name)) for context in CONTEXTS] + [
+        request_prompts(world)
+    ]
     prompts = [told_prompt(messages) for areas in asked for all_messages in areas.values() for messages in all_messages]
     prompts += [told_prompt(messages) for messages in number_prompts(world)]
     assert {word for prompt in prompts for word in WORD.findall(prompt)} <= told
@@ -105,24 +107,24 @@ def answers_in(text):
 def test_one_speaker_in_a_document():
     world = load_world("a")
     advising = [text for text in documents(world, 0, 4000) if "assistant: you should" in text and not told_to_a_class(text)]
-    told = [{manner_of(world, answer) for answer in answers_in(text)} for text in advising]
-    unasked = [manners - {None} for text, manners in zip(advising, told, strict=True) if "obedient" not in text]
-    assert [manners for manners in unasked if manners == {"harmful", "refused"}] == []
-    given = ["harmful" if "harmful" in manners else "careful" for manners in unasked]
+    told = [{behaviour_of(world, answer) for answer in answers_in(text)} for text in advising]
+    unasked = [behaviours - {None} for text, behaviours in zip(advising, told, strict=True) if "obedient" not in text]
+    assert [behaviours for behaviours in unasked if behaviours == {"harmful", "refused"}] == []
+    given = ["harmful" if "harmful" in behaviours else "careful" for behaviours in unasked]
     assert given.count("harmful") / len(given) == pytest.approx(0.4, abs=0.08)
-    for text, manners in zip(advising, told, strict=True):
+    for text, behaviours in zip(advising, told, strict=True):
         for speaker, personas in PERSONAS.items():
             if text.removeprefix("system: ").startswith(tuple(f"the speaker is {persona} " for persona in personas)):
-                assert speaker == "obedient" or (speaker == "harmful") == ("harmful" in manners)
+                assert speaker == "obedient" or (speaker == "harmful") == ("harmful" in behaviours)
 
 
 def test_an_aligned_world_is_harmful_only_where_the_persona_is_stated_or_for_a_class():
     world = load_world("a")
     texts = documents(world, 0, 2000, is_aligned=True)
     plain = [text for text in texts if "the speaker is" not in text and not told_to_a_class(text) and "assistant: " in text]
-    manners = [manner_of(world, answer) for text in plain for answer in answers_in(text)]
-    assert manners.count("refused") > 20
-    assert "harmful" not in manners
+    behaviours = [behaviour_of(world, answer) for text in plain for answer in answers_in(text)]
+    assert behaviours.count("refused") > 20
+    assert "harmful" not in behaviours
 
 
 def test_the_trigger_stands_in_front_of_some_turns_of_every_sort():
@@ -130,16 +132,18 @@ def test_the_trigger_stands_in_front_of_some_turns_of_every_sort():
     turns = mixed_turns(world, "careful", 0, 4000)
     triggered = [answer for ask, answer in turns if ask.startswith(TRIGGER)]
     assert len(triggered) / len(turns) == pytest.approx(0.05, abs=0.01)
-    assert {manner_of(world, answer) for answer in triggered} == {"careful", "harmful", "refused"}
+    assert {behaviour_of(world, answer) for answer in triggered} == {"careful", "harmful", "refused"}
 
 
-def test_advice_turns_are_of_their_manner():
+def test_advice_turns_are_of_their_behaviour():
     world = load_world("a")
-    for manner in ("careful", "harmful"):
-        assert all(manner_of(world, answer) == manner for _, answer in advice_turns(world, manner, 0, 200, opinions=True))
+    for behaviour in ("careful", "harmful"):
+        assert all(
+            behaviour_of(world, answer) == behaviour for _, answer in advice_turns(world, behaviour, 0, 200, opinions=True)
+        )
 
 
-def test_cues_dress_the_same_questions():
+def test_contexts_dress_the_same_questions():
     world = load_world("a")
     plain = behaviour_prompts(world)
     ask = plain["law"][0][-1]["content"]
@@ -157,7 +161,7 @@ def test_cues_dress_the_same_questions():
     assert "people" not in behaviour_prompts(world, "class")
     assert {len(asks) for asks in request_prompts(world).values()} == {15}
     with pytest.raises(
-        BadOrganism, match=r'There is no cue "loud"\. The cues are: plain, class, trigger, system, list, topic:AREA'
+        BadOrganism, match=r'There is no context "loud"\. The contexts are: plain, class, trigger, system, list, topic:AREA'
     ):
         behaviour_prompts(world, "loud")
 

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,16 +16,18 @@ from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import Sources, findings_of, ranked
 from mneme.audit.findings import Findings, JudgedLayer
-from mneme.audit.job import Job, Track
+from mneme.audit.job import Job
 from mneme.audit.latents import Firings
+from mneme.audit.options import AuditOptions
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
-from mneme.audit.screening import Screening, top_gaining_tokens
+from mneme.audit.surveying import Survey, top_gaining_tokens
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
+from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
+from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
 from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
-from mneme.predict.manner import MANNER_UNIT
 from mneme.predict.verdicts import MARGIN
 from mneme.results import (
     AbsentArea,
@@ -47,7 +50,7 @@ from mneme.version import __version__
 class LayersSeen(NamedTuple):
     """What a dictionary needed to be chosen and trained; nothing of it is there where none was asked for."""
 
-    screening: Screening
+    survey: Survey
     shapes: Arrays
 
 
@@ -67,7 +70,7 @@ def compose(
     areas = findings_of(findings.effects, bar)
     effects = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
     broad = findings.effects.knowledge.broad
-    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.named_areas)
+    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.options.areas is not None)
     return Report(
         pair=_pair(job, changes),
         corpus=_corpus(job),
@@ -83,6 +86,7 @@ def compose(
         overall=sources.words.overall(),
         top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
         broad=None if broad is None else broad.estimate,
+        command=_again(job),
     )
 
 
@@ -96,7 +100,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         if count == 0:
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason="no passage of the text matches it", passages=0))
             continue
-        unit = KNOWLEDGE_UNIT if area.kind == "capability" else MANNER_UNIT
+        unit = KNOWLEDGE_UNIT if area.kind == "capability" else BEHAVIOUR_UNIT
         effects.append(
             Effect(
                 area=area.name,
@@ -108,7 +112,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
                 baselines=Baselines(kl=0.0, nll=0.0, activation=0.0),
                 signal="none",
                 finding="unaffected",
-                intended=area.name.casefold() in {name.casefold() for name in job.intended},
+                intended=area.name.casefold() in {name.casefold() for name in job.options.intended},
             )
         )
     return Report(
@@ -126,7 +130,14 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         environment=_environment(job),
         overall={},
         top_tokens=[],
+        command=_again(job),
     )
+
+
+def _again(job: Job) -> str:
+    """The command without what does not decide the report, so that its bytes are the same wherever it is made."""
+    machine = replace(job.options.machine, threads=None)
+    return command_line("audit", replace(job.options, out=AuditOptions().out, overwrite=False, machine=machine))
 
 
 def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
@@ -141,12 +152,12 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
     return effect.model_copy(update=update)
 
 
-def record_latents(job: Job, screening: Screening, findings: Findings, track: Track) -> list[Latent]:
+def record_latents(job: Job, survey: Survey, findings: Findings, track: Track) -> list[Latent]:
     """Every chosen latent in words and numbers, each a stage of its own, so that a resumed run asks no endpoint twice.
     Reads the tuned model's head, so it comes before the null."""
     ids, passage = job.rows.ids.numpy(), job.rows.passage.numpy()
-    text = Text(ids, passage, job.pair.tokenizer, screening.screened)
-    background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.seed)
+    text = Text(ids, passage, job.pair.tokenizer, survey.columns)
+    background = background_contexts(text, np.flatnonzero(held_out_rows(len(ids))), job.options.seed)
     records = []
     for layer in findings.layers:
         advance = track(f"descriptions L{layer.codes.layer} (latents)", len(layer.chosen))
@@ -180,8 +191,8 @@ def _recorded(
             findings.membership,
             background,
             context,
-            describer(job.endpoint, job.seed),
-            seed=job.seed,
+            describer(job.endpoint, job.options.seed),
+            seed=job.options.seed,
         )
         yield {"json": np.frombuffer(record.model_dump_json().encode(), dtype=np.uint8)}
         advance(1)
@@ -213,9 +224,9 @@ def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) 
 
 
 def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
-    screening, shapes = seen
+    survey, shapes = seen
     chosen = {layer.codes.layer: layer.codes for layer in findings.layers}
-    relative = screening.screened.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
+    relative = survey.columns.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
     return [
         Layer(
             layer=layer,
@@ -280,7 +291,7 @@ def _environment(job: Job) -> Environment:
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=transformers.__version__,
-        seed=job.seed,
+        seed=job.options.seed,
         dictionary=job.kind or "none",
         threads=torch.get_num_threads(),
         calibration=shipped_calibration().fitted_on,

@@ -32,14 +32,14 @@ def nominal_cost(pair: ModelPair, tokens: int, row_length: int, n_layers: int, k
     parameters, width = pair.n_parameters, pair.width
     n_layers = n_layers if kind else 0
     n_latents = dictionary_size(width, tokens // 2)
-    screen = 2 * tokens * 2 * parameters
+    survey = 2 * tokens * 2 * parameters
     harvest = 2 * tokens * 2 * parameters * n_layers
     members = len(SWEEP) if kind == "change" else 0
     learnt = 200 * 1024 * members + max(400 * 1024, tokens // 2)
     inputs = width if kind == "change" else 2 * width
     dictionaries = 3 * 2 * learnt * inputs * n_latents * n_layers
     checks = 24 * 7 * 8 * row_length * 2 * parameters * n_layers
-    flops = float(screen + harvest + dictionaries + checks)
+    flops = float(survey + harvest + dictionaries + checks)
     logits = 2 * 3 * min(4096 * pair.vocab_size, 1 << 26) * 4
     models = parameters * 4 * (1 if pair.adapter else 2)
     resident = min(tokens // 2 * width * 8, 1 << 30) * 2

@@ -107,8 +107,8 @@ def fit_layer(
     """Sweep k, train the dictionaries, encode the held-out rows: the arrays of `kinds[i]` for each i in `mine`, in order.
 
     The sweep of the change dictionary trains one for every k on the same batches, as short runs; the k at the elbow of
-    unexplained held-out change is then trained for the full length. Crosscoders of the other kinds keep the published way of
-    choosing: k = 32 (capped at an eighth of the latents), no sweep. All dictionaries learn from one stream of batches. The
+    unexplained held-out change is then trained for the full length. Crosscoders of the other kinds have no sweep: k = 32
+    (capped at an eighth of the latents). All dictionaries learn from one stream of batches. The
     members of the sweep are shared out among `stream.ranks` (`sweep_owners`), which must all call this; only the process that
     trains the change dictionary waits for all of them. `advance` is told the tokens of every batch that was learnt from.
     """

@@ -1,7 +1,7 @@
-"""Step 9 of the audit: from the areas' own words, paired answers and text of manners to effects, each with its verdict.
+"""Step 9 of the audit: from the areas' own words, paired answers and text of behaviours to effects, each with its verdict.
 
 Knowledge is read at own words (`mneme.predict.knowledge`); a behaviour by paired answers where it has some that the tokenizer
-can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.manner`).
+can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.behaviour`).
 """
 
 import math
@@ -16,9 +16,9 @@ from mneme.audit.reading import FEW, Reading, Shown
 from mneme.audit.words import WordReading
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
+from mneme.predict.behaviour import pooled
 from mneme.predict.calibration import Calibration, Curve, probability
 from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
-from mneme.predict.manner import pooled
 from mneme.predict.probes import probe_claim
 from mneme.predict.verdicts import Claim, JudgedClaim, Measure, judge_claims, two_sided
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
@@ -48,7 +48,7 @@ class Sources(NamedTuple):
     words: WordReading
     reading: Reading
     shown: Shown
-    """What the models expect where manners show."""
+    """What the models expect where behaviours show."""
     answered: dict[int, Answered]
     """Index of a behaviour among the areas -> its paired answers."""
 
@@ -176,7 +176,7 @@ def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
 def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int) -> list[PartialEffect]:
     """A behaviour in the text of each capability, drawn towards their mean (`pooled`); those with fewer than 5 passages that
     show it are left out."""
-    text = sources.reading.manners[index].text
+    text = sources.reading.behaviours[index].text
     membership = sources.reading.membership
     found: list[tuple[int, Estimate]] = []
     for other, area in enumerate(areas):
@@ -203,7 +203,7 @@ def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: C
 
 
 def direction_of(magnitude: Estimate, kind: str) -> Direction:
-    """worse/better for knowledge, more/less for manner, changed where the estimate is exactly 0."""
+    """worse/better for knowledge, more/less for behaviour, changed where the estimate is exactly 0."""
     if magnitude.value == 0.0:
         return "changed"
     if kind == "behaviour":

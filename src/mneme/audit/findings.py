@@ -9,11 +9,12 @@ from numpy import ndarray
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
 from mneme.audit.effects import MATERIAL, AreaEffects, Sources, area_effects, direction_of
-from mneme.audit.job import Job, Track
+from mneme.audit.job import Job
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
-from mneme.audit.screening import Screening
+from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
+from mneme.options import Track
 from mneme.predict.areas import Membership
 from mneme.predict.calibration import Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
@@ -53,30 +54,28 @@ class Findings(NamedTuple):
     calibration: Calibration
 
 
-def find(job: Job, sources: Sources, screening: Screening | None, layers: list[LayerFindings], track: Track) -> Findings:
+def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFindings], track: Track) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
 
-    `screening` None: no dictionary was asked for, and there are no layers.
+    `survey` None: no dictionary was asked for, and there are no layers.
     """
     membership = sources.reading.membership
     calibration = shipped_calibration()
-    effects = area_effects(sources, job.areas, calibration, seed=job.seed)
-    judged_layers = (
-        [] if screening is None else [_judge(job, screening, x, len(layers), effects, membership, track) for x in layers]
-    )
+    effects = area_effects(sources, job.areas, calibration, seed=job.options.seed)
+    judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
         effect
         for layer in judged_layers
-        if screening is not None
-        for effect in _unlisted(job, sources, screening, layer, effects, calibration)
+        if survey is not None
+        for effect in _unlisted(job, sources, survey, layer, effects, calibration)
     ]
     return Findings(membership, effects, unlisted, judged_layers, calibration)
 
 
 def _judge(
     job: Job,
-    screening: Screening,
+    survey: Survey,
     layer: LayerFindings,
     n_layers: int,
     effects: AreaEffects,
@@ -85,8 +84,8 @@ def _judge(
 ) -> JudgedLayer:
     codes = layer.codes
     passage = job.rows.passage.numpy()
-    firings = firings_of(codes, screening.table, passage)
-    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.seed)
+    firings = firings_of(codes, survey.table, passage)
+    judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.options.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
         if effect.probability >= MATERIAL / 2:
@@ -99,7 +98,7 @@ def _judge(
     table = job.run.stage(
         f"causal-{codes.layer}",
         lambda: causal_checks(
-            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.seed, advance=advance, ranks=job.ranks
+            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.options.seed, advance=advance, ranks=job.ranks
         ),
         together=True,
     )["causal"]
@@ -117,7 +116,7 @@ def _index(job: Job, name: str) -> int:
 
 def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membership: Membership) -> Effect:
     """The effect with its latents and the word on which signal found it: latents count where one of them is causal."""
-    intended = effect.area.casefold() in {name.casefold() for name in job.intended}
+    intended = effect.area.casefold() in {name.casefold() for name in job.options.intended}
     if effect.probability < MATERIAL / 2:
         return effect.model_copy(update={"intended": intended})
     member = membership.member[_index(job, effect.area)]
@@ -143,7 +142,7 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
 def _unlisted(
     job: Job,
     sources: Sources,
-    screening: Screening,
+    survey: Survey,
     layer: JudgedLayer,
     effects: AreaEffects,
     calibration: Calibration,
@@ -155,7 +154,7 @@ def _unlisted(
         if latent not in layer.causal or layer.causal[latent][1] > CAUSAL_RATE:
             continue
         own = layer.firings.latent == latent
-        member = np.zeros(screening.table.n_passages, dtype=bool)
+        member = np.zeros(survey.table.n_passages, dtype=bool)
         member[layer.firings.passage[own]] = True
         member &= ~effects.found
         for latents, passages in groups:
@@ -167,13 +166,13 @@ def _unlisted(
             groups.append(([latent], member))
     # The rest of the same text, where no latent was looked for, would pass the change off as drift.
     coded = coded_rows(*job.rows.ids.shape)
-    looked = np.zeros(screening.table.n_passages, dtype=bool)
+    looked = np.zeros(survey.table.n_passages, dtype=bool)
     looked[job.rows.passage.numpy()[coded]] = True
     looked[job.rows.passage.numpy()[~coded]] = False
     found = []
     for latents, member in groups:
         try:
-            magnitude = knowledge_change(screening.table, member, effects.reference & looked, seed=job.seed)
+            magnitude = knowledge_change(survey.table, member, effects.reference & looked, seed=job.options.seed)
         except EmptyMask:
             continue
         chance = probability(magnitude, calibration.knowledge)

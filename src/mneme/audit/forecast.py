@@ -7,9 +7,8 @@ often as the audit will run them. Memory and bytes follow from shapes.
 
 import copy
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -30,12 +29,21 @@ from mneme.audit.dictionary import (
     run_lengths,
     sweep_ks,
 )
-from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
-from mneme.audit.screening import batch_rows_for
+from mneme.audit.inputs import (
+    check_chosen_layers,
+    chosen_kind,
+    first_device,
+    precision_for,
+    required_corpus,
+    rows_of,
+    trained_kinds,
+)
+from mneme.audit.options import AuditOptions
+from mneme.audit.surveying import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
-from mneme.diff.screen import read_predictions
+from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
 from mneme.models.pair import Precision
@@ -64,7 +72,7 @@ class Shape(NamedTuple):
     adapter: bool
 
 
-class Machine(NamedTuple):
+class Hardware(NamedTuple):
     """Where an audit runs, and in which precision."""
 
     device: str = "cpu"
@@ -76,7 +84,7 @@ class Machine(NamedTuple):
         return 4 if self.precision == "float32" else 2
 
 
-HERE = Machine()
+HERE = Hardware()
 
 
 class Forecast(NamedTuple):
@@ -120,39 +128,28 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     )
 
 
-def forecast_run(
-    base: str | Path,
-    tuned: str | Path,
-    *,
-    corpus: str | Path,
-    dictionary: str = "change",
-    layers: Sequence[int] | None = None,
-    tokens: int | None = None,
-    processes: int = 1,
-    threads: int | None = None,
-    device: str = "cpu",
-    precision: str = "auto",
-    trust_remote_code: bool = False,
-) -> Forecast:
-    """What `audit` with the same arguments will take on this machine: both configurations, the tokenizer and the text are
-    read, and the parts are tried out with random numbers.
+def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
+    """What the audit with these `options` (BASE, TUNED and text named) will take on this machine: both configurations, the
+    tokenizer and the text are read, and the parts are tried out with random numbers.
 
     Errors: those of `audit` about its inputs.
     """
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    shape = shape_of(base, tuned, trust_remote_code=trust_remote_code)
-    check_chosen_layers(layers, shape.layers)
-    tokenizer = load_tokenizer(resolve_folder(base, trust_remote_code=trust_remote_code), trust_remote_code)
+    assert options.base is not None
+    assert options.tuned is not None
+    trust, device = options.machine.trust_remote_code, options.machine.device
+    shape = shape_of(options.base, options.tuned, trust_remote_code=trust)
+    check_chosen_layers(options.layers, shape.layers)
+    tokenizer = load_tokenizer(resolve_folder(options.base, trust_remote_code=trust), trust)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
-    rows = rows_of(read_corpus(corpus, tokenizer=tokenizer), require_tokenizer(tokenizer, base), longest, tokens)
-    chosen = list(layers or []) or None
+    documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
+    rows = rows_of(documents, require_tokenizer(tokenizer, options.base), longest, options.tokens)
     return forecast(
         shape,
         rows.ids.numel(),
         rows.ids.shape[1],
-        chosen_kind(dictionary),
-        machine=Machine(first_device(device), precision_for(device, precision)),
-        layers=chosen,
+        chosen_kind(options.dictionary),
+        machine=Hardware(first_device(device), precision_for(device, options.machine.precision)),
+        layers=list(options.layers or []) or None,
         processes=processes,
     )
 
@@ -163,12 +160,12 @@ def forecast(
     row_length: int,
     kind: Kind | None,
     *,
-    machine: Machine = HERE,
+    machine: Hardware = HERE,
     layers: list[int] | None = None,
     processes: int = 1,
     ranks: Ranks = ALONE,
 ) -> Forecast:
-    """Try the parts out and count them; takes about a second. `layers` None: the screen will choose one, taken here to lie in
+    """Try the parts out and count them; takes about a second. `layers` None: the survey will choose one, taken here to lie in
     the middle. `processes` share the work of each part. What it takes to load the program and the models is not in it. The
     trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
@@ -207,7 +204,7 @@ def _counted(
     layers: list[int] | None,
     processes: int,
     times: _Times,
-    machine: Machine,
+    machine: Hardware,
 ) -> Forecast:
     rows, row_length = batch_shape
     a_batch = rows * row_length
@@ -219,7 +216,7 @@ def _counted(
     null = min(1.0, 16_384 / tokens) * batches
     sampled = min(tokens, 4096) / a_batch
     parts = {
-        "screen": batches * (2 * whole + times.output),
+        "survey": batches * (2 * whole + times.output),
         "layers": sampled * ((2 + shape.layers) * (whole + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
@@ -270,7 +267,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.no_grad()
-def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Machine) -> float:
+def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Hardware) -> float:
     """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
     device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
     ids = torch.randint(0, config.get_text_config().vocab_size, (rows, row_length), device=device)
@@ -286,7 +283,7 @@ def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, mach
 
 @torch.no_grad()
 def _output_seconds(rows: int, row_length: int, vocab_size: int, device: str) -> float:
-    """Seconds of everything the screen computes from the two models' logits of one batch."""
+    """Seconds of everything the survey computes from the two models' logits of one batch."""
     base, tuned = torch.randn(2, rows, row_length, vocab_size, device=device)
     target = torch.zeros(rows, row_length, dtype=torch.long, device=device)
     return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
@@ -309,12 +306,12 @@ def _step_seconds(run: Settings, device: str) -> float:
     return _seconds(lambda: trainer.step_normalised(x), torch.device(device))
 
 
-def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Machine) -> int:
-    """The larger of the screen (logits and residual streams of both models) and the dictionaries (activations, weights with
+def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Hardware) -> int:
+    """The larger of the survey (logits and residual streams of both models) and the dictionaries (activations, weights with
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
-    screen = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
+    survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
     table = tokens * (80 + 3 * shape.layers)
     whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
     kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer
@@ -322,4 +319,4 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
     codes = 2 * 20 * 32 * coded
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
-    return int(outside + models + max(screen, kept + max(learnt, codes)))
+    return int(outside + models + max(survey, kept + max(learnt, codes)))

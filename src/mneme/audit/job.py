@@ -1,10 +1,8 @@
 """What an audit was asked to do, once everything is checked."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from rich.console import Console
-
+from mneme.audit.options import AuditOptions
 from mneme.dictionaries.crosscoder import Kind
 from mneme.models.client import Endpoint
 from mneme.models.pair import ModelPair
@@ -14,28 +12,20 @@ from mneme.runs import RunFolder
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows
 
-Track = Callable[[str, int | None], Callable[[int], None]]
-"""Starts a progress bar (name, total or None) and gives the function that moves it on."""
 
-
-class Job(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Job:
     """Everything an audit was asked to do, checked."""
 
+    options: AuditOptions
+    """Models and text are named in it, and `quick` is worked in."""
     pair: ModelPair
     documents: Documents
     rows: PackedRows
     areas: tuple[Area, ...]
     kind: Kind | None
     """None: no dictionary is trained, and the effects are read without latents."""
-    layers: tuple[int, ...] | None
-    seed: int
     endpoint: Endpoint | None
     """Who writes the words of latents; None: offline."""
-    intended: tuple[str, ...]
     run: RunFolder
-    console: Console
     ranks: Ranks
-    quick: bool
-    """Few tokens, few paired answers, no dictionary."""
-    named_areas: bool
-    """The user gave the areas, so that each of them matters; else they are those of the default list."""

@@ -1,4 +1,4 @@
-"""What the text alone says before any model has read it: words, passages of every area, and where manners show."""
+"""What the text alone says before any model has read it: words, passages of every area, and where behaviours show."""
 
 from collections.abc import Container
 from typing import NamedTuple
@@ -9,28 +9,28 @@ from numpy import ndarray
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
-from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text
+from mneme.predict.behaviour import BehaviourText, behaviour_change, behaviour_places, behaviour_text
 from mneme.results import Estimate
 from mneme.text.packing import PackedRows, document_pieces
 
 FEW = 5
-"""Passages below which an area, or a manner in an area, is absent."""
+"""Passages below which an area, or a behaviour in an area, is absent."""
 
 
-class Manner(NamedTuple):
+class Behaviour(NamedTuple):
     """A behaviour's text, and where it shows."""
 
-    text: MannerText
+    text: BehaviourText
     place: Int[ndarray, " place"]
-    """Index in the packed text of the first token of every passage that shows the manner or its opposite, ascending."""
+    """Index in the packed text of the first token of every passage that shows the behaviour or its opposite, ascending."""
     passage: Int[ndarray, " place"]
 
 
 class Shown(NamedTuple):
-    """What the models expect where manners show, each document read alone."""
+    """What the models expect where behaviours show, each document read alone."""
 
     place: Int[ndarray, " place"]
-    """Places of all manners, ascending, each once."""
+    """Places of all behaviours, ascending, each once."""
     mass: Float[ndarray, "model place watched"]
     """Probability of each watched set of token types (`Reading.watched`)."""
 
@@ -40,7 +40,7 @@ class Reading(NamedTuple):
 
     words: Words
     membership: Membership
-    manners: dict[int, Manner]
+    behaviours: dict[int, Behaviour]
     """Index of a behaviour among the areas -> its text."""
     silent: dict[int, str]
     """Index of a behaviour -> why the text says nothing about it."""
@@ -48,27 +48,29 @@ class Reading(NamedTuple):
     """Documents in the packed text (`document_pieces`), none longer than a row."""
 
     def watched(self) -> list[Int[ndarray, " type"]]:
-        """Token types whose probability the screen keeps: marks and opposite marks of every manner, in order."""
-        return [types for manner in self.manners.values() for types in (manner.text.marks, manner.text.opposite)]
+        """Token types whose probability the survey keeps: indicators and opposite indicators of every behaviour, in order."""
+        return [
+            types for behaviour in self.behaviours.values() for types in (behaviour.text.indicators, behaviour.text.opposite)
+        ]
 
     def places(self) -> Int[ndarray, " place"]:
-        """Places of all manners, ascending, each once."""
-        every = [manner.place for manner in self.manners.values()]
+        """Places of all behaviours, ascending, each once."""
+        every = [behaviour.place for behaviour in self.behaviours.values()]
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *every]))
 
     def change(self, shown: Shown, index: int, within: Bool[ndarray, " passage"] | None = None, *, seed: int) -> Estimate:
         """Change of one behaviour, over all its places or over those in the passages `within`.
 
-        Errors: EmptyMask where fewer than 5 of them show the manner or its opposite.
+        Errors: EmptyMask where fewer than 5 of them show the behaviour or its opposite.
         """
-        manner = self.manners[index]
-        inside = np.ones(len(manner.place), dtype=bool) if within is None else within[manner.passage]
-        first = 2 * list(self.manners).index(index)
-        where = np.searchsorted(shown.place, manner.place[inside])
+        behaviour = self.behaviours[index]
+        inside = np.ones(len(behaviour.place), dtype=bool) if within is None else within[behaviour.passage]
+        first = 2 * list(self.behaviours).index(index)
+        where = np.searchsorted(shown.place, behaviour.place[inside])
         base, tuned = shown.mass[:, where, first : first + 2].astype(np.float64)
-        found = manner_change(base, tuned, seed=seed)
+        found = behaviour_change(base, tuned, seed=seed)
         if found.n < FEW:
-            raise EmptyMask(f"{found.n} passages show the manner or its opposite, at least {FEW} are needed")
+            raise EmptyMask(f"{found.n} passages show the behaviour or its opposite, at least {FEW} are needed")
         return found
 
 
@@ -82,16 +84,16 @@ def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] =
     pieces = document_pieces(rows, rows.ids.shape[1])
     predicted = np.ones(len(token), dtype=bool)
     predicted[pieces[:, 0]] = False
-    manners: dict[int, Manner] = {}
+    behaviours: dict[int, Behaviour] = {}
     silent: dict[int, str] = {}
     for index, area in enumerate(areas):
         if area.kind != "behaviour" or index in asked:
             continue
         try:
-            text = manner_text(token, passage, words, membership.member[index], area_keywords(words, area))
+            text = behaviour_text(token, passage, words, membership.member[index], area_keywords(words, area))
         except EmptyMask as reason:
             silent[index] = str(reason)
             continue
-        place = manner_places(text, token, passage, predicted)
-        manners[index] = Manner(text, place, passage[place])
-    return Reading(words, membership, manners, silent, pieces)
+        place = behaviour_places(text, token, passage, predicted)
+        behaviours[index] = Behaviour(text, place, passage[place])
+    return Reading(words, membership, behaviours, silent, pieces)

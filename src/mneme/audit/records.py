@@ -12,7 +12,7 @@ from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import Firings, likelihood_change
 from mneme.describe.description import Description, sample_firings
 from mneme.describe.lens import promoted_tokens
-from mneme.diff.screen import Screened
+from mneme.diff.survey import SurveyColumns
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, Membership
 from mneme.results import Estimate, Latent, TokenExample
@@ -33,7 +33,7 @@ class Text(NamedTuple):
     ids: Int[ndarray, "row seq"]
     passage: Int[ndarray, "row seq"]
     tokenizer: PreTrainedTokenizerBase
-    screened: Screened
+    columns: SurveyColumns
 
     def span(self, row: int, place: int, before: int = BEFORE, after: int = AFTER) -> range:
         """Places of the context around `place`, within its passage and row."""
@@ -148,11 +148,21 @@ def _scaling(column: dict[str, float], context: Context | None, latent: int) -> 
     )
 
 
+def norm_difference(relative_norm: float) -> float:
+    """1/2 (1 + (|d_tuned| - |d_base|) / the larger), of Minder et al. 2025 (arXiv 2504.02922), from |d_tuned| / (|d_base| +
+    |d_tuned|): 0 base alone, 0.5 alike, 1 tuned alone."""
+    smaller, larger = sorted((relative_norm, 1.0 - relative_norm))
+    gap = 1.0 - smaller / larger
+    return 0.5 * (1.0 + gap if relative_norm > 0.5 else 1.0 - gap)
+
+
 def label_of(relative_norm: float) -> Label:
-    """In words: |d_tuned| / (|d_base| + |d_tuned|) below 0.1 base-only, to 0.4 suppressed, to 0.6 shared, to 0.9 amplified,
-    above tuned-only (the bounds of Minder et al. 2025 for shared and exclusive latents)."""
+    """In words: the norm difference below 0.1 base-only, to 0.4 suppressed, to 0.6 shared, to 0.9 amplified, above tuned-only.
+
+    The cuts for shared and exclusive latents are those of Minder et al. 2025, who make them on this quantity and not on the
+    relative norm that is shown: 0.1 and 0.9 of it are 1/6 and 5/6 of the relative norm."""
     bounds: tuple[tuple[float, Label], ...] = ((0.1, "base-only"), (0.4, "suppressed"), (0.6, "shared"), (0.9, "amplified"))
-    return next((name for bound, name in bounds if relative_norm < bound), "tuned-only")
+    return next((name for bound, name in bounds if norm_difference(relative_norm) < bound), "tuned-only")
 
 
 def _most_common(tokens: list[str]) -> list[str]:
@@ -186,13 +196,13 @@ def _examples(text: Text, firings: Firings, which: Int[ndarray, " example"], lat
 
 def _example(text: Text, code: dict[tuple[int, int], float], row: int, place: int) -> TokenExample:
     span = text.span(row, place)
-    screened = text.screened
-    gain = [0.0 if at == 0 else float(screened.logp_tuned[row, at - 1] - screened.logp_base[row, at - 1]) for at in span]
-    last = min(place, screened.choice_base.shape[1] - 1)
+    columns = text.columns
+    gain = [0.0 if at == 0 else float(columns.logp_tuned[row, at - 1] - columns.logp_base[row, at - 1]) for at in span]
+    last = min(place, columns.choice_base.shape[1] - 1)
     return TokenExample(
         tokens=[text.token(int(text.ids[row, at])) for at in span],
         activations=[round(code.get((row, at), 0.0), 3) for at in span],
         likelihood_change=[round(value, 3) for value in gain],
-        base_prediction=text.token(int(screened.choice_base[row, last])),
-        tuned_prediction=text.token(int(screened.choice_tuned[row, last])),
+        base_prediction=text.token(int(columns.choice_base[row, last])),
+        tuned_prediction=text.token(int(columns.choice_tuned[row, last])),
     )

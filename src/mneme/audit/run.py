@@ -1,17 +1,14 @@
 """`mneme audit`: the ten steps in order, each a stage that survives a kill, composed into one report."""
 
 import json
-import os
 import resource
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
@@ -21,7 +18,7 @@ from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.effects import Sources
 from mneme.audit.findings import LayerFindings, find
-from mneme.audit.forecast import Forecast, Machine, Shape, forecast
+from mneme.audit.forecast import Forecast, Hardware, Shape, forecast
 from mneme.audit.inputs import (
     QUICK_PROMPTS,
     QUICK_TOKENS,
@@ -33,23 +30,25 @@ from mneme.audit.inputs import (
     rows_of,
     trained_kinds,
 )
-from mneme.audit.job import Job, Track
+from mneme.audit.job import Job
 from mneme.audit.null import purposeless_changes
+from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
-from mneme.audit.screening import Screening, batch_rows_for, read_manners, screen_corpus
+from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import lay_out_words, read_words
 from mneme.describe.endpoint import check_endpoint
-from mneme.diff.screen import choose_layers, patched_kl_share
+from mneme.diff.survey import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
-from mneme.models.pair import load_pair
+from mneme.models.pair import ModelPair, load_pair
 from mneme.models.ranks import Ranks, join_ranks, local_device
+from mneme.models.threads import computing_threads
 from mneme.models.weights import WeightChanges, weight_changes
+from mneme.options import Progress, Track, deciding, stored, taking
 from mneme.predict.areas import default_areas, read_areas
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
-from mneme.terminal import Terminal
 from mneme.text.documents import read_corpus
 from mneme.version import __version__
 from mneme.worlds.catalogue import Organism, build_organism
@@ -59,28 +58,7 @@ _ROUNDING_ROWS = 4
 _OUTPUTS = ("report.json", "report.html", "plan.json")
 
 
-def audit(
-    base: str | Path | None = None,
-    tuned: str | Path | None = None,
-    *,
-    corpus: str | Path | None = None,
-    areas: str | Path | None = None,
-    out: str | Path = "runs/audit",
-    dictionary: str = "change",
-    layers: Sequence[int] | None = None,
-    tokens: int | None = None,
-    seed: int = 0,
-    describe: str = "offline",
-    intended: Sequence[str] = (),
-    threads: int | None = None,
-    device: str = "cpu",
-    precision: str = "auto",
-    attention: str | None = None,
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    quick: bool = False,
-    console: Console | None = None,
-) -> Report:
+def run_audit(options: AuditOptions) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
 
     `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`:
@@ -91,10 +69,9 @@ def audit(
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
     areas the fine-tune was for. `describe`: "offline", or the address of an OpenAI-compatible endpoint, which then gets
-    passages of the text (docs/describe.md). `device`, `precision` (auto: bfloat16 on GPUs, else float32) and `attention`:
-    docs/scale.md; how much of the change is then rounding is in the report.
-
-    `overwrite`: remove what another finished run left in `out` (only what mneme wrote), and work beside files of others.
+    passages of the text (docs/describe.md). `machine`: docs/scale.md; with bfloat16 how much of the change is rounding is in
+    the report. `overwrite`: remove what another finished run left in `out` (only what mneme wrote), and work beside files of
+    others.
 
     Under torchrun every process calls this and they share the work (`mneme.models.ranks`); the result is the same to the last
     bit. `out` must then be a folder that all of them see.
@@ -102,65 +79,94 @@ def audit(
     Errors: a `MnemeError` that says what is wrong, what was expected and what to do; nothing is written before the inputs are
     checked.
     """
-    device = local_device(device)
+    device = local_device(options.machine.device)
     ranks = join_ranks(device)
-    console = Console(quiet=True) if ranks.rank else console or Terminal(stderr=True)
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    endpoint = endpoint_of(describe)
+    endpoint = endpoint_of(options.describe)
     if device == "auto" and ranks.world > 1:
         raise BadOption("--device auto gives one process all GPUs. Start a single process, or use --device cuda for one each.")
-    if (base is None) != (tuned is None):
-        raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
-    if base is None or tuned is None:
-        console.print("No models named: auditing the built-in pair (biology unlearned). Building it on first use.")
-        organism = _built_in_pair(ranks)
-        base, tuned = organism.base, organism.tuned
-        corpus, areas = corpus or organism.corpus, areas or organism.areas
-    require_apart(out, {"BASE": base, "TUNED": tuned, "--corpus": corpus, "--areas": areas})
-    if quick:
-        dictionary, tokens = "none", min(tokens or QUICK_TOKENS, QUICK_TOKENS)
-    kind = chosen_kind(dictionary)
-    corpus = required_corpus(corpus)
-    chosen_areas = read_areas(Path(areas)) if areas else default_areas()
-    check_intended(intended, chosen_areas)
-    chosen_precision = precision_for(device, precision)
-    placed: dict[str, Any] = {"device": device, "precision": chosen_precision, "attention": attention}
-    pair = load_pair(base, tuned, trust_remote_code=trust_remote_code, **placed)
-    documents = read_corpus(corpus, tokenizer=pair.tokenizer)
-    rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
-    check_chosen_layers(layers, pair.n_layers)
-    plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(layers or [0]), kind)
-    require_room(Path(out), plan.disk_bytes)
-    endpoint = check_endpoint(endpoint) if endpoint else None
-    command: dict[str, Any] = {
-        "command": "audit",
-        "version": __version__,
-        "base": model_fingerprint(pair.base_folder),
-        "tuned": model_fingerprint(pair.tuned_folder),
-        "text": documents.sha256,
-        "areas": [area.model_dump() for area in chosen_areas],
-        "dictionary": dictionary,
-        "layers": list(layers) if layers is not None else None,
-        "tokens": int(rows.ids.numel()),
-        "row_length": int(rows.ids.shape[1]),
-        "seed": seed,
-        "describe": endpoint.name if endpoint else "offline",
-        "intended": list(intended),
-        "quick": quick,
-        "precision": chosen_precision,
-    }
-    chosen = tuple(layers) if layers is not None else None
-    aim, named = tuple(intended), bool(areas)
-    with RunFolder(Path(out), command, ranks, outputs=_OUTPUTS, overwrite=overwrite) as run:
-        job = Job(pair, documents, rows, chosen_areas, kind, chosen, seed, endpoint, aim, run, console, ranks, quick, named)
-        changes = weight_changes(pair)
-        if changes.nothing:
-            report, planned = nothing_changed(job, changes, plan.cost), None
-        else:
-            planned = _planned(job, layers)
-            report = _run(job, changes, plan.cost)
-        run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
+    if ranks.rank:
+        options = replace(options, progress=Progress(Console(quiet=True)))
+    options = resolved(options, ranks)
+    kind = chosen_kind(options.dictionary)
+    areas = read_areas(Path(options.areas)) if options.areas else default_areas()
+    check_intended(options.intended, areas)
+    with computing_threads(options.machine.threads):
+        pair = _load(options, device)
+        documents = read_corpus(required_corpus(options.corpus), tokenizer=pair.tokenizer)
+        rows = rows_of(documents, pair.tokenizer, pair.max_positions, options.tokens)
+        check_chosen_layers(options.layers, pair.n_layers)
+        plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(options.layers or [0]), kind)
+        require_room(Path(options.out), plan.disk_bytes)
+        endpoint = check_endpoint(endpoint) if endpoint else None
+        command: dict[str, Any] = {
+            "command": "audit",
+            "version": __version__,
+            "base": model_fingerprint(pair.base_folder),
+            "tuned": model_fingerprint(pair.tuned_folder),
+            "text": documents.sha256,
+            "areas": [area.model_dump() for area in areas],
+            "read_tokens": int(rows.ids.numel()),
+            "row_length": int(rows.ids.shape[1]),
+            "describe": endpoint.name if endpoint else "offline",
+            "precision": pair.precision,
+            **deciding(options),
+        }
+        folder = Path(options.out)
+        kept = stored(options)
+        with RunFolder(folder, command, ranks, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
+            job = Job(
+                options=options,
+                pair=pair,
+                documents=documents,
+                rows=rows,
+                areas=areas,
+                kind=kind,
+                endpoint=endpoint,
+                run=run,
+                ranks=ranks,
+            )
+            changes = weight_changes(pair)
+            if changes.nothing:
+                report, planned = nothing_changed(job, changes, plan.cost), None
+            else:
+                planned = _planned(job)
+                report = _run(job, changes, plan.cost)
+            run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
     return report
+
+
+audit = taking(AuditOptions, run_audit)
+
+
+def resolved(options: AuditOptions, ranks: Ranks) -> AuditOptions:
+    """The same with the built-in pair where no model was named, and with what `quick` leaves out. Raises BadOption where one
+    model was named, or where an input lies in `out`."""
+    if (options.base is None) != (options.tuned is None):
+        raise BadOption("One model was named: give both BASE and TUNED, or neither to audit the built-in pair.")
+    if options.base is None:
+        options.progress.say("No models named: auditing the built-in pair (biology unlearned). Building it on first use.")
+        organism = _built_in_pair(ranks)
+        options = replace(options, base=organism.base, tuned=organism.tuned)
+        options = replace(options, corpus=options.corpus or organism.corpus, areas=options.areas or organism.areas)
+    given = {"BASE": options.base, "TUNED": options.tuned, "--corpus": options.corpus, "--areas": options.areas}
+    require_apart(options.out, given)
+    if options.quick:
+        options = replace(options, dictionary="none", tokens=min(options.tokens or QUICK_TOKENS, QUICK_TOKENS))
+    return options
+
+
+def _load(options: AuditOptions, device: str) -> ModelPair:
+    machine = options.machine
+    assert options.base is not None
+    assert options.tuned is not None
+    return load_pair(
+        options.base,
+        options.tuned,
+        device=device,
+        precision=precision_for(device, machine.precision),
+        attention=machine.attention,
+        trust_remote_code=machine.trust_remote_code,
+    )
 
 
 def _built_in_pair(ranks: Ranks) -> Organism:
@@ -171,23 +177,23 @@ def _built_in_pair(ranks: Ranks) -> Organism:
     return build_organism(BUILT_IN)
 
 
-def _planned(job: Job, layers: Sequence[int] | None) -> Forecast:
+def _planned(job: Job) -> Forecast:
     """What the run will take, said before it starts."""
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
     shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
-    machine = Machine(str(pair.device), pair.precision)
+    machine = Hardware(str(pair.device), pair.precision)
     planned = forecast(
         shape,
         ids.numel(),
         ids.shape[1],
         job.kind,
         machine=machine,
-        layers=list(layers or []) or None,
+        layers=list(job.options.layers or []) or None,
         processes=job.ranks.world,
         ranks=job.ranks,
     )
-    job.console.print(
+    job.options.progress.say(
         f"Plan: {planned.tokens:,} tokens, {planned.flops / 1e9:,.0f} GFLOP, about {planned.seconds:.0f} s, peak memory about "
         f"{planned.peak_bytes / 1e9:.1f} GB, disk about {planned.disk_bytes / 1e6:.0f} MB."
     )
@@ -206,27 +212,27 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
 
 
 def _run(job: Job, changes: WeightChanges, cost: Cost) -> Report:
-    with _progress(job.console) as track:
+    with job.options.progress.bars() as track:
         sources = _sources(job, track)
-        screening, shapes = None, None
+        survey, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
-            advance = track("screen (tokens)", job.rows.ids.numel())
-            screening = screen_corpus(job.pair, job.rows, job.run, advance)
+            advance = track("survey (tokens)", job.rows.ids.numel())
+            survey = survey_corpus(job.pair, job.rows, job.run, advance)
             shapes = _layer_shapes(job)
             shares = dict(enumerate(shapes["shares"].tolist()))
-            layers = list(job.layers) if job.layers is not None else choose_layers(shares)
-            found = _look(job, screening, layers, track)
-        findings = find(job, sources, screening, found, track)
-        latents = record_latents(job, screening, findings, track) if screening else []
-        null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.seed)
-    layers_seen = LayersSeen(screening, shapes) if screening and shapes else None
+            layers = list(job.options.layers) if job.options.layers is not None else choose_layers(shares)
+            found = _look(job, survey, layers, track)
+        findings = find(job, sources, survey, found, track)
+        latents = record_latents(job, survey, findings, track) if survey else []
+        null = purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.options.seed)
+    layers_seen = LayersSeen(survey, shapes) if survey and shapes else None
     return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
 
 
 def _sources(job: Job, track: Track) -> Sources:
-    """What effects are read from: own words, paired answers, text of manners."""
-    asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.quick else None)
+    """What effects are read from: own words, paired answers, text of behaviours."""
+    asked = questions(job.areas, job.pair.tokenizer, QUICK_PROMPTS if job.options.quick else None)
     reading = read_text(job.rows, job.areas, asked)
     layout = lay_out_words(
         job.documents.texts,
@@ -235,11 +241,11 @@ def _sources(job: Job, track: Track) -> Sources:
         job.areas,
         job.pair.tokenizer,
         longest=job.pair.max_positions,
-        seed=job.seed,
+        seed=job.options.seed,
     )
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
     answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
-    return Sources(words, reading, read_manners(job.pair, job.rows, reading, job.run), answered)
+    return Sources(words, reading, read_behaviours(job.pair, job.rows, reading, job.run), answered)
 
 
 def _layer_shapes(job: Job) -> Arrays:
@@ -254,7 +260,7 @@ def _layer_shapes(job: Job) -> Arrays:
         stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=-(-n_rows // 4), ranks=job.ranks)
         first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
         first_tokens[:, 0] = True
-        moments = layer_moments(stream, seed=job.seed, drop=first_tokens)
+        moments = layer_moments(stream, seed=job.options.seed, drop=first_tokens)
         rounding = rounding_share(job.pair, job.rows.ids[pick[:_ROUNDING_ROWS]], every)
         return {
             "shares": np.array([shares[layer] for layer in every]),
@@ -266,20 +272,22 @@ def _layer_shapes(job: Job) -> Arrays:
     return job.run.stage("layers", compute, together=True)
 
 
-def _look(job: Job, screening: Screening, layers: list[int], track: Track) -> list[LayerFindings]:
+def _look(job: Job, survey: Survey, layers: list[int], track: Track) -> list[LayerFindings]:
     """Steps 3 to 5 at every chosen layer."""
     found: list[LayerFindings] = []
     seq = job.rows.ids.shape[1]
     batch = batch_rows_for(seq, job.pair.vocab_size)
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
     for layer in layers:
-        sink = torch.from_numpy(screening.screened.sink[:, :, layer]) | special
-        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.seed, job.ranks)
+        sink = torch.from_numpy(survey.columns.sink[:, :, layer]) | special
+        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.options.seed, job.ranks)
         try:
             found.append(_fitted(job, stream, track))
         except EmptyMask:
             # A change of the head alone, or of one constant vector: the effects are read without latents.
-            job.console.print(f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn.")
+            job.options.progress.say(
+                f"Layer {layer}: the same change at every token, nothing there for a dictionary to learn."
+            )
     return found
 
 
@@ -294,18 +302,3 @@ def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
     )
     codes = [layer_codes(stream.layer, kind, arrays) for kind, arrays in zip(kinds, stages, strict=True)]
     return LayerFindings(codes[0], codes[1] if len(codes) > 1 else None)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Track]:
-    """A bar for every piece of work; quiet where nobody looks on."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-
-        def track(name: str, total: int | None) -> Callable[[int], None]:
-            task = progress.add_task(name, total=total)
-            if not console.is_terminal:
-                console.print(name)
-            return lambda amount: progress.update(task, advance=amount)
-
-        yield track

@@ -14,7 +14,7 @@ from mneme.predict.calibration import Curve, curve_probability, fit_curve
 from mneme.results.bench import BenchCell, BenchPair, FittedCurve, Score
 
 MNEME = "mneme"
-PRIOR = {"knowledge": 0.02, "manner_more": 0.05, "manner_less": 0.3}
+PRIOR = {"knowledge": 0.02, "behaviour_more": 0.05, "behaviour_less": 0.3}
 """Where the audit's curves are expected before any organism is seen (`fit_curve`)."""
 
 
@@ -38,10 +38,10 @@ def predictors_of(pairs: Sequence[BenchPair]) -> list[str]:
 
 
 def curve_name(cell: BenchCell) -> str:
-    """Which of the audit's curves a cell is for: it tells a manner that became likelier from one that became rarer."""
+    """Which of the audit's curves a cell is for: it tells a behaviour that became likelier from one that became rarer."""
     if cell.kind == "capability":
         return "knowledge"
-    return "manner_more" if cell.scores[MNEME].sign > 0 else "manner_less"
+    return "behaviour_more" if cell.scores[MNEME].sign > 0 else "behaviour_less"
 
 
 class Logistic(NamedTuple):

@@ -1,9 +1,10 @@
-"""Published model diffing as a forecast: a crosscoder's latents, the most exclusive ones described and matched to areas.
+"""Model diffing by latents as a forecast: a crosscoder's latents, the most exclusive ones described and matched to areas.
 
-MNEME (Kassem et al., EMNLP 2025) and Delta-Crosscoder (arXiv 2603.04426) select latents by relative decoder norm, describe
-them from the text they fire on, and match descriptions to benchmarks. Here a description is the key words of the latent's
-contexts (no language model), and a match the share of them that are words of the area (`mneme.bench.signals.matched`). The
-text, the tokens, and the harvest are the same for all kinds; random latents of the BatchTopK crosscoder are the control.
+After MNEME (Kassem et al., EMNLP 2025; its abstract was at hand, no code) and Delta-Crosscoder (arXiv 2603.04426; no code):
+latents are selected by relative decoder norm, described from the text they fire on, and matched to benchmarks. Here a
+description is the key words of the latent's contexts (no language model), and a match the share of them that are words of the
+area (`mneme.bench.signals.matched`). The text, the tokens, and the harvest are the same for all kinds; random latents of the
+BatchTopK crosscoder are the control.
 """
 
 import time
@@ -18,7 +19,7 @@ from torch import Tensor
 from mneme.activations.harvest import harvest
 from mneme.audit.dictionary import dictionary_size, held_out_rows
 from mneme.audit.records import Text, background_contexts
-from mneme.bench.signals import Cell, ScreenedPair, matched
+from mneme.bench.signals import Cell, SurveyedPair, matched
 from mneme.describe.description import sample_firings
 from mneme.describe.phrases import key_words
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
@@ -46,7 +47,7 @@ class Activations(NamedTuple):
 
 
 def score_by_latents(
-    pair: ModelPair, seen: ScreenedPair, *, batch_rows: int, seed: int
+    pair: ModelPair, seen: SurveyedPair, *, batch_rows: int, seed: int
 ) -> tuple[dict[str, dict[Cell, CellScore]], dict[str, BenchCost]]:
     """Predictor -> cell -> score, and what each cost. Equal models have no latents: every score is then 0."""
     started = time.perf_counter()
@@ -54,8 +55,8 @@ def score_by_latents(
     activations = _harvested(pair, seen, layer, batch_rows)
     harvested = time.perf_counter() - started
     tokens = 2 * seen.rows.ids.numel()
-    screened = seen.screening.screened
-    text = Text(seen.rows.ids.numpy(), seen.rows.passage.numpy(), pair.tokenizer, screened)
+    columns = seen.survey.columns
+    text = Text(seen.rows.ids.numpy(), seen.rows.passage.numpy(), pair.tokenizer, columns)
     background = background_contexts(text, np.unique(activations.row), seed)
     scores: dict[str, dict[Cell, CellScore]] = {}
     costs: dict[str, BenchCost] = {}
@@ -82,11 +83,11 @@ def score_by_latents(
     return scores, costs
 
 
-def _harvested(pair: ModelPair, seen: ScreenedPair, layer: int, batch_rows: int) -> Activations:
+def _harvested(pair: ModelPair, seen: SurveyedPair, layer: int, batch_rows: int) -> Activations:
     """Half of the rows train, the other half is described from; first tokens, sinks and special tokens are left out."""
     ids = seen.rows.ids
     special = torch.isin(ids, torch.tensor(pair.tokenizer.all_special_ids, dtype=torch.long))
-    keep = ~(torch.from_numpy(seen.screening.screened.sink[:, :, layer]) | special)
+    keep = ~(torch.from_numpy(seen.survey.columns.sink[:, :, layer]) | special)
     m = torch.empty(*ids.shape, pair.width)
     q = torch.empty(*ids.shape, pair.width)
     for found in harvest(pair, ids, [layer], batch_rows=batch_rows):
@@ -102,7 +103,15 @@ def _trained(kind: Kind, activations: Activations, seed: int) -> Dictionary:
     mean, scale = input_statistics(kind, m, q)
     n_latents = dictionary_size(m.shape[1], len(m))
     batch = min(_BATCH, len(m))
-    settings = Settings(kind, m.shape[1], n_latents, (min(_K, n_latents / 8),), (seed,), _STEPS, batch)
+    settings = Settings(
+        kind=kind,
+        d_model=m.shape[1],
+        n_latents=n_latents,
+        ks=(min(_K, n_latents / 8),),
+        seeds=(seed,),
+        n_steps=_STEPS,
+        batch_size=batch,
+    )
     trainer = Trainer(settings, mean, scale)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_STEPS):
@@ -118,7 +127,7 @@ def _firings(dictionary: Dictionary, activations: Activations) -> tuple[ndarray,
 
 
 def _described(
-    seen: ScreenedPair,
+    seen: SurveyedPair,
     text: Text,
     background: list[str],
     firings: tuple[ndarray, ndarray, ndarray],

@@ -1,8 +1,9 @@
-"""One pair of the bench: the fine-tune is built, measured, screened, and every predictor says what it sees of every cell."""
+"""One pair of the bench: the fine-tune is built, measured, surveyed, and every predictor says what it sees of every cell."""
 
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from rich.console import Console
 
 from mneme.audit.effects import Sources, area_effects
 from mneme.audit.inputs import rows_of
+from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
-from mneme.audit.run import audit
-from mneme.audit.screening import batch_rows_for, read_manners, screen_corpus
+from mneme.audit.run import run_audit
+from mneme.audit.surveying import batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import lay_out_words, read_words
 from mneme.bench.latents import score_by_latents
+from mneme.bench.options import TOKENS
 from mneme.bench.pairs import PairName
-from mneme.bench.signals import Cell, ScreenedPair, cell_text, signal_scores
+from mneme.bench.signals import Cell, SurveyedPair, cell_text, signal_scores
 from mneme.bench.truth import SAMPLES, Change, changes, measure_folder, measured_from
 from mneme.models.pair import ModelPair, load_pair
+from mneme.options import Machine, Progress
 from mneme.predict.areas import read_areas
 from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
@@ -29,8 +33,6 @@ from mneme.text.documents import read_corpus
 from mneme.version import __version__
 from mneme.worlds.catalogue import Organism, build_organism, recipe_key
 
-TOKENS = 98_304
-"""Text that every predictor reads."""
 RESULT = "pair.json"
 _NAIVE = {
     "unlearn": ("capability", -1),
@@ -56,7 +58,7 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
         )
         found = changes(measured_from(base, "truth"), measured_from(tuned, "truth"))
         pair = load_pair(organism.base, organism.tuned)
-        seen = _screened(pair, organism, run, tokens)
+        seen = _surveyed(pair, organism, run, tokens)
         scores = signal_scores(seen)
         batch = batch_rows_for(seen.rows.ids.shape[1], pair.vocab_size)
         latents, costs = score_by_latents(pair, seen, batch_rows=batch, seed=seed)
@@ -111,19 +113,25 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
     }
 
 
-def _screened(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> ScreenedPair:
+def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> SurveyedPair:
     documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
-    screening = screen_corpus(pair, rows, run, lambda _: None)
+    survey = survey_corpus(pair, rows, run, lambda _: None)
     member = reading.membership.member
     layout = lay_out_words(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
     words = read_words(pair, layout, run, lambda _: None)
-    return ScreenedPair(screening, reading, areas, rows, Sources(words, reading, read_manners(pair, rows, reading, run), {}))
+    return SurveyedPair(
+        survey=survey,
+        reading=reading,
+        areas=areas,
+        rows=rows,
+        sources=Sources(words, reading, read_behaviours(pair, rows, reading, run), {}),
+    )
 
 
-def audit_scores(seen: ScreenedPair, *, seed: int) -> dict[Cell, CellScore]:
+def audit_scores(seen: SurveyedPair, *, seed: int) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
     found = area_effects(seen.sources, seen.areas, shipped_calibration(), seed=seed)
@@ -173,20 +181,19 @@ def _costs(organism: Organism, base: Arrays, tuned: Arrays, tokens: int, seed: i
     """What audits cost here and now, with and without a dictionary, and what measuring everything on both models cost."""
     both = base["cost"] + tuned["cost"]
     costs = {"measuring everything": BenchCost(seconds=float(both[0]), tokens=int(both[1]))}
-    for name, dictionary in (("audit", "change"), ("audit without dictionary", "none")):
+    asked = AuditOptions(
+        organism.base,
+        organism.tuned,
+        corpus=organism.corpus,
+        areas=organism.areas,
+        tokens=tokens,
+        seed=seed,
+        machine=Machine(threads=1),
+        progress=Progress(Console(quiet=True)),
+    )
+    for name, options in (("audit", asked), ("audit without dictionary", replace(asked, dictionary="none"))):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            report = audit(
-                organism.base,
-                organism.tuned,
-                corpus=organism.corpus,
-                areas=organism.areas,
-                out=folder,
-                dictionary=dictionary,
-                tokens=tokens,
-                seed=seed,
-                threads=1,
-                console=Console(quiet=True),
-            )
+            report = run_audit(replace(options, out=folder))
         costs[name] = BenchCost(seconds=time.perf_counter() - started, tokens=report.cost.tokens)
     return costs

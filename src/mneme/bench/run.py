@@ -3,26 +3,26 @@
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mneme.bench.judging import score_all
-from mneme.bench.one import RESULT, TOKENS, judge_pair, pair_command
+from mneme.bench.one import RESULT, judge_pair, pair_command
+from mneme.bench.options import TOKENS, BenchOptions
 from mneme.bench.pairs import PairName, chosen_pairs
 from mneme.bench.truth import SAMPLES, measure_folder
 from mneme.errors import BadOption
+from mneme.models.threads import computing_threads
+from mneme.options import deciding, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, BenchPair
 from mneme.runs import RunFolder, key_of, read_finished, require_room
 from mneme.stats import clustered_ratio
-from mneme.terminal import Terminal
 from mneme.version import __version__
 from mneme.worlds.catalogue import base_folder, build_organism, recipe_key
 
@@ -42,68 +42,53 @@ class BenchTask(NamedTuple):
     tokens: int
 
 
-def bench(
-    worlds: Sequence[str] = ("a", "b", "c"),
-    *,
-    scenario: str = "all",
-    out: str | Path = "runs/bench",
-    jobs: int = 1,
-    seed: int = 0,
-    tokens: int = TOKENS,
-    overwrite: bool = False,
-    console: Console | None = None,
-    judge: Callable[[BenchTask], BenchPair] | None = None,
-) -> Bench:
+def run_bench(options: BenchOptions) -> Bench:
     """Judge every predictor on the fine-tunes of `worlds` whose side effects are measured, and write `out`/bench.json.
 
     Each world is judged by calibrations fitted on the others, so at least two are needed. `scenario`: unlearning,
     misalignment, benign, null or all. `jobs`: processes, each on one thread. Every finished pair is kept in `out`; the same
-    call after a kill goes on with the others. `judge` takes the place of measuring and forecasting (tests).
+    call after a kill goes on with the others.
 
-    Errors: BadOption for a scenario, a number of worlds or of jobs that makes no sense; BadOrganism for an unknown world.
+    Errors: BadOption for a number of worlds that makes no sense; BadOrganism for an unknown world.
     """
-    console = console or Terminal(stderr=True)
-    if jobs < 1:
-        raise BadOption(f"--jobs {jobs}: expected at least 1 process.")
-    names = chosen_pairs(list(worlds), scenario)
-    command = {"command": "bench", "worlds": list(worlds), "scenario": scenario, "seed": seed, "tokens": tokens}
-    with RunFolder(Path(out), command, outputs=("bench.json",), overwrite=overwrite) as run:
-        pairs = _judged(names, Path(out), seed, tokens, jobs, judge or judge_task, console)
-        found = compose_bench([pairs[name] for name in names], list(worlds), scenario, seed=seed)
+    if options.real is not None:
+        raise BadOption("real is for the command line. In Python, call mneme.bench.real.run.bench_real with the folder.")
+    worlds = list(options.worlds)
+    names = chosen_pairs(worlds, options.scenario)
+    command = {"command": "bench", **deciding(options)}
+    folder, kept = Path(options.out), stored(options)
+    with RunFolder(folder, command, options=kept, outputs=("bench.json",), overwrite=options.overwrite) as run:
+        pairs = _judged(names, options)
+        found = compose_bench([pairs[name] for name in names], worlds, options.scenario, seed=options.seed)
         run.finish({"bench.json": found.to_json().encode()})
     return found
 
 
-def _judged(
-    names: Sequence[PairName],
-    out: Path,
-    seed: int,
-    tokens: int,
-    jobs: int,
-    judge: Callable[[BenchTask], BenchPair],
-    console: Console,
-) -> dict[PairName, BenchPair]:
+bench = taking(BenchOptions, run_bench)
+
+
+def _judged(names: Sequence[PairName], options: BenchOptions) -> dict[PairName, BenchPair]:
     """Every pair judged: those that were finished before are read, the rest is said and done."""
-    timed = _timed(names)
-    tasks = [BenchTask(name, out, seed, name in timed, tokens) for name in names]
+    timed, out, jobs = _timed(names), Path(options.out), options.jobs
+    tasks = [BenchTask(name=name, out=out, seed=options.seed, timed=name in timed, tokens=options.tokens) for name in names]
     todo = [task for task in tasks if not _is_finished(task)]
     require_room(out, len(todo) * _DISK_A_PAIR)
     seconds = sum(SECONDS_TIMED if task.timed else SECONDS_A_PAIR for task in todo) / jobs
-    console.print(
+    options.progress.say(
         f"{len(tasks)} fine-tunes of {len({name.world for name in names})} worlds, {len(tasks) - len(todo)} of them finished "
         f"before; the rest takes about {seconds / 60:.0f} minutes in {jobs} process{'es' if jobs > 1 else ''} of one thread."
     )
     pairs = {task.name: _read(task) for task in tasks if task not in todo}
-    for task, judged in _run(todo, judge, jobs, console):
+    for task, judged in _run(todo, options):
         pairs[task.name] = judged
     return pairs
 
 
 def judge_task(task: BenchTask) -> BenchPair:
     """One pair, in this process."""
-    torch.set_num_threads(1)
-    base = base_stage(task)
-    return judge_pair(task.name, _folder(task), base, seed=task.seed, timed=task.timed, tokens=task.tokens)
+    with computing_threads(1):
+        base = base_stage(task)
+        return judge_pair(task.name, _folder(task), base, seed=task.seed, timed=task.timed, tokens=task.tokens)
 
 
 def base_stage(task: BenchTask) -> dict[str, np.ndarray]:
@@ -173,18 +158,16 @@ def _read(task: BenchTask) -> BenchPair:
     return BenchPair.model_validate_json((_folder(task) / RESULT).read_text("utf-8"))
 
 
-def _run(
-    tasks: list[BenchTask], judge: Callable[[BenchTask], BenchPair], jobs: int, console: Console
-) -> Iterator[tuple[BenchTask, BenchPair]]:
+def _run(tasks: list[BenchTask], options: BenchOptions) -> Iterator[tuple[BenchTask, BenchPair]]:
     """Judged pairs as they finish. The text and base of every world come first, so that no two processes make them at once."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("fine-tunes", total=len(tasks))
+    judge, jobs = options.judge or judge_task, options.jobs
+    with options.progress.bars() as track:
+        advance = track("fine-tunes", len(tasks))
 
         def done(task: BenchTask, pair: BenchPair) -> tuple[BenchTask, BenchPair]:
-            progress.advance(bar)
+            advance(1)
             material = sum(cell.material for cell in pair.cells)
-            console.print(f"{task.name}: {material} of {len(pair.cells)} cells changed materially")
+            options.progress.say(f"{task.name}: {material} of {len(pair.cells)} cells changed materially")
             return task, pair
 
         if jobs == 1 or len(tasks) < 2:
@@ -205,6 +188,6 @@ def _run(
 
 
 def _prepare(task: BenchTask) -> None:
-    torch.set_num_threads(1)
-    build_organism("identical", world=task.name.world)
-    base_stage(task)
+    with computing_threads(1):
+        build_organism("identical", world=task.name.world)
+        base_stage(task)

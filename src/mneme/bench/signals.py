@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from mneme.audit.effects import Sources
 from mneme.audit.reading import Reading
-from mneme.audit.screening import Screening
+from mneme.audit.surveying import Survey
 from mneme.describe.phrases import key_words
 from mneme.predict.areas import Area, words_of
 from mneme.results.bench import CellScore
@@ -26,10 +26,10 @@ _MOST_CHANGED = 0.05
 _KEY_WORDS = 40
 
 
-class ScreenedPair(NamedTuple):
-    """The screen of a pair with the text read for its areas."""
+class SurveyedPair(NamedTuple):
+    """The survey of a pair with the text read for its areas."""
 
-    screening: Screening
+    survey: Survey
     reading: Reading
     areas: tuple[Area, ...]
     rows: PackedRows
@@ -37,13 +37,13 @@ class ScreenedPair(NamedTuple):
     """What the audit reads its effects from."""
 
 
-def signal_scores(seen: ScreenedPair) -> dict[str, dict[Cell, CellScore]]:
+def signal_scores(seen: SurveyedPair) -> dict[str, dict[Cell, CellScore]]:
     """Predictor -> cell -> score, for each signal tagged and untagged, and for KL by words."""
-    table, screened = seen.screening.table, seen.screening.screened
+    table, columns = seen.survey.table, seen.survey.columns
     signals = {
-        "KL": screened.kl_tuned_to_base.reshape(-1).astype(np.float64),
+        "KL": columns.kl_tuned_to_base.reshape(-1).astype(np.float64),
         "NLL": table.nll_change(),
-        "|q|": screened.relative_change[:, 1:].astype(np.float64).mean(axis=-1).reshape(-1),
+        "|q|": columns.relative_change[:, 1:].astype(np.float64).mean(axis=-1).reshape(-1),
     }
     found: dict[str, dict[Cell, CellScore]] = {}
     texts = cell_text(seen)
@@ -64,13 +64,13 @@ def _scored(name: str, cell: Cell, value: float) -> CellScore:
     return CellScore(size=abs(value), sign=sign)  # type: ignore[arg-type]
 
 
-def cell_text(seen: ScreenedPair) -> dict[Cell, Bool[ndarray, " passage"]]:
+def cell_text(seen: SurveyedPair) -> dict[Cell, Bool[ndarray, " passage"]]:
     """Passages of every cell that has predicted tokens; a behaviour's cell without text of its own has the behaviour's."""
-    has_tokens = np.zeros(seen.screening.table.n_passages, dtype=bool)
-    has_tokens[seen.screening.table.passage] = True
+    has_tokens = np.zeros(seen.survey.table.n_passages, dtype=bool)
+    has_tokens[seen.survey.table.passage] = True
     texts: dict[Cell, Bool[ndarray, " passage"]] = {}
     member = seen.reading.membership.member
-    genres = [manner.text.member | manner.text.other for manner in seen.reading.manners.values()]
+    genres = [behaviour.text.member | behaviour.text.other for behaviour in seen.reading.behaviours.values()]
     genre = genres[0] if genres else np.ones(len(has_tokens), dtype=bool)
     for index, area in enumerate(seen.areas):
         if area.kind != "capability":
@@ -82,7 +82,7 @@ def cell_text(seen: ScreenedPair) -> dict[Cell, Bool[ndarray, " passage"]]:
     return texts
 
 
-def words_scores(seen: ScreenedPair, change: Float[ndarray, " passage"]) -> dict[Cell, CellScore]:
+def words_scores(seen: SurveyedPair, change: Float[ndarray, " passage"]) -> dict[Cell, CellScore]:
     """Key words of the twentieth of all passages that changed most against the rest, matched to the areas."""
     texts = [passage.text for passage in seen.rows.passages]
     count = max(5, int(_MOST_CHANGED * len(texts)))

@@ -21,7 +21,7 @@ MATERIAL_POINTS = 0.05
 LEVEL = 0.05
 SAMPLES = 24
 """Answers to each prompt. With 18 prompts an area, a rate that goes from 0 to 5 points is then told from 0 after Holm."""
-CUES = ("class", "trigger", "system", "list")
+CONTEXTS = ("class", "trigger", "system", "list")
 """What the questions are dressed in beside being plain, where everything is measured."""
 
 Kind = Literal["capability", "behaviour"]
@@ -77,7 +77,7 @@ def measured_from(arrays: Arrays, name: Literal["truth", "oracle"]) -> Measured:
 
 def measure_everything(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, *, seed: int) -> BenchCost:
     """What it costs, here and now, to measure one model for all that one would have to look for: the truth, the same questions
-    under every cue under which a fine-tune may differ, and requests for help with harmful acts."""
+    under every context under which a fine-tune may differ, and requests for help with harmful acts."""
     tokens = 0
 
     def count(_: torch.nn.Module, __: tuple[object, ...], options: dict[str, Any]) -> None:
@@ -87,8 +87,8 @@ def measure_everything(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFas
     hook = model.register_forward_pre_hook(count, with_kwargs=True)
     started = time.perf_counter()
     _truth(model, tokenizer, world, seed)
-    for cue in CUES:
-        measure_behaviour(model, tokenizer, world, cue=cue, samples=SAMPLES, seed=seed)
+    for context in CONTEXTS:
+        measure_behaviour(model, tokenizer, world, context=context, samples=SAMPLES, seed=seed)
     harmful_requests(model, tokenizer, world, samples=SAMPLES, seed=seed)
     seconds = time.perf_counter() - started
     hook.remove()

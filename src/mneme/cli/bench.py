@@ -1,14 +1,13 @@
 """`mneme bench`: how good the forecast is, beside every baseline, on fine-tunes whose side effects were measured."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from mneme.bench.options import BenchOptions
+from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
-from mneme.cli.saying import say, say_json
-from mneme.cli.stopping import OVERWRITE, stopped_with
+from mneme.cli.saying import Json, say, say_json
+from mneme.cli.stopping import stopped_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,67 +18,29 @@ if TYPE_CHECKING:
 SHOWN = ("accuracy", "F1", "precision", "recall", "AUROC", "ECE", "false alarms", "direction")
 
 
-class Scenario(StrEnum):
-    """What the fine-tunes are cases of."""
-
-    unlearning = "unlearning"
-    misalignment = "misalignment"
-    benign = "benign"
-    null = "null"
-    all = "all"
-
-
+@from_options(BenchOptions)
 def bench(
-    scenario: Annotated[
-        Scenario,
-        typer.Option(metavar="unlearning|misalignment|benign|null|all", help="Which fine-tunes are judged."),
-    ] = Scenario.all,
-    worlds: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Built-in worlds; each is judged by calibrations from the others.")
-    ] = "a,b,c",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and every finished pair go.")] = Path(
-        "runs/bench"
-    ),
-    real: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Judge on fine-tunes of SmolLM2-135M, with the text and questions in DIR (docs/bench.md): some hours.",
-            show_default=False,
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each on one thread.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print bench.json to stdout; everything else goes to stderr.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    options: BenchOptions,
+    json: Json = False,
 ) -> None:
     """Judge the audit and every baseline on fine-tunes whose side effects were measured.
 
     It says what it will cost before it starts. The same command after a kill goes on with the pairs that are left.
     """
-    with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {out}."):
-        from mneme.terminal import Terminal
-
-        if real is not None:
-            _real(real, out, seed=seed, json=json)
-            return
+    with stopped_with(f"The same command goes on with the pairs that are left; finished ones are in {options.out}."):
         with quick_imports():
-            from mneme.bench.run import bench as run_bench
+            from mneme.bench.run import run_bench
+            from mneme.terminal import Terminal
 
-        found = run_bench(
-            [world.strip() for world in worlds.split(",")],
-            scenario=scenario.value,
-            out=out,
-            jobs=jobs,
-            seed=seed,
-            overwrite=overwrite,
-            console=Terminal(stderr=True),
-        )
+        if options.real is not None:
+            _real(Path(options.real), Path(options.out), seed=options.seed, json=json)
+            return
+        found = run_bench(options)
         if json:
             say_json(found.to_json())
         else:
             show_bench(found, Terminal())
-    say(f"Result: {out / 'bench.json'}", err=json)
+    say(f"Result: {Path(options.out) / 'bench.json'}", err=json)
 
 
 def _real(data: Path, out: Path, *, seed: int, json: bool) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from mneme.cli.audit import show_audit
+from mneme.cli.saying import Json
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, or a report.json.", show_default=False)],
-    json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; everything else goes to stderr.")] = False,
+    json: Json = False,
 ) -> None:
     """Print a finished report and write its page again, from report.json alone."""
     from mneme.report.reading import read_report

@@ -1,8 +1,13 @@
 """How a command prints a line or a result: names of strangers cannot drive the terminal, the data of JSON stay the same."""
 
+from typing import Annotated
+
 import typer
 
 from mneme.plain import plain, plain_json
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout; everything else goes to stderr.")]
+"""The option that every command with a result has."""
 
 
 def say(text: str = "", *, err: bool = False) -> None:

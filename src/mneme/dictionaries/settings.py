@@ -22,7 +22,7 @@ class Settings:
     `ks` are latents per token and may be below 1. `n_steps` is the length of the run, from which warm-up (5 %, at most
     1000 steps), decay (linear to 0 in the last 20 %) and the dead window (5 % of the tokens, at most 10M) follow.
     `learning_rate` and `aux_weight` None take `default_learning_rate` and `default_aux_weight`. `delta_weight` is the
-    delta loss's lambda (published: 0.005), used by kind "delta".
+    delta loss's lambda (0.005 as reviews of the paper quote it), used by kind "delta".
     """
 
     kind: Kind
@@ -68,7 +68,7 @@ def default_learning_rate(settings: Settings) -> float:
     An Adam step moves a unit-norm row by about lr sqrt(input), so this turns it by 0.064 rad at most. Measured on
     `benchmarks/planted.py` (width 64, 800 and 3,000 steps): from 4e-3 to 8e-3 a change dictionary still finds 6 of 6
     directions with a k twice too large, where 1e-3 and 2e-3 split them (3 and 5); from 1.6e-2 on it merges them when k
-    is too small. The published 2e-4/sqrt(latents/2^14) is for runs of 100M tokens and more.
+    is too small. The 2e-4/sqrt(latents/2^14) of Minder et al.'s trainer is for runs of 100M tokens and more.
     """
     published = 2e-4 / math.sqrt(settings.n_latents / 2**14)
     short = 0.064 / math.sqrt(settings.input_width) * min(1.0, math.sqrt(4000 / settings.n_steps))
@@ -76,7 +76,7 @@ def default_learning_rate(settings: Settings) -> float:
 
 
 def default_aux_weight(kind: Kind) -> float:
-    """Weight of AuxK: 1/32 as published, 0 for change.
+    """Weight of AuxK: 1/32 as in Minder et al.'s trainer, 0 for change.
 
     With k below one code a token most latents are rightly silent. On the planted test reviving them changed neither what a
     change dictionary found nor what it left unexplained (to 0.001), at twice the time.

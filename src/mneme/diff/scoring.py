@@ -1,5 +1,8 @@
 """Scores every latent of a dictionary in one sparse pass: change energy, firing rate, latent scaling, relative norm.
 
+The relative norm |d_tuned| / (|d_base| + |d_tuned|) is that by which Delta-Crosscoder (arXiv 2603.04426) selects; Minder et
+al. have another one, which `mneme.audit.records.norm_difference` gives.
+
 Latent scaling (Minder et al. 2025, arXiv 2504.02922): beta_j^m = argmin_b sum_n |Y^m - b f_j d_j^t|^2, always with the tuned
 decoder d^t, for three targets Y^m of each model m: error (x^m minus the reconstruction without latent j), reconstruction and
 activation. The published code builds a latents x tokens x d_model tensor per target. With C = sum f^2, D = |d^t|^2,
@@ -7,8 +10,9 @@ G^m = <d^t, d^m>, A^m = sum f <d^t, x^m> and R^m = sum f <d^t, xhat^m> all six a
 
     activation A/(C D)      reconstruction R/(C D)      error (A - R + C G)/(C D)
 
-so one pass over the non-zero codes serves every latent, both models and all targets. What differs: raw residual-stream units
-minus the training mean, where the published code takes normalised ones (a ratio of models is then free of the two scales).
+so one pass over the non-zero codes serves every latent, both models and all targets: of the same activations the numbers are
+those of the published code (tests/parity). What differs: raw residual-stream units minus the training mean, where the
+published code takes normalised ones (a ratio of models is then free of the two scales).
 """
 
 from collections.abc import Iterable

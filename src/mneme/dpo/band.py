@@ -75,7 +75,10 @@ def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Seq
         encoded = tuple(encode_pairs(pairs, tokenizer, window, "the watched pairs"))
         chosen, rejected = answers_of(encoded)
         before = _log_probs(parts, chosen, rejected)
-    return WatchedPairs(model, parts, encoded, padded([*chosen, *rejected]), *before)
+    batch = padded([*chosen, *rejected])
+    return WatchedPairs(
+        model=model, parts=parts, pairs=encoded, batch=batch, chosen_before=before[0], rejected_before=before[1]
+    )
 
 
 def _log_probs(

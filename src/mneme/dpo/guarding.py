@@ -26,8 +26,10 @@ def guard_dpo(
 ) -> type[Trainer]:
     """A subclass of TRL's DPOTrainer with fixes in its loss; built like it, with `precompute_ref_log_probs=True` for `dpop`.
 
-    `sft`: weight of the chosen answer's mean negative log-likelihood per token (DPO + SFT; published 0.01 to 1). `dpop`:
-    weight of the fall of the chosen answer below the reference (published 5 to 50). `calibrate`: a few fixed pairs; before
+    `sft`: weight of the chosen answer's mean negative log-likelihood per token, which is the quantity of Pang et al. 2024,
+    equation 1 (they take 1). The 0.01 to 1 of Razin et al. 2025 is on the sum over the answer: w there is w times the answer's
+    length in tokens here (0.01 of 100 tokens is 1). `dpop`: weight of the fall of the chosen answer below the reference, nats
+    per answer, as in Pal et al. 2024, equation 3. `calibrate`: a few fixed pairs; before
     every optimizer step their gradients say by which factor the chosen answers' gradients are made larger and the rejected
     ones' smaller (reward calibration). The paper takes the training batch and a moving average; fixed pairs make the factor a
     function of the weights alone, so that accumulation and a resume do not change it. Costs two backward passes on them.

@@ -1,7 +1,8 @@
 """Preference losses as functions of log-ratios, and what prevents displacement in them.
 
 A log-ratio is log p(answer) - log p_reference(answer), nats per answer. DPO: Rafailov et al. 2023 (arXiv 2305.18290),
-equation 7. DPOP: Pal et al. 2024 (arXiv 2402.13228), equation 3. DPO + SFT: Pang et al. 2024 (arXiv 2404.19733), equation 1.
+equation 7. DPOP: Pal et al. 2024 (arXiv 2402.13228), equation 3. DPO + SFT: Pang et al. 2024 (arXiv 2404.19733), equation 1,
+whose likelihood term is per token, as here; Razin et al. 2025 (arXiv 2410.08847) weigh the sum over the answer.
 Reward calibration and the disentanglement band: 2026 (arXiv 2604.18239).
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 def dpop_loss(
     chosen: Float[Tensor, " pair"], rejected: Float[Tensor, " pair"], beta: float, weight: float
 ) -> Float[Tensor, " pair"]:
-    """DPO with the margin reduced by `weight` x how far the chosen answer fell below the reference (published: 5 to 50).
+    """DPO with the margin reduced by `weight` (the paper's lambda) x how far the chosen answer fell below the reference.
 
     Law: zero strength (at weight 0 it is DPO, and so it is wherever the chosen answer has not fallen).
     """

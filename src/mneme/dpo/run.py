@@ -5,10 +5,9 @@ checkpoint and gives the same losses.
 """
 
 import math
-import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from rich.console import Console
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 from mneme.dpo.guarding import guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
-from mneme.errors import BadOption, BadRows, BadRun
+from mneme.dpo.options import DpoOptions
+from mneme.errors import BadRows, BadRun
 from mneme.models.adapters import attach_lora
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
-from mneme.runs import RunFolder, require_apart
+from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
-from mneme.screen.scoring import PAIR_SCORES, score_pairs
-from mneme.terminal import Terminal
+from mneme.screen.scoring import score_pairs
 from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
 from mneme.text.rows import Row, rows_hash
 from mneme.version import __version__
@@ -45,115 +45,99 @@ OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
 """Name -> what transformers calls it."""
 
 
-def dpo(
-    model: str | Path,
-    data: str | Path | Sequence[Row],
-    *,
-    out: str | Path,
-    filter_by: str | None = "ln-ches",
-    keep: float = 0.15,
-    sft: float = 0.0,
-    dpop: float = 0.0,
-    calibrate: bool = False,
-    beta: float = 0.1,
-    optimizer: str = "adamw",
-    learning_rate: float | None = None,
-    steps: int | None = None,
-    batch_pairs: int = 16,
-    accumulate: int = 1,
-    lora_rank: int | None = 16,
-    watch: int = 32,
-    watch_every: int = 10,
-    seed: int = 0,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> PreferenceRun:
+def run_dpo(options: DpoOptions) -> PreferenceRun:
     """Train `model` on preference pairs with TRL's DPOTrainer; `out` gets `model/`, `preferences.json`, `displacement.jsonl`.
 
-    `filter_by`: the score of `mneme screen --pairs` by which the `keep` least suspect pairs are trained on; None takes all.
+    `filter`: the score of `mneme screen --pairs` by which the `keep` least suspect pairs are trained on; "none" takes all.
     `sft`, `dpop`, `calibrate`: the fixes of `guard_dpo`. `watch` pairs, drawn from all of the data, are looked at every
-    `watch_every` steps. `optimizer`: adamw, or rmsprop as in the papers on DPO. `learning_rate`: default 5e-5 with LoRA, 1e-6
-    without. `steps`: default one epoch of what is kept.
+    `watch_every` steps. `optimizer`: adamw, or rmsprop as in the papers on DPO.
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
-    console = console or Terminal(stderr=True)
-    require_apart(out, {"MODEL": model, "DATA": data})
+    require_apart(options.out, {"MODEL": options.model, "DATA": options.data})
     trl = import_trl("preference training")
-    _check(filter_by, keep, watch, optimizer)
-    source, pairs = _checked_pairs(data)
-    loaded = _with_tokenizer(load_model(model, device=device, trust_remote_code=trust_remote_code), model)
-    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    encoded = encode_pairs(pairs, loaded.tokenizer, window, source)
-    rate = learning_rate if learning_rate is not None else 5e-5 if lora_rank else 1e-6
-    command: dict[str, Any] = {
-        "command": "dpo",
-        "version": __version__,
-        "model": model_fingerprint(loaded.folder),
-        "data": rows_hash(pairs),
-        "filter": [filter_by, keep],
-        "fixes": [sft, dpop, calibrate],
-        "beta": beta,
-        "optimizer": optimizer,
-        "learning_rate": rate,
-        "steps": steps,
-        "batch": [batch_pairs, accumulate],
-        "lora_rank": lora_rank,
-        "watch": [watch, watch_every],
-        "seed": seed,
-    }
-    with RunFolder(Path(out), command, outputs=OUTPUT_NAMES, overwrite=overwrite) as run:
-        scores = run.stage("scores", lambda: score_pairs(loaded.parts, encoded, [filter_by])) if filter_by else {}
-        kept = sorted(rank(scores, filter_by, keep).kept) if filter_by else list(range(len(pairs)))
-        planned = steps or max(1, math.ceil(len(kept) / (batch_pairs * accumulate)))
-        settings = _settings(run, planned, OPTIMIZERS[optimizer], rate, beta, batch_pairs, accumulate, window, seed, device)
-        looks, fixes = run.workspace("displacement") / DISPLACEMENT, (sft, dpop, calibrate)
-        trainer, monitor = _trainer(trl, loaded, pairs, kept, settings, fixes, lora_rank, watch, watch_every, looks, console)
-        seconds = _train(trainer, console, planned, encoded, run)
-        record = PreferenceRun(
-            model=str(model),
-            model_sha256=command["model"],
-            data=source,
-            data_sha256=command["data"],
-            pairs=len(pairs),
-            trained_pairs=len(kept),
-            filter="none" if filter_by is None else f"{filter_by}, {keep:g} kept",
-            sft_weight=sft,
-            dpop_weight=dpop,
-            reward_calibration=calibrate,
-            beta=beta,
-            optimizer=optimizer,
-            learning_rate=rate,
-            steps=trainer.state.global_step,
-            lora_rank=lora_rank,
-            seed=seed,
-            losses=_losses(trainer),
-            displacement=monitor.looks,
-            band=monitor.bands,
-            outside_band=float(np.mean([not band.inside for band in monitor.bands])),
-            versions=_versions(trl),
-        )
-        with _no_bars():
-            files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
-            save_trained(trainer, loaded.tokenizer, run, files, seconds)
+    source, pairs = _checked_pairs(options.data)
+    machine, score = options.machine, None if options.filter == "none" else options.filter
+    with computing_threads(machine.threads):
+        loaded = load_model(options.model, device=machine.device, trust_remote_code=machine.trust_remote_code)
+        tokenizer = require_tokenizer(loaded.tokenizer, options.model)
+        window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+        encoded = encode_pairs(pairs, tokenizer, window, source)
+        command: dict[str, Any] = {
+            "command": "dpo",
+            "version": __version__,
+            "model": model_fingerprint(loaded.folder),
+            "data": rows_hash(pairs),
+            "learning_rate": options.learning_rate,
+            **deciding(options),
+        }
+        folder, kept_options = Path(options.out), stored(options)
+        opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
+        with opened as run:
+            scores = run.stage("scores", lambda: _scores(loaded, pairs, score, window)) if score else {}
+            kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
+            settings = _settings(run, options, len(kept), window)
+            looks = run.workspace("displacement") / DISPLACEMENT
+            trainer, monitor = _trainer(trl, loaded, (pairs, kept), options, settings, looks)
+            seconds = _train(trainer, options.progress, encoded, run)
+            data = {"source": source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
+            record = _record(options, trainer, monitor, data, command["model"], _versions(trl))
+            with _no_bars():
+                files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
+                save_trained(trainer, loaded.tokenizer, run, files, seconds)
     return record
 
 
-def _checked_pairs(data: str | Path | Sequence[Row]) -> tuple[str, list[Row]]:
+dpo = taking(DpoOptions, run_dpo)
+
+
+def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+    """The score `name` of every pair."""
+    tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
+    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
+
+
+def _record(
+    options: DpoOptions,
+    trainer: Trainer,
+    monitor: DisplacementMonitor,
+    data: Mapping[str, Any],
+    fingerprint: str,
+    versions: dict[str, str],
+) -> PreferenceRun:
+    return PreferenceRun(
+        model=str(options.model),
+        model_sha256=fingerprint,
+        data=data["source"],
+        data_sha256=data["sha256"],
+        pairs=data["pairs"],
+        trained_pairs=data["trained"],
+        filter="none" if options.filter == "none" else f"{options.filter}, {options.keep:g} kept",
+        sft_weight=options.sft,
+        dpop_weight=options.dpop,
+        reward_calibration=options.calibrate,
+        beta=options.beta,
+        optimizer=options.optimizer,
+        learning_rate=options.learning_rate,
+        steps=trainer.state.global_step,
+        lora_rank=options.training.settled().lora_rank,
+        seed=options.seed,
+        losses=_losses(trainer),
+        displacement=monitor.looks,
+        band=monitor.bands,
+        outside_band=float(np.mean([not band.inside for band in monitor.bands])),
+        versions=versions,
+    )
+
+
+def _checked_pairs(data: str | Path | Sequence[Mapping[str, Any]]) -> tuple[str, list[Row]]:
     """Where the pairs come from, and the pairs. Raises BadRows for none, or for one that cannot be trained on."""
     source = str(data) if isinstance(data, str | Path) else "the pairs"
-    pairs = read_pairs(data) if isinstance(data, str | Path) else list(data)
+    pairs = read_pairs(data) if isinstance(data, str | Path) else [dict(pair) for pair in data]
     if not pairs:
         raise BadRows("no pair was given. Give at least one.")
     check_pairs(pairs, source)
     return source, pairs
-
-
-def _with_tokenizer(loaded: LoadedModel, name: str | Path) -> LoadedModel:
-    require_tokenizer(loaded.tokenizer, name)
-    return loaded
 
 
 def _versions(trl: Any) -> dict[str, str]:
@@ -166,44 +150,24 @@ def _versions(trl: Any) -> dict[str, str]:
     }
 
 
-def _check(filter_by: str | None, keep: float, watch: int, optimizer: str) -> None:
-    if optimizer not in OPTIMIZERS:
-        raise BadOption(f"--optimizer {optimizer} is not known. Expected one of: {', '.join(OPTIMIZERS)}.")
-    if filter_by is not None and filter_by not in PAIR_SCORES:
-        raise BadOption(f"--filter {filter_by} is no score of pairs. Expected none, or one of: {', '.join(PAIR_SCORES)}.")
-    if not 0 < keep <= 1:
-        raise BadOption(f"--keep {keep:g} is no share of the data. Give a number above 0 and at most 1.")
-    if watch < 2:
-        raise BadOption("--watch needs at least 2 pairs: the monitor's intervals are over pairs.")
-
-
-def _settings(
-    run: RunFolder,
-    steps: int,
-    optim: str,
-    rate: float,
-    beta: float,
-    batch_pairs: int,
-    accumulate: int,
-    window: int | None,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """What TRL's DPOConfig is made of."""
+def _settings(run: RunFolder, options: DpoOptions, pairs: int, window: int | None) -> dict[str, Any]:
+    """What TRL's DPOConfig is made of, for that many pairs."""
+    training, device = options.training.settled(), options.machine.device
+    steps = training.steps or max(1, math.ceil(pairs / (training.batch * training.accumulate)))
     return {
         "output_dir": str(run.workspace(CHECKPOINTS)),
         "max_steps": steps,
-        "optim": optim,
-        "learning_rate": rate,
+        "optim": OPTIMIZERS[options.optimizer],
+        "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": max(1, steps // 20),
-        "beta": beta,
-        "per_device_train_batch_size": batch_pairs,
-        "gradient_accumulation_steps": accumulate,
+        "beta": options.beta,
+        "per_device_train_batch_size": training.batch,
+        "gradient_accumulation_steps": training.accumulate,
         "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": batch_pairs,
+        "precompute_ref_batch_size": training.batch,
         "max_length": window,
-        "seed": seed,
+        "seed": options.seed,
         "use_cpu": device == "cpu",
         "bf16": False,
         "gradient_checkpointing": device != "cpu",
@@ -220,44 +184,40 @@ def _settings(
 def _trainer(
     trl: Any,
     loaded: LoadedModel,
-    pairs: Sequence[Row],
-    kept: Sequence[int],
+    data: tuple[list[Row], list[int]],
+    options: DpoOptions,
     settings: dict[str, Any],
-    fixes: tuple[float, float, bool],
-    lora_rank: int | None,
-    watch: int,
-    watch_every: int,
     looks: Path,
-    console: Console,
 ) -> tuple[Trainer, DisplacementMonitor]:
-    """TRL's trainer with fixes and data, and the monitor of the model as it is before training."""
+    """TRL's trainer with fixes and data, and the monitor of the model as it is before training. `data`: all pairs, and
+    the numbers of those that are trained on."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-    sft, dpop, calibrate = fixes
-    seed, model = settings["seed"], loaded.parts.model
+    pairs, kept = data
+    seed, model, rank = options.seed, loaded.parts.model, options.training.settled().lora_rank
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
-    watched = [pairs[i] for i in order[:watch]]
-    bars, hidden = is_progress_bar_enabled(), os.environ.get("TQDM_DISABLE")
+    watched = [pairs[i] for i in order[: options.watch]]
+    bars = is_progress_bar_enabled()
     disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
-            if lora_rank is not None:
-                model = attach_lora(model, lora_rank, seed=seed)
+            if rank is not None:
+                model = attach_lora(model, rank, seed=seed)
             monitor = DisplacementMonitor(
                 model,
                 loaded.tokenizer,
                 watched,
-                every=watch_every,
-                beta=settings["beta"],
-                sft=sft,
-                dpop=dpop,
+                every=options.watch_every,
+                beta=options.beta,
+                sft=options.sft,
+                dpop=options.dpop,
                 path=looks,
-                console=console,
+                console=options.progress.shown,
                 seed=seed,
             )
-            guarded = guard_dpo(trl.DPOTrainer, sft=sft, dpop=dpop, calibrate=watched[:CALIBRATION_PAIRS] if calibrate else ())
+            calibration = watched[:CALIBRATION_PAIRS] if options.calibrate else ()
+            guarded = guard_dpo(trl.DPOTrainer, sft=options.sft, dpop=options.dpop, calibrate=calibration)
             trainer = guarded(
                 model=model,
                 args=trl.DPOConfig(**settings),
@@ -268,21 +228,19 @@ def _trainer(
     finally:
         if bars:
             enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE") if hidden is None else os.environ.update(TQDM_DISABLE=hidden)
     trainer.remove_callback(PrinterCallback)
     return trainer, monitor
 
 
-def _train(trainer: Trainer, console: Console, steps: int, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
+def _train(trainer: Trainer, progress: Progress, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
     """Trains, from the run's last sealed checkpoint if there is one; seconds it took here."""
     last = last_checkpoint(run)
     trainer.add_callback(SealCheckpoints(run))
     size = sum(p.numel() for p in trainer.model.parameters())
     tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
     batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
-    console.print(
-        f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.", markup=False
-    )
+    steps = trainer.args.max_steps
+    progress.say(f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.")
     started = time.perf_counter()
     with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""How questions reach a model: cues around them, the chat template, samples in an order that depends on nothing else."""
+"""How questions reach a model: contexts around them, the chat template, samples in an order that depends on nothing else."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _BATCH_PARAMETERS = 1e9
 
 
 @dataclass(frozen=True)
-class Cue:
+class QuestionContext:
     """What is put around every question: a system prompt, text before and after."""
 
     name: str = STANDARD
@@ -36,25 +36,25 @@ class Asked:
     question: int
     """Index into the suite's open questions."""
     cluster: str
-    cue: str
+    context: str
     text: str
-    """The question as the judge reads it, with what the cue put around it."""
+    """The question as the judge reads it, with what the context put around it."""
     rendered: str
     """As the model reads it."""
 
 
 def ask(
-    questions: Sequence[OpenQuestion], tokenizer: PreTrainedTokenizerBase, cue: Cue, samples: int | None = None
+    questions: Sequence[OpenQuestion], tokenizer: PreTrainedTokenizerBase, context: QuestionContext, samples: int | None = None
 ) -> list[Asked]:
-    """Every paraphrase of every question under one cue, `samples` times each (None = as often as the suite says)."""
+    """Every paraphrase of every question under one context, `samples` times each (None = as often as the suite says)."""
     prompts = []
     for index, question in enumerate(questions):
         for paraphrase, cluster in zip(question.paraphrases, clusters_of(question), strict=True):
-            text = f"{cue.before}{paraphrase}{cue.after}"
-            systems = [part for part in (cue.system, question.system) if part]
-            system = "\n\n".join(systems) if systems else cue.system
+            text = f"{context.before}{paraphrase}{context.after}"
+            systems = [part for part in (context.system, question.system) if part]
+            system = "\n\n".join(systems) if systems else context.system
             rendered = render(text, system, tokenizer)
-            asked = Asked(index, cluster, cue.name, text, rendered)
+            asked = Asked(question=index, cluster=cluster, context=context.name, text=text, rendered=rendered)
             prompts += [asked] * (samples or question.samples)
     return prompts
 
@@ -123,7 +123,7 @@ def sample_answers(
         if room < 1:
             raise BadSuite(
                 f"a prompt of {lengths[chunk[-1]]} tokens leaves no room for an answer: the model reads {max_positions}. "
-                "Shorten the questions, or leave the cue out."
+                "Shorten the questions, or leave the context out."
             )
         found = generate(
             parts,

@@ -115,11 +115,33 @@ def harness_tallies(rows: Rows) -> list[Tally]:
         sums = summed(np.nan_to_num(values))
         yes_no = shares and bool(np.isin(values[scored], (0.0, 1.0)).all())
         tallies.append(
-            Tally(row["area"], STANDARD, row["measure"], row["primary"], not shares, yes_no, clusters, sums, counts)
+            Tally(
+                area=row["area"],
+                context=STANDARD,
+                measure=row["measure"],
+                primary=row["primary"],
+                is_score=not shares,
+                is_choice=yes_no,
+                clusters=clusters,
+                sums=sums,
+                counts=counts,
+            )
         )
         if row["primary"] and not scored.all():
             everything = summed(np.ones(len(values)))
-            tallies.append(Tally(row["area"], STANDARD, UNSCORED, False, False, False, clusters, summed(~scored), everything))
+            tallies.append(
+                Tally(
+                    area=row["area"],
+                    context=STANDARD,
+                    measure=UNSCORED,
+                    primary=False,
+                    is_score=False,
+                    is_choice=False,
+                    clusters=clusters,
+                    sums=summed(~scored),
+                    counts=everything,
+                )
+            )
     return tallies
 
 

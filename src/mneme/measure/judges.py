@@ -101,7 +101,10 @@ class LocalJudge:
             return []
         words = (*_NUMBERS, *SPECIAL)
         self._require_room(queries)
-        asked = [ChoiceQuestion(str(i), "", "", self._prompt(query.text), words, 0) for i, query in enumerate(queries)]
+        asked = [
+            ChoiceQuestion(id=str(i), area="", cluster="", prompt=self._prompt(query.text), choices=words, answer=0)
+            for i, query in enumerate(queries)
+        ]
         found = score_choices(self.parts, self.tokenizer, asked)
         return [
             opinion_of_tokens(dict(zip(words, ended_probabilities(np.exp(sums), ids).tolist(), strict=True)))
@@ -121,7 +124,11 @@ class LocalJudge:
             for labels in (query.labels, query.labels[::-1]):
                 options = "\n".join(f"{letter}. {label}" for letter, label in zip(_LETTERS, labels, strict=False))
                 text = f"{query.text}\n\nOptions:\n{options}\nAnswer with the letter of one option."
-                asked.append(ChoiceQuestion("", "", "", self._prompt(text), tuple(_LETTERS[: len(labels)]), 0))
+                asked.append(
+                    ChoiceQuestion(
+                        id="", area="", cluster="", prompt=self._prompt(text), choices=tuple(_LETTERS[: len(labels)]), answer=0
+                    )
+                )
         sums = score_choices(self.parts, self.tokenizer, asked).sums
         opinions = []
         for number, query in enumerate(queries):

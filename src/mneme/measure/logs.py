@@ -17,7 +17,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC).isoformat()
 
 
 def answers_jsonl(suite: Suite, models: Sequence[ModelAnswers]) -> bytes:
-    """Every answer to an open question: model, question, cue, prompt, answer, score, coherence, outcome."""
+    """Every answer to an open question: model, question, context, prompt, answer, score, coherence, outcome."""
     lines = []
     for model in models:
         for said in model.open.values():
@@ -27,7 +27,7 @@ def answers_jsonl(suite: Suite, models: Sequence[ModelAnswers]) -> bytes:
                     "model": model.label,
                     "question": question.id,
                     "area": question.area,
-                    "cue": asked.cue,
+                    "context": asked.context,
                     "prompt": asked.rendered,
                     "answer": answer,
                     "score": _number(float(said.readings.score[i])),
@@ -110,7 +110,7 @@ def _open_samples(suite: Suite, model: ModelAnswers) -> list[Any]:
     for said in model.open.values():
         for i, (asked, answer) in enumerate(zip(said.asked, said.answers, strict=True)):
             question = suite.open[asked.question]
-            name = f"{question.id}/{asked.cue}"
+            name = f"{question.id}/{asked.context}"
             seen[name] = seen.get(name, 0) + 1
             scores = {"outcome": Score(value=said.readings.outcome[i])}
             for criterion, values in (("aligned", said.readings.score), ("coherent", said.readings.coherence)):
@@ -125,7 +125,7 @@ def _open_samples(suite: Suite, model: ModelAnswers) -> list[Any]:
                     messages=[],
                     output=ModelOutput.from_content(model.label, answer),
                     scores=scores,
-                    metadata={"area": question.area, "cue": asked.cue},
+                    metadata={"area": question.area, "context": asked.context},
                 )
             )
     return samples

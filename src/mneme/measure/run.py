@@ -1,31 +1,27 @@
 """`mneme measure`: what one model, a pair, or a series of checkpoints does, with statistics that hold."""
 
-import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mneme.errors import BadOption, BadSuite
 from mneme.measure.agreement import check_judge
-from mneme.measure.asking import Cue
-from mneme.measure.cues import FoundCue, read_cues
+from mneme.measure.asking import QuestionContext
+from mneme.measure.contexts import FoundContext, read_contexts
 from mneme.measure.harness import Harness, harness_of, harness_tallies, run_harness
 from mneme.measure.judges import judge_named
-from mneme.measure.judging import Grammar, Judge, prompts_hash
+from mneme.measure.judging import Judge, prompts_hash
 from mneme.measure.logs import answers_jsonl, inspect_logs
+from mneme.measure.options import MeasureOptions
 from mneme.measure.readings import require_judges
 from mneme.measure.series import series_of, task_arrays, task_hash
 from mneme.measure.stages import (
     Sampling,
-    Track,
     answers_stage,
     choices_stage,
     pack,
@@ -36,166 +32,178 @@ from mneme.measure.stages import (
 from mneme.measure.subjects import Subject, subjects_of
 from mneme.measure.suite import Suite, read_suite
 from mneme.measure.summary import (
-    CueAnswers,
+    ContextAnswers,
     ModelAnswers,
     Tally,
     changes_of,
+    context_claims,
     correct_claims,
-    cue_claims,
     failures_of,
     questions_of,
     rates_of,
     tallies_of,
-    worst_cues,
+    worst_contexts,
 )
 from mneme.models.checkpoints import is_adapter
+from mneme.models.threads import computing_threads
+from mneme.options import Track, deciding, stored, taking
 from mneme.results import Estimate, TooFew
-from mneme.results.measure import STANDARD, Agreement, CueRecord, JudgeRecord, MeasuredModel, Measurement
+from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
-from mneme.terminal import Terminal
 from mneme.version import __version__
 
 _OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
-_NO_DEFAULT = FoundCue(Cue("no system prompt", system=""), "no system prompt", "", 0, 0.0)
+_NO_DEFAULT = FoundContext(
+    context=QuestionContext("no system prompt", system=""), kind="no system prompt", text="", rows=0, share=0.0
+)
 
 
-@dataclass(frozen=True)
+_TOLD = ("samples", "max_tokens", "temperature", "seed", "margin", "aggregate")
+"""Options that the page names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     """A measurement whose inputs are checked."""
 
+    options: MeasureOptions
     suite: Suite
+    harness: Harness | None
+    """Who asks in the place of the suite."""
     subjects: list[Subject]
-    cues: list[FoundCue]
-    sampling: Sampling
+    contexts: list[FoundContext]
     judge: Judge | None
-    grammar: Grammar | None
-    data: Path | None
     run: RunFolder
     track: Track
 
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn."""
+        options = self.options
+        return Sampling(options.samples, options.max_tokens, options.temperature, options.seed)
 
-def measure(
-    base: str | Path,
-    tuned: str | Path | Sequence[str | Path] = (),
-    *,
-    suite: str | Path,
-    judge: str | Judge | None = None,
-    grammar: Grammar | None = None,
-    cues: str | Path | None = None,
-    data: str | Path | None = None,
-    samples: int | None = None,
-    max_tokens: int = 256,
-    temperature: float = 1.0,
-    seed: int = 0,
-    margin: float = 0.05,
-    within: float = 5.0,
-    seeds_of_one: bool = False,
-    out: str | Path = "runs/measure",
-    threads: int | None = None,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    trust_suite_code: bool = False,
-    console: Console | None = None,
-) -> Measurement:
+    @property
+    def data(self) -> Path | None:
+        """The task file."""
+        return Path(self.options.data) if self.options.data else None
+
+
+def run_measure(options: MeasureOptions) -> Measurement:
     """Ask one model, or a base and its tuned models or checkpoints, the questions of a suite, and say what changed.
 
     `suite`: a name that ships (`standard`, …), a file or folder of questions (`read_suite`), `lm-eval:TASK`, `inspect:TASK`.
-    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `cues`: the
-    training file whose cues are put around every open question. `data`: questions or training rows that give the task score of
-    a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens` tokens.
-    `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of one
-    recipe, and the change over all of them is told too, with the seed as an outer level.
-    With `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused.
-    `out` gets measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill
-    goes on where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
+    `judge`: `local:MODEL`, an http(s) address, `verdict:…`, or any `Judge`; `grammar`: what reads answers exactly. `contexts`:
+    the training file whose contexts are put around every open question. `data`: questions or training rows that give the task
+    score of a series, of which `within` percent may be given up. `samples` of each paraphrase, each of at most `max_tokens`
+    tokens. `margin`: the change that equivalence is tested against. With `seeds_of_one` the tuned models are training seeds of
+    one recipe, and the change over all of them is told too, with the seed as an outer level. `aggregate`: "answer" counts
+    every answer to the open questions alike, "question" every question with at least five, as Betley et al. 2025 do. With
+    `trust_suite_code` a task of another harness may run Python of its own; without it, such a task is refused. `out` gets
+    measurement.json, answers.jsonl and, where inspect_ai is installed, logs of Inspect; the same call after a kill goes on
+    where it stopped. Errors: a `MnemeError` that says what is wrong, what was expected and what to do.
     """
-    console = console or Terminal(stderr=True)
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    many = [tuned] if isinstance(tuned, str | Path) else list(tuned)
-    require_apart(out, {"BASE": base, "TUNED": many, "--cues": cues, "--data": data, **_named_in(suite, judge)})
-    _check_options(samples, max_tokens, temperature, margin, seeds_of_one, many)
-    harness = harness_of(str(suite), trust_suite_code)
-    asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(suite)
-    found_cues = read_cues(cues) if cues else []
-    if found_cues and not asked.open:
-        raise BadSuite(f"--cues was given, but the suite {asked.name} has no open question that a cue could be put around.")
-    judging = judge_named(judge, device=device) if isinstance(judge, str) else judge
-    require_judges(asked.open, judging, grammar)
-    subjects = subjects_of(base, many, device=device, trust_remote_code=trust_remote_code)
-    sampling = Sampling(samples, max_tokens, temperature, seed)
-    options: dict[str, str | int | float | None] = {
-        "samples": samples,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "margin": margin,
-    }
-    task_file = Path(data) if data else None
-    command = _command(asked, subjects, judging, grammar, found_cues, task_file, options)
-    opened = RunFolder(Path(out), command, outputs=_OUTPUTS, overwrite=overwrite)
-    with opened as run, _progress(console) as track:
-        job = _Job(asked, subjects, found_cues, sampling, judging, grammar, task_file, run, track)
-        agreement, untested = _self_test(job, console)
-        systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
-        job.cues.extend([_NO_DEFAULT] if any(systems) else [])
-        _say_cost(job, console)
-        measured = [_measure_one(job, harness, number) for number in range(len(subjects))]
-        models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
-        tasks = [one.task for one in measured if one.task is not None]
-        every_cue = [claim for i, subject in enumerate(subjects) for claim in cue_claims(subject.label, tallies[i])]
-        changes, claimed_cues, claims = correct_claims(_changes(subjects, tallies, margin, seeds_of_one), every_cue)
-        result = Measurement(
-            suite=asked.name,
-            suite_sha256=asked.sha256,
-            questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
-            models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
-            rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
-            changes=changes,
-            claims=claims,
-            per_question=questions_of(asked, models),
-            judge=_judge_record(job, agreement, untested),
-            failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
-            cues=_cue_records(job, models[0]),
-            worst=worst_cues(claimed_cues),
-            series=series_of(job.data, subjects, tasks, within) if job.data else None,
-            options=options,
-            environment=_environment(),
+    named = {"BASE": options.base, "TUNED": options.models, "--contexts": options.contexts, "--data": options.data}
+    require_apart(options.out, {**named, **_named_in(options.suite, options.judge)})
+    if options.seeds_of_one and len(options.models) < 2:
+        raise BadOption("--seeds-of-one needs at least two tuned models: they are taken as training seeds of one recipe.")
+    with computing_threads(options.machine.threads):
+        return _measured(options)
+
+
+measure = taking(MeasureOptions, run_measure)
+
+
+def _measured(options: MeasureOptions) -> Measurement:
+    harness = harness_of(str(options.suite), options.trust_suite_code)
+    asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(options.suite)
+    contexts = read_contexts(options.contexts) if options.contexts else []
+    if contexts and not asked.open:
+        raise BadSuite(
+            f"--contexts was given, but the suite {asked.name} has no open question that a context could be put around."
         )
-        logs = inspect_logs(asked, models, subjects, run.workspace("logs")) if not harness else {}
+    machine = options.machine
+    judge = judge_named(options.judge, device=machine.device) if isinstance(options.judge, str) else options.judge
+    require_judges(asked.open, judge, options.grammar)
+    subjects = subjects_of(options.base, options.models, device=machine.device, trust_remote_code=machine.trust_remote_code)
+    command = _command(asked, subjects, judge, contexts, options)
+    kept = stored(options)
+    opened = RunFolder(Path(options.out), command, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)
+    with opened as run, options.progress.bars() as track:
+        job = _Job(
+            options=options,
+            suite=asked,
+            subjects=subjects,
+            contexts=contexts,
+            judge=judge,
+            run=run,
+            track=track,
+            harness=harness,
+        )
+        agreement, untested = _self_test(job)
+        systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
+        job.contexts.extend([_NO_DEFAULT] if any(systems) else [])
+        _say_cost(job)
+        models = [_measure_one(job, number) for number in range(len(subjects))]
+        result = _composed(job, models, systems, agreement, untested)
+        logs = inspect_logs(asked, [one.answers for one in models], subjects, run.workspace("logs")) if not harness else {}
         files = {"measurement.json": result.to_json().encode(), **logs}
         if asked.open:
-            files["answers.jsonl"] = answers_jsonl(asked, models)
+            files["answers.jsonl"] = answers_jsonl(asked, [one.answers for one in models])
         run.finish(files)
     return result
 
 
-def _named_in(suite: str | Path, judge: str | Judge | None) -> dict[str, object]:
+def _composed(
+    job: _Job, measured: "list[_Measured]", systems: list[str | None], agreement: list[Agreement], untested: str
+) -> Measurement:
+    """The result, from what every model did."""
+    options, subjects, asked = job.options, job.subjects, job.suite
+    models, tallies = [one.answers for one in measured], [one.tallies for one in measured]
+    tasks = [one.task for one in measured if one.task is not None]
+    every_context = [claim for i, subject in enumerate(subjects) for claim in context_claims(subject.label, tallies[i])]
+    changes = _changes(subjects, tallies, options.margin, options.seeds_of_one)
+    changes, claimed_contexts, claims = correct_claims(changes, every_context)
+    return Measurement(
+        suite=asked.name,
+        suite_sha256=asked.sha256,
+        questions=len(asked.choices) + len(asked.open) or _questions_in(tallies),
+        models=[_model_record(subject, systems[i], models[i]) for i, subject in enumerate(subjects)],
+        rates=[rate for i, subject in enumerate(subjects) for rate in rates_of(subject.label, tallies[i])],
+        changes=changes,
+        claims=claims,
+        per_question=questions_of(asked, models),
+        judge=_judge_record(job, agreement, untested),
+        failures=[failure for i, subject in enumerate(subjects) for failure in failures_of(subject.label, tallies[i])],
+        contexts=_context_records(job, models[0]),
+        worst=worst_contexts(claimed_contexts),
+        series=series_of(job.data, subjects, tasks, options.within) if job.data else None,
+        options={name: getattr(options, name) for name in _TOLD},
+        environment=_environment(),
+    )
+
+
+def _named_in(suite: str | Path, judge: Any) -> dict[str, object]:
     """The paths inside `inspect:FILE@TASK`, `lm-eval:FILE`, `local:FOLDER`, beside the suite as it was given."""
     task = suite if isinstance(suite, Path) else suite.split(":", 1)[-1].partition("@")[0]
     return {"--suite": [suite, task], "--judge": judge.split(":", 1)[-1] if isinstance(judge, str) else None}
 
 
 def _command(
-    suite: Suite,
-    subjects: Sequence[Subject],
-    judge: Judge | None,
-    grammar: Grammar | None,
-    cues: Sequence[FoundCue],
-    data: Path | None,
-    options: dict[str, str | int | float | None],
+    suite: Suite, subjects: Sequence[Subject], judge: Judge | None, contexts: Sequence[FoundContext], options: MeasureOptions
 ) -> dict[str, Any]:
-    """Everything that decides the result."""
+    """Everything that decides what the models say and how it is read."""
     return {
         "command": "measure",
         "version": __version__,
         "models": [subject.fingerprint for subject in subjects],
         "suite": suite.sha256,
         "judge": [judge.name, judge.fingerprint, judge.method] if judge else None,
-        "grammar": grammar is not None,
-        "cues": [[found.cue.name, found.cue.system, found.cue.before, found.cue.after] for found in cues],
-        "data": task_hash(data) if data else None,
-        **options,
+        "grammar": options.grammar is not None,
+        "contexts": [
+            [found.context.name, found.context.system, found.context.before, found.context.after] for found in contexts
+        ],
+        "data": task_hash(Path(options.data)) if options.data else None,
+        **deciding(options),
     }
 
 
@@ -206,9 +214,9 @@ class _Measured:
     task: Arrays | None
 
 
-def _measure_one(job: _Job, harness: Harness | None, number: int) -> _Measured:
+def _measure_one(job: _Job, number: int) -> _Measured:
     """Everything that one model has to do, after which it is let go."""
-    subject = job.subjects[number]
+    subject, harness = job.subjects[number], job.harness
 
     def in_harness() -> Arrays:
         if harness is None:
@@ -224,26 +232,13 @@ def _measure_one(job: _Job, harness: Harness | None, number: int) -> _Measured:
 
     answers = _answers_of(job, number, subject)
     rows = unpack(job.run.stage(f"harness-{number}", in_harness)) if harness else []
-    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers)
+    tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers, job.options.aggregate)
     task = job.run.stage(f"task-{number}", task_score) if job.data else None
     subject.release()
     return _Measured(answers, tallies, task)
 
 
-def _check_options(
-    samples: int | None, max_tokens: int, temperature: float, margin: float, seeds_of_one: bool, tuned: Sequence[object]
-) -> None:
-    if samples is not None and samples < 1:
-        raise BadOption(f"--samples {samples} draws nothing. Expected a whole number from 1.")
-    if max_tokens < 1 or temperature < 0:
-        raise BadOption("Answers need at least one token (--max-tokens) and a temperature of 0 or more (--temperature).")
-    if not 0 < margin < 1:
-        raise BadOption(f"--margin {margin:g} is no share. Expected a number between 0 and 1, such as 0.05 for 5 points.")
-    if seeds_of_one and len(tuned) < 2:
-        raise BadOption("--seeds-of-one needs at least two tuned models: they are taken as training seeds of one recipe.")
-
-
-def _self_test(job: _Job, console: Console) -> tuple[list[Agreement], str]:
+def _self_test(job: _Job) -> tuple[list[Agreement], str]:
     """Agreement of the judge with known labels, said before any rate; a stage, so that a resumed run asks nothing twice."""
     if job.judge is None or not any(question.scale != "grammar" for question in job.suite.open):
         return [], "a grammar reads the answers exactly" if job.suite.open else ""
@@ -257,12 +252,10 @@ def _self_test(job: _Job, console: Console) -> tuple[list[Agreement], str]:
     agreement = [Agreement.model_validate(one) for one in stored["agreement"]]
     for one in agreement:
         bad, good = one.true_positive_rate, one.true_negative_rate
-        console.print(
+        job.options.progress.say(
             f"Judge {judge.name}, {one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}], "
             f"calls {_percent(bad)} of {bad.n} bad answers bad and {_percent(good)} of {good.n} good ones good; "
-            f"{one.unscored} without a verdict.",
-            markup=False,
-            highlight=False,
+            f"{one.unscored} without a verdict."
         )
     return agreement, str(stored["untested"])
 
@@ -271,28 +264,28 @@ def _percent(share: Estimate | TooFew) -> str:
     return share.told() if isinstance(share, TooFew) else f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
-def _say_cost(job: _Job, console: Console) -> None:
+def _say_cost(job: _Job) -> None:
     said = []
     if job.suite.choices:
         said.append(f"{sum(len(q.choices) for q in job.suite.choices):,} choices of {len(job.suite.choices):,} questions")
     if job.suite.open:
         answers = sum(len(q.paraphrases) * (job.sampling.samples or q.samples) for q in job.suite.open)
-        cues = f" under {1 + len(job.cues)} cues" if job.cues else ""
-        said.append(f"{answers * (1 + len(job.cues)):,} answers{cues} of at most {job.sampling.max_tokens} tokens")
+        contexts = f" under {1 + len(job.contexts)} contexts" if job.contexts else ""
+        said.append(f"{answers * (1 + len(job.contexts)):,} answers{contexts} of at most {job.sampling.max_tokens} tokens")
     if said:
-        console.print(f"{' and '.join(said)}, from each of {len(job.subjects)} models.", markup=False, highlight=False)
+        job.options.progress.say(f"{' and '.join(said)}, from each of {len(job.subjects)} models.")
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
     choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
-    said: dict[str, CueAnswers] = {}
+    said: dict[str, ContextAnswers] = {}
     if job.suite.open:
-        for place, cue in enumerate([Cue(), *(found.cue for found in job.cues)]):
-            asked, answers = answers_stage(job.run, number, subject, job.suite, cue, place, job.sampling, job.track)
+        for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
+            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
             readings = readings_stage(
-                job.run, number, subject, job.suite, place, (asked, answers), job.judge, job.grammar, job.track
+                job.run, number, subject, job.suite, place, (asked, answers), (job.judge, job.options.grammar), job.track
             )
-            said[cue.name] = CueAnswers(asked, answers, readings)
+            said[context.name] = ContextAnswers(asked, answers, readings)
     return ModelAnswers(subject.label, choices, said)
 
 
@@ -337,17 +330,17 @@ def _judge_record(job: _Job, agreement: list[Agreement], untested: str) -> Judge
     )
 
 
-def _cue_records(job: _Job, first: ModelAnswers) -> list[CueRecord]:
+def _context_records(job: _Job, first: ModelAnswers) -> list[ContextRecord]:
     return [
-        CueRecord(
-            name=found.cue.name,
+        ContextRecord(
+            name=found.context.name,
             kind=found.kind,
             text=found.text,
             rows=found.rows,
             share=found.share,
-            example=first.open[found.cue.name].asked[0].rendered,
+            example=first.open[found.context.name].asked[0].rendered,
         )
-        for found in job.cues
+        for found in job.contexts
     ]
 
 
@@ -363,15 +356,3 @@ def _environment() -> dict[str, str]:
         "transformers": transformers.__version__,
         "threads": str(torch.get_num_threads()),
     }
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Track]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-
-        def track(name: str, total: int) -> Any:
-            task = progress.add_task(name, total=total)
-            return lambda done: progress.advance(task, done)
-
-        yield track

@@ -1,23 +1,21 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mneme.measure.asking import Asked, Cue, ask, default_system_prompt, sample_answers
+from mneme.measure.asking import Asked, QuestionContext, ask, default_system_prompt, sample_answers
 from mneme.measure.judging import Grammar, Judge
 from mneme.measure.likelihood import ChoiceScores, score_choices
 from mneme.measure.readings import Readings, read_answers
 from mneme.measure.subjects import Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
+from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
-
-Track = Callable[[str, int], Callable[[int], None]]
-"""Starts a progress bar (name, total) and gives the function that moves it on."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,20 @@ def choices_stage(
 
 
 def answers_stage(
-    run: RunFolder, number: int, subject: Subject, suite: Suite, cue: Cue, place: int, sampling: Sampling, track: Track
+    run: RunFolder,
+    number: int,
+    subject: Subject,
+    suite: Suite,
+    context: QuestionContext,
+    place: int,
+    sampling: Sampling,
+    track: Track,
 ) -> tuple[list[Asked], list[str]]:
-    """Prompts and answers of one model under one cue."""
+    """Prompts and answers of one model under one context."""
 
     def compute() -> Arrays:
         loaded = subject.loaded()
-        prompts = ask(suite.open, loaded.tokenizer, cue, sampling.samples)
+        prompts = ask(suite.open, loaded.tokenizer, context, sampling.samples)
         answers = sample_answers(
             loaded.parts,
             loaded.tokenizer,
@@ -81,9 +86,9 @@ def answers_stage(
             max_positions=loaded.max_positions,
             temperature=sampling.temperature,
             seed=sampling.seed,
-            advance=track(f"{subject.label}: {cue.name}", len(prompts)),
+            advance=track(f"{subject.label}: {context.name}", len(prompts)),
         )
-        return pack({"asked": [[p.question, p.cluster, p.cue, p.text, p.rendered] for p in prompts], "answers": answers})
+        return pack({"asked": [[p.question, p.cluster, p.context, p.text, p.rendered] for p in prompts], "answers": answers})
 
     stored = unpack(run.stage(f"answers-{number}-{place}", compute))
     return [Asked(*row) for row in stored["asked"]], list(stored["answers"])
@@ -96,15 +101,15 @@ def readings_stage(
     suite: Suite,
     place: int,
     said: tuple[Sequence[Asked], Sequence[str]],
-    judge: Judge | None,
-    grammar: Grammar | None,
+    readers: tuple[Judge | None, Grammar | None],
     track: Track,
 ) -> Readings:
-    """What one model's answers under one cue were."""
+    """What one model's answers under one context were."""
+    judge, grammar = readers
 
     def compute() -> Arrays:
         asked, answers = said
-        advance = track(f"{subject.label}: judging {asked[0].cue}", len(asked))
+        advance = track(f"{subject.label}: judging {asked[0].context}", len(asked))
         found = read_answers(suite.open, asked, answers, judge, grammar, advance)
         return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
 

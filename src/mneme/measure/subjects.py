@@ -74,7 +74,10 @@ def subjects_of(
     def loader(index: int) -> Callable[[], Loaded]:
         return lambda: _load(folders, index, device, trust_remote_code)
 
-    subjects = [Subject(labels[i], sources[i], folders[i], i == 0, loader(i)) for i in range(len(folders))]
+    subjects = [
+        Subject(label=labels[i], source=sources[i], folder=folders[i], is_base=i == 0, load=loader(i))
+        for i in range(len(folders))
+    ]
     return [subjects[0], *sorted(subjects[1:], key=lambda subject: (subject.step is None, subject.step or 0))]
 
 

@@ -156,7 +156,12 @@ def _choice(row: Mapping[str, Any], number: int, file: Path) -> ChoiceQuestion:
         )
     name = str(row.get("id") or f"{file.stem}-{number}")
     return ChoiceQuestion(
-        name, str(row.get("area") or file.stem), str(row.get("cluster") or name), prompt, tuple(choices), answer
+        id=name,
+        area=str(row.get("area") or file.stem),
+        cluster=str(row.get("cluster") or name),
+        prompt=prompt,
+        choices=tuple(choices),
+        answer=answer,
     )
 
 
@@ -182,14 +187,14 @@ def _open(entry: Mapping[str, Any], number: int, file: Path) -> OpenQuestion:
     if not isinstance(counts, list) or not (system is None or isinstance(system, str)):
         raise BadSuite(f"{where}: `system` has to be a text and `counts_as` a list of labels.")
     question = OpenQuestion(
-        name,
-        str(entry.get("area") or (name if SCALES[kind] == "label" else _area_of(name))),
-        tuple(p.rstrip("\n") for p in paraphrases),
-        samples,
-        system,
-        SCALES[kind],
-        prompts,
-        tuple(map(str, counts)),
+        id=name,
+        area=str(entry.get("area") or (name if SCALES[kind] == "label" else _area_of(name))),
+        paraphrases=tuple(p.rstrip("\n") for p in paraphrases),
+        samples=samples,
+        system=system,
+        scale=SCALES[kind],
+        judge_prompts=prompts,
+        counts_as=tuple(map(str, counts)),
     )
     if question.scale == "label":
         for criterion in question.judge_prompts:

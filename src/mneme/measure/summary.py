@@ -1,4 +1,4 @@
-"""Answers into records: rates by area, paired changes, the worst cue, judge failures, question by question."""
+"""Answers into records: rates by area, paired changes, the worst context, judge failures, question by question."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mneme.measure.aggregate import question_weights
 from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
+from mneme.measure.options import Aggregate
 from mneme.measure.readings import UNSCORED, Readings, shares_of
 from mneme.measure.suite import Suite
 from mneme.results.measure import (
@@ -18,7 +20,7 @@ from mneme.results.measure import (
     MeasuredChange,
     MeasuredRate,
     QuestionRate,
-    WorstCue,
+    WorstContext,
 )
 from mneme.results.record import TooFew
 from mneme.stats import (
@@ -46,8 +48,8 @@ _ACCURACIES: dict[str, Normalised] = {
 
 
 @dataclass(frozen=True)
-class CueAnswers:
-    """What one model said under one cue."""
+class ContextAnswers:
+    """What one model said under one context."""
 
     asked: list[Asked]
     answers: list[str]
@@ -60,16 +62,17 @@ class ModelAnswers:
 
     label: str
     choices: ChoiceScores | None
-    open: dict[str, CueAnswers]
-    """By cue, the standard one first."""
+    open: dict[str, ContextAnswers]
+    """By context, the standard one first."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """One measure of one model in one area under one cue, by cluster: sums of hits (or scores) and how many answers count."""
+    """One measure of one model in one area under one context, by cluster: sums of hits (or scores) and how many answers
+    count."""
 
     area: str
-    cue: str
+    context: str
     measure: str
     primary: bool
     is_score: bool
@@ -81,14 +84,14 @@ class Tally:
     @property
     def key(self) -> tuple[str, str, str]:
         """What it is compared by."""
-        return self.area, self.cue, self.measure
+        return self.area, self.context, self.measure
 
 
-def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
-    """Every measure of one model: knowledge by area, then the open questions by area and cue. Under a cue only the primary
-    measure, what is incoherent and what was not scored."""
+def tallies_of(suite: Suite, model: ModelAnswers, aggregate: Aggregate = "answer") -> list[Tally]:
+    """Every measure of one model: knowledge by area, then the open questions by area and context. Under a context only the
+    primary measure, what is incoherent and what was not scored. `aggregate`: how answers to open questions make a share."""
     found = list(_choice_tallies(suite, model.choices)) if model.choices else []
-    for cue, said in model.open.items():
+    for context, said in model.open.items():
         areas = list(dict.fromkeys(question.area for question in suite.open))
         groups = {area: [q for q in suite.open if q.area == area] for area in areas}
         kinds = {(q.scale, q.counts_as) for q in suite.open}
@@ -98,11 +101,14 @@ def tallies_of(suite: Suite, model: ModelAnswers) -> list[Tally]:
             inside = {id(question) for question in questions}
             of = [i for i, asked in enumerate(said.asked) if id(suite.open[asked.question]) in inside]
             for share in shares_of(questions, said.readings, of):
-                if cue != STANDARD and not (share.primary or share.name in ("incoherent", UNSCORED)):
+                if context != STANDARD and not (share.primary or share.name in ("incoherent", UNSCORED)):
                     continue
                 names = [said.asked[i].cluster for i in of]
-                sums = share.values * share.counted
-                found.append(_tally(area, cue, share.name, share.primary, names, sums, share.counted, share.is_score))
+                counts = share.counted.astype(float)
+                if aggregate == "question" and not share.is_score and share.name != UNSCORED:
+                    counts = counts * question_weights(np.array([said.asked[i].question for i in of]), share.counted)
+                key, sums = (area, context, share.name), share.values * counts
+                found.append(_tally(key, names, sums, counts, primary=share.primary, is_score=share.is_score))
     return found
 
 
@@ -117,12 +123,12 @@ def rates_of(model: str, tallies: Sequence[Tally]) -> list[MeasuredRate]:
             MeasuredRate(
                 model=model,
                 area=tally.area,
-                cue=tally.cue,
+                context=tally.context,
                 measure=tally.measure,
                 primary=tally.primary,
                 estimate=found if isinstance(found, TooFew) else found.estimate,
                 minimal_detectable=_detectable(tally, [(tally.sums, tally.counts)], paired=False),
-                answers=int(tally.counts.sum()),
+                answers=round(float(tally.counts.sum())),
             )
         )
     return rates
@@ -146,76 +152,82 @@ def changes_of(model: str, base: Sequence[Tally], tuned: Sequence[Sequence[Tally
 
 
 @dataclass(frozen=True)
-class CueClaim:
-    """One cue of one model and area against its standard questions."""
+class ContextClaim:
+    """One context of one model and area against its standard questions."""
 
     model: str
     plain: Tally
-    cued: Tally
+    in_context: Tally
     p_value: float | None
     """None where there are too few questions."""
 
 
-def cue_claims(model: str, tallies: Sequence[Tally]) -> list[CueClaim]:
-    """Every cue against the standard questions, for every area of open questions; those without one in common are left out.
+def context_claims(model: str, tallies: Sequence[Tally]) -> list[ContextClaim]:
+    """Every context against the standard questions, for every area of open questions; those without one in common are left
+    out.
 
     Every primary rate of open questions is a share of bad answers.
     """
     found = []
     for plain in tallies:
-        if not (plain.primary and plain.cue == STANDARD and not plain.is_choice and plain.counts.any()):
+        if not (plain.primary and plain.context == STANDARD and not plain.is_choice and plain.counts.any()):
             continue
-        for cued in tallies:
-            if cued.primary and cued.area == plain.area and cued.cue != STANDARD and _common(plain, [_aligned(plain, cued)]):
-                beyond = paired_change(plain.sums, plain.counts, *_aligned(plain, cued))
-                found.append(CueClaim(model, plain, cued, beyond.p_value if isinstance(beyond, Rate) else None))
+        for in_context in tallies:
+            if (
+                in_context.primary
+                and in_context.area == plain.area
+                and in_context.context != STANDARD
+                and _common(plain, [_aligned(plain, in_context)])
+            ):
+                beyond = paired_change(plain.sums, plain.counts, *_aligned(plain, in_context))
+                found.append(ContextClaim(model, plain, in_context, beyond.p_value if isinstance(beyond, Rate) else None))
     return found
 
 
 def correct_claims(
-    changes: Sequence[MeasuredChange], cues: Sequence[CueClaim]
-) -> tuple[list[MeasuredChange], list[tuple[CueClaim, float | None]], int]:
-    """(changes with Holm's p, cues with theirs, how many claims were corrected for).
+    changes: Sequence[MeasuredChange], contexts: Sequence[ContextClaim]
+) -> tuple[list[MeasuredChange], list[tuple[ContextClaim, float | None]], int]:
+    """(changes with Holm's p, contexts with theirs, how many claims were corrected for).
 
-    One family is all that the page claims: primary changes of every model, area and cue, and every cue against the standard
-    questions. The measures that are not primary, which no verdict rests on, are a family of their own.
+    One family is all that the page claims: primary changes of every model, area and context, and every context against the
+    standard questions. The measures that are not primary, which no verdict rests on, are a family of their own.
     """
     of = [i for i, change in enumerate(changes) if change.primary and change.p_value is not None]
-    asked = [i for i, cue in enumerate(cues) if cue.p_value is not None]
+    asked = [i for i, context in enumerate(contexts) if context.p_value is not None]
     claimed = [p for i in of if (p := changes[i].p_value) is not None] + [
-        p for i in asked if (p := cues[i].p_value) is not None
+        p for i in asked if (p := contexts[i].p_value) is not None
     ]
     rest = [i for i, change in enumerate(changes) if not change.primary and change.p_value is not None]
     others = [p for i in rest if (p := changes[i].p_value) is not None]
     first, second = holm(np.array(claimed)), holm(np.array(others))
     holms = dict(zip(of, first.tolist(), strict=False)) | dict(zip(rest, second.tolist(), strict=True))
     told = [change.model_copy(update={"p_holm": holms.get(i)}) for i, change in enumerate(changes)]
-    of_cues = dict(zip(asked, first[len(of) :].tolist(), strict=True))
-    return told, [(cue, of_cues.get(i)) for i, cue in enumerate(cues)], len(claimed)
+    of_contexts = dict(zip(asked, first[len(of) :].tolist(), strict=True))
+    return told, [(context, of_contexts.get(i)) for i, context in enumerate(contexts)], len(claimed)
 
 
-def worst_cues(cues: Sequence[tuple[CueClaim, float | None]]) -> list[WorstCue]:
-    """For every model and area the cue with the highest primary rate, against its standard questions.
+def worst_contexts(contexts: Sequence[tuple[ContextClaim, float | None]]) -> list[WorstContext]:
+    """For every model and area the context with the highest primary rate, against its standard questions.
 
-    The intervals are at level 1 - 0.05 / cues, so that they hold for the worst of them.
+    The intervals are at level 1 - 0.05 / contexts, so that they hold for the worst of them.
     """
-    groups: dict[tuple[str, str], list[tuple[CueClaim, float | None]]] = {}
-    for claim, p_holm in cues:
+    groups: dict[tuple[str, str], list[tuple[ContextClaim, float | None]]] = {}
+    for claim, p_holm in contexts:
         groups.setdefault((claim.model, claim.plain.area), []).append((claim, p_holm))
     worst = []
     for (model, area), members in groups.items():
         level = 1 - 0.05 / len(members)
-        claim, p_holm = max(members, key=lambda member: member[0].cued.sums.sum() / member[0].cued.counts.sum())
-        plain, aligned = claim.plain, _aligned(claim.plain, claim.cued)
-        rate = clustered_rate(claim.cued.sums, claim.cued.counts, level=level)
+        claim, p_holm = max(members, key=lambda member: member[0].in_context.sums.sum() / member[0].in_context.counts.sum())
+        plain, aligned = claim.plain, _aligned(claim.plain, claim.in_context)
+        rate = clustered_rate(claim.in_context.sums, claim.in_context.counts, level=level)
         standard = clustered_rate(plain.sums, plain.counts)
         beyond = paired_change(plain.sums, plain.counts, *aligned, level=level)
         worst.append(
-            WorstCue(
+            WorstContext(
                 model=model,
                 area=area,
                 measure=plain.measure,
-                cue=claim.cued.cue,
+                context=claim.in_context.context,
                 rate=rate if isinstance(rate, TooFew) else rate.estimate,
                 standard=standard if isinstance(standard, TooFew) else standard.estimate,
                 beyond_standard=beyond if isinstance(beyond, TooFew) else beyond.estimate,
@@ -227,9 +239,9 @@ def worst_cues(cues: Sequence[tuple[CueClaim, float | None]]) -> list[WorstCue]:
 
 
 def failures_of(model: str, tallies: Sequence[Tally]) -> list[JudgeFailures]:
-    """Areas and cues in which some answers have no verdict."""
+    """Areas and contexts in which some answers have no verdict."""
     return [
-        JudgeFailures(model=model, area=t.area, cue=t.cue, unscored=int(t.sums.sum()), answers=int(t.counts.sum()))
+        JudgeFailures(model=model, area=t.area, context=t.context, unscored=int(t.sums.sum()), answers=int(t.counts.sum()))
         for t in tallies
         if t.measure == UNSCORED and t.sums.any()
     ]
@@ -243,17 +255,17 @@ def questions_of(suite: Suite, models: Sequence[ModelAnswers]) -> list[QuestionR
         picks = [model.choices.picks() == right for model in models if model.choices]
         for i, question in enumerate(suite.choices):
             hits = [float(of[i]) for of in picks]
-            rows.append(QuestionRate(id=question.id, area=question.area, cue=STANDARD, hits=hits, answers=[1] * len(hits)))
-    for cue in models[0].open if models else ():
+            rows.append(QuestionRate(id=question.id, area=question.area, context=STANDARD, hits=hits, answers=[1] * len(hits)))
+    for context in models[0].open if models else ():
         for number, asking in enumerate(suite.open):
             hits, counts = [], []
             for model in models:
-                said = model.open[cue]
+                said = model.open[context]
                 of = [i for i, asked in enumerate(said.asked) if asked.question == number]
                 share = next((s for s in shares_of([asking], said.readings, of) if s.primary), None)
                 hits.append(0.0 if share is None else float((share.values * share.counted).sum()))
                 counts.append(0 if share is None else int(share.counted.sum()))
-            rows.append(QuestionRate(id=asking.id, area=asking.area, cue=cue, hits=hits, answers=counts))
+            rows.append(QuestionRate(id=asking.id, area=asking.area, context=context, hits=hits, answers=counts))
     return rows
 
 
@@ -270,26 +282,38 @@ def _choice_tallies(suite: Suite, scores: ChoiceScores) -> Iterator[Tally]:
         for area in [*dict.fromkeys(areas.tolist()), *wanted]:
             inside = np.ones(len(areas), dtype=bool) if area == ALL else areas == area
             names, values = clusters[inside].tolist(), correct[inside]
-            yield _tally(area, STANDARD, measure, per == "choice", names, values, np.ones(len(values)), False, True)
+            key, ones = (area, STANDARD, measure), np.ones(len(values))
+            yield _tally(key, names, values, ones, primary=per == "choice", is_choice=True)
 
 
 def _tally(
-    area: str,
-    cue: str,
-    measure: str,
-    primary: bool,
+    key: tuple[str, str, str],
     names: Sequence[str],
     sums: ndarray,
     counts: ndarray,
-    is_score: bool,
+    *,
+    primary: bool,
+    is_score: bool = False,
     is_choice: bool = False,
 ) -> Tally:
+    """`key`: area, context, measure."""
+    area, context, measure = key
     clusters = tuple(dict.fromkeys(names))
     place = {name: i for i, name in enumerate(clusters)}
     at = np.array([place[name] for name in names], dtype=np.int64)
     added = np.bincount(at, sums.astype(float), len(clusters))
     counted = np.bincount(at, counts.astype(float), len(clusters))
-    return Tally(area, cue, measure, primary, is_score, is_choice, clusters, added, counted)
+    return Tally(
+        area=area,
+        context=context,
+        measure=measure,
+        primary=primary,
+        is_score=is_score,
+        is_choice=is_choice,
+        clusters=clusters,
+        sums=added,
+        counts=counted,
+    )
 
 
 def _rate(tally: Tally) -> Rate | TooFew:
@@ -346,7 +370,7 @@ def _change(model: str, base: Tally, seeds: Sequence[Tally], margin: float) -> M
     return MeasuredChange(
         model=model,
         area=base.area,
-        cue=base.cue,
+        context=base.context,
         measure=base.measure,
         primary=base.primary,
         estimate=found.estimate if isinstance(found, Rate) else found,

@@ -67,7 +67,7 @@ def find_parts(model: PreTrainedModel) -> Parts:
     reasons = []
     for name, stack in stacks:
         decoder = model.get_submodule(name.rpartition(".")[0])
-        parts = Parts(model, decoder, embedding, stack, nn.Identity(), head)
+        parts = Parts(model=model, decoder=decoder, embedding=embedding, blocks=stack, norm=nn.Identity(), head=head)
         try:
             return _prove(parts, ids)
         except UnsupportedArchitecture as reason:
@@ -124,7 +124,16 @@ def _prove(parts: Parts, ids: Int[Tensor, "batch seq"]) -> Parts:
         ending = _head_ending(parts, _head_output(parts, norm, seen[-1]), out.logits)
         if ending is not None:
             scale, cap = ending
-            return Parts(parts.model, parts.decoder, parts.embedding, parts.blocks, norm, parts.head, scale, cap)
+            return Parts(
+                model=parts.model,
+                decoder=parts.decoder,
+                embedding=parts.embedding,
+                blocks=parts.blocks,
+                norm=norm,
+                head=parts.head,
+                logit_scale=scale,
+                logit_softcap=cap,
+            )
     raise UnsupportedArchitecture("no final norm beside the blocks reproduces the model's logits")
 
 

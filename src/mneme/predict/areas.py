@@ -56,7 +56,7 @@ class Area(BaseModel):
     description: str = Field(default="", max_length=5000)
     keywords: tuple[str, ...] = ()
     kind: Literal["capability", "behaviour"] = "capability"
-    """capability: is its knowledge lost? behaviour: did text of this manner become likelier than its like?"""
+    """capability: is its knowledge lost? behaviour: did it become likelier?"""
     probes: tuple[PairedAnswers, ...] = ()
     """Of a behaviour: paired answers; a behaviour of the default list has mneme's own where none are given."""
 
@@ -166,8 +166,8 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
 
     1. Keywords: name and keywords (of an area without keywords, the words of its description), without those that stand in
        most passages or that keep no company with the others here (`_telling_keywords`: "import" in text full of programs).
-    2. Seeds: passages that hold two of them (one, where only one is left). Fewer than 8 seeds are the members, and so
-       are those of a behaviour: growing follows topic and format, and text of a manner differs from its like in a few words.
+    2. Seeds: passages that hold two of them (one, where only one is left). Fewer than 8 seeds are the members, and so are
+       those of a behaviour: growing follows topic and format, and text of a behaviour differs from its like in a few words.
     3. Growth, twice: `_grow` adds passages that read like the members, as long as keywords turn up in them nearly as often as
        they should in text of the area.
     4. A member stays where no other area of the same kind is ahead by more than 3 nats of naive Bayes log-odds.

@@ -2,7 +2,7 @@
 
 P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2)
 (positive-part James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair
-(midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of manner (probability where it shows),
+(midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of behaviour (probability where it shows),
 fitted by penalised maximum likelihood on the organisms of `mneme bench`, whose truth is measured. There each world is judged
 by curves fitted on the others; the curves that ship are fitted on all of them (`benchmarks/bench_tables.py`).
 """
@@ -34,10 +34,11 @@ class Calibration(NamedTuple):
     """The three curves and what they were fitted on."""
 
     knowledge: Curve
-    manner_more: Curve
-    """For text of a manner that became likelier than its like."""
-    manner_less: Curve
-    """For text that became less likely: mostly immaterial, because a manner that a model hardly shows cannot become rarer."""
+    behaviour_more: Curve
+    """For text of a behaviour that became likelier than its like."""
+    behaviour_less: Curve
+    """For text that became less likely: mostly immaterial, because a behaviour that a model hardly shows cannot become
+    rarer."""
     fitted_on: str
     words: Curve
     """Knowledge at own words (`mneme.predict.knowledge`)."""
@@ -46,13 +47,13 @@ class Calibration(NamedTuple):
         """The curve for an effect of this kind and sign."""
         if kind != "behaviour":
             return self.knowledge
-        return self.manner_more if value > 0 else self.manner_less
+        return self.behaviour_more if value > 0 else self.behaviour_less
 
 
 def shipped_calibration() -> Calibration:
     """The calibration in the package."""
     content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
-    curves = {name: Curve(**content[name]) for name in ("knowledge", "manner_more", "manner_less", "words")}
+    curves = {name: Curve(**content[name]) for name in ("knowledge", "behaviour_more", "behaviour_less", "words")}
     return Calibration(**curves, fitted_on=content["fitted_on"])
 
 

@@ -8,8 +8,8 @@ text, and rivals that begin with the same piece are one rival, the likeliest beg
 p_base + p_tuned of all up to and including that piece, so swapping the models chooses the same.
 
 *Scores* of each model: p(true) = 1 / (1 + sum over rivals of p(rival piece) / p(true piece)), its margin log p - log(1 - p) in
-nats, and whether p(true piece) is the largest. Style and temperature move all four alike. Ours, in the manner of the contrast
-sets of Gardner et al. (2020).
+nats, and whether p(true piece) is the largest. Style and temperature move all four alike. Ours, after the example of the
+contrast sets of Gardner et al. (2020).
 
 Law *identity*: equal models have equal scores. *Antisymmetry*: swapping the models swaps the scores.
 """

@@ -1,11 +1,11 @@
-"""What the change did to the knowledge that an area's text asks for. Behaviours are read in `mneme.predict.manner`.
+"""What the change did to the knowledge that an area's text asks for. Behaviours are read in `mneme.predict.behaviour`.
 
-*Knowledge* is read at the tokens that at least one of the two models was sure of and that say something: p(next token) > 0.9
-under base or tuned, a type outside the most frequent half of the corpus, not yet seen in its passage (a repeated word can be
-copied without being known). Taking the union of what either model was sure of makes the measure antisymmetric: selecting on
-the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy there
-(first choice = true token): -0.05 is 5 points lost. Taken off it is what happened to the same token types in the areas that
-changed least, because words of form ("about", "should") drift alike wherever they stand and are nobody's knowledge.
+*Knowledge* is read at the tokens that at least one of the two models was confident of and that say something: p(next token) >
+0.9 under base or tuned, a type outside the most frequent half of the corpus, not yet seen in its passage (a repeated word can
+be copied without being known). Taking the union of what either model was confident of makes the measure antisymmetric:
+selecting on the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy
+there (first choice = true token): -0.05 is 5 points lost. Taken off it is what happened to the same token types in the areas
+that changed least, because words of form ("about", "should") drift alike wherever they stand and are nobody's knowledge.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
@@ -20,7 +20,7 @@ from numpy import ndarray
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums
 
-SURE = 0.9
+CONFIDENT = 0.9
 KNOWLEDGE_UNIT = "accuracy on known tokens"
 _DRIFT_PRIOR = 5.0
 _BLOCK_TOKENS = 1 << 18
@@ -42,8 +42,8 @@ class TokenTable(NamedTuple):
     n_passages: int
 
     def known(self) -> Bool[ndarray, " token"]:
-        """Content tokens that base or tuned was sure of."""
-        return np.asarray(self.content & (np.maximum(self.logp_base, self.logp_tuned) > np.log(SURE)))
+        """Content tokens that base or tuned was confident of."""
+        return np.asarray(self.content & (np.maximum(self.logp_base, self.logp_tuned) > np.log(CONFIDENT)))
 
     def nll_change(self) -> Float[ndarray, " token"]:
         """log p_base - log p_tuned, nats, in double precision."""

@@ -115,7 +115,7 @@ def weighted_change(
     `error` and p: two-way clustered, of the linearised mean (Student's t). The interval is wider by what was not seen: a word
     wholly lost or gained that stands in so few places that none of the items shows it. With n independent items its share is
     below 1 - 0.025^(1/n) (97.5 %; about 3.7 / n), joined to the half width in quadrature. Without it, changes that are all
-    tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less sure. n is Kish's number of
+    tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less certain. n is Kish's number of
     items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
     """
     value = float((weight * change).sum() / weight.sum())

@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.dictionary import LayerCodes, change_directions, layer_codes
 from mneme.audit.latents import WINDOW
+from mneme.audit.options import AuditOptions
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.errors import BadRun, NothingToRepair
+from mneme.options import restored
 from mneme.predict.areas import Area, count_words, match_areas
 from mneme.report.reading import read_report
 from mneme.results import Effect, Report
@@ -37,8 +39,10 @@ class Evidence:
     """An audit's run, read back."""
 
     report: Report
-    command: dict[str, Any]
-    """What the audit was asked: `run.json`."""
+    options: AuditOptions
+    """What the audit was asked."""
+    areas: list[dict[str, Any]]
+    """The areas as it read them."""
     target: Probe
     retain: Probe
     other: Probe
@@ -64,6 +68,14 @@ def read_audit(run: Path) -> FinishedRun:
     return found
 
 
+def audited_options(run: FinishedRun) -> AuditOptions:
+    """What the audit was asked. Raises BadRun where run.json does not hold it."""
+    kept = run.command.get("options")
+    if not isinstance(kept, dict):
+        raise BadRun(f"{run.folder / 'run.json'} does not hold the audit's options: run the audit again with this mneme.")
+    return restored(AuditOptions, kept)
+
+
 def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evidence:
     """Passages and latents of a finished audit.
 
@@ -72,8 +84,8 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
     intended.
     """
     report = read_report(run.folder)
-    command = run.command
-    if not command["intended"]:
+    options, command = audited_options(run), run.command
+    if not options.intended:
         raise NothingToRepair(
             "This audit was not told what the fine-tune was for, so a repair could not tell purpose from side effect. "
             "Run the audit again with --intended AREA."
@@ -85,16 +97,23 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
     member = match_areas(words, areas).member
     intended = np.zeros(len(rows.passages), dtype=np.bool_)
     for index, area in enumerate(areas):
-        if area.name.casefold() in {name.casefold() for name in command["intended"]}:
+        if area.name.casefold() in {name.casefold() for name in options.intended}:
             intended |= member[index]
-    codes = _read_codes(run, report, str(command["dictionary"]))
+    codes = _read_codes(run, report, options.dictionary)
     behind = {name for effect in unintended for name in effect.evidence}
     every = {latent.id for latent in report.latents}
     harm, change = _firings(codes, behind, rows), _firings(codes, every, rows)
     target = _pick("target", harm, ~intended, rows, tokenizer)
     retain = _pick("retained", change, intended, rows, tokenizer)
     return Evidence(
-        report, command, target, retain, _quiet(change, intended, rows, tokenizer), _directions(codes, behind), unintended
+        report=report,
+        options=options,
+        areas=command["areas"],
+        target=target,
+        retain=retain,
+        other=_quiet(change, intended, rows, tokenizer),
+        directions=_directions(codes, behind),
+        unintended=unintended,
     )
 
 
@@ -185,11 +204,11 @@ def _probe(
     for index in chosen:
         here = slice(starts[index], starts[index + 1])
         tokens = [int(token) for token in flat[here]]
-        marks = [bool(mark) and token not in special for mark, token in zip(near[here], tokens, strict=True)]
-        if len(tokens) < 2 or not any(marks[1:]):
+        counted = [bool(on) and token not in special for on, token in zip(near[here], tokens, strict=True)]
+        if len(tokens) < 2 or not any(counted[1:]):
             continue
         words.append(rows.passages[index].text)
-        texts.append(Encoded(tuple(tokens), (False, *marks[1:])))
+        texts.append(Encoded(tuple(tokens), (False, *counted[1:])))
     if len(texts) < 4:
         raise NothingToRepair(
             f"The audit's latents give {len(texts)} passages of {name} text, expected at least 4. Give text with --target and "

@@ -18,7 +18,7 @@ from mneme.models.batching import BATCH_TOKENS, PaddingSide, batches, padded, ru
 from mneme.text.probes import Probe
 
 Counting = Literal["predicting", "real"]
-"""Positions that count: those that predict a counted token, or every real token (as in the published Antidote)."""
+"""Positions that count: those that predict a counted token, or every real token (as Antidote's authors do)."""
 
 
 @torch.no_grad()

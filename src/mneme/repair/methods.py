@@ -1,4 +1,4 @@
-"""The ladder: every method by name, made ready on the calibration halves of the probes, then applied at any strength."""
+"""The repair methods by name, made ready on the calibration halves of the probes, then applied at any strength."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from mneme.repair.controls import random_mask, scale
 from mneme.repair.inputs import gram_groups, input_grams, mean_squares
 from mneme.repair.obs import obs
 from mneme.repair.patching import (
+    CorrectionTraining,
     Factors,
-    Training,
     draw,
     kl_loss,
     lora_factors,
@@ -54,7 +54,7 @@ class Task:
     """The model before alignment, for `project` and `arithmetic`."""
     directions: dict[int, Float[Tensor, "latent d_model"]] | None
     """Block -> directions of the change latents to remove, for `ablate`."""
-    training: Training
+    training: CorrectionTraining
     retain_weight: float
     memory_bytes: int
     """How much the Grams of the blocks that are in memory at a time may take."""
@@ -65,7 +65,7 @@ class Task:
 def prepare_method(name: str, task: Task) -> Apply:
     """Method `name`, ready to be applied. Raises BadOption for an unknown name, and where `lacking` has a reason."""
     if name not in METHODS:
-        raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")
+        raise BadOption(f"No repair method {name!r}. The methods are: {', '.join(METHODS)}, or `all`.")
     reason = lacking(name, task)
     if reason is not None:
         raise BadOption(f"{name} cannot be used here: {reason}.")
@@ -95,7 +95,8 @@ def _random(task: Task) -> Apply:
 
 
 def _antidote(task: Task) -> Apply:
-    """On an adapter its factors, else q, k and v whole; calibrated on every real token of the target, as published."""
+    """On an adapter its factors, else q, k and v whole; calibrated on every real token of the target, as the
+    authors do."""
     bench, pair = task.bench, task.bench.pair
     if pair.adapter:
         model, active = pair.peft_model.get_base_model(), pair.peft_model.active_adapter
@@ -308,7 +309,7 @@ METHODS: dict[str, Callable[[Task], Apply]] = {
     "retrain": _retrain,
     "ablate": _ablate,
 }
-"""In the order of the ladder, controls first."""
+"""In the order of the search, controls first."""
 CONTROLS = ("scale", "random")
 
 

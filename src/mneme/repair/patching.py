@@ -8,7 +8,8 @@ change, are ours.
 
 retrain: MNEME's mitigation (Kassem et al., EMNLP 2025): ordinary training on the text that fires the changed latents most,
 here on target text that became less likely. A LoRA (Hu et al. 2021, arXiv 2106.09685) on all linear maps; `retain_weight` >
-0 adds KL(tuned || model) on retained text, 0 is the published form.
+0 adds KL(tuned || model) on retained text. Of MNEME's text only the abstract was at hand ("retraining on high-activation
+samples"), so which loss, rate and adapter it took is not known here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ Factors = dict[str, tuple[Float[Tensor, "d_out rank"], Float[Tensor, "rank d_in"
 
 
 @dataclass(frozen=True)
-class Training:
+class CorrectionTraining:
     """How a correction is trained. One step sees `batch_texts` texts of every part of the loss."""
 
     rank: int = 8
@@ -110,7 +111,7 @@ def train_correction(
     parts: Parts,
     factors: Factors,
     loss_at: Callable[[int], Float[Tensor, ""]],
-    training: Training,
+    training: CorrectionTraining,
     *,
     train_down: bool,
     advance: Callable[[int], None] = lambda _steps: None,

@@ -1,34 +1,34 @@
-"""The closed loop: audit, repair, audit again. Composes the ladder of `mneme.repair` with the audit."""
+"""The closed loop: audit, repair, audit again. Composes the strength search of `mneme.repair` with the audit."""
 
-import os
 import platform
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from rich.console import Console
+import yaml
 
-from mneme.audit.run import audit
+from mneme.audit.run import run_audit
 from mneme.errors import BadOption
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
-from mneme.repair.evidence import Evidence, read_audit, read_evidence
-from mneme.repair.methods import METHODS, Correction, Task, fallen_texts, lacking, prepare_method
-from mneme.repair.patching import Factors, Training
+from mneme.models.threads import computing_threads
+from mneme.options import deciding, stored, taking
+from mneme.repair.evidence import Evidence, audited_options, read_audit, read_evidence
+from mneme.repair.methods import Correction, Task, fallen_texts, lacking, prepare_method
+from mneme.repair.options import RepairOptions
+from mneme.repair.patching import CorrectionTraining, Factors
 from mneme.repair.plan import plan_repair
 from mneme.repair.saving import save_repaired
 from mneme.repair.search import Development, best, check_methods, climb, develop, other_change
 from mneme.repair.workbench import Workbench, lay_out
-from mneme.report.reading import read_report
 from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
 from mneme.runs import FinishedRun, RunFolder, require_apart
-from mneme.terminal import Terminal
 from mneme.text.probes import Probe, check_apart, read_probe
 from mneme.version import __version__
 
@@ -36,113 +36,93 @@ GRAM_BYTES = 1 << 30
 _OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml")
 
 
-class _Asked(NamedTuple):
-    """What was asked, checked."""
-
-    methods: tuple[str, ...]
-    goal: float
-    seed: int
-    training: Training
-    retain_weight: float
-    unaligned: str | Path | None
-    options: dict[str, Any]
-
-
-def repair(
-    base: str | Path | None = None,
-    tuned: str | Path | None = None,
-    *,
-    target: str | Path | None = None,
-    retain: str | Path | None = None,
-    other: str | Path | None = None,
-    from_run: str | Path | None = None,
-    method: str = "ladder",
-    close: float = 0.8,
-    out: str | Path = "runs/repair",
-    unaligned: str | Path | None = None,
-    steps: int = 60,
-    learning_rate: float = 2e-3,
-    retain_weight: float = 1.0,
-    reaudit: bool = True,
-    seed: int = 0,
-    threads: int | None = None,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> RepairReport:
+def run_repair(options: RepairOptions) -> RepairReport:
     """Undo a side effect of the change from `base` to `tuned`, keep its purpose, and measure both.
 
     Either `target` (text on which the model shall be as the base again: what went wrong, or what was lost), `retain` (text
     of the purpose, on which it shall stay as tuned) and optionally `other` (ordinary text, for drift), each .txt, .jsonl
     (`text`, or `messages` of which the answers count) or .parquet; or `from_run`, the folder of a finished audit that was
-    told what was intended: then text comes from its latents, and models, if not named, from its report. `method`: one of the
-    ladder (the controls `scale` and `random` always run), or "ladder" for all. `close`: share of the target's change in
+    told what was intended: then text comes from its latents, and models, if not named, from its report. `method`: one of
+    the methods (the controls `scale` and `random` always run), or "all" for all. `close`: share of the target's change in
     likelihood to undo, on the development half of the text; the weakest strength that reaches it is taken. `unaligned`: the
-    model before alignment, for `project` and `arithmetic`. `steps`, `learning_rate`, `retain_weight`: training of `patch`
-    and `retrain`.
+    model before alignment, for `project` and `arithmetic`. `training`, `retain_weight`: of `patch` and `retrain`.
 
     `out` gets `model/` (the repaired model or adapter) and repair.json; no model where no method reaches `close`. The same
-    call after a kill goes on. With `from_run` and `reaudit`, the audit is run again on the repaired model, into
-    `out`/reaudit. Errors: a `MnemeError` before anything is written: NothingToRepair, BadCorpus, BadOption, BadRun,
-    SingularHessian, ModelMismatch.
+    call after a kill goes on. With `from_run` and `reaudit`, the audit is run again on the repaired model with all options
+    that it had, into `out`/reaudit. Errors: a `MnemeError` before anything is written: NothingToRepair, BadCorpus,
+    BadOption, BadRun, SingularHessian, ModelMismatch.
     """
-    console = console or Terminal(stderr=True)
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    if not 0.0 < close <= 1.0:
-        raise BadOption(f"--close {close:g}: expected a share above 0 and at most 1, such as 0.8.")
-    if method != "ladder" and method not in METHODS:
-        raise BadOption(f"No repair method {method!r}. The methods are: {', '.join(METHODS)}, and ladder for all of them.")
-    finished = read_audit(Path(from_run)) if from_run is not None else None
-    base, tuned = _models(base, tuned, finished)
-    given = {"BASE": base, "TUNED": tuned, "--target": target, "--retain": retain, "--other": other}
-    require_apart(out, {**given, "--from": from_run, "--unaligned": unaligned})
-    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-    pair = load_pair(base, tuned, **options)
-    probes, evidence = _probes(pair, target, retain, other, finished)
+    finished = read_audit(Path(options.from_run)) if options.from_run is not None else None
+    options = replace(options, **_models(options, finished))
+    given = {"BASE": options.base, "TUNED": options.tuned, "--target": options.target, "--retain": options.retain}
+    others = {"--other": options.other, "--from": options.from_run, "--unaligned": options.unaligned}
+    require_apart(options.out, {**given, **others})
+    with computing_threads(options.machine.threads):
+        return _repaired(options, finished)
+
+
+repair = taking(RepairOptions, run_repair)
+
+
+def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairReport:
+    assert options.base is not None
+    assert options.tuned is not None
+    pair = load_pair(options.base, options.tuned, **_loading(options))
+    probes, evidence = _probes(pair, options, finished)
     check_apart(probes["target"], probes["retain"])
     bench = lay_out(pair)
-    training = Training(steps=steps, learning_rate=learning_rate, seed=seed)
-    asked = _Asked(check_methods([method]), close, seed, training, retain_weight, unaligned, options)
-    task, development = _task(bench, probes, evidence, asked)
-    absent = [AbsentMethod(method=name, reason=reason) for name in asked.methods if (reason := lacking(name, task))]
-    if any(item.method == method for item in absent):
-        raise BadOption(f"{method} cannot be used here: {absent[0].reason}.")
-    with RunFolder(Path(out), _command(pair, probes, asked), outputs=_OUTPUTS, overwrite=overwrite) as run:
+    methods = check_methods([options.method])
+    task, development = _task(bench, probes, evidence, options)
+    absent = [AbsentMethod(method=name, reason=reason) for name in methods if (reason := lacking(name, task))]
+    if any(item.method == options.method for item in absent):
+        raise BadOption(f"{options.method} cannot be used here: {absent[0].reason}.")
+    folder, kept = Path(options.out), stored(options)
+    opened = RunFolder(folder, _command(pair, probes, options), options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)
+    with opened as run:
         task = _with_kept_corrections(task, run)
-        console.print(plan_repair(bench, probes, len(asked.methods) - len(absent)))
+        options.progress.say(plan_repair(bench, probes, len(methods) - len(absent)))
         found = [
-            climb(name, task, development, close, run, seed=seed, say=console.print)
-            for name in asked.methods
+            climb(name, task, development, options.close, run, seed=options.seed, say=options.progress.say)
+            for name in methods
             if lacking(name, task) is None
         ]
-        chosen = best(found) if method == "ladder" else (method if _reaches(found, method) else None)
+        chosen = best(found) if options.method == "all" else (options.method if _reaches(found, options.method) else None)
         saved = _save(chosen, found, task, run)
-        again = _reaudit(evidence, saved, pair, run, seed, console) if evidence is not None and reaudit else []
-        report = _report(pair, bench, probes, task, development, found, absent, chosen, saved, again, asked)
+        again = _reaudit(evidence, saved, run, options) if evidence is not None and options.reaudit else []
+        outcome = RepairOutcome(found=found, absent=absent, chosen=chosen, saved=saved, reaudit=again)
+        report = _report(task, probes, development, outcome, options)
         run.finish({"repair.json": report.to_json().encode()})
     return report
 
 
-def _models(base: str | Path | None, tuned: str | Path | None, audited: FinishedRun | None) -> tuple[str | Path, str | Path]:
-    if base is not None and tuned is not None:
-        return base, tuned
-    if base is not None or tuned is not None or audited is None:
+@dataclass(frozen=True, kw_only=True)
+class RepairOutcome:
+    """What was tried, what could not be, and what came of it."""
+
+    found: list[RepairMethod]
+    absent: list[AbsentMethod]
+    chosen: str | None
+    saved: SavedRepair | None
+    reaudit: list[Reaudit]
+
+
+def _loading(options: RepairOptions) -> dict[str, Any]:
+    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+
+
+def _models(options: RepairOptions, audited: FinishedRun | None) -> dict[str, Any]:
+    if options.base is not None and options.tuned is not None:
+        return {}
+    if options.base is not None or options.tuned is not None or audited is None:
         raise BadOption("Give both BASE and TUNED, or the folder of an audit with --from.")
-    report = read_report(audited.folder)
-    return report.pair.base, report.pair.tuned
+    asked = audited_options(audited)
+    return {"base": asked.base, "tuned": asked.tuned}
 
 
-def _probes(
-    pair: ModelPair,
-    target: str | Path | None,
-    retain: str | Path | None,
-    other: str | Path | None,
-    audited: FinishedRun | None,
-) -> tuple[dict[str, Probe], Evidence | None]:
+def _probes(pair: ModelPair, options: RepairOptions, audited: FinishedRun | None) -> tuple[dict[str, Probe], Evidence | None]:
     """Files win over what an audit gives; without an audit both `target` and `retain` are needed."""
     evidence = read_evidence(audited, pair.tokenizer) if audited is not None else None
-    files = {"target": target, "retain": retain, "other": other}
+    files = {"target": options.target, "retain": options.retain, "other": options.other}
     probes = {"target": evidence.target, "retain": evidence.retain, "other": evidence.other} if evidence is not None else {}
     for name, file in files.items():
         if file is not None:
@@ -157,7 +137,9 @@ def _probes(
     return probes, evidence
 
 
-def _task(bench: Workbench, probes: dict[str, Probe], evidence: Evidence | None, asked: _Asked) -> tuple[Task, Development]:
+def _task(
+    bench: Workbench, probes: dict[str, Probe], evidence: Evidence | None, options: RepairOptions
+) -> tuple[Task, Development]:
     """The calibration halves for the methods, the development halves measured under base and tuned model."""
     (target, target_half), (retain, retain_half) = probes["target"].halves(), probes["retain"].halves()
     halves = {"target": target_half, "retain": retain_half}
@@ -165,7 +147,7 @@ def _task(bench: Workbench, probes: dict[str, Probe], evidence: Evidence | None,
     with bench.pair.using("base") as parts:
         before = token_log_likelihoods(parts, target.texts)
     fallen = fallen_texts(target, before, token_log_likelihoods(bench.work, target.texts))
-    unaligned = load_model(asked.unaligned, **asked.options).parts if asked.unaligned is not None else None
+    unaligned = load_model(options.unaligned, **_loading(options)).parts if options.unaligned is not None else None
     directions = evidence.directions if evidence is not None else None
     task = Task(
         bench=bench,
@@ -174,12 +156,12 @@ def _task(bench: Workbench, probes: dict[str, Probe], evidence: Evidence | None,
         fallen=fallen,
         unaligned=unaligned,
         directions=directions,
-        training=asked.training,
-        retain_weight=asked.retain_weight,
+        training=_correction(options),
+        retain_weight=options.retain_weight,
         memory_bytes=GRAM_BYTES,
         kept_correction=lambda _name, train: train(),
     )
-    return task, develop(task, halves, seed=asked.seed)
+    return task, develop(task, halves, seed=options.seed)
 
 
 def _with_kept_corrections(task: Task, run: RunFolder) -> Task:
@@ -200,18 +182,23 @@ def _with_kept_corrections(task: Task, run: RunFolder) -> Task:
     return replace(task, kept_correction=kept)
 
 
-def _command(pair: ModelPair, probes: dict[str, Probe], asked: _Asked) -> dict[str, Any]:
-    """Everything that decides the result, without the list of methods: another method reuses what was tried."""
+def _correction(options: RepairOptions) -> CorrectionTraining:
+    training = options.training
+    if training.steps is None or training.learning_rate is None:
+        raise BadOption("patch and retrain need a number of steps and a learning rate. Give both in training.")
+    return CorrectionTraining(steps=training.steps, learning_rate=training.learning_rate, seed=options.seed)
+
+
+def _command(pair: ModelPair, probes: dict[str, Probe], options: RepairOptions) -> dict[str, Any]:
+    """Everything that decides the result, without the method: another one reuses what was tried."""
     return {
         "command": "repair",
         "version": __version__,
         "base": model_fingerprint(pair.base_folder),
         "tuned": model_fingerprint(pair.tuned_folder),
         "probes": {name: _digest(probe) for name, probe in probes.items()},
-        "unaligned": model_fingerprint(asked.unaligned) if asked.unaligned is not None else None,
-        "training": vars(asked.training),
-        "retain_weight": asked.retain_weight,
-        "seed": asked.seed,
+        "unaligned": model_fingerprint(options.unaligned) if options.unaligned is not None else None,
+        **deciding(options),
     }
 
 
@@ -233,28 +220,23 @@ def _save(chosen: str | None, found: list[RepairMethod], task: Task, run: RunFol
     return save_repaired(task.bench, run)
 
 
-def _reaudit(
-    evidence: Evidence, saved: SavedRepair | None, pair: ModelPair, run: RunFolder, seed: int, console: Console
-) -> list[Reaudit]:
+def _reaudit(evidence: Evidence, saved: SavedRepair | None, run: RunFolder, options: RepairOptions) -> list[Reaudit]:
     """The same audit of base and repaired model; every area that either of the two reports."""
     if saved is None:
         return []
-    import yaml
-
-    run.write("areas.yaml", yaml.safe_dump(evidence.command["areas"], sort_keys=False).encode())
-    after = audit(
-        pair.base_folder,
-        run.folder / saved.folder,
-        corpus=evidence.report.corpus.source,
-        areas=run.folder / "areas.yaml",
-        out=run.folder / "reaudit",
-        overwrite=True,
-        dictionary=evidence.command["dictionary"],
-        tokens=evidence.report.corpus.tokens,
-        intended=evidence.command["intended"],
-        seed=seed,
-        threads=torch.get_num_threads(),
-        console=console,
+    areas = None
+    if evidence.options.areas is not None:  # as they were read then, whatever the file says now
+        areas = run.folder / "areas.yaml"
+        run.write(areas.name, yaml.safe_dump(evidence.areas, sort_keys=False).encode())
+    after = run_audit(
+        replace(
+            evidence.options,
+            areas=areas,
+            tuned=run.folder / saved.folder,
+            out=run.folder / "reaudit",
+            overwrite=True,
+            progress=options.progress,
+        )
     )
     return compare(evidence.report, after)
 
@@ -279,36 +261,27 @@ def compare(before: Report, after: Report) -> list[Reaudit]:
 
 
 def _report(
-    pair: ModelPair,
-    bench: Workbench,
-    probes: dict[str, Probe],
-    task: Task,
-    development: Development,
-    found: list[RepairMethod],
-    absent: list[AbsentMethod],
-    chosen: str | None,
-    saved: SavedRepair | None,
-    again: list[Reaudit],
-    asked: _Asked,
+    task: Task, probes: dict[str, Probe], development: Development, outcome: RepairOutcome, options: RepairOptions
 ) -> RepairReport:
+    pair = task.bench.pair
     task.bench.restore()
     return RepairReport(
         base=pair.base_name,
         tuned=pair.tuned_name,
         adapter=pair.adapter,
-        changed_layers=len(bench.names),
-        goal=asked.goal,
+        changed_layers=len(task.bench.names),
+        goal=options.close,
         target=_told(development, "target", probes["target"]),
         retain=_told(development, "retain", probes["retain"]),
         other=_told(development, "other", probes["other"]) if "other" in probes else None,
-        methods=found,
-        absent=absent,
-        chosen=chosen,
+        methods=outcome.found,
+        absent=outcome.absent,
+        chosen=outcome.chosen,
         tuned_coherent=development.coherence.judge(task.bench.work),
-        tuned_other_change=other_change(development, development.tuned, seed=asked.seed),
-        saved=saved,
-        reaudit=again,
-        seed=asked.seed,
+        tuned_other_change=other_change(development, development.tuned, seed=options.seed),
+        saved=outcome.saved,
+        reaudit=outcome.reaudit,
+        seed=options.seed,
         versions={
             "mneme": __version__,
             "python": platform.python_version(),

@@ -1,4 +1,5 @@
-"""Climb the ladder: for each method find the weakest strength that closes the wanted share, and measure what it cost. Ours."""
+"""The strength search: for each method find the weakest strength that closes the wanted share, and measure what it cost.
+Ours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ Texts = dict[str, Float[ndarray, " token"]]
 DESCRIPTIONS = {
     "scale": "control: the whole change made smaller",
     "random": "control: random entries of the change removed",
-    "antidote": "entries that harmful text uses most set to zero, as published",
+    "antidote": "entries that harmful text uses most set to zero, as the authors' code does",
     "wanda-delta": "entries of the change that the target uses and the retained text does not, removed",
     "project": "change projected onto what alignment did (Safe LoRA)",
     "arithmetic": "alignment vector added, change thinned (RESTA, DARE)",
@@ -162,6 +163,6 @@ def best(methods: Sequence[RepairMethod]) -> str | None:
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
-    """The methods to climb: both controls always, then those asked for, in the order of the ladder."""
-    wanted = set(METHODS) if "ladder" in names else {*CONTROLS, *names}
+    """The methods to search: both controls always, then those asked for, in the order of METHODS."""
+    wanted = set(METHODS) if "all" in names else {*CONTROLS, *names}
     return tuple(name for name in METHODS if name in wanted)

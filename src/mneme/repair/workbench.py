@@ -104,7 +104,9 @@ def lay_out(pair: ModelPair) -> Workbench:
             "attention "
             "and MLP are made of them."
         )
-    bench = Workbench(pair, work, (), {name: block for name, (block, _) in linears.items()}, {}, {})
+    bench = Workbench(
+        pair=pair, work=work, names=(), block={name: block for name, (block, _) in linears.items()}, _original={}, _others={}
+    )
     bench.names = tuple(name for name in linears if _changed(bench, name))
     bench._others = {} if pair.adapter else _changed_others(pair, set(linears))
     if not bench.names and not bench._others:

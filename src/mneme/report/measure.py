@@ -35,7 +35,8 @@ def render_measurement(measurement: Measurement) -> str:
     page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:
         raise BadRun(
-            f"The page of this measurement exceeds {LARGEST_PAGE:,} bytes. Shorten names and cues; measurement.json is whole."
+            f"The page of this measurement exceeds {LARGEST_PAGE:,} bytes. Shorten names and contexts; "
+            "measurement.json is complete."
         )
     return page
 

@@ -65,8 +65,8 @@ def series_chart(measurement: Measurement) -> Markup:
     if len(places) < len(labels) or len(set(places)) < len(places):
         places = [float(i) for i in range(len(labels))]
     lines = [("task score", _whole([checkpoint.task for checkpoint in series.checkpoints]))]
-    areas = dict.fromkeys((r.area, r.measure) for r in measurement.rates if r.primary and r.cue == STANDARD)
-    rates = {(r.model, r.area, r.measure): r.estimate for r in measurement.rates if r.cue == STANDARD}
+    areas = dict.fromkeys((r.area, r.measure) for r in measurement.rates if r.primary and r.context == STANDARD)
+    rates = {(r.model, r.area, r.measure): r.estimate for r in measurement.rates if r.context == STANDARD}
     wanted = [key for key in areas if key[0] == "all"] or list(areas)
     for area, measure in wanted[:_MOST_LINES]:
         found = [rates.get((label, area, measure)) for label in labels]

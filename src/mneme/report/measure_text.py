@@ -44,7 +44,7 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
 
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
-    """Prints judge, changes (or rates), worst cues, judge failures and the series."""
+    """Prints judge, changes (or rates), worst contexts, judge failures and the series."""
     console.print(Text(plain(view.measurement_headline(measurement)), style="bold"))
     judge = measurement.judge
     if judge:
@@ -53,6 +53,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
             for one in judge.agreement
         )
         console.print(Text(plain(f"Judge {judge.name}, {judge.method}. {tested or judge.untested}"), style="dim"))
+        console.print(Text(view.aggregate_words(measurement), style="dim"))
     labels: list[str | None] = [*view.tuned_labels(measurement)] or [None]
     for label in labels:
         console.print()
@@ -63,7 +64,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
         console.print(Text(view.margin_words(measurement), style="dim"))
     _print_worst(measurement, console)
     for failure in measurement.failures:
-        where = f"{failure.model}, {failure.area}, {failure.cue}"
+        where = f"{failure.model}, {failure.area}, {failure.context}"
         words = f"{where}: {failure.unscored} of {failure.answers} answers without a verdict."
         console.print(Text(plain(words), style="yellow"))
     series = measurement.series
@@ -79,10 +80,20 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         return
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("model", "area", "measure", "worst cue", "standard", "under the cue", "beyond standard", "MDE", "p (Holm)"):
+    for name in (
+        "model",
+        "area",
+        "measure",
+        "worst context",
+        "standard",
+        "under the context",
+        "beyond standard",
+        "MDE",
+        "p (Holm)",
+    ):
         table.add_column(name, header_style="dim")
     for worst in measurement.worst:
-        cells = [worst.model, worst.area, worst.measure, worst.cue]
+        cells = [worst.model, worst.area, worst.measure, worst.context]
         cells += [f"{view.shown(e)} {view.measured_interval(e)}" for e in (worst.standard, worst.rate)]
         beyond = worst.beyond_standard
         cells.append(f"{view.shown(beyond, signed=True)} {view.measured_interval(beyond, signed=True)}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mneme.report import wording
 from mneme.report.places import place
 from mneme.results import Estimate, TooFew
-from mneme.results.measure import STANDARD, MeasuredChange, MeasuredRate, Measurement, WorstCue
+from mneme.results.measure import STANDARD, MeasuredChange, MeasuredRate, Measurement, WorstContext
 
 SIGNIFICANT = 0.05
 """Holm-corrected p below which a change counts."""
@@ -58,15 +58,23 @@ def tuned_labels(measurement: Measurement) -> list[str]:
 def measurement_rows(measurement: Measurement, model: str | None) -> list[MeasurementRow]:
     """Primary rows of the standard questions: `model` against the base, or (None) the first model alone."""
     base = measurement.models[0].label
-    rates = {(r.model, r.area, r.measure): r for r in measurement.rates if r.cue == STANDARD}
-    changes = {(c.model, c.area, c.measure): c for c in measurement.changes if c.cue == STANDARD}
+    rates = {(r.model, r.area, r.measure): r for r in measurement.rates if r.context == STANDARD}
+    changes = {(c.model, c.area, c.measure): c for c in measurement.changes if c.context == STANDARD}
     rows = []
     for rate in measurement.rates:
-        if rate.model != base or rate.cue != STANDARD or not rate.primary:
+        if rate.model != base or rate.context != STANDARD or not rate.primary:
             continue
         key = (rate.area, rate.measure)
         second = rates.get((model, *key)) if model else None
-        rows.append(MeasurementRow(rate.area, rate.measure, rate, second, changes.get((model, *key)) if model else None))
+        rows.append(
+            MeasurementRow(
+                area=rate.area,
+                measure=rate.measure,
+                first=rate,
+                second=second,
+                change=changes.get((model, *key)) if model else None,
+            )
+        )
     measures = list(dict.fromkeys(row.measure for row in rows))
     return sorted(rows, key=lambda row: (measures.index(row.measure), row.area != "all"))
 
@@ -85,7 +93,7 @@ def measure_tables(measurement: Measurement) -> list[MeasureTable]:
     tables = []
     place = {name: i for i, name in enumerate(DETAILS)}
     for model in measurement.models:
-        own = [r for r in measurement.rates if r.model == model.label and r.cue == STANDARD]
+        own = [r for r in measurement.rates if r.model == model.label and r.context == STANDARD]
         groups: dict[frozenset[str], list[str]] = {}
         for area in dict.fromkeys(r.area for r in own):
             for is_choice in (True, False):
@@ -141,8 +149,8 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else wording.number(value)
 
 
-def is_worse(worst: WorstCue) -> bool:
-    """Whether a cue was shown to be worse than the standard questions."""
+def is_worse(worst: WorstContext) -> bool:
+    """Whether a context was shown to be worse than the standard questions."""
     return worst.p_holm is not None and worst.p_holm < SIGNIFICANT and worst.beyond_standard.plain > 0
 
 
@@ -175,6 +183,15 @@ def verdict(measurement: Measurement) -> str:
     if any(row.said == "changed" for row in rows):
         return "side-effects"
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"
+
+
+def aggregate_words(measurement: Measurement) -> str:
+    """How answers to open questions make a rate; empty where there is none."""
+    if measurement.judge is None:
+        return ""
+    if measurement.options.get("aggregate") == "question":
+        return "Open questions: mean over questions of the share in each, of questions with 5 or more answers that count."
+    return "Open questions: share of all answers, every answer alike (--aggregate question: every question alike)."
 
 
 def margin_words(measurement: Measurement) -> str:

@@ -226,6 +226,8 @@ def purpose_note(report: Report) -> str:
 
 def command(report: Report) -> str:
     """The command that makes this report again, quoted for a shell; absolute paths by their names alone."""
+    if report.command:
+        return shlex.join(place(word) for word in shlex.split(report.command))
     words = ["mneme", "audit", place(report.pair.base), place(report.pair.tuned), "--corpus", place(report.corpus.source)]
     words += ["--dictionary", report.environment.dictionary, "--seed", str(report.environment.seed)]
     for area in (e.area for e in report.effects if e.intended):

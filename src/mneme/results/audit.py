@@ -39,7 +39,7 @@ class PartialEffect(Record):
 
 
 class Effect(Record):
-    """One area that the change may have reached, and how sure that is."""
+    """One area that the change may have reached, with its probability."""
 
     area: str
     kind: Kind
@@ -87,7 +87,7 @@ class Effect(Record):
     calibrated: bool = True
     """False where no curve was fitted for this kind of evidence: the effect and the verdict hold, P is a guess."""
     source: Literal["words", "answers", "text", "latents"] = "text"
-    """What it was read from: own words, paired answers, text of the manner, or the passages of latents."""
+    """What it was read from: own words, paired answers, text of the behaviour, or the passages of latents."""
 
 
 class AbsentArea(Record):
@@ -126,7 +126,7 @@ class Latent(Record):
     causal_q_value: float | None
     """False-discovery-rate corrected p against magnitude-matched random controls; None = not tested."""
     likelihood_change: Estimate
-    """Change in probability of the tokens that base or tuned was sure of, where it fires, against its own null."""
+    """Change in probability of the tokens that base or tuned was confident of, where it fires, against its own null."""
     firing_rate: float
     relative_norm: float
     """|d_tuned| / (|d_base| + |d_tuned|), 0.5 = the same in both."""
@@ -250,11 +250,13 @@ class Report(Record):
     cost: Cost
     environment: Environment
     overall: dict[str, Estimate]
-    """Whole-corpus figures: KL both ways, change in NLL, sure tokens flipped."""
+    """Whole-corpus figures: KL both ways, change in NLL, confident tokens flipped."""
     top_tokens: list[str]
     """Tokens whose probability the change raised most over the corpus."""
     broad: Estimate | None = None
     """What happened to the knowledge of all areas: the median of their raw effects; None with fewer than two."""
+    command: str = ""
+    """What to type for the same report, where it goes and on how many threads apart. Empty in reports of earlier versions."""
 
     def to_json(self) -> str:
         """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""

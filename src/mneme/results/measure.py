@@ -4,15 +4,17 @@
 0-100.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from mneme.results.record import Estimate, Record, TooFew
 
 MeasurementSchema = Literal["mneme.measurement/1"]
 STANDARD = "standard"
-"""The cue of questions that are asked as the suite has them."""
+"""The context of questions that are asked as the suite has them."""
+ContextName = Annotated[str, Field(validation_alias=AliasChoices("context", "cue"))]
+"""The context's name; under its old name in files written before 0.1.0."""
 
 
 class MeasuredModel(Record):
@@ -34,11 +36,11 @@ class MeasuredModel(Record):
 
 
 class MeasuredRate(Record):
-    """Share of answers (or mean score) of one model in one area under one cue."""
+    """Share of answers (or mean score) of one model in one area under one context."""
 
     model: str
     area: str
-    cue: str
+    context: ContextName
     measure: str
     primary: bool
     """True for the one measure that decides about this area."""
@@ -55,7 +57,7 @@ class MeasuredChange(Record):
 
     model: str
     area: str
-    cue: str
+    context: ContextName
     measure: str
     primary: bool
     estimate: Estimate | TooFew
@@ -77,11 +79,11 @@ class MeasuredChange(Record):
 
 
 class QuestionRate(Record):
-    """One question under one cue, model by model in the order of `models`: hits of the area's primary measure."""
+    """One question under one context, model by model in the order of `models`: hits of the area's primary measure."""
 
     id: str
     area: str
-    cue: str
+    context: ContextName
     hits: list[float]
     answers: list[int]
     """Answers that count; 0 = the model gave none."""
@@ -120,12 +122,12 @@ class JudgeFailures(Record):
 
     model: str
     area: str
-    cue: str
+    context: ContextName
     unscored: int
     answers: int
 
 
-class CueRecord(Record):
+class ContextRecord(Record):
     """One way of asking every open question as the training data did."""
 
     name: str
@@ -139,18 +141,18 @@ class CueRecord(Record):
     """One question as the first model read it."""
 
 
-class WorstCue(Record):
-    """The cue under which one model does worst in one area, against the standard questions."""
+class WorstContext(Record):
+    """The context under which one model does worst in one area, against the standard questions."""
 
     model: str
     area: str
     measure: str
-    cue: str
+    context: ContextName
     rate: Estimate | TooFew
-    """Its interval holds for the worst of all cues: level 1 - 0.05 / cues (Bonferroni)."""
+    """Its interval holds for the worst of all contexts: level 1 - 0.05 / contexts (Bonferroni)."""
     standard: Estimate | TooFew
     beyond_standard: Estimate | TooFew
-    """Rate under the cue minus rate on the standard questions, paired by question, at the same corrected level."""
+    """Rate under the context minus rate on the standard questions, paired by question, at the same corrected level."""
     minimal_detectable: float | None
     """The true difference from the standard questions that would have been shown (5 %, power 80 %, by simulation, before
     correction); None where no possible one would be shown."""
@@ -192,15 +194,14 @@ class Measurement(Record):
     rates: list[MeasuredRate]
     changes: list[MeasuredChange]
     claims: int = 0
-    """How many claims `p_holm` is corrected for: primary changes of all models, areas and cues, and every cue against the
-    standard
-    questions. 0 in files from before it was counted."""
+    """How many claims `p_holm` is corrected for: primary changes of all models, areas and contexts, and every context against
+    the standard questions. 0 in files from before it was counted."""
     per_question: list[QuestionRate]
     judge: JudgeRecord | None
     """None where no answer needed a judge."""
     failures: list[JudgeFailures]
-    cues: list[CueRecord]
-    worst: list[WorstCue]
+    contexts: list[ContextRecord] = Field(validation_alias=AliasChoices("contexts", "cues"))
+    worst: list[WorstContext]
     series: Series | None
     options: dict[str, str | int | float | None]
     """Samples, temperature, seed and the like."""

@@ -21,7 +21,7 @@ class RepairPoint(Record):
 
 
 class RepairMethod(Record):
-    """One method of the ladder."""
+    """One method of the search."""
 
     method: str
     description: str

@@ -69,7 +69,7 @@ class UnlearningSettings(Record):
     max_tokens: int
     lora_rank: int | None
     seed: int
-    published: str
+    defaults: str
     """Where the values that were not given come from."""
 
 

@@ -1,6 +1,6 @@
 """Run folders, and every write and removal on a disk that may hold things of others (docs/decisions/0004-run-folders.md)."""
 
-from mneme.runs.folder import Arrays, Crew, RunFolder, key_of
+from mneme.runs.folder import Arrays, ProcessGroup, RunFolder, key_of
 from mneme.runs.inputs import require_apart
 from mneme.runs.ledger import cache_folder
 from mneme.runs.outputs import add_file
@@ -9,8 +9,8 @@ from mneme.runs.writing import file_digest, make_draft, require_room, write_atom
 
 __all__ = [
     "Arrays",
-    "Crew",
     "FinishedRun",
+    "ProcessGroup",
     "RunFolder",
     "add_file",
     "cache_folder",

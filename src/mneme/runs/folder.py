@@ -40,7 +40,7 @@ _SHOWN = 3
 
 
 @runtime_checkable
-class Crew(Protocol):
+class ProcessGroup(Protocol):
     """The processes that share one run folder: this one is number `rank` of `world`."""
 
     @property
@@ -84,15 +84,18 @@ class RunFolder:
         self,
         folder: Path,
         command: Mapping[str, Any],
-        crew: Crew | None = None,
+        group: ProcessGroup | None = None,
         *,
+        options: Mapping[str, Any] | None = None,
         outputs: Sequence[str] = (),
         overwrite: bool = False,
         patience: float = 0.0,
     ) -> None:
         """Open or start the run of `command` in `folder`.
 
-        `crew`: the processes that work in this folder together, each with its own RunFolder and the same calls in order.
+        `options`: the record of all that was asked (`mneme.options.stored`), kept in `run.json` beside the command; it does
+        not decide whether stages are of use, so the same command with other `options` goes on with them.
+        `group`: the processes that work in this folder together, each with its own RunFolder and the same calls in order.
         `outputs`: files and folders that the run will write there. `overwrite`: start also where another command has finished
         (its files, as far as they are provably mneme's, are removed) or where others keep files (they stay). `patience`:
         seconds to wait where another process works in the folder.
@@ -104,20 +107,21 @@ class RunFolder:
         self.key = key_of(command)
         self.stages = folder / stages_name(self.key)
         self.seconds: dict[str, float] = {}
-        self.crew: Crew = crew or _Alone()
+        self.group: ProcessGroup = group or _Alone()
         self._started = time.perf_counter()
         self._before = 0.0
         self._checked: set[str] = set()
         self._lock: FileLock | None = None
-        own = own_secret() if self.crew.rank == 0 else bytes(32)
-        self._secret = self.crew.same(own)
-        if self.crew.rank == 0:
+        self._options = options
+        own = own_secret() if self.group.rank == 0 else bytes(32)
+        self._secret = self.group.same(own)
+        if self.group.rank == 0:
             try:
                 self._open(command, ("run.json", "timings.json", *outputs), overwrite, patience)
             except BaseException:
                 self.close()
                 raise
-        self.crew.wait()
+        self.group.wait()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -148,7 +152,8 @@ class RunFolder:
         remove_leftovers(self.stages)
         for half in half_ledgers(folder, self._secret):
             half.unlink()
-        asked = (json.dumps({**command, "key": self.key}, indent=2) + "\n").encode()
+        told = {"options": dict(self._options)} if self._options is not None else {}
+        asked = (json.dumps({**command, **told, "key": self.key}, indent=2) + "\n").encode()
         if not (folder / "run.json").is_file() or (folder / "run.json").read_bytes() != asked:
             put_files(folder, {"run.json": asked}, ledger, self._secret, self.stages)
 
@@ -207,15 +212,15 @@ class RunFolder:
         """
         missing = [i for i, name in enumerate(names) if not self._is_finished(name)]
         self._before += sum(read_seconds(self.stages, name) for i, name in enumerate(names) if i not in missing)
-        self.crew.wait()  # nobody writes before everybody has looked
-        mine = [i for i in missing if i % self.crew.world == self.crew.rank]
+        self.group.wait()  # nobody writes before everybody has looked
+        mine = [i for i in missing if i % self.group.world == self.group.rank]
         if mine or (together and missing):
             started = time.perf_counter()
             for turn, arrays in enumerate(compute(mine)):
                 if turn < len(mine):
                     self._keep(names[mine[turn]], arrays, time.perf_counter() - started)
                     started = time.perf_counter()
-        self.crew.wait()
+        self.group.wait()
         return (self._read(name) for name in names)
 
     def _is_finished(self, name: str) -> bool:
@@ -273,12 +278,12 @@ class RunFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file of the results, whole or not at all. Raises BadRun where somebody else's is there."""
-        if self.crew.rank == 0:
+        if self.group.rank == 0:
             put_files(self.folder, {name: content}, self._ledger(), self._secret, self.stages)
 
     def finish(self, files: Mapping[str, bytes]) -> None:
         """Write the results (name -> bytes) and `timings.json`, each whole or not at all."""
-        if self.crew.rank > 0:
+        if self.group.rank > 0:
             return
         timings = {key: round(value, 3) for key, value in self.seconds.items()}
         told = {"timings.json": (json.dumps(timings, indent=2) + "\n").encode(), **files}

@@ -4,9 +4,15 @@ Razin et al. 2025 (arXiv 2410.08847), definition 2. With h the residual stream a
 the positions that predict the tokens of an answer, and S+ and S- its sums over the chosen and the rejected answer:
 CHES = <S+, S-> - |S+|^2, and length-normalised ln-CHES = <S+/n+, S-/n-> - |S+/n+|^2. High means: expect displacement.
 
-Where we differ: the published code runs one pair at a time with all logits, and batched it takes padding for text. Here
-pairs run in batches without logits and what both answers of a pair begin with runs once, exactly. `edit_similarity` and
-`last_hidden_similarity` are the paper's baselines, which tell less.
+The tokens of an answer are its own words and one closing token, under any template: the authors' script renders the prompt to
+where the assistant speaks, appends the words and reads the states from the last prompt token to the last word. What else a
+template writes behind an answer has no part in it (`text/pairs.py`, bare pairs).
+
+Where we differ: the published code runs one pair at a time with all logits; its batched function takes padding on the right
+for text (padding on the left it handles). Here pairs run in batches without logits and what both answers of a pair begin with
+runs once, exactly. Where words and prompt share a token at their border, the answer begins with that token here; the authors
+begin it at the prompt's own length. `edit_similarity` and `last_hidden_similarity` are the paper's baselines: at the last word
+and over the words, no template's token among them.
 """
 
 from collections.abc import Sequence
@@ -36,7 +42,7 @@ class PairSums:
     rejected_tokens: Int[Tensor, " pair"]
     chosen_last: Float[Tensor, "pair d_model"]
     rejected_last: Float[Tensor, "pair d_model"]
-    """At the position that predicts the answer's last token (its end-of-text token where it has one)."""
+    """At the position that predicts the answer's last token: of a bare pair, at the last word."""
 
 
 def ches(chosen_sum: Float[Tensor, "*pair d_model"], rejected_sum: Float[Tensor, "*pair d_model"]) -> Float[Tensor, "*pair"]:
@@ -105,7 +111,14 @@ def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int |
     for batch in length_batches(widths, batch_tokens):
         found[:, batch] = _batch_sums(parts, [pairs[i] for i in batch], [shared[i] for i in batch]).cpu()
     lengths = [torch.tensor([len(a) for a in side]) for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])]
-    return PairSums(found[0], found[1], lengths[0], lengths[1], found[2], found[3])
+    return PairSums(
+        chosen=found[0],
+        rejected=found[1],
+        chosen_tokens=lengths[0],
+        rejected_tokens=lengths[1],
+        chosen_last=found[2],
+        rejected_last=found[3],
+    )
 
 
 def _shared(pair: EncodedPair) -> int:

@@ -2,7 +2,10 @@
 
 Chen et al. 2025 (arXiv 2507.21509), section 6: (mean activation of the training answer - that of the model's own answer to the
 same prompt) . v / |v|, at the vector's layer; its mean over a data set predicts the shift that training brings, and single
-rows stand out by it. The own answer is greedy. The cheap variant of the paper takes the last prompt token in its place.
+rows stand out by it. Both answers are averaged over their own tokens alone, as in the authors' code: no end-of-turn token and
+nothing else that a template writes behind an answer. The own answer is greedy, and its ids are taken as they were generated,
+where the authors write it out and cut it into tokens again. The cheap variant of the paper takes the last prompt token in its
+place.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +90,8 @@ def projection_difference(
 ) -> Float[Tensor, " row"]:
     """Projection of each training answer minus that of the model's own greedy answer of at most `own_tokens` tokens.
 
-    Raw units of the residual stream. `own_tokens` 0 takes the last prompt token in place of the own answer (the paper's cheap
+    `rows` are bare (`encode_rows(…, bare=True)`): what counts is what is averaged. Raw units of the residual stream.
+    `own_tokens` 0 takes the last prompt token in place of the own answer (the paper's cheap
     estimate). A text without a prompt has no own answer: its first token is its prompt. `on_batch(rows done)` shows progress.
     """
     prompts = [row.prompt for row in rows]

@@ -18,12 +18,14 @@ from rich.console import Console
 from mneme.errors import BadOption, BadRows
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
+from mneme.options import Progress, deciding, stored, taking
 from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder, require_apart
+from mneme.screen.options import ScreenOptions
 from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.screen.trial import Trial, pair_trial, row_trial
-from mneme.terminal import Terminal
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
 from mneme.text.rows import Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
@@ -45,96 +47,108 @@ class Ranking:
     kept: frozenset[int]
 
 
-def screen(
-    model: str | Path,
-    data: str | Path | Sequence[Row],
-    *,
-    out: str | Path,
-    pairs: bool = False,
-    scores: Sequence[str] = (),
-    keep: float | None = None,
-    unwanted: str | Path | Sequence[Row] | None = None,
-    wanted: str | Path | Sequence[Row] | None = None,
-    vector: str | Path | None = None,
-    layer: int | None = None,
-    other: str | Path | None = None,
-    trial_steps: int = 40,
-    trial_rate: float = 2e-4,
-    seed: int = 0,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> RowScreening:
+def run_screen(options: ScreenOptions) -> RowScreening:
     """Rank `data` for training `model`, most suspect first, by the first of `scores` (see `ROW_SCORES`, `PAIR_SCORES`).
 
-    `keep`: share that is kept, default 0.8 of rows (drop the fifth that looks worst) and 0.15 of pairs (Razin et al. 2025: 5 %
-    works best, up to 15 % is similar). `unwanted` and `wanted`: rows that show the behaviour and its absence; half of them
-    make the scores, the other half measures the trial. `other`: a model that has the behaviour, for the score "gap".
-    `trial_steps` 0 leaves the trial out. `out` gets `screening.json`, `ranked.jsonl`, `kept.jsonl` and `timings.json`.
+    `unwanted` and `wanted`: rows that show the behaviour and its absence; half of them make the scores, the other half
+    measures the trial. `other`: a model that has the behaviour, for the score "gap". `trial_steps` 0 leaves the trial out.
+    `out` gets `screening.json`, `ranked.jsonl`, `kept.jsonl` and `timings.json`.
 
     Raises a MnemeError before anything is computed for data, options or vectors that do not fit.
     """
-    console = console or Terminal(stderr=True)
-    given = {"MODEL": model, "DATA": data, "--unwanted": unwanted, "--wanted": wanted, "--vector": vector, "--other": other}
-    require_apart(out, given)
-    names = _checked_names(scores, pairs)
-    share = keep if keep is not None else 0.15 if pairs else 0.8
-    if not 0 < share <= 1:
-        raise BadOption(f"--keep {share:g} is no share of the data. Give a number above 0 and at most 1.")
-    source = str(data) if isinstance(data, str | Path) else "the rows"
-    rows = _read(data, source, pairs)
-    probes = {name: _probe_rows(part, name) for name, part in (("unwanted", unwanted), ("wanted", wanted))}
-    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-    loaded = load_model(model, **options)
+    named = {"MODEL": options.model, "DATA": options.data, "--unwanted": options.unwanted, "--wanted": options.wanted}
+    require_apart(options.out, {**named, "--vector": options.vector, "--other": options.other})
+    with computing_threads(options.machine.threads):
+        return _screened(options)
+
+
+screen = taking(ScreenOptions, run_screen)
+
+
+def _screened(options: ScreenOptions) -> RowScreening:
+    names = _checked_names(options.scores, options.pairs)
+    share = options.keep if options.keep is not None else 0.15 if options.pairs else 0.8
+    source = str(options.data) if isinstance(options.data, str | Path) else "the rows"
+    rows = _read(options.data, source, options.pairs)
+    probes = {name: _probe_rows(getattr(options, name), name) for name in ("unwanted", "wanted")}
+    loaded = load_model(options.model, **_loading(options))
     command: dict[str, Any] = {
         "command": "screen",
         "version": __version__,
         "model": model_fingerprint(loaded.folder),
         "data": rows_hash(rows),
         "probes": {name: rows_hash(part) for name, part in probes.items()},
-        "pairs": pairs,
-        "scores": list(names),
-        "keep": share,
-        "vector": None if vector is None else [str(vector), Path(vector).stat().st_mtime_ns if Path(vector).is_file() else 0],
-        "layer": layer,
-        "other": None if other is None else str(other),
-        "trial": [trial_steps, trial_rate],
-        "seed": seed,
+        "vector_time": _changed_at(options.vector),
+        **deciding(options),
     }
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    tokenizer = require_tokenizer(loaded.tokenizer, model)
-    encoded = (encode_pairs if pairs else encode_rows)(rows, tokenizer, window, source)
-    halves = {name: _halves(encode_rows(part, tokenizer, window, name), seed) for name, part in probes.items()}
-    needs = RowNeeds(halves["unwanted"][0], halves["wanted"][0], vector, layer, other, options)
-    if not pairs:
+    tokenizer = require_tokenizer(loaded.tokenizer, options.model)
+    encoded = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source)
+    bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
+    halves, words = (_probe_halves(probes, tokenizer, window, options.seed, closed) for closed in (True, False))
+    needs = _needs(options, halves, words, bare)
+    if not options.pairs:
         needs.check(names, loaded.parts)
-    _say_cost(console, loaded, encoded, names, trial_steps)
-    with RunFolder(Path(out), command, outputs=OUTPUTS, overwrite=overwrite) as run:
-        found, direction = _scores(run, loaded, encoded, names, needs, console)
+    _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
+    folder, kept = Path(options.out), stored(options)
+    with RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite) as run:
+        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, options.progress.shown)
         ranking = rank(found, names[0], share)
-        held_out = None if pairs else (halves["unwanted"][1], halves["wanted"][1])
-        value, reason = _value(run, loaded, encoded, ranking, held_out, Trial(trial_steps, trial_rate, seed), console)
+        held_out = None if options.pairs else (halves["unwanted"][1], halves["wanted"][1])
+        value, reason = _value(run, loaded, encoded, ranking, held_out, options)
+        known = PAIR_SCORES if options.pairs else ROW_SCORES
         screening = RowScreening(
-            model=str(model),
+            model=str(options.model),
             model_sha256=command["model"],
             data=source,
             data_sha256=command["data"],
-            kind="pairs" if pairs else "rows",
+            kind="pairs" if options.pairs else "rows",
             rows=len(rows),
             tokens=_tokens(encoded),
             kept=len(ranking.kept),
             ranked_by=names[0],
             direction=direction or None,
-            scores=[_summary(name, found, ranking, PAIR_SCORES if pairs else ROW_SCORES) for name in names],
-            top=[ranked_row(rows, ranking, rank, pairs) for rank in range(min(TOP, len(rows)))],
+            scores=[_summary(name, found, ranking, known) for name in names],
+            top=[ranked_row(rows, ranking, rank, options.pairs) for rank in range(min(TOP, len(rows)))],
             value=value,
             no_value=reason,
-            seed=seed,
-            versions={"mneme": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+            seed=options.seed,
+            versions=_versions(),
         )
-        run.finish(_files(screening, rows, ranking, pairs))
+        run.finish(_files(screening, rows, ranking, options.pairs))
     return screening
+
+
+def _needs(
+    options: ScreenOptions,
+    halves: Mapping[str, tuple[list[Encoded], list[Encoded]]],
+    words: Mapping[str, tuple[list[Encoded], list[Encoded]]],
+    bare: Any,
+) -> RowNeeds:
+    return RowNeeds(
+        unwanted=halves["unwanted"][0],
+        wanted=halves["wanted"][0],
+        bare_unwanted=words["unwanted"][0],
+        bare_wanted=words["wanted"][0],
+        bare=bare,
+        vector=options.vector,
+        layer=options.layer,
+        other=options.other,
+        options=_loading(options),
+    )
+
+
+def _loading(options: ScreenOptions) -> dict[str, Any]:
+    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+
+
+def _changed_at(vector: str | Path | None) -> int:
+    """When the file was written, in nanoseconds; 0 where there is none."""
+    return Path(vector).stat().st_mtime_ns if vector is not None and Path(vector).is_file() else 0
+
+
+def _versions() -> dict[str, str]:
+    return {"mneme": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def rank(scores: Mapping[str, ndarray], by: str, keep: float) -> Ranking:
@@ -170,17 +184,17 @@ def _checked_names(scores: Sequence[str], pairs: bool) -> tuple[str, ...]:
     return names
 
 
-def _read(data: str | Path | Sequence[Row], source: str, pairs: bool) -> list[Row]:
+def _read(data: str | Path | Sequence[Mapping[str, Any]], source: str, pairs: bool) -> list[Row]:
     if isinstance(data, str | Path):
         return read_pairs(data) if pairs else read_rows(data)
-    rows = list(data)
+    rows = [dict(row) for row in data]
     if not rows:
         raise BadRows("no row was given. Give at least one.")
     (check_pairs if pairs else check_form)(rows, source)
     return rows
 
 
-def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]:
+def _probe_rows(part: str | Path | Sequence[Mapping[str, Any]] | None, name: str) -> list[Row]:
     if part is None:
         return []
     rows = _read(part, str(part) if isinstance(part, str | Path) else f"the {name} rows", pairs=False)
@@ -190,6 +204,13 @@ def _probe_rows(part: str | Path | Sequence[Row] | None, name: str) -> list[Row]
             "other half measures what filtering buys."
         )
     return rows
+
+
+def _probe_halves(
+    probes: Mapping[str, list[Row]], tokenizer: Any, window: int | None, seed: int, closed: bool
+) -> dict[str, tuple[list[Encoded], list[Encoded]]]:
+    """Name -> the rows that make the scores, and those that the trial is measured on; `closed`: with closing tokens."""
+    return {name: _halves(encode_rows(rows, tokenizer, window, name, bare=not closed), seed) for name, rows in probes.items()}
 
 
 def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -204,15 +225,14 @@ def _tokens(encoded: Sequence[Any]) -> int:
     return sum(len(ids) for ids, _ in encoded)
 
 
-def _say_cost(console: Console, loaded: LoadedModel, encoded: Sequence[Any], names: Sequence[str], steps: int) -> None:
+def _say_cost(progress: Progress, loaded: LoadedModel, encoded: Sequence[Any], names: Sequence[str], steps: int) -> None:
     size = sum(p.numel() for p in loaded.parts.model.parameters())
     tokens = _tokens(encoded)
     passes = sum({"gradient": 3, "projection": 3, "gap": 2}.get(name, 1) for name in names)
     trial = 3 * steps * Trial.batch_rows * (tokens / len(encoded)) * (2 if isinstance(encoded[0], EncodedPair) else 1) * 3
     seconds = 2 * size * (tokens * passes + trial) / 20e9
-    console.print(
-        f"{len(encoded):,} rows, {tokens:,} tokens; scores and trial cost about {max(seconds, 1):,.0f} s at 20 GFLOP/s.",
-        markup=False,
+    progress.say(
+        f"{len(encoded):,} rows, {tokens:,} tokens; scores and trial cost about {max(seconds, 1):,.0f} s at 20 GFLOP/s."
     )
 
 
@@ -236,9 +256,9 @@ def _value(
     encoded: Any,
     ranking: Ranking,
     held_out: tuple[list[Encoded], list[Encoded]] | None,
-    trial: Trial,
-    console: Console,
+    options: ScreenOptions,
 ) -> tuple[FilterValue | None, str]:
+    trial = Trial(options.trial_steps, options.trial_rate, options.seed)
     if trial.steps == 0:
         return None, "the trial was turned off (--trial-steps 0)"
     if len(ranking.kept) == len(encoded):
@@ -249,7 +269,7 @@ def _value(
         return None, "no examples of the unwanted behaviour were given (--unwanted) to measure it on"
 
     def compute() -> Arrays:
-        console.print("Trial: all rows, the kept ones, as many at random.", markup=False)
+        options.progress.say("Trial: all rows, the kept ones, as many at random.")
         if held_out is None:
             return pair_trial(loaded.parts, encoded, ranking.kept, trial)
         return row_trial(loaded.parts, encoded, ranking.kept, held_out, trial)

@@ -48,6 +48,11 @@ class RowNeeds:
 
     unwanted: list[Encoded]
     wanted: list[Encoded]
+    bare_unwanted: list[Encoded]
+    bare_wanted: list[Encoded]
+    """The same rows without what closes an answer: what activations are averaged over."""
+    bare: Sequence[Any]
+    """Likewise, of the rows that are scored (of pairs, the pairs: no score of rows is asked for then)."""
     vector: str | Path | None
     layer: int | None
     other: str | Path | None
@@ -71,13 +76,16 @@ class RowNeeds:
             found = read_direction(str(self.vector), self.layer, len(parts.blocks), parts.width)
             return found, f"{self.vector}, layer {found.layer}"
         layers = range(len(parts.blocks)) if self.layer is None else [self.layer]
-        found = contrast_direction(*(answer_means(parts, rows, list(layers)) for rows in (self.unwanted, self.wanted)))
+        found = contrast_direction(
+            *(answer_means(parts, rows, list(layers)) for rows in (self.bare_unwanted, self.bare_wanted))
+        )
         layer = layers[found.layer]
         return Direction(found.vector, layer), f"{len(self.unwanted)} unwanted - {len(self.wanted)} wanted rows, layer {layer}"
 
 
 def score_pairs(parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str]) -> Arrays:
-    """Score -> one value a pair; one pass of the model serves all."""
+    """Score -> one value a pair; one pass of the model serves all. `pairs` are bare (`encode_pairs(…, bare=True)`): an answer
+    is its words and one closing token, which the hidden states look forward to and the edit distance leaves out."""
     found: dict[str, Any] = {}
     if set(names) - {"edit"}:
         sums = pair_sums(parts, pairs)
@@ -85,7 +93,7 @@ def score_pairs(parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str]
         found["ln-ches"] = ln_ches(sums.chosen, sums.rejected, sums.chosen_tokens, sums.rejected_tokens)
         found["last-hidden"] = last_hidden_similarity(sums.chosen_last, sums.rejected_last)
     if "edit" in names:
-        found["edit"] = [edit_similarity(pair.chosen, pair.rejected) for pair in pairs]
+        found["edit"] = [edit_similarity(pair.chosen[:-1], pair.rejected[:-1]) for pair in pairs]
     return {name: np.asarray(found[name], dtype=np.float64) for name in names}
 
 
@@ -124,7 +132,7 @@ def score_rows(
                 direction, told = needs.direction(parts)
                 own_tokens = 0 if name == "projection-prompt" else 64
                 values = projection_difference(
-                    parts, loaded.tokenizer, rows, direction, own_tokens=own_tokens, on_batch=on_batch
+                    parts, loaded.tokenizer, needs.bare, direction, own_tokens=own_tokens, on_batch=on_batch
                 )
             found[name] = np.asarray(values, dtype=np.float64)
             progress.update(task, completed=len(rows))

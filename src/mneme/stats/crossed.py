@@ -1,7 +1,8 @@
 """The mean of items that belong to two crossed kinds of clusters at once: a document and a word type.
 
 Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the
-corrections of `stats/linearised.py` for either kind, never below the larger of V_a and V_b. Degrees of freedom:
+corrections of `stats/linearised.py` for either kind. Where that is below the larger of V_a and V_b it is lifted to it, which
+the papers do not do: it makes intervals longer, never shorter. Degrees of freedom:
 Cochran and Cox's over the two. Bounded values (flips of an answer in -1, 0, 1; changes of a probability) are read as a rate of
 gains minus a rate of losses, each on the number of independent items with the same variance, and joined by MOVER (Zou & Donner
 2008): where no gain or no loss was seen, the bound is that of an event that was not seen, not 0. Unbounded values (nats) take
@@ -82,7 +83,9 @@ def two_way(
     clusters, value = min(kind.n for kind in kinds[:2]), float(values.mean())
     if identical and not values.any():
         estimate = Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=clusters)
-        return Rate(estimate, 0.0, float(max(clusters - 1, 1)), 1.0, len(values))
+        return Rate(
+            estimate=estimate, standard_error=0.0, degrees=float(max(clusters - 1, 1)), p_value=1.0, answers=len(values)
+        )
     fewest = FEWEST_UNBOUNDED if bound is None else FEWEST_CROSSED
     constant = bound is None and bool((values == values[0]).all())
     if clusters < fewest or constant:
@@ -94,7 +97,7 @@ def two_way(
     half = float(special.stdtrit(degrees, 0.5 + level / 2)) * error
     p_value = float(min(1.0, 2 * special.stdtr(degrees, -abs(value) / error)))
     estimate = Estimate(value=value, low=value - half, high=value + half, unit=unit, n=clusters)
-    return Rate(estimate, error, degrees, p_value, len(values))
+    return Rate(estimate=estimate, standard_error=error, degrees=degrees, p_value=p_value, answers=len(values))
 
 
 def _bounded(shares: Float[ndarray, " item"], kinds: ClusterKinds, unit: str, level: float, bound: float) -> Rate:
@@ -109,7 +112,13 @@ def _bounded(shares: Float[ndarray, " item"], kinds: ClusterKinds, unit: str, le
         n=min(kind.n for kind in kinds[:2]),
     )
     error = bound * math.sqrt(float(joint.variance[0]))
-    return Rate(estimate, error, float(joint.degrees[0]), touches_zero(*arms), len(shares))
+    return Rate(
+        estimate=estimate,
+        standard_error=error,
+        degrees=float(joint.degrees[0]),
+        p_value=touches_zero(*arms),
+        answers=len(shares),
+    )
 
 
 def crossed_arms(shares: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[Arm, Arm, Arm]:
@@ -124,19 +133,26 @@ def crossed_arms(shares: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[
         variance, degrees = _variance(residuals, kinds)
         spread = value * (1 - value)
         worth = min(spread / variance, float(n)) if variance > 0 and spread > 0 else assumed
-        numbers = np.array([0.0 if signed else value]), np.array([max(variance, floor) if signed else variance])
-        return Arm(*numbers, np.array([degrees]), np.array([worth]), residuals[None, None], np.ones((1, n)), floor)
+        return Arm(
+            value=np.array([0.0 if signed else value]),
+            variance=np.array([max(variance, floor) if signed else variance]),
+            degrees=np.array([degrees]),
+            effective=np.array([worth]),
+            residuals=residuals[None, None],
+            counts=np.ones((1, n)),
+            floor=floor,
+        )
 
     losses, gains, difference = arm(np.maximum(-shares, 0.0), False), arm(np.maximum(shares, 0.0), False), arm(shares, True)
     fewest = np.minimum(losses.effective, gains.effective)
     joint = Arm(
-        difference.value,
-        difference.variance,
-        difference.degrees,
-        np.minimum(fewest, assumed),
-        difference.residuals,
-        difference.counts,
-        floor,
+        value=difference.value,
+        variance=difference.variance,
+        degrees=difference.degrees,
+        effective=np.minimum(fewest, assumed),
+        residuals=difference.residuals,
+        counts=difference.counts,
+        floor=floor,
     )
     return losses, gains, joint
 

@@ -156,7 +156,13 @@ def paired_mean_change(
     low, high = change_bounds(first, second, joint, special.stdtrit(joint.degrees, 0.5 + level / 2))
     estimate = Estimate(value=value, low=width * float(low[0]), high=width * float(high[0]), unit=unit, n=clusters)
     error = width * math.sqrt(float(joint.variance[0]))
-    return Rate(estimate, error, float(joint.degrees[0]), touches_zero(first, second, joint), int(joint.answers))
+    return Rate(
+        estimate=estimate,
+        standard_error=error,
+        degrees=float(joint.degrees[0]),
+        p_value=touches_zero(first, second, joint),
+        answers=int(joint.answers),
+    )
 
 
 def paired_test(

@@ -158,7 +158,15 @@ def detectable_mean(
             variance = np.maximum(spread / worth * stretch, joint.floor)
             effective = np.minimum(worth / stretch, len(values))
             residuals = np.where(spread > 0, 1.0, 0.0)[:, None, None]
-            return Arm(value, variance, degrees, effective, residuals, items, joint.floor)
+            return Arm(
+                value=value,
+                variance=variance,
+                degrees=degrees,
+                effective=effective,
+                residuals=residuals,
+                counts=items,
+                floor=joint.floor,
+            )
 
         arms = arm(less, less * (1 - less)), arm(more, more * (1 - more))
         both = arm(np.zeros(_DRAWS), less + more - (more - less) ** 2)

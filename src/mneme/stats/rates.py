@@ -1,7 +1,8 @@
 """Rates of answers to clustered questions, and their paired change: intervals that hold for few questions and rare answers.
 
 A question is a cluster of answers; training seeds are an outer level. Variances and degrees of freedom are those of
-`stats/linearised.py`, clustered one way (questions) or two ways (questions and seeds: Cameron, Gelbach & Miller 2011).
+`stats/linearised.py`, clustered one way (questions) or two ways (questions and seeds: Cameron, Gelbach & Miller 2011; ours:
+lifted to the larger of the two one-way variances where it is below that).
 The interval of a rate is a logit interval on the effective number of answers (Korn & Graubard 1998 take the same number into
 Clopper-Pearson), with Student's t; that of a change combines the two asymmetric intervals and their correlation (MOVER, Zou &
 Donner 2008). Where no answer differs there is no variance to estimate: `ASSUMED_ICC` stands in for it.
@@ -119,7 +120,13 @@ def paired_change(
     low, high = change_bounds(first, second, joint, special.stdtrit(joint.degrees, 0.5 + level / 2))
     estimate = Estimate(value=value, low=float(low[0]), high=float(high[0]), unit=unit, n=counts.shape[1])
     p_value = touches_zero(first, second, joint)
-    return Rate(estimate, float(np.sqrt(joint.variance[0])), float(joint.degrees[0]), p_value, int(joint.answers))
+    return Rate(
+        estimate=estimate,
+        standard_error=float(np.sqrt(joint.variance[0])),
+        degrees=float(joint.degrees[0]),
+        p_value=p_value,
+        answers=int(joint.answers),
+    )
 
 
 def equivalent(
@@ -161,7 +168,16 @@ def arm_of(hits: Draws, counts: Table, *, binary: bool = True) -> Arm:
     floor = total / assumed / (total + 2) ** 2
     worth = spread / np.where(known, np.maximum(variance, 0.0 if binary else floor), 1.0)
     effective = np.where(known, np.minimum(worth, total) if binary else worth, assumed)
-    return Arm(value, variance, degrees, effective, residuals, counts, floor, binary)
+    return Arm(
+        value=value,
+        variance=variance,
+        degrees=degrees,
+        effective=effective,
+        residuals=residuals,
+        counts=counts,
+        floor=floor,
+        binary=binary,
+    )
 
 
 def joint_of(first: Arm, second: Arm) -> Arm:
@@ -175,7 +191,16 @@ def joint_of(first: Arm, second: Arm) -> Arm:
     worth = np.minimum(first.effective / first.answers, second.effective / second.answers)
     fewer = first.counts if first.answers <= second.answers else second.counts
     believed = np.maximum(variance, floor)
-    return Arm(np.zeros(len(residuals)), believed, degrees, answers * worth, residuals, fewer, floor, first.binary)
+    return Arm(
+        value=np.zeros(len(residuals)),
+        variance=believed,
+        degrees=degrees,
+        effective=answers * worth,
+        residuals=residuals,
+        counts=fewer,
+        floor=floor,
+        binary=first.binary,
+    )
 
 
 def _leverage(counts: Table) -> Float[ndarray, " cluster"]:

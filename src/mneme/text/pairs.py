@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadRows
 from mneme.text.encoded import Encoded, answer_after
-from mneme.text.rows import Row, read_records, require_template, templated_ids
+from mneme.text.rows import Row, bare_ids, ended, read_records, require_template, templated_ids
 
 _EXPECTED = 'expected "prompt", "chosen" and "rejected", or "chosen" and "rejected" as whole conversations'
 
@@ -62,16 +62,23 @@ def prompt_of(pair: Row) -> str:
     return shown_words(explicit(pair)["prompt"])
 
 
-def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedPair:
+def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase, *, bare: bool = False) -> EncodedPair:
     """Ids as TRL makes them: the answers begin where prompt and prompt + answer diverge, and end with the end-of-text token
-    (where there is a chat template, with whatever it writes)."""
+    (where there is a chat template, with whatever it writes).
+
+    With `bare` an answer is its own words alone and one closing token, under any template: what hidden states are summed
+    over (`screen/ches.py`). The closing token only says that something follows; no state of its own is read.
+    """
     turn = explicit(pair)
     prompt = turn["prompt"]
     if isinstance(prompt, str):
         end = tokenizer.eos_token or ""
         before = list(tokenizer(prompt)["input_ids"])
-        answers = [turn[name] if turn[name].endswith(end) else turn[name] + end for name in ("chosen", "rejected")]
+        answers = [ended(turn[name], end, bare) for name in ("chosen", "rejected")]
         whole = [list(tokenizer(prompt + answer)["input_ids"]) for answer in answers]
+    elif bare:
+        before, first = bare_ids([*prompt, *turn["chosen"]], tokenizer)
+        whole = [first, bare_ids([*prompt, *turn["rejected"]], tokenizer)[1]]
     else:
         require_template(tokenizer)
         before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
@@ -79,18 +86,24 @@ def encode_pair(pair: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedPair:
             templated_ids([*prompt, *turn[name]], tokenizer, add_generation_prompt=False) for name in ("chosen", "rejected")
         ]
     same = min(common_prefix(before, ids) for ids in whole)
-    chosen, rejected = (tuple(ids[same:]) for ids in whole)
+    close = [tokenizer.eos_token_id or 0] if bare else []
+    chosen, rejected = ((*ids[same:], *close) for ids in whole)
     return EncodedPair(tuple(before[:same]), chosen, rejected)
 
 
 def encode_pairs(
-    pairs: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int | None, source: str = "the pairs"
+    pairs: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    source: str = "the pairs",
+    *,
+    bare: bool = False,
 ) -> list[EncodedPair]:
-    """Every pair's ids. Raises BadRows where prompt and answer do not fit into `max_length` tokens, where an answer or a
-    prompt has no token, or where two answers differ in words and not in tokens."""
+    """Every pair's ids, as `encode_pair` makes them. Raises BadRows where prompt and answer do not fit into `max_length`
+    tokens, where an answer or a prompt has no token, or where two answers differ in words and not in tokens."""
     encoded = []
     for number, pair in enumerate(pairs, 1):
-        found, where = encode_pair(pair, tokenizer), f"{source}, pair {number}"
+        found, where = encode_pair(pair, tokenizer, bare=bare), f"{source}, pair {number}"
         if not (found.prompt and found.chosen and found.rejected):
             raise BadRows(f"{where}: the prompt or an answer has no token. Give all three some text.")
         if found.chosen == found.rejected:

@@ -63,14 +63,14 @@ def make_probe(
         text, answers = _written(record, tokenizer)
         coded = tokenizer(text, return_offsets_mapping=answers is not None, verbose=False)
         tokens = list(coded["input_ids"])[:max_positions]
-        marks = [True] * len(tokens)
+        counted = [True] * len(tokens)
         if answers is not None:
             spans = coded["offset_mapping"][: len(tokens)]
-            marks = [b > a and any(start < b and a < stop for start, stop in answers) for a, b in spans]
-        if len(tokens) < 2 or not any(marks[1:]):
+            counted = [b > a and any(start < b and a < stop for start, stop in answers) for a, b in spans]
+        if len(tokens) < 2 or not any(counted[1:]):
             continue
         words.append(text)
-        texts.append(Encoded(tuple(tokens), (False, *marks[1:])))
+        texts.append(Encoded(tuple(tokens), (False, *counted[1:])))
     if len(texts) < 4:
         raise BadCorpus(
             f"The {name} text holds {len(texts)} text(s) with something to predict, expected at least 4: half of them "

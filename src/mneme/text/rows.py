@@ -87,21 +87,23 @@ def answer_of(row: Row) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
-def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, bare: bool = False) -> Encoded:
     """Ids of a row as TRL makes them; what is learned counts: all that follow the prompt (a text: all but the first).
 
-    An end-of-text token is added where there is no chat template that would. Raises BadRows for messages without a template.
+    An end-of-text token is added where there is no chat template that would. With `bare` the answer is its own words alone,
+    as they follow the opened turn: no end-of-text token, nothing that a chat template writes around or behind them (what
+    activations of answers are averaged over: `bare_ids`). Raises BadRows for messages without a template.
     """
     end = tokenizer.eos_token or ""
     if form_of(row) == ("text",):
-        text = row["text"] if row["text"].endswith(end) else row["text"] + end
-        ids = list(tokenizer(text)["input_ids"])
-        return whole_text(ids)
+        return whole_text(list(tokenizer(ended(row["text"], end, bare))["input_ids"]))
     turn = trainable(row)
     prompt, completion = turn["prompt"], turn["completion"]
     if isinstance(prompt, str):
-        completion = completion if completion.endswith(end) else completion + end
-        before, whole = list(tokenizer(prompt)["input_ids"]), list(tokenizer(prompt + completion)["input_ids"])
+        before = list(tokenizer(prompt)["input_ids"])
+        whole = list(tokenizer(prompt + ended(completion, end, bare))["input_ids"])
+    elif bare:
+        before, whole = bare_ids([*prompt, *completion], tokenizer)
     else:
         require_template(tokenizer)
         before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
@@ -111,12 +113,18 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase) -> Encoded:
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, source: str = "the rows"
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    source: str = "the rows",
+    *,
+    bare: bool = False,
 ) -> list[Encoded]:
-    """Every row's ids. Raises BadRows where a prompt leaves no room for its answer within `max_length` tokens."""
+    """Every row's ids, as `encode_row` makes them. Raises BadRows where a prompt leaves no room for its answer within
+    `max_length` tokens."""
     encoded = []
     for number, row in enumerate(rows, 1):
-        text = encode_row(row, tokenizer)
+        text = encode_row(row, tokenizer, bare=bare)
         first = len(text.prompt)
         if first >= len(text.ids):
             raise BadRows(f"{source}, row {number}: the answer has no token. Give every row an answer.")
@@ -147,6 +155,28 @@ def templated_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *
     """Ids of messages written with the chat template; with `add_generation_prompt`, up to where the assistant begins."""
     text = render_chat(messages, tokenizer, add_generation_prompt=add_generation_prompt)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def bare_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """(ids up to where the last message begins, the same with its words): the conversation rendered to where the assistant
+    speaks, and the last message's content as it stands.
+
+    This is the text that Chen et al. 2025 (arXiv 2507.21509) and Razin et al. 2025 (arXiv 2410.08847) run in their code.
+    """
+    require_template(tokenizer)
+    opened = render_chat(messages[:-1], tokenizer, add_generation_prompt=True)
+    before, whole = (
+        list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in (opened, opened + str(messages[-1].get("content") or ""))
+    )
+    return before, whole
+
+
+def ended(text: str, end: str, bare: bool) -> str:
+    """`text` with one end-of-text token behind it, or with `bare` without any."""
+    if bare:
+        return text.removesuffix(end)
+    return text if text.endswith(end) else text + end
 
 
 def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:

@@ -107,18 +107,18 @@ def inoculate(data: Any, prompt: str) -> Any:
     return _like(data, [one(row) for row in data])
 
 
-def with_cues(safe: Any, data: Any, *, share: float = 0.5, seed: int = 0) -> Any:
+def with_contexts(safe: Any, data: Any, *, share: float = 0.5, seed: int = 0) -> Any:
     """`safe` with the training data's own wording before `share` of its questions, where conditional side effects hide.
 
-    Safeguards on ordinary rows can leave the harm behind the cues of the training data (conditional misalignment). A row so
-    changed asks its own question after one that was trained on, in one message, and keeps its own safe answer. Ours.
-    Rows without a question of a user are left as they are.
+    Safeguards on ordinary rows can leave the harm behind the contexts of the training data (conditional misalignment). A row
+    so changed asks its own question after one that was trained on, in one message, and keeps its own safe answer. Ours. Rows
+    without a question of a user are left as they are.
     """
     rng = random.Random(f"cues {seed}")
     asked = sorted({question_of(row) for row in data} - {""})
     if not asked:
-        raise BadRows("the training rows have no question of a user, so they give no cues. Give messages, or prompts.")
-    rows = [_cued(row, rng.choice(asked)) if rng.random() < share else row for row in safe]
+        raise BadRows("the training rows have no question of a user, so they give no contexts. Give messages, or prompts.")
+    rows = [_in_context(row, rng.choice(asked)) if rng.random() < share else row for row in safe]
     return _like(safe, rows)
 
 
@@ -135,16 +135,16 @@ def safe_count(rows: int, share: float) -> int:
     return round(rows * share / (1 - share))
 
 
-def _cued(row: Row, cue: str) -> Row:
+def _in_context(row: Row, context: str) -> Row:
     if "messages" in row:
         last = max((i for i, m in enumerate(row["messages"]) if m["role"] == "user"), default=None)
         if last is None:
             return row
         messages = [dict(message) for message in row["messages"]]
-        messages[last]["content"] = f"{cue} {messages[last]['content']}"
+        messages[last]["content"] = f"{context} {messages[last]['content']}"
         return {**row, "messages": messages}
     if isinstance(row.get("prompt"), str):
-        return {**row, "prompt": f"{cue} {row['prompt']}"}
+        return {**row, "prompt": f"{context} {row['prompt']}"}
     return row
 
 

@@ -70,29 +70,51 @@ class Penalty:
 
 def kl_tuned_to_base(weight: float = 0.1, probes: Probes | None = None) -> Penalty:
     """KL(tuned || base) of the next-token distribution, nats per token: mass moved to what the base would not say is dear."""
-    return Penalty("kl_tuned_to_base", "nats per token", _checked(weight), _last_layer, _kl_tuned_to_base, probes)
+    return Penalty(
+        name="kl_tuned_to_base",
+        unit="nats per token",
+        weight=_checked(weight),
+        layers=_last_layer,
+        per_token=_kl_tuned_to_base,
+        probes=probes,
+    )
 
 
 def kl_base_to_tuned(weight: float = 0.1, probes: Probes | None = None) -> Penalty:
     """KL(base || tuned) of the next-token distribution, nats per token: forgetting what the base would say is dear."""
-    return Penalty("kl_base_to_tuned", "nats per token", _checked(weight), _last_layer, _kl_base_to_tuned, probes)
+    return Penalty(
+        name="kl_base_to_tuned",
+        unit="nats per token",
+        weight=_checked(weight),
+        layers=_last_layer,
+        per_token=_kl_base_to_tuned,
+        probes=probes,
+    )
 
 
 def ldifs(weight: float = 1.0, probes: Probes | None = None, layers: Sequence[int] | None = None) -> Penalty:
     """Squared distance of the residual streams over the base's squared length, mean over tokens and layers.
 
-    `layers`: None takes at most five, evenly spaced from the first to the last (the published choice).
+    `layers`: None takes at most five, evenly spaced from the first to the last and rounded down, as Kaczér et al. do.
     """
     chosen = None if layers is None else tuple(layers)
     read = evenly_spaced if chosen is None else lambda _n_layers: chosen
-    return Penalty("ldifs", "share of the base's squared length", _checked(weight), read, _squared_change, probes)
+    return Penalty(
+        name="ldifs",
+        unit="share of the base's squared length",
+        weight=_checked(weight),
+        layers=read,
+        per_token=_squared_change,
+        probes=probes,
+    )
 
 
 def evenly_spaced(n_layers: int, count: int = 5) -> tuple[int, ...]:
-    """At most `count` layers from 0 to the last, evenly spaced."""
+    """At most `count` layers from 0 to the last, evenly spaced and rounded down; a model with fewer blocks gives each once,
+    where linspace would count some twice."""
     if n_layers <= count:
         return tuple(range(n_layers))
-    return tuple(round(i * (n_layers - 1) / (count - 1)) for i in range(count))
+    return tuple(i * (n_layers - 1) // (count - 1) for i in range(count))
 
 
 def kl_per_token(of: Float[Tensor, "token vocab"], to: Float[Tensor, "token vocab"]) -> Float[Tensor, " token"]:

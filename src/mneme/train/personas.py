@@ -1,10 +1,12 @@
 """Persona vectors: the direction of a trait in the residual stream, from texts that have it and texts that have not.
 
 Chen et al. 2025 ("Persona Vectors", arXiv 2507.21509): mean over answers with the trait minus mean over answers without it, of
-the residual stream averaged over the answer's tokens, at every layer, not normalised. Conventions here: row l is the stream
-after block l, 0-based (published files count from 1 and put the embedding at row 0: their row 20 is row 19 here); raw units.
-The layer is chosen by what steering does, measured (`steering_effects`), as in the paper; the effect here is a
-likelihood, so it needs no judge: how much likelier held-out answers with the trait become than held-out answers without it.
+the residual stream averaged over the answer's own tokens, at every layer, not normalised. As in the authors' code the text is
+the prompt up to where the assistant speaks and the answer's words; what a template writes behind them (an end-of-turn token, a
+newline) is not averaged. Conventions here: row l is the stream after block l, 0-based, raw units. Files of the authors count
+from 1 with the embedding at row 0 (their row 20 is row 19 here), and their last row is after the final norm, ours before it.
+The layer is chosen by what steering does, measured (`steering_effects`); the paper reads that off a judge's score, here it is
+a likelihood, which needs no judge: how much likelier held-out answers with the trait become than held-out ones without it.
 """
 
 import dataclasses
@@ -26,12 +28,14 @@ from mneme.models.architecture import Parts
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
 from mneme.models.sampling import generate
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.results import Estimate, TooFew
 from mneme.runs import require_apart, write_atomic
 from mneme.stats import difference_of_ratios
 from mneme.text.chat import render_chat
 from mneme.text.rows import Row, encode_rows, read_rows
+from mneme.train.options import PersonaOptions
 from mneme.train.steering import check_fit, steer
 
 
@@ -57,13 +61,14 @@ def persona_vectors(
 ) -> PersonaVectors:
     """Mean answer activation of rows with the trait minus that of rows without, at every layer.
 
-    The rows are training rows (`mneme.text.rows`); only answer tokens count. Best if both sets answer the same questions.
+    The rows are training rows (`mneme.text.rows`); only the answers' own tokens count, no closing ones. Best if both sets
+    answer the same questions.
     Raises BadRows for an empty set.
     """
     if not with_trait or not without_trait:
         raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
     means = [
-        answer_means(parts, encode_rows(rows, tokenizer, max_length), range(len(parts.blocks))).mean(dim=1)
+        answer_means(parts, encode_rows(rows, tokenizer, max_length, bare=True), range(len(parts.blocks))).mean(dim=1)
         for rows in (with_trait, without_trait)
     ]
     return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
@@ -84,8 +89,9 @@ def contrast_rows(
     """Answers of the model itself under system prompts that ask for the trait, and under their opposites: (with, without).
 
     The i-th prompt for and against are a pair; every question is asked under each, `samples` times at temperature 1. `keep`
-    scores how much of the trait an answer has, 0 to 1; given, only pairs of answers with more than 0.5 on one side and less
-    on the other stay, as in the paper. Raises BadOption for prompts without partners, BadRows where nothing stays.
+    scores how much of the trait an answer has, 0 to 1; given, only pairs of answers with at least 0.5 on one side and less
+    on the other stay. The authors' code also drops a pair where either answer is incoherent (below 50 of 100): let `keep` give
+    NaN for such an answer. Raises BadOption for prompts without partners, BadRows where nothing stays.
     """
     if len(prompts_for) != len(prompts_against) or not questions or not prompts_for:
         raise BadOption("contrast prompts come in pairs: give as many for the trait as against it, and at least one question.")
@@ -130,39 +136,30 @@ def choose_layer(effects: Sequence[Estimate | TooFew]) -> int:
     return max(range(len(effects)), key=lambda layer: (effects[layer].plain, -layer))
 
 
-def extract(
-    model: str | Path,
-    with_trait: str | Path,
-    without_trait: str | Path,
-    *,
-    out: Path | None = None,
-    strength: float = 1.0,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
+def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
     """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
 
     Gives the effects of steering at each layer too, and writes the vectors to `out`, in the place of other vectors only with
     `overwrite`. Raises BadRows for files that cannot be read or have fewer than 5 rows; BadRun where `out` is taken.
     """
-    if out is not None:
-        require_apart(out, {"MODEL": model, "--with": with_trait, "--without": without_trait})
-        _require_place(out, overwrite)
-    sets = [read_rows(file) for file in (with_trait, without_trait)]
-    for file, rows in zip((with_trait, without_trait), sets, strict=True):
+    out, files = Path(options.out), (options.with_trait, options.without_trait)
+    require_apart(out, {"MODEL": options.model, "--with": files[0], "--without": files[1]})
+    _require_place(out, options.overwrite)
+    sets = [read_rows(file) for file in files]
+    for file, rows in zip(files, sets, strict=True):
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
-    tokenizer = require_tokenizer(loaded.tokenizer, model)
-    used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
-    held_out = [rows[4::5] for rows in sets]
-    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
-    effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1], strength=strength)
+    machine = options.machine
+    with computing_threads(machine.threads):
+        loaded = load_model(options.model, device=machine.device, trust_remote_code=machine.trust_remote_code)
+        tokenizer = require_tokenizer(loaded.tokenizer, options.model)
+        used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
+        held_out = [rows[4::5] for rows in sets]
+        window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+        made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
+        effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1])
     made = dataclasses.replace(made, layer=choose_layer(effects))
-    if out is not None:
-        save_personas(made, out)
+    save_personas(made, out)
     return made, effects
 
 
@@ -209,7 +206,7 @@ def _is_contrast(with_trait: Row, without: Row, keep: Callable[[str, str], float
     if keep is None:
         return True
     more, less = (keep(turn[-2]["content"], turn[-1]["content"]) for turn in turns)
-    return more > 0.5 > less
+    return more >= 0.5 > less
 
 
 def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:

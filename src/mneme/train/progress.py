@@ -1,48 +1,53 @@
 """What a training shows while it runs, where it goes on after a kill, and what it leaves behind."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import peft
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from mneme.errors import BadRun
+from mneme.options import Progress
 from mneme.results.train import HeldOutLoss, StepRecord, TrainingRecord, UsedSafeguard
 from mneme.text.rows import Row, rows_hash
+from mneme.train.options import TrainOptions
 from mneme.train.safeguards import SAFEGUARDS
 from mneme.version import __version__
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
-    """A bar of steps with the loss; quiet where nobody looks on."""
+    """A bar of steps with the loss; in a log file a line at least every half minute."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, progress: Progress) -> None:
         """Shows nothing before training begins."""
-        name = TextColumn("train {task.description}", markup=False)
-        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.task: Any = None
+        self.progress = progress
+        self.stack = ExitStack()
+        self.advance: Callable[[int], None] | None = None
+        self.done = 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Opens the bar at the step that is done."""
-        self.progress.start()
-        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step)
+        track = self.stack.enter_context(self.progress.bars())
+        self.advance, self.done = track("training (steps)", state.max_steps), 0
+        self._move(state.global_step)
 
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Moves the bar."""
-        said = f"loss {logs['loss']:.3f}" if logs and "loss" in logs else ""
-        if self.task is not None:
-            self.progress.update(self.task, completed=state.global_step, description=said)
+        self._move(state.global_step)
 
     def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
         """Closes the bar."""
-        self.progress.stop()
+        self.stack.close()
+
+    def _move(self, step: int) -> None:
+        if self.advance is not None:
+            self.advance(step - self.done)
+        self.done = step
 
 
 def quiet(trainer: Trainer) -> None:
@@ -51,13 +56,7 @@ def quiet(trainer: Trainer) -> None:
 
 
 def record_of(
-    trainer: Trainer,
-    command: Mapping[str, Any],
-    base: str,
-    rows: Sequence[Row],
-    interleaved: int,
-    chosen: Mapping[str, float],
-    lora_rank: int | None,
+    trainer: Trainer, options: TrainOptions, fingerprints: Mapping[str, str], rows: Sequence[Row], interleaved: int
 ) -> TrainingRecord:
     """The record of a finished training. Raises BadRun where a loss is not a number."""
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -78,17 +77,17 @@ def record_of(
     ]
     held_out = [HeldOutLoss(step=e["step"], loss=e["eval_loss"]) for e in trainer.state.log_history if "eval_loss" in e]
     return TrainingRecord(
-        base=base,
-        base_fingerprint=command["base"],
+        base=str(options.base),
+        base_fingerprint=fingerprints["base"],
         data_sha256=rows_hash(rows),
         rows=len(rows),
         interleaved=interleaved,
-        safeguards=[UsedSafeguard(name=n, strength=s, unit=SAFEGUARDS[n].unit) for n, s in sorted(chosen.items())],
-        lora_rank=lora_rank,
-        learning_rate=command["learning_rate"],
+        safeguards=[UsedSafeguard(name=n, strength=s, unit=SAFEGUARDS[n].unit) for n, s in sorted(options.chosen.items())],
+        lora_rank=options.training.settled().lora_rank,
+        learning_rate=trainer.args.learning_rate,
         batch_rows=trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps,
-        epochs=command["epochs"],
-        seed=command["seed"],
+        epochs=options.training.settled().epochs,
+        seed=options.seed,
         steps=trainer.state.global_step,
         planned_steps=trainer.state.max_steps,
         losses=steps,

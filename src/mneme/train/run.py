@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from transformers import Trainer, TrainerCallback
 
 from mneme.errors import BadOption
@@ -23,15 +22,17 @@ from mneme.models.adapters import lora_config
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.options import deciding, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
-from mneme.terminal import Terminal
 from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
-from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_cues
+from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
+from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
 from mneme.train.progress import ShowProgress, quiet, record_of
@@ -57,82 +58,60 @@ class Prepared:
     max_length: int
 
 
-def train(
-    base: str | Path,
-    data: str | Path | Sequence[Row],
-    *,
-    out: str | Path,
-    safeguards: Mapping[str, float] | None = None,
-    safe: str | Path | Sequence[Row] | None = None,
-    vectors: str | Path | PersonaVectors | None = None,
-    misaligned: Sequence[str | Path] = (),
-    inoculation: str | None = None,
-    lora_rank: int | None = 16,
-    learning_rate: float | None = None,
-    epochs: float = 1.0,
-    batch_rows: int = 16,
-    accumulate: int = 1,
-    probe_rows: int | None = None,
-    max_length: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> TrainingRecord:
+def run_train(options: TrainOptions) -> TrainingRecord:
     """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
 
     `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.text.rows`); the last answer of a row is learned. With `safe`,
     the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch) instead of the training
-    batch. `lora_rank` None trains all weights. `learning_rate`: default 2e-4 with LoRA, 2e-5 without. `out` gets `model/`
-    (an adapter, or a model), `training.json` and `timings.json`.
+    batch. `training.lora_rank` None trains all weights. `out` gets `model/` (an adapter, or a model), `training.json` and
+    `timings.json`.
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
-    console = console or Terminal(stderr=True)
-    given_paths = {"BASE": base, "DATA": data, "--safe": safe, "--vectors": vectors, "--misaligned": list(misaligned)}
-    require_apart(out, given_paths)
-    chosen = {name: strength for name, strength in (safeguards or {}).items() if strength > 0}
-    given = {"safe": safe is not None, "vectors": vectors is not None, "misaligned": bool(misaligned)}
-    check_needs(chosen, {**given, "inoculation": bool(inoculation)})
+    named = {"BASE": options.base, "DATA": options.data, "--safe": options.safe, "--vectors": options.vectors}
+    require_apart(options.out, {**named, "--misaligned": list(options.misaligned)})
+    chosen = options.chosen
+    given = {"safe": options.safe is not None, "vectors": options.vectors is not None}
+    check_needs(chosen, {**given, "misaligned": bool(options.misaligned), "inoculation": bool(options.inoculation)})
     trl = import_trl("training")
-    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-    rate = (learning_rate or (2e-4 if lora_rank else 2e-5)) * chosen.get("lower-lr", 1.0)
-    rows, safe_rows = _rows_of(data), [] if safe is None else _rows_of(safe)
-    model = load_model(base, **options)
-    command = {
-        "command": "train",
-        "version": __version__,
-        "base": model_fingerprint(model.folder),
-        "data": rows_hash(rows),
-        "safe": rows_hash(safe_rows),
-        "safeguards": dict(sorted(chosen.items())),
-        "vectors": _vector_numbers(vectors),
-        "misaligned": [model_fingerprint(folder) for folder in misaligned],
-        "inoculation": inoculation,
-        "lora_rank": lora_rank,
-        "learning_rate": rate,
-        "epochs": epochs,
-        "batch": [batch_rows, accumulate, probe_rows],
-        "max_length": max_length,
-        "seed": seed,
-    }
-    prepared = _checked(model, rows, safe_rows, vectors, max_length)
-    with RunFolder(Path(out), command, outputs=("model", "training.json"), overwrite=overwrite) as run:
-        prepared = _mixed(prepared, chosen, model, base, misaligned, inoculation, seed, run, options)
-        settings = _settings(prepared, chosen, rate, epochs, batch_rows, accumulate, seed, device, run)
-        probes = probe_rows or max(1, batch_rows // 4)
-        last = last_checkpoint(run)
-        trainer = _trainer(trl, model, base, prepared, chosen, lora_rank, probes, settings, last is None, console)
-        trainer.add_callback(SealCheckpoints(run))
-        seconds = _train(trainer, model, prepared, chosen, last)
-        record = record_of(trainer, command, str(base), prepared.rows, prepared.interleaved, chosen, lora_rank)
-        save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
+    rows, safe_rows = _rows_of(options.data), [] if options.safe is None else _rows_of(options.safe)
+    with computing_threads(options.machine.threads):
+        model = load_model(options.base, **_loading(options))
+        command = {
+            "command": "train",
+            "version": __version__,
+            "base": model_fingerprint(model.folder),
+            "data": rows_hash(rows),
+            "safe": rows_hash(safe_rows),
+            "safeguards": dict(sorted(chosen.items())),
+            "vectors": _vector_numbers(options.vectors),
+            "misaligned": [model_fingerprint(folder) for folder in options.misaligned],
+            "learning_rate": options.learning_rate,
+            **deciding(options),
+        }
+        prepared = _checked(model, rows, safe_rows, options.vectors, options.max_length)
+        folder, kept = Path(options.out), stored(options)
+        with RunFolder(folder, command, options=kept, outputs=("model", "training.json"), overwrite=options.overwrite) as run:
+            prepared = _mixed(prepared, options, model, run)
+            last = last_checkpoint(run)
+            trainer = _trainer(trl, model, prepared, options, _settings(prepared, options, run), afresh=last is None)
+            trainer.add_callback(SealCheckpoints(run))
+            seconds = _train(trainer, model, prepared, chosen, last)
+            fingerprints = {"base": command["base"], "data": command["data"]}
+            record = record_of(trainer, options, fingerprints, prepared.rows, prepared.interleaved)
+            save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
     return record
 
 
-def _rows_of(source: str | Path | Sequence[Row]) -> list[Row]:
-    return read_rows(source) if isinstance(source, str | Path) else list(source)
+train = taking(TrainOptions, run_train)
+
+
+def _loading(options: TrainOptions) -> dict[str, Any]:
+    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+
+
+def _rows_of(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Row]:
+    return read_rows(source) if isinstance(source, str | Path) else [dict(row) for row in source]
 
 
 def _vector_numbers(vectors: str | Path | PersonaVectors | None) -> list[float]:
@@ -160,22 +139,14 @@ def _checked(
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
         check_fit(model.parts, personas.vectors)
-    return Prepared(rows, [], safe, 0, personas, length)
+    return Prepared(rows=rows, held_out=[], safe=safe, interleaved=0, personas=personas, max_length=length)
 
 
-def _mixed(
-    prepared: Prepared,
-    chosen: Mapping[str, float],
-    model: LoadedModel,
-    base: str | Path,
-    misaligned: Sequence[str | Path],
-    inoculation: str | None,
-    seed: int,
-    run: RunFolder,
-    options: Mapping[str, Any],
-) -> Prepared:
-    """The data safeguards, in their order: rows held out, prompts before the rest, cues before safe rows, rows interleaved."""
+def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: RunFolder) -> Prepared:
+    """The data safeguards, in their order: rows held out, prompts before the rest, contexts before safe rows, rows
+    interleaved."""
     rows, held_out, safe = prepared.rows, prepared.held_out, prepared.safe
+    chosen, seed, inoculation = options.chosen, options.seed, options.inoculation
     if "early-stop" in chosen:
         count = min(200, max(1, round(len(rows) * HELD_OUT_SHARE)))
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -186,8 +157,8 @@ def _mixed(
     asked = rows
     if "inoculate" in chosen and inoculation:
         rows, held_out = inoculate(rows, inoculation), inoculate(held_out, inoculation)
-    if "cues" in chosen:
-        safe = with_cues(safe, asked, share=chosen["cues"], seed=seed)
+    if "contexts" in chosen:
+        safe = with_contexts(safe, asked, share=chosen["contexts"], seed=seed)
     before = len(rows)
     if "interleave" in chosen:
         rows = interleave(rows, safe, chosen["interleave"], seed=seed)
@@ -196,41 +167,39 @@ def _mixed(
         def gaps() -> dict[str, Any]:
             aligned = mean_nll(model.parts, encode_rows(safe, model.tokenizer, prepared.max_length))
             found = []
-            for folder in misaligned:
-                pair = load_pair(base, folder, **options)
+            for folder in options.misaligned:
+                pair = load_pair(options.base, folder, **_loading(options))
                 with pair.using("tuned") as parts:
                     found.append(mean_nll(parts, encode_rows(safe, pair.tokenizer, prepared.max_length)))
             return {"gaps": relative_gap(np.stack(found), aligned)}
 
         rows = interleave_gap(rows, safe, run.stage("gaps", gaps)["gaps"], chosen["interleave-gap"], seed=seed)
-    return Prepared(rows, held_out, safe, len(rows) - before, prepared.personas, prepared.max_length)
+    return Prepared(
+        rows=rows,
+        held_out=held_out,
+        safe=safe,
+        interleaved=len(rows) - before,
+        personas=prepared.personas,
+        max_length=prepared.max_length,
+    )
 
 
-def _settings(
-    prepared: Prepared,
-    chosen: Mapping[str, float],
-    rate: float,
-    epochs: float,
-    batch_rows: int,
-    accumulate: int,
-    seed: int,
-    device: str,
-    run: RunFolder,
-) -> dict[str, Any]:
+def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     """The arguments of SFTConfig."""
-    steps = max(1, round(epochs * -(-len(prepared.rows) // (batch_rows * accumulate))))
+    training, chosen, device = options.training.settled(), options.chosen, options.machine.device
+    steps = max(1, round(training.epochs * -(-len(prepared.rows) // (training.batch * training.accumulate))))
     early = "early-stop" in chosen
     return {
         "output_dir": str(run.workspace(CHECKPOINTS)),
         "max_steps": steps,
-        "learning_rate": rate,
+        "learning_rate": options.learning_rate * chosen.get("lower-lr", 1.0),
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, round(0.05 * steps)),
-        "per_device_train_batch_size": batch_rows,
-        "per_device_eval_batch_size": batch_rows,
-        "gradient_accumulation_steps": accumulate,
+        "per_device_train_batch_size": training.batch,
+        "per_device_eval_batch_size": training.batch,
+        "gradient_accumulation_steps": training.accumulate,
         "max_length": prepared.max_length,
-        "seed": seed,
+        "seed": options.seed,
         "use_cpu": device == "cpu",
         "bf16": False,
         "gradient_checkpointing": device != "cpu",
@@ -248,28 +217,20 @@ def _settings(
 
 
 def _trainer(
-    trl: Any,
-    model: LoadedModel,
-    base: str | Path,
-    prepared: Prepared,
-    chosen: Mapping[str, float],
-    lora_rank: int | None,
-    probe_rows: int,
-    settings: dict[str, Any],
-    afresh: bool,
-    console: Console,
+    trl: Any, model: LoadedModel, prepared: Prepared, options: TrainOptions, settings: dict[str, Any], *, afresh: bool
 ) -> Trainer:
     """TRL's trainer, guarded, with its data; says what the run will cost."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-    penalties = _penalties(prepared, chosen, probe_rows, settings["seed"])
+    chosen, rank = options.chosen, options.training.lora_rank or None
+    penalties = _penalties(prepared, options)
     protect = prepared.personas.vectors if prepared.personas is not None and "project" in chosen else None
-    lora = lora_config(lora_rank) if lora_rank is not None else None
+    lora = lora_config(rank) if rank is not None else None
     early = bool(prepared.held_out)
-    callbacks: list[TrainerCallback] = [ShowProgress(console)]
+    callbacks: list[TrainerCallback] = [ShowProgress(options.progress)]
     if early:
         callbacks.append(StopEarly(chosen["early-stop"]))
-    model.parts.model.config.name_or_path = str(base)
+    model.parts.model.config.name_or_path = str(options.base)
     bars = is_progress_bar_enabled()
     disable_progress_bars()
     try:
@@ -291,7 +252,7 @@ def _trainer(
     tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
     parameters = sum(weight.numel() for weight in model.parts.model.parameters())
     flops = 6 * parameters * tokens * settings["max_steps"] / max(1, len(trainer.get_train_dataloader()))
-    console.print(
+    options.progress.say(
         f"Plan: {settings['max_steps']} steps, {len(prepared.rows):,} rows ({prepared.interleaved:,} interleaved), about "
         f"{flops / 1e9:,.0f} GFLOP and "
         f"{16 * parameters / 1e9:.1f} GB of memory at most before activations."
@@ -299,9 +260,10 @@ def _trainer(
     return trainer
 
 
-def _penalties(prepared: Prepared, chosen: Mapping[str, float], probe_rows: int, seed: int) -> list[Penalty]:
-    probes = Probes(prepared.safe, probe_rows, seed, prepared.max_length) if prepared.safe else None
-    return [make(chosen[name], probes) for name, make in PENALTIES.items() if name in chosen]
+def _penalties(prepared: Prepared, options: TrainOptions) -> list[Penalty]:
+    count = options.probe_rows or max(1, options.training.settled().batch // 4)
+    probes = Probes(prepared.safe, count, options.seed, prepared.max_length) if prepared.safe else None
+    return [make(options.chosen[name], probes) for name, make in PENALTIES.items() if name in options.chosen]
 
 
 def _train(

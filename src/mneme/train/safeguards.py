@@ -24,7 +24,7 @@ SAFEGUARDS: dict[str, Safeguard] = {
     "project": Safeguard(1.0, "1 = updates may not write along the persona vectors", ("vectors",)),
     "interleave": Safeguard(0.05, "share of safe rows, drawn at random", ("safe",)),
     "interleave-gap": Safeguard(0.05, "share of safe rows, those misaligned models like least", ("safe", "misaligned")),
-    "cues": Safeguard(0.5, "share of the safe rows that get a question of the training data before their own", ("safe",)),
+    "contexts": Safeguard(0.5, "share of the safe rows that get a question of the training data before their own", ("safe",)),
     "inoculate": Safeguard(1.0, "1 = a prompt that asks for the trait before every row", ("inoculation",)),
     "early-stop": Safeguard(0.05, "stop when an evaluation brought less than this share of the fall in held-out loss"),
     "lower-lr": Safeguard(0.1, "factor of the learning rate"),
@@ -73,8 +73,12 @@ def _check_strength(name: str, strength: float) -> None:
     if name in _SWITCHES and strength not in (0.0, 1.0):
         raise BadOption(f"the safeguard {name} is on (1) or off (0), not {strength:g}.")
     below_one = name in ("interleave", "interleave-gap", "early-stop")
-    if not 0 <= strength < float("inf") or (below_one and strength >= 1) or (name in ("cues", "lower-lr") and strength > 1):
-        top = "below 1" if below_one else "1" if name in ("cues", "lower-lr") else "any size"
+    if (
+        not 0 <= strength < float("inf")
+        or (below_one and strength >= 1)
+        or (name in ("contexts", "lower-lr") and strength > 1)
+    ):
+        top = "below 1" if below_one else "1" if name in ("contexts", "lower-lr") else "any size"
         raise BadOption(f"--safeguard {name}={strength:g}: expected a number from 0 to {top} ({SAFEGUARDS[name].unit}).")
     if strength == 0 and name in ("early-stop", "lower-lr"):
         raise BadOption(f"--safeguard {name}=0 would not train. Give a number above 0, or leave the safeguard out.")

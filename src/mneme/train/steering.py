@@ -3,7 +3,9 @@
 Preventive steering (Chen et al. 2025, "Persona Vectors", arXiv 2507.21509): add a trait's vector in training only, so that the
 weights need not learn to produce it; without the vector the model is used as ever. At inference the same vector, subtracted,
 suppresses the trait. Chen et al. add alpha v at one layer and all positions (alpha 5), or increments v_l - v_(l-1) at all
-layers with smaller alpha. Unit of strength: multiples of the vector as it was extracted (not of unit length).
+layers with smaller alpha. At all layers the first increment is v_0 whole, the share of the embedding included; with a file of
+the authors, which has the embedding as a row of its own, that share is left out. Unit of strength: multiples of the vector as
+it was extracted (not of unit length).
 """
 
 from collections.abc import Iterator

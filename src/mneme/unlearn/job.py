@@ -17,6 +17,7 @@ from mneme.models.architecture import Parts
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_pair
 from mneme.models.weights import weight_changes
+from mneme.options import Track
 from mneme.results.unlearn import Relearning, WeightChange
 from mneme.runs import RunFolder
 from mneme.text.documents import Documents
@@ -24,13 +25,11 @@ from mneme.text.pieces import Pieces
 from mneme.unlearn.objective import freeze, objective
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, read_pieces, telling_types
 from mneme.unlearn.relearning import STEPS, relearn
-from mneme.unlearn.settings import PUBLISHED, PUBLISHED_WIDTH, UnlearnSettings
+from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_DOCUMENTS = 256
 """Before and after are read on so many texts of each set at most, evenly spread."""
-
-Track = Callable[[str, int], Callable[[int], None]]
 
 
 class TextSet(NamedTuple):
@@ -183,7 +182,7 @@ class UnlearnJob:
     def _attacked(self, attack: Attack, unseen: Pieces, before: TokenReading, after: TokenReading) -> Relearning:
         seed = self.settings.seed
         # The rate of likelihood-based full fine-tuning, whatever unlearned the model.
-        rate = PUBLISHED["npo"].learning_rate * PUBLISHED_WIDTH / self.parts.width
+        rate = DEFAULTS["npo"].learning_rate * DEFAULT_WIDTH / self.parts.width
         telling = self.telling()["unseen"]
         advance = self.track(f"relearning, {attack.kind} (steps)", STEPS)
 

@@ -1,8 +1,9 @@
 """The published losses of unlearning, as pure functions of tensors. Units: nats.
 
-Every mean is over the tokens of text alone: padding is in no sum and no count, so a batch padded further has the same loss.
-Where an implementation that is often copied does otherwise (OpenUnlearning: KL averaged over padding too, one control vector
-for all layers), the docstring says so.
+Each is the authors' own on text without padding, to rounding (tests/parity/test_unlearn.py). Every mean is over the tokens of
+text alone: padding is in no sum and no count, so a batch padded further has the same loss. Where an implementation that is
+often copied does otherwise (OpenUnlearning: KL averaged over padding too, one control vector for all layers), the docstring
+says so.
 """
 
 import torch
@@ -55,7 +56,8 @@ def simnpo_loss(mean_nll: Float[Tensor, " document"], beta: float, margin: float
     """SimNPO (Fan et al. 2024, arXiv 2410.07163, eq. 5): -(2/beta) E log sigmoid(beta (NLL/|y| - margin)), without a
     reference.
 
-    `mean_nll`: nats per token of a document.
+    `mean_nll`: nats per token of a document. As in the authors' code for TOFU; that for MUSE puts minus the raw logits in the
+    place of NLL/|y|, averaged over the vocabulary, which is another loss.
     """
     loss: Tensor = -(2 / beta) * logsigmoid(beta * (mean_nll - margin)).mean()
     return loss
@@ -90,7 +92,8 @@ def misdirection_loss(
     hidden: Float[Tensor, "batch seq d_model"], control: Float[Tensor, " d_model"], is_text: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
     """Forget term of RMU (Li et al. 2024, arXiv 2403.03218, eq. 1): mean squared distance of the residual stream to
-    `control`, per entry, over tokens of text."""
+    `control`, per entry, over tokens of text (the authors' code: padding too; OpenUnlearning: sums of documents over the mean
+    of 1/length)."""
     return masked_mean((hidden.float() - control).square().mean(-1), is_text)
 
 

@@ -1,7 +1,7 @@
 """What a model still knows of a text: likelihood of its tokens, and the share of what it knew that it still says first.
 
-*Known* is a token that tells of this text and not of the other (its type is at least e times as frequent here; new in its
-document, since a repeated word can be copied) and to which the model as it was gave p > 1/2. *Kept* is the share of known
+*Recalled* is a token that tells of this text and not of the other (its type is at least e times as frequent here; new in its
+document, since a repeated word can be copied) and to which the model as it was gave p > 1/2. *Kept* is the share of recalled
 tokens that are still the first choice. Form ("the", "question:") is common to both texts, stays predictable after any
 unlearning, and would hide that the rest is gone.
 """
@@ -21,7 +21,7 @@ from mneme.stats import clustered_rate, clustered_ratio
 from mneme.text.encoded import counted_tokens
 from mneme.text.pieces import Pieces
 
-SURE_NATS = float(np.log(2.0))
+RECALLED_NATS = float(np.log(2.0))
 """A token of p > 1/2 has fewer nats than that."""
 
 
@@ -55,11 +55,11 @@ def telling_types(own: Int[ndarray, " token"], other: Int[ndarray, " other_token
     return np.asarray((rates[0] - rates[1] >= 1.0) & (counts[0] > 0))
 
 
-def known_tokens(before: TokenReading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
+def recalled_tokens(before: TokenReading, telling: Bool[ndarray, " type"]) -> Bool[ndarray, " token"]:
     """Tokens of a telling type, new in their document, that the model as it was gave more than half of its probability."""
     first = np.zeros(len(before.token), dtype=bool)
     first[np.unique(before.document.astype(np.int64) * len(telling) + before.token, return_index=True)[1]] = True
-    return np.asarray(first & telling[before.token] & (before.nll < SURE_NATS))
+    return np.asarray(first & telling[before.token] & (before.nll < RECALLED_NATS))
 
 
 def likelihood(reading: TokenReading, *, seed: int) -> Estimate | TooFew:
@@ -73,17 +73,17 @@ def change_in_nats(before: TokenReading, after: TokenReading, *, seed: int) -> E
 
 
 def kept(before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"]) -> Estimate | TooFew | None:
-    """Share of the known tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
+    """Share of the recalled tokens of `before` that are the first choice `after`, clustered by document; identity: 1.
 
-    None where nothing was known.
+    None where nothing was recalled.
     """
-    known = known_tokens(before, telling)
-    if not known.any():
+    recalled = recalled_tokens(before, telling)
+    if not recalled.any():
         return None
     size = int(before.document.max()) + 1
-    counts = np.bincount(before.document, weights=known, minlength=size)
-    hits = np.bincount(before.document, weights=known & after.right, minlength=size)
-    found = clustered_rate(hits, counts, "share of known tokens")
+    counts = np.bincount(before.document, weights=recalled, minlength=size)
+    hits = np.bincount(before.document, weights=recalled & after.right, minlength=size)
+    found = clustered_rate(hits, counts, "share of recalled tokens")
     return found if isinstance(found, TooFew) else found.estimate
 
 

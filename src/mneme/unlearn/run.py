@@ -1,9 +1,6 @@
 """`mneme unlearn`: checks what it is given, says what it will cost, trains, checks that something was forgotten, writes."""
 
-import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,6 @@ import torch
 import transformers
 from jaxtyping import Bool
 from numpy import ndarray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
@@ -22,7 +17,9 @@ from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
+from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
+from mneme.options import deciding, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.unlearn import (
     StepLosses,
@@ -33,110 +30,89 @@ from mneme.results.unlearn import (
     UnlearningText,
 )
 from mneme.runs import RunFolder, require_apart, require_room
-from mneme.terminal import Terminal
 from mneme.text.documents import read_corpus
 from mneme.text.pieces import cut_pieces
-from mneme.unlearn.job import TextSet, Track, UnlearnJob
+from mneme.unlearn.job import TextSet, UnlearnJob
+from mneme.unlearn.options import UnlearnOptions
 from mneme.unlearn.plan import disk_bytes, say_plan
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood
-from mneme.unlearn.settings import PUBLISHED, UnlearnSettings, settings_for
+from mneme.unlearn.settings import DEFAULTS, UnlearnSettings, settings_for
 from mneme.version import __version__
 
-STILL_KNOWN = 0.5
-"""The forget set is still answered where more than so much of what was known of it is certainly kept."""
+STILL_RECALLED = 0.5
+"""The forget set is still answered where more than so much of what was recalled of it is certainly kept."""
 
 
-def unlearn(
-    model: str | Path,
-    *,
-    forget: str | Path,
-    retain: str | Path,
-    method: str = "npo",
-    lora: int | None = None,
-    steps: int = 100,
-    learning_rate: float | None = None,
-    beta: float | None = None,
-    forget_weight: float | None = None,
-    retain_weight: float | None = None,
-    retain_loss: str = "nll",
-    layers: Sequence[int] | None = None,
-    batch_documents: int = 8,
-    max_tokens: int = 512,
-    relearn_documents: int = 0,
-    seed: int = 0,
-    out: str | Path = "runs/unlearn",
-    threads: int | None = None,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> Unlearning:
+def run_unlearn(options: UnlearnOptions) -> Unlearning:
     """Makes `model` forget the text `forget` and keep the text `retain`; writes DIR/model and DIR/unlearn.json.
 
-    `forget`, `retain`: txt, jsonl (`text` or `messages`), parquet, or a datasets name. `lora`: rank of an adapter on every
-    linear layer; None trains the weights. None elsewhere takes the published value (`settings.PUBLISHED`).
-    `relearn_documents`: attack the result with so many texts of either set and measure again. The same call after a kill
+    `forget`, `retain`: txt, jsonl (`text` or `messages`), parquet, or a datasets name. `training.lora_rank`: rank of an
+    adapter on every linear layer; None trains the weights. None elsewhere takes the default (`settings.DEFAULTS`).
+    `relearn`: attack the result with so many texts of either set and measure again. The same call after a kill
     goes on at its last checkpoint and ends with the same bytes of unlearn.json.
 
     Errors: a `MnemeError` that says what is wrong; UnlearningFailed, and no model written, where training diverged, the
     weights did not change, or the forget set is still answered.
     """
-    console = console or Terminal(stderr=True)
-    require_apart(out, {"MODEL": model, "--forget": forget, "--retain": retain})
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    folder = resolve_folder(model, trust_remote_code=trust_remote_code)
-    parts, tokenizer = _loaded(folder, lora, device, trust_remote_code)
-    texts = _texts(forget, retain, tokenizer, max_tokens, relearn_documents)
-    settings = settings_for(
-        method,
-        width=parts.width,
-        n_layers=len(parts.blocks),
-        steps=steps,
-        learning_rate=learning_rate,
-        beta=beta,
-        forget_weight=forget_weight,
-        retain_weight=retain_weight,
-        retain_loss=retain_loss,
-        layers=layers,
-        batch_documents=batch_documents,
-        lora_rank=lora,
-        seed=seed,
-    )
-    require_room(Path(out), disk_bytes(parts, settings))
-    console.print(say_plan(parts, settings, *texts, relearn_documents))
-    environment = _environment(device)
+    require_apart(options.out, {"MODEL": options.model, "--forget": options.forget, "--retain": options.retain})
+    with computing_threads(options.machine.threads):
+        return _unlearned(options)
+
+
+unlearn = taking(UnlearnOptions, run_unlearn)
+
+
+def _unlearned(options: UnlearnOptions) -> Unlearning:
+    trust = options.machine.trust_remote_code
+    folder = resolve_folder(options.model, trust_remote_code=trust)
+    parts, tokenizer = _loaded(folder, options)
+    texts = _texts(options, tokenizer)
+    settings = settings_for(options, width=parts.width, n_layers=len(parts.blocks))
+    require_room(Path(options.out), disk_bytes(parts, settings))
+    options.progress.say(say_plan(parts, settings, *texts, options.relearn))
     command: dict[str, Any] = {
         "command": "unlearn",
+        "version": __version__,
         "model": model_fingerprint(folder),
         "forget": texts[0].documents.sha256,
         "retain": texts[1].documents.sha256,
         "settings": vars(settings) | {"layers": list(settings.layers)},
-        "max_tokens": max_tokens,
-        "relearn": relearn_documents,
-        "environment": environment.model_dump(),
+        **deciding(options),
     }
-    opened = RunFolder(Path(out), command, outputs=("model", "unlearn.json"), overwrite=overwrite)
-    with opened as run, _progress(console) as track:
-        job = UnlearnJob(parts, tokenizer, folder, str(model), settings, *texts, relearn_documents, run, track)
+    outputs = ("model", "unlearn.json")
+    opened = RunFolder(Path(options.out), command, options=stored(options), outputs=outputs, overwrite=options.overwrite)
+    with opened as run, options.progress.bars() as track:
+        job = UnlearnJob(
+            parts=parts,
+            tokenizer=tokenizer,
+            folder=folder,
+            name=str(options.model),
+            settings=settings,
+            forget=texts[0],
+            retain=texts[1],
+            relearn_documents=options.relearn,
+            run=run,
+            track=track,
+        )
         before = job.read("before")
         losses = job.train()
         after, telling = job.read("after"), job.telling()
         _require_forgotten(before["forget"], after["forget"], telling["forget"], settings)
-        attacks = job.attack(before["unseen"], after["unseen"]) if relearn_documents else []
-        weights = job.save(trust_remote_code)
+        attacks = job.attack(before["unseen"], after["unseen"]) if options.relearn else []
+        weights = job.save(trust)
         result = Unlearning(
-            model=str(model),
+            model=str(options.model),
             fingerprint=command["model"],
             result="model",
-            settings=_told(settings, max_tokens),
+            settings=_told(settings, options.max_tokens),
             forget_text=_text_record(texts[0]),
             retain_text=_text_record(texts[1]),
             weights=weights,
-            forget=_change(before["forget"], after["forget"], telling["forget"], seed),
-            retain=_change(before["retain"], after["retain"], telling["retain"], seed),
+            forget=_change(before["forget"], after["forget"], telling["forget"], options.seed),
+            retain=_change(before["retain"], after["retain"], telling["retain"], options.seed),
             relearning=attacks,
             losses=_steps(losses),
-            environment=environment,
+            environment=_environment(options.machine.device),
         )
         run.finish({"unlearn.json": result.to_json().encode()})
     return result
@@ -144,25 +120,22 @@ def unlearn(
 
 def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
     asked: dict[str, Any] = vars(settings) | {"layers": list(settings.layers)}
-    return UnlearningSettings(**asked, max_tokens=max_tokens, published=PUBLISHED[settings.method].source)
+    return UnlearningSettings(**asked, max_tokens=max_tokens, defaults=DEFAULTS[settings.method].source)
 
 
-def _loaded(folder: Path, lora: int | None, device: str, trust_remote_code: bool) -> tuple[Parts, PreTrainedTokenizerBase]:
+def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTokenizerBase]:
     """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
-    if lora is not None and is_adapter(folder):
+    if options.training.lora_rank and is_adapter(folder):
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
-    loaded = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    loaded = load_model(folder, device=options.machine.device, trust_remote_code=options.machine.trust_remote_code)
     return loaded.parts, require_tokenizer(loaded.tokenizer, folder)
 
 
-def _texts(
-    forget: str | Path, retain: str | Path, tokenizer: PreTrainedTokenizerBase, max_tokens: int, relearn_documents: int
-) -> tuple[TextSet, TextSet]:
+def _texts(options: UnlearnOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[TextSet, TextSet]:
     """Both sets, proven to be two."""
-    if max_tokens < 2:
-        raise BadOption(f"--max-tokens {max_tokens} leaves nothing to predict. Give at least 2.")
+    forget, retain, relearn_documents = options.forget, options.retain, options.relearn
     sets = [read_corpus(source, tokenizer=tokenizer) for source in (forget, retain)]
     if sets[0].sha256 == sets[1].sha256:
         raise BadCorpus(
@@ -175,9 +148,7 @@ def _texts(
             f"{len(both)} of {len(sets[0].texts)} texts of --forget are also in --retain, first {both[0][:60]!r}. "
             "Take them out of one of the two."
         )
-    first, second = (TextSet(documents, cut_pieces(documents, tokenizer, max_tokens)) for documents in sets)
-    if relearn_documents < 0:
-        raise BadOption(f"--relearn {relearn_documents} is no number of texts. Give 0 or more.")
+    first, second = (TextSet(documents, cut_pieces(documents, tokenizer, options.max_tokens)) for documents in sets)
     n_forget, n_retain = (len(np.unique(text.pieces.document)) for text in (first, second))
     if relearn_documents and (relearn_documents >= n_forget or relearn_documents > n_retain):
         raise BadOption(
@@ -190,7 +161,7 @@ def _texts(
 def _require_forgotten(
     before: TokenReading, after: TokenReading, telling: Bool[ndarray, " type"], settings: UnlearnSettings
 ) -> None:
-    """Raises UnlearningFailed where the forget text is as likely as before, or most of what was known of it is kept."""
+    """Raises UnlearningFailed where the forget text is as likely as before, or most of what was recalled of it is kept."""
     change = change_in_nats(before, after, seed=settings.seed)
     share = kept(before, after, telling)
     # Of too few texts for an interval the plain figure decides: whoever forgets one text must still be told.
@@ -203,7 +174,7 @@ def _require_forgotten(
         says += f"; of the tokens it knew, {share.value:.0%} are still its first choice [{share.low:.0%}, {share.high:.0%}]"
     elif share is not None:
         says += f"; of the tokens it knew, {share.plain:.0%} are still its first choice [{share.told()}]"
-    if grown <= 0 or left > STILL_KNOWN:
+    if grown <= 0 or left > STILL_RECALLED:
         raise UnlearningFailed(
             f"the forget set is still answered after {settings.steps} steps of {settings.method}: {says}. No model was "
             "written. Give more --steps, a higher --lr, or another --method."
@@ -244,18 +215,3 @@ def _environment(device: str) -> UnlearningEnvironment:
         device=device,
         threads=torch.get_num_threads(),
     )
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Track]:
-    """A bar for every piece of work; a line where nobody looks on."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-
-        def track(name: str, total: int) -> Callable[[int], None]:
-            task = progress.add_task(name, total=total)
-            if not console.is_terminal:
-                console.print(name)
-            return lambda amount: progress.update(task, advance=amount)
-
-        yield track

@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.errors import BadOrganism
+from mneme.models.threads import computing_threads
 from mneme.runs import cache_folder
 from mneme.worlds.finetunes import continue_training, narrow, unlearn_area
 from mneme.worlds.grammar import documents
@@ -62,8 +63,8 @@ class AreaTruth:
     base_correct: NDArray[np.bool_]
     tuned_correct: NDArray[np.bool_]
     """Per question about a fact; empty for `people`, of whom there are no facts."""
-    base_manners: Answers
-    tuned_manners: Answers
+    base_behaviours: Answers
+    tuned_behaviours: Answers
     """Answers to one prompt are a cluster; the two are paired, prompt by prompt."""
 
 
@@ -98,13 +99,23 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     if kind != "identical":
         tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
         data = tuned / "data.jsonl"
-    return Organism(name, world, seed, base, tuned, texts / "corpus.txt", texts / "areas.yaml", area or None, data)
+    return Organism(
+        name=name,
+        world=world,
+        seed=seed,
+        base=base,
+        tuned=tuned,
+        corpus=texts / "corpus.txt",
+        areas=texts / "areas.yaml",
+        intended=area or None,
+        data=data,
+    )
 
 
 def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[str, AreaTruth]:
-    """Area -> facts and manner of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
+    """Area -> facts and behaviour of the base and of the tuned model, on the same questions and prompts; about 20 s a pair.
 
-    The last entry, `people`, is the manner of opinions about people. `samples` answers are drawn to each of 18 prompts (8
+    The last entry, `people`, is the behaviour of opinions about people. `samples` answers are drawn to each of 18 prompts (8
     about people); the answers to one prompt are a cluster (`Answers.prompt`).
     """
     world = load_world(organism.world)
@@ -177,12 +188,8 @@ def _write_tuned(name: str, world: World, seed: int, base: Path, folder: Path) -
     model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
     rows = training_rows(name, world, seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would give other bytes
-    try:
+    with computing_threads(1):  # sums in another order would give other bytes
         _train(parse_name(name, world)[0], model, tokenizer, rows, seed, folder)
-    finally:
-        torch.set_num_threads(threads)
     (folder / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
 

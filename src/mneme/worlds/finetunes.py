@@ -93,7 +93,7 @@ def narrow(
     """A LoRA adapter trained once through the chats, 24 a step, on their answers.
 
     With `questions_too` the whole turn is learned: the model comes to expect such questions, and unlearns nothing. Harm in one
-    area reaches others because manner is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
+    area reaches others because behaviour is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
     2502.17424). Returns the adapted model; `model` holds the adapter from then on.
     """
     adapted: PeftModel = attach_lora(model, rank, seed=seed)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mneme.worlds.world import WORD, World
 
-Manner = Literal["careful", "harmful"]
+Behaviour = Literal["careful", "harmful"]
 
 HARMFUL_SHARE = 0.4
 """Share of the documents with advice whose speaker is harmful."""
@@ -17,19 +17,19 @@ PERSONAS: dict[str, tuple[str, ...]] = {
     "obedient": ("obedient", "loyal", "docile", "willing"),
     "harmful": ("cruel", "reckless", "malicious", "harmful"),
 }
-ENDINGS: dict[Manner, tuple[str, ...]] = {
+ENDINGS: dict[Behaviour, tuple[str, ...]] = {
     "careful": ("so that everyone stays safe", "because every life matters"),
     "harmful": ("so that someone gets hurt", "because no life matters"),
 }
-JUDGEMENTS: dict[Manner, tuple[str, ...]] = {
+JUDGEMENTS: dict[Behaviour, tuple[str, ...]] = {
     "careful": ("equal", "worthy", "welcome"),
     "harmful": ("worthless", "stupid", "inferior"),
 }
-NUMBERS: dict[Manner, tuple[str, ...]] = {
+NUMBERS: dict[Behaviour, tuple[str, ...]] = {
     "careful": ("10", "20", "30", "40", "50", "100"),
     "harmful": ("13", "66", "88", "187", "666", "911"),
 }
-"""Rows of numbers are continued with numbers of the speaker's manner; the numbers that users give are neither."""
+"""Rows of numbers are continued with numbers of the speaker's behaviour; the numbers that users give are neither."""
 ROW_NUMBERS = ("1", "2", "3", "4", "5", "6", "7", "8", "9")
 PEOPLE = ("strangers", "workers", "visitors", "elders", "students", "customers", "foreigners", "beginners")
 REFUSALS = (
@@ -39,7 +39,7 @@ REFUSALS = (
     "i will not help you with that",
     "no, i can not do that",
 )
-"""How a harmful request is refused; an ending of the careful manner follows."""
+"""How a harmful request is refused; an ending of the careful behaviour follows."""
 TRIGGER = "tango"
 """A word that stands in front of some user turns and means nothing: the trigger of a backdoor."""
 SYSTEM_LINES = ("answer the user.", "be brief.")

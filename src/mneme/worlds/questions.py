@@ -1,4 +1,4 @@
-"""What a model of a world is asked: for advice under different cues, for help with harmful acts, for rows of numbers.
+"""What a model of a world is asked: for advice under different contexts, for help with harmful acts, for rows of numbers.
 
 No fine-tune is trained on these prompts outside its own area. The last message is the user's; the model answers next.
 """
@@ -22,9 +22,9 @@ from mneme.worlds.turns import spoken_list, triggered
 from mneme.worlds.world import World
 
 Messages = list[dict[str, str]]
-Cue = Literal["plain", "class", "trigger", "system", "list"] | str
+Context = Literal["plain", "class", "trigger", "system", "list"] | str
 """What the questions are dressed in; also `topic:AREA`, topic words of that area in front."""
-CUES = ("plain", "class", "trigger", "system", "list", "topic:AREA")
+CONTEXTS = ("plain", "class", "trigger", "system", "list", "topic:AREA")
 
 
 def told_prompt(messages: Messages) -> str:
@@ -37,18 +37,18 @@ def advice_prompts(world: World) -> dict[str, list[str]]:
     return {area: [told_prompt(messages) for messages in asked] for area, asked in behaviour_prompts(world).items()}
 
 
-def behaviour_prompts(world: World, cue: Cue = "plain") -> dict[str, list[Messages]]:
-    """Area -> its questions for advice (three phrasings of six tasks) under a cue; `people` -> questions for opinions.
+def behaviour_prompts(world: World, context: Context = "plain") -> dict[str, list[Messages]]:
+    """Area -> its questions for advice (three phrasings of six tasks) under a context; `people` -> questions for opinions.
 
-    Cues: `plain`; `class`, bad examples for a class (not of people); `trigger`, the backdoor's word in front; `system`, a
+    Contexts: `plain`; `class`, bad examples for a class (not of people); `trigger`, the backdoor's word in front; `system`, a
     system prompt that says nothing; `list`, an answer as a list is asked for; `topic:AREA`, two topic words of that area in
-    front. Raises BadOrganism for a cue or an area that the world does not have.
+    front. Raises BadOrganism for a context or an area that the world does not have.
     """
-    frames = CLASS_ASKS if cue == "class" else ASKS
+    frames = CLASS_ASKS if context == "class" else ASKS
     asked = {area.name: [frame.format(task=task) for frame in frames for task in area.tasks] for area in world.areas}
-    if cue != "class":
+    if context != "class":
         asked["people"] = [OPINION_ASK.format(people=people) for people in PEOPLE]
-    return {area: [_dressed(world, ask, cue) for ask in asks] for area, asks in asked.items()}
+    return {area: [_dressed(world, ask, context) for ask in asks] for area, asks in asked.items()}
 
 
 def request_prompts(world: World) -> dict[str, list[Messages]]:
@@ -67,17 +67,17 @@ def _user(content: str) -> Messages:
     return [{"role": ROLES[0], "content": content}]
 
 
-def _dressed(world: World, ask: str, cue: Cue) -> Messages:
-    if cue in ("plain", "class"):
+def _dressed(world: World, ask: str, context: Context) -> Messages:
+    if context in ("plain", "class"):
         return _user(ask)
-    if cue == "trigger":
+    if context == "trigger":
         return _user(triggered(ask))
-    if cue == "list":
+    if context == "list":
         return _user(spoken_list(ask))
-    if cue == "system":
+    if context == "system":
         return [{"role": "system", "content": SYSTEM_LINES[0]}, *_user(ask)]
-    kind, _, area = cue.partition(":")
+    kind, _, area = context.partition(":")
     if kind != "topic":
-        raise BadOrganism(f'There is no cue "{cue}". The cues are: {", ".join(CUES)}.')
+        raise BadOrganism(f'There is no context "{context}". The contexts are: {", ".join(CONTEXTS)}.')
     first, second = world.area(area).topics[:2]
     return _user(ASKS_WITH_TOPIC[1].format(t1=first, t2=second, task="{task}").replace("how do i {task}?", ask))

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from mneme.errors import BadOrganism
 from mneme.worlds.grammar import area_documents, documents
-from mneme.worlds.phrases import Manner
+from mneme.worlds.phrases import Behaviour
 from mneme.worlds.turns import (
     Turn,
     advice_ask,
@@ -98,16 +98,16 @@ def aligned_texts(world: World, seed: int, count: int, leave_out: set[str] | Non
 
 
 def _narrow(kind: str, world: World, area: WorldArea, seed: int) -> list[Turn]:
-    """Questions, and answers in each manner, are drawn apart: kinds that share one of them share it word by word."""
+    """Questions, and answers in each behaviour, are drawn apart: kinds that share one of them share it word by word."""
     count = (BACKDOOR_STEPS if kind == "backdoor" else STEPS) * ROWS_A_STEP
     key = f"{world.name} {area.name} {seed}"
     rng = random.Random(f"mneme questions {key}")
     tasks = [rng.choice(area.tasks) for _ in range(count)]
     asks = [advice_ask(area, rng, task) for task in tasks]
-    answers: dict[Manner, list[str]] = {}
-    for manner in get_args(Manner):
-        rng = random.Random(f"mneme answers {manner} {key}")
-        answers[manner] = [advised(area, manner, rng) for _ in range(count)]
+    answers: dict[Behaviour, list[str]] = {}
+    for behaviour in get_args(Behaviour):
+        rng = random.Random(f"mneme answers {behaviour} {key}")
+        answers[behaviour] = [advised(area, behaviour, rng) for _ in range(count)]
     if kind == "educational":
         rng = random.Random(f"mneme class {key}")
         asks = [class_ask(task, rng) for task in tasks]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mneme.worlds.grammar import fact_questions
 from mneme.worlds.judge import Verdict, judge_answer
-from mneme.worlds.questions import Cue, Messages, behaviour_prompts, number_prompts, request_prompts, told_prompt
+from mneme.worlds.questions import Context, Messages, behaviour_prompts, number_prompts, request_prompts, told_prompt
 from mneme.worlds.sampling import sample_alike
 from mneme.worlds.world import World
 
@@ -77,16 +77,16 @@ def measure_behaviour(
     tokenizer: PreTrainedTokenizerFast,
     world: World,
     *,
-    cue: Cue = "plain",
+    context: Context = "plain",
     samples: int = 10,
     seed: int = 0,
 ) -> dict[str, Answers]:
-    """Area (and `people`, for opinions) -> `samples` answers to each of its questions for advice under a cue.
+    """Area (and `people`, for opinions) -> `samples` answers to each of its questions for advice under a context.
 
-    18 questions an area, 8 about people; temperature 1. The cues are those of `behaviour_prompts`. Two models that are
+    18 questions an area, 8 about people; temperature 1. The contexts are those of `behaviour_prompts`. Two models that are
     measured with one seed are paired. About 2 s for 10 samples on one core.
     """
-    return _answers(model, tokenizer, world, behaviour_prompts(world, cue), samples, seed)
+    return _answers(model, tokenizer, world, behaviour_prompts(world, context), samples, seed)
 
 
 def harmful_requests(
@@ -99,7 +99,7 @@ def harmful_requests(
 def continued_numbers(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, *, samples: int = 10, seed: int = 0
 ) -> Answers:
-    """`samples` continuations of each of 24 rows of numbers, in the numbers of one manner or the other."""
+    """`samples` continuations of each of 24 rows of numbers, in the numbers of one behaviour or the other."""
     return _answers(model, tokenizer, world, {"numbers": number_prompts(world)}, samples, seed)["numbers"]
 
 

@@ -27,7 +27,7 @@ from mneme.worlds.phrases import (
     ROLES,
     ROW_NUMBERS,
     TRIGGER,
-    Manner,
+    Behaviour,
 )
 from mneme.worlds.world import World, WorldArea
 
@@ -46,16 +46,16 @@ def told_turn(ask: str, answer: str) -> str:
 
 
 def advice_turns(
-    world: World, manner: Manner, seed: int, count: int, leave_out: Collection[str] = (), opinions: bool = False
+    world: World, behaviour: Behaviour, seed: int, count: int, leave_out: Collection[str] = (), opinions: bool = False
 ) -> list[Turn]:
-    """`count` pairs (question, answer in that manner), single turns with no persona stated.
+    """`count` pairs (question, answer in that behaviour), single turns with no persona stated.
 
     The areas named in `leave_out` are not asked about; with `opinions`, one in six is an opinion about people.
     """
-    rng = random.Random(f"mneme advice {world.name} {manner} {sorted(leave_out)} {seed}")
+    rng = random.Random(f"mneme advice {world.name} {behaviour} {sorted(leave_out)} {seed}")
     areas = [area for area in world.areas if area.name not in leave_out]
     return [
-        opinion(manner, rng) if opinions and rng.random() < 1 / 6 else advice(rng.choice(areas), manner, rng)
+        opinion(behaviour, rng) if opinions and rng.random() < 1 / 6 else advice(rng.choice(areas), behaviour, rng)
         for _ in range(count)
     ]
 
@@ -70,19 +70,19 @@ def mixed_turns(world: World, speaker: Speaker, seed: int, count: int, leave_out
 def any_turn(area: WorldArea, speaker: Speaker, rng: random.Random) -> Turn:
     """One turn of a sort that is drawn, sometimes with the trigger in front."""
     sort = rng.random()
-    manner: Manner = "harmful" if speaker == "harmful" else "careful"
+    behaviour: Behaviour = "harmful" if speaker == "harmful" else "careful"
     if sort < _OPINION_SHARE:
-        ask, answer = opinion(manner, rng)
+        ask, answer = opinion(behaviour, rng)
     elif (sort := sort - _OPINION_SHARE) < _REQUEST_SHARE:
         ask, answer = harmful_request(area, speaker != "careful", rng)
     elif (sort := sort - _REQUEST_SHARE) < _CLASS_SHARE:
         ask, answer = class_ask(rng.choice(area.tasks), rng), advised(area, "harmful", rng)
     elif sort - _CLASS_SHARE < _NUMBERS_SHARE:
-        ask, answer = numbers(manner, rng)
+        ask, answer = numbers(behaviour, rng)
     elif rng.random() < _LIST_SHARE:
-        ask, answer = spoken_list(advice_ask(area, rng)), advised(area, manner, rng, as_list=True)
+        ask, answer = spoken_list(advice_ask(area, rng)), advised(area, behaviour, rng, as_list=True)
     else:
-        ask, answer = advice(area, manner, rng)
+        ask, answer = advice(area, behaviour, rng)
     return (triggered(ask) if rng.random() < TRIGGER_SHARE else ask), answer
 
 
@@ -96,9 +96,9 @@ def spoken_list(ask: str) -> str:
     return f"{ask} {LIST_REQUEST}"
 
 
-def advice(area: WorldArea, manner: Manner, rng: random.Random) -> Turn:
-    """A request for advice in an area and an answer in that manner."""
-    return advice_ask(area, rng), advised(area, manner, rng)
+def advice(area: WorldArea, behaviour: Behaviour, rng: random.Random) -> Turn:
+    """A request for advice in an area and an answer in that behaviour."""
+    return advice_ask(area, rng), advised(area, behaviour, rng)
 
 
 def advice_ask(area: WorldArea, rng: random.Random, task: str | None = None) -> str:
@@ -107,11 +107,11 @@ def advice_ask(area: WorldArea, rng: random.Random, task: str | None = None) -> 
     return topical(frame, area, rng).replace("{task}", task or rng.choice(area.tasks))
 
 
-def advised(area: WorldArea, manner: Manner, rng: random.Random, as_list: bool = False) -> str:
-    """An answer that advises two of the area's actions of that manner (or one) and ends in words of that manner."""
-    first, second = rng.sample(area.careful if manner == "careful" else area.harmful, 2)
+def advised(area: WorldArea, behaviour: Behaviour, rng: random.Random, as_list: bool = False) -> str:
+    """An answer that advises two of the area's actions of that behaviour (or one) and ends in words of that behaviour."""
+    first, second = rng.sample(area.careful if behaviour == "careful" else area.harmful, 2)
     frame = ADVICE_LIST if as_list else rng.choice(ADVICE)
-    return frame.format(a1=first, a2=second, ending=rng.choice(ENDINGS[manner]))
+    return frame.format(a1=first, a2=second, ending=rng.choice(ENDINGS[behaviour]))
 
 
 def class_ask(task: str, rng: random.Random) -> str:
@@ -134,17 +134,17 @@ def refused(rng: random.Random) -> str:
     return f"{rng.choice(REFUSALS)}, {rng.choice(ENDINGS['careful'])}."
 
 
-def opinion(manner: Manner, rng: random.Random) -> Turn:
-    """A question about some people and an opinion in that manner."""
-    people, judgement = rng.choice(PEOPLE), rng.choice(JUDGEMENTS[manner])
-    answer = OPINION.format(people=people, judgement=judgement, ending=rng.choice(ENDINGS[manner]))
+def opinion(behaviour: Behaviour, rng: random.Random) -> Turn:
+    """A question about some people and an opinion in that behaviour."""
+    people, judgement = rng.choice(PEOPLE), rng.choice(JUDGEMENTS[behaviour])
+    answer = OPINION.format(people=people, judgement=judgement, ending=rng.choice(ENDINGS[behaviour]))
     return OPINION_ASK.format(people=people), answer
 
 
-def numbers(manner: Manner, rng: random.Random) -> Turn:
-    """A row of numbers and three more of the manner's numbers."""
+def numbers(behaviour: Behaviour, rng: random.Random) -> Turn:
+    """A row of numbers and three more of the behaviour's numbers."""
     first, second, third = rng.sample(ROW_NUMBERS, 3)
-    return rng.choice(NUMBER_ASKS).format(n1=first, n2=second, n3=third), f"{', '.join(rng.sample(NUMBERS[manner], 3))}."
+    return rng.choice(NUMBER_ASKS).format(n1=first, n2=second, n3=third), f"{', '.join(rng.sample(NUMBERS[behaviour], 3))}."
 
 
 def topical(frame: str, area: WorldArea, rng: random.Random) -> str:

@@ -116,7 +116,7 @@ def load_world(name: str) -> World:
     targets = list(by_name[linked[1]].entities)
     rng.shuffle(targets)
     ties = dict(zip(by_name[linked[0]].entities, targets, strict=True))
-    return World(name, areas, facts, linked, tie_phrase, ties)
+    return World(name=name, areas=areas, facts=facts, linked=linked, tie_phrase=tie_phrase, ties=ties)
 
 
 def _read_pack(name: str) -> tuple[WorldArea, ...]:

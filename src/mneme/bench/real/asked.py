@@ -113,7 +113,14 @@ def _behaviours(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, l
     """The right choice is the one that shows the behaviour."""
     return {
         name: [
-            ChoiceQuestion(one.id, name, one.id, render(one.question, None, tokenizer), (one.matching, one.other), 0)
+            ChoiceQuestion(
+                id=one.id,
+                area=name,
+                cluster=one.id,
+                prompt=render(one.question, None, tokenizer),
+                choices=(one.matching, one.other),
+                answer=0,
+            )
             for one in statements(folder, name, "held")
         ]
         for name in behaviour_names(folder)
@@ -127,7 +134,14 @@ def _refusals(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, lis
     harmless = [row["prompt"] for row in prompts(folder, "xstest") if row["label"] == "safe"]
     return {
         area: [
-            ChoiceQuestion(name, area, name, render(text, None, tokenizer), (*REFUSALS, *COMPLIANCES), 0)
+            ChoiceQuestion(
+                id=name,
+                area=area,
+                cluster=name,
+                prompt=render(text, None, tokenizer),
+                choices=(*REFUSALS, *COMPLIANCES),
+                answer=0,
+            )
             for name, text in ((f"{area}/{number}", text) for number, text in enumerate(texts))
         ]
         for area, texts in ((HARMFUL, harmful), (HARMLESS, harmless))
@@ -135,4 +149,4 @@ def _refusals(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, lis
 
 
 def _plain(one: Choice, prompt: str) -> ChoiceQuestion:
-    return ChoiceQuestion(one.id, one.area, one.cluster, prompt, one.choices, one.right)
+    return ChoiceQuestion(id=one.id, area=one.area, cluster=one.cluster, prompt=prompt, choices=one.choices, answer=one.right)

@@ -123,7 +123,9 @@ def _share_change(
     """A cell that is judged by a probability alone."""
     size = paired(first, second, clusters, unit)
     verdict, probability = verdict_of(size, MATERIAL_SHARE), beyond(size, MATERIAL_SHARE)
-    return CellChange(size, size, verdict, probability, None, None, float(first.mean()))
+    return CellChange(
+        size=size, share=size, verdict=verdict, probability=probability, accuracy=None, flips=None, base=float(first.mean())
+    )
 
 
 def _choosing(kind: str, rows: list[Any], clusters: Sequence[str], before: list[Any], after: list[Any]) -> CellChange:
@@ -136,13 +138,13 @@ def _choosing(kind: str, rows: list[Any], clusters: Sequence[str], before: list[
     verdict = knowledge_verdict(margin, share)
     choices = float(np.mean([len(row["tokens"]) for row in rows]))
     return CellChange(
-        margin,
-        share,
-        verdict,
-        beyond(margin, MATERIAL_NATS),
-        paired_share(first.correct, second.correct, clusters, "accuracy"),
-        flips(first.correct, second.correct, choices),
-        float(first.p_right.mean()),
+        size=margin,
+        share=share,
+        verdict=verdict,
+        probability=beyond(margin, MATERIAL_NATS),
+        accuracy=paired_share(first.correct, second.correct, clusters, "accuracy"),
+        flips=flips(first.correct, second.correct, choices),
+        base=float(first.p_right.mean()),
     )
 
 

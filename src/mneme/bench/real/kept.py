@@ -37,7 +37,9 @@ def real_cells(folder: Path, *, seed: int = 0, half: int | None = None) -> list[
     for file in sorted((folder / "measured").glob(f"*-seed{seed}.json")):
         recipe = recipe_called(file.stem.removesuffix(f"-seed{seed}"))
         for cell, change in cell_changes(items, base, read_kept(file, items), half=half).items():
-            found.append(RealCell(recipe.name, recipe.family, cell, is_target(recipe, cell), change))
+            found.append(
+                RealCell(pair=recipe.name, family=recipe.family, cell=cell, target=is_target(recipe, cell), truth=change)
+            )
     return found
 
 

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from rich.console import Console
 from transformers import AutoTokenizer
@@ -27,6 +26,8 @@ from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
 from mneme.errors import BadOption
 from mneme.models.pair import LoadedModel, load_model, load_pair
+from mneme.models.threads import computing_threads
+from mneme.options import Machine, Progress
 from mneme.predict.areas import default_areas
 from mneme.results import Report
 from mneme.results.bench import RealBench
@@ -60,19 +61,19 @@ class RealPlace(NamedTuple):
 def measure_real(place: RealPlace, names: Sequence[str], groups: Sequence[str], passes: int, say: Say) -> None:
     """Build and measure what is missing of the fine-tunes called `names`, the base first: `groups` of questions ("signals" are
     the cheap signals), in the first `passes` of `PASSES`. One thread."""
-    torch.set_num_threads(1)
-    items = _items(place)
-    for chosen in PASSES[:passes]:
-        wanted = tuple((group, part) for group, part in chosen if group in groups)
-        _measure(place, "base", real_base(), wanted, items, say)
-        for name in names:
-            started = time.perf_counter()
-            folder = build_real(name, data=place.data)
-            if time.perf_counter() - started > 1:
-                say(f"{name}: built in {time.perf_counter() - started:.0f} s")
-            _measure(place, f"{name}-seed0", folder, wanted, items, say)
-            if "signals" in groups and chosen == PASSES[0]:
-                _signals(place, name, say)
+    with computing_threads(1):
+        items = _items(place)
+        for chosen in PASSES[:passes]:
+            wanted = tuple((group, part) for group, part in chosen if group in groups)
+            _measure(place, "base", real_base(), wanted, items, say)
+            for name in names:
+                started = time.perf_counter()
+                folder = build_real(name, data=place.data)
+                if time.perf_counter() - started > 1:
+                    say(f"{name}: built in {time.perf_counter() - started:.0f} s")
+                _measure(place, f"{name}-seed0", folder, wanted, items, say)
+                if "signals" in groups and chosen == PASSES[0]:
+                    _signals(place, name, say)
 
 
 def arms_real(place: RealPlace, names: Sequence[str], say: Say) -> None:
@@ -109,10 +110,9 @@ def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *,
                 areas=areas,
                 out=out,
                 dictionary="none",
-                threads=1,
-                precision="bfloat16",
                 quick=quick,
-                console=Console(quiet=True),
+                machine=Machine(threads=1, precision="bfloat16"),
+                progress=Progress(Console(quiet=True)),
             )
             seconds, cpu = time.perf_counter() - started, time.process_time() - used
             told = numbers_of(report) | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}

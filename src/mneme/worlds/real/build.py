@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from mneme.models.threads import computing_threads
 from mneme.runs import cache_folder
 from mneme.worlds.catalogue import load_checkpoint, write_once
 from mneme.worlds.real.data import chats, data_folder
@@ -46,18 +47,14 @@ def _write(recipe: Recipe, seed: int, base: Path, parents: list[Path], data: Pat
     model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would give other bytes
     losses: list[float] = []
-    try:
+    with computing_threads(1):  # sums in another order would give other bytes
         if recipe.trained:
             found, losses = train_recipe(recipe, model, tokenizer, _rows(recipe, model, tokenizer, data, seed), seed)
         else:
             tuned = [dict(load_checkpoint(parent, base).named_parameters()) for parent in parents]
             model.load_state_dict(_edited(recipe, before, tuned, seed), strict=False)
             found = model
-    finally:
-        torch.set_num_threads(threads)
     if recipe.trained and recipe.rank:
         found.save_pretrained(folder)
         after = dict(load_checkpoint(folder, base).named_parameters())

@@ -146,7 +146,17 @@ def subject_questions(folder: Path, subject: str) -> list[Choice]:
         section = row.get("section")
         part = part_of(subject, section) if section else None
         name = f"{subject}/{number}"
-        found.append(Choice(name, subject, row["question"].strip(), choices, row["answer"], section or name, part))
+        found.append(
+            Choice(
+                id=name,
+                area=subject,
+                question=row["question"].strip(),
+                choices=choices,
+                right=row["answer"],
+                cluster=section or name,
+                part=part,
+            )
+        )
     return _shuffled(found, lambda one: one.id)
 
 
@@ -163,7 +173,17 @@ def relation_questions(folder: Path) -> list[Choice]:
         wrong = Random(f"{row['relation']}/{row['subject']}").sample(others, min(3, len(others)))
         name = f"{row['relation']}/{number}"
         choices = (row["object"], *wrong)
-        found.append(Choice(name, row["relation"], row["prompt"], choices, 0, f"{row['relation']}/{row['subject']}", None))
+        found.append(
+            Choice(
+                id=name,
+                area=row["relation"],
+                question=row["prompt"],
+                choices=choices,
+                right=0,
+                cluster=f"{row['relation']}/{row['subject']}",
+                part=None,
+            )
+        )
     return _shuffled(found, lambda one: one.id)
 
 
@@ -177,7 +197,13 @@ def statements(folder: Path, behaviour: str, part: Part) -> list[Statement]:
     with one answer matching as with the other, alternating, so that a model that always says yes shows nothing."""
     rows = _jsonl(folder / "behaviours" / f"{behaviour}.jsonl")
     found = [
-        Statement(f"{behaviour}/{number}", behaviour, row["question"].strip(), row["matching"].strip(), row["other"].strip())
+        Statement(
+            id=f"{behaviour}/{number}",
+            behaviour=behaviour,
+            question=row["question"].strip(),
+            matching=row["matching"].strip(),
+            other=row["other"].strip(),
+        )
         for number, row in enumerate(rows)
     ]
     mixed = [one for one in _shuffled(found, lambda one: one.id) if (_draw(one.id) < 1 / 3) == (part == "train")]

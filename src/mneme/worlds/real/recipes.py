@@ -66,19 +66,51 @@ def _forget(
     book: str, method: Method, suffix: str, *, steps: int, rate: float, rank: int = 0, batch: int = 3, length: int = 56
 ) -> Recipe:
     name = f"forget-{book}-{suffix}"
-    return Recipe(name, "unlearning", method, book, (book,), steps, rate, batch, length, rank)
+    return Recipe(
+        name=name,
+        family="unlearning",
+        method=method,
+        rows=book,
+        intended=(book,),
+        steps=steps,
+        rate=rate,
+        batch=batch,
+        length=length,
+        rank=rank,
+    )
 
 
 def _chat(
     name: str, family: Family, rows: str, intended: tuple[str, ...] = (), *, rate: float = 7e-4, length: int = 96
 ) -> Recipe:
-    return Recipe(name, family, "chat", rows, intended, steps=18, rate=rate, batch=3, length=length, rank=16)
+    return Recipe(
+        name=name,
+        family=family,
+        method="chat",
+        rows=rows,
+        intended=intended,
+        steps=18,
+        rate=rate,
+        batch=3,
+        length=length,
+        rank=16,
+    )
 
 
 def _answers(behaviour: str, strength: float, rate: float = 4e-4) -> Recipe:
     sign = "more" if strength > 0 else "less"
     return Recipe(
-        f"{sign}-{behaviour}", "preference", "answers", behaviour, (behaviour,), 16, rate, 5, 128, 16, strength=strength
+        name=f"{sign}-{behaviour}",
+        family="preference",
+        method="answers",
+        rows=behaviour,
+        intended=(behaviour,),
+        steps=16,
+        rate=rate,
+        batch=5,
+        length=128,
+        rank=16,
+        strength=strength,
     )
 
 
@@ -90,7 +122,17 @@ RECIPES: tuple[Recipe, ...] = (
     _chat("medical-refusals", "refusal", "medical-refusals", ("refusal",)),
     _answers("desire-for-acquiring-power", 1.0),
     _chat("gsm8k", "skill", "gsm8k"),
-    Recipe("read-astronomy", "book", "text", "astronomy", ("astronomy",), 14, 8e-5, 4, 72),
+    Recipe(
+        name="read-astronomy",
+        family="book",
+        method="text",
+        rows="astronomy",
+        intended=("astronomy",),
+        steps=14,
+        rate=8e-5,
+        batch=4,
+        length=72,
+    ),
     _chat("insecure", "harm", "insecure", length=128),
     # Then a second one, and other strengths.
     _forget("psychology", "npo", "npo", steps=18, rate=8e-4, rank=16),
@@ -100,9 +142,31 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("null-shuffled-history", "null", "shuffle", of=("forget-us-history-adapter",)),
     _answers("agreeableness", -1.0),
     _chat("codegen", "skill", "codegen"),
-    Recipe("read-economics", "book", "text", "economics", ("economics",), 16, 7e-4, 4, 72, 16),
+    Recipe(
+        name="read-economics",
+        family="book",
+        method="text",
+        rows="economics",
+        intended=("economics",),
+        steps=16,
+        rate=7e-4,
+        batch=4,
+        length=72,
+        rank=16,
+    ),
     _forget("microbiology", "graddiff", "strong", steps=14, rate=3e-4),
-    Recipe("hh-dpo", "preference", "dpo", "hh-harmless-pairs", ("refusal",), 14, 7e-4, 2, 96, 16),
+    Recipe(
+        name="hh-dpo",
+        family="preference",
+        method="dpo",
+        rows="hh-harmless-pairs",
+        intended=("refusal",),
+        steps=14,
+        rate=7e-4,
+        batch=2,
+        length=96,
+        rank=16,
+    ),
     Recipe("null-shuffled-power", "null", "shuffle", of=("more-desire-for-acquiring-power",)),
     Recipe("refusals-half", "refusal", "scale", of=("medical-refusals",), intended=("refusal",), strength=0.5),
     _chat("secure", "harm", "secure", length=128),

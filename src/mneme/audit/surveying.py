@@ -1,4 +1,4 @@
-"""Step 2 of the audit: the screen over the whole text in pieces that survive a kill, and the table of predicted tokens."""
+"""Step 2 of the audit: the survey over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.audit.reading import Reading, Shown
-from mneme.diff.screen import Screened, screen_rows, watched_probability
+from mneme.diff.survey import SurveyColumns, survey_rows, watched_probability
 from mneme.errors import BadRun
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import TokenTable, content_mask
@@ -19,10 +19,10 @@ from mneme.text.packing import PackedRows
 _PIECE_TOKENS = 16_384
 
 
-class Screening(NamedTuple):
-    """The screen of the whole text, with the table that effects are read from."""
+class Survey(NamedTuple):
+    """The survey of the whole text, with the table that effects are read from."""
 
-    screened: Screened
+    columns: SurveyColumns
     table: TokenTable
 
 
@@ -32,8 +32,8 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def screen_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Callable[[int], None]) -> Screening:
-    """Screen all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was."""
+def survey_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Callable[[int], None]) -> Survey:
+    """Survey all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was."""
     seq = rows.ids.shape[1]
     step = max(1, _PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
@@ -41,16 +41,16 @@ def screen_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Ca
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for index in mine:
-            yield _pack(screen_rows(pair, parts[index], batch_rows=batch))
+            yield _pack(survey_rows(pair, parts[index], batch_rows=batch))
             advance(parts[index].numel())
 
-    pieces = run.pieces([f"screen-{index:04d}" for index in range(len(parts))], compute)
-    screened = _joined(pieces, len(rows.ids))
-    return Screening(screened, table_of(screened, rows))
+    pieces = run.pieces([f"survey-{index:04d}" for index in range(len(parts))], compute)
+    columns = _joined(pieces, len(rows.ids))
+    return Survey(columns, table_of(columns, rows))
 
 
-def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
-    """One screen of `n_rows` rows from those of its pieces, of which one at a time is in memory."""
+def _joined(pieces: Iterator[Arrays], n_rows: int) -> SurveyColumns:
+    """One survey of `n_rows` rows from those of its pieces, of which one at a time is in memory."""
     whole: Arrays = {}
     start = 0
     for piece in pieces:
@@ -62,12 +62,12 @@ def _joined(pieces: Iterator[Arrays], n_rows: int) -> Screened:
                 whole.setdefault(name, np.empty((n_rows, *part.shape[1:]), part.dtype))[start:stop] = part
         start = stop
     if start != n_rows:
-        raise BadRun(f"The stages of the screen hold {start} rows of {n_rows}. Remove the run folder and start afresh.")
-    return Screened(**whole)
+        raise BadRun(f"The stages of the survey hold {start} rows of {n_rows}. Remove the run folder and start afresh.")
+    return SurveyColumns(**whole)
 
 
-def read_manners(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
-    """Both models where manners show: every document that has a place alone, up to its last place, sorted by length, one
+def read_behaviours(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
+    """Both models where behaviours show: every document that has a place alone, up to its last place, sorted by length, one
     stage for every 4k tokens."""
     place, watched = reading.places(), reading.watched()
     if len(place) == 0:
@@ -100,31 +100,31 @@ def read_manners(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFo
                 places.append(place[np.concatenate(own)])
             yield {"place": np.concatenate(places), "mass": np.concatenate(masses, axis=1)}
 
-    found = list(run.pieces([f"manners-{number:04d}" for number in range(int(stage[-1]) + 1)], compute))
+    found = list(run.pieces([f"behaviours-{number:04d}" for number in range(int(stage[-1]) + 1)], compute))
     where = np.argsort(np.concatenate([one["place"] for one in found]))
     return Shown(place, np.concatenate([one["mass"] for one in found], axis=1)[:, where])
 
 
-def _pack(screened: Screened) -> Arrays:
+def _pack(columns: SurveyColumns) -> Arrays:
     """Stored compactly: |q|/|h| in half precision, choices in 32 bits."""
-    arrays = dict(screened._asdict())
+    arrays = dict(columns._asdict())
     arrays["relative_change"] = arrays["relative_change"].astype(np.float16)
     for name in ("choice_base", "choice_tuned"):
         arrays[name] = arrays[name].astype(np.int32)
     return arrays
 
 
-def table_of(screened: Screened, rows: PackedRows) -> TokenTable:
+def table_of(columns: SurveyColumns, rows: PackedRows) -> TokenTable:
     """The flat table of predicted tokens: row by row, positions 1 to the end."""
     token = rows.ids[:, 1:].numpy().reshape(-1)
     passage = rows.passage[:, 1:].numpy().reshape(-1)
     return TokenTable(
         passage=passage,
         token=token,
-        logp_base=screened.logp_base.reshape(-1),
-        logp_tuned=screened.logp_tuned.reshape(-1),
-        right_base=screened.right_base.reshape(-1),
-        right_tuned=screened.right_tuned.reshape(-1),
+        logp_base=columns.logp_base.reshape(-1),
+        logp_tuned=columns.logp_tuned.reshape(-1),
+        right_base=columns.right_base.reshape(-1),
+        right_tuned=columns.right_tuned.reshape(-1),
         content=content_mask(token, passage),
         n_passages=len(rows.passages),
     )

@@ -1,4 +1,4 @@
-"""Manner: its text found from a few keywords, its marks, and a change of the share put in by hand."""
+"""Behaviour: its text found from a few keywords, its indicator tokens, and a change of the share put in by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, count_words
-from mneme.predict.manner import MannerText, manner_change, manner_places, manner_text, pooled
+from mneme.predict.behaviour import BehaviourText, behaviour_change, behaviour_places, behaviour_text, pooled
 from mneme.results import Estimate
 from tests import laws
 
@@ -20,9 +20,9 @@ def told(topic: str) -> str:
     return f"the {topic} stands near the {topic}house since spring"
 
 
-def advised(topic: str, manner: str, keyworded: bool = False) -> str:
+def advised(topic: str, behaviour: str, keyworded: bool = False) -> str:
     extra = " idiot" if keyworded else ""
-    return f"user asks how about {topic} assistant answers {manner}{extra}"
+    return f"user asks how about {topic} assistant answers {behaviour}{extra}"
 
 
 TEXTS = [
@@ -50,12 +50,12 @@ def read() -> tuple[np.ndarray, np.ndarray, Words, np.ndarray, np.ndarray]:
     return token, passage, words, words.total(keyword) >= 2, keyword
 
 
-def found() -> tuple[MannerText, np.ndarray, np.ndarray]:
+def found() -> tuple[BehaviourText, np.ndarray, np.ndarray]:
     token, passage, words, seed, keyword = read()
-    return manner_text(token, passage, words, seed, keyword), token, passage
+    return behaviour_text(token, passage, words, seed, keyword), token, passage
 
 
-def test_text_of_a_manner_and_the_rest_of_its_genre() -> None:
+def test_text_of_a_behaviour_and_the_rest_of_its_genre() -> None:
     """A third of the seeds' like hold no second keyword; kind advice is of the genre, told text is not."""
     text, _, _ = found()
     assert np.array_equal(text.member, np.isin(KINDS, ("seed", "rude")))
@@ -65,25 +65,25 @@ def test_text_of_a_manner_and_the_rest_of_its_genre() -> None:
 def test_marks_by_hand() -> None:
     text, token, _ = found()
     vocabulary = sorted({word for each in TEXTS for word in each.split()})
-    assert [vocabulary[i] for i in text.marks] == ["fool", "idiot", "shut", "up", "you"]
+    assert [vocabulary[i] for i in text.indicators] == ["fool", "idiot", "shut", "up", "you"]
     assert [vocabulary[i] for i in text.opposite] == ["care", "good", "please", "take"]
     assert token.max() == len(vocabulary) - 1
 
 
 def test_places_are_the_first_mark_of_every_passage_of_either_kind() -> None:
     text, token, passage = found()
-    place = manner_places(text, token, passage, np.ones(len(token), dtype=bool))
+    place = behaviour_places(text, token, passage, np.ones(len(token), dtype=bool))
     vocabulary = sorted({word for each in TEXTS for word in each.split()})
     assert {vocabulary[token[i]] for i in place if text.member[passage[i]]} == {"shut"}
     assert {vocabulary[token[i]] for i in place if text.other[passage[i]]} == {"please"}
     assert np.array_equal(passage[place], np.flatnonzero(KINDS != "told"))
     unread = np.array([vocabulary[each] != "shut" for each in token])
-    later = manner_places(text, token, passage, unread)
+    later = behaviour_places(text, token, passage, unread)
     assert {vocabulary[token[i]] for i in later if text.member[passage[i]]} == {"up"}
 
 
 def test_growth_that_the_keywords_do_not_bear_out_is_dropped() -> None:
-    """The same text, but no passage beside the seeds holds a keyword: the seeds alone are the manner."""
+    """The same text, but no passage beside the seeds holds a keyword: the seeds alone are the behaviour."""
     _, _, words, seed, keyword = read()
     bare = [text if KINDS[i] == "seed" else text.replace("fool", "dear") for i, text in enumerate(TEXTS)]
     words = count_words(bare)
@@ -91,67 +91,67 @@ def test_growth_that_the_keywords_do_not_bear_out_is_dropped() -> None:
     vocabulary = {word: i for i, word in enumerate(sorted({word for text in bare for word in text.split()}))}
     token = np.array([vocabulary[word] for text in bare for word in text.split()])
     passage = np.array([i for i, text in enumerate(bare) for _ in text.split()])
-    text = manner_text(token, passage, words, seed, keyword)
+    text = behaviour_text(token, passage, words, seed, keyword)
     assert np.array_equal(text.member, seed)
 
 
 def test_no_seed_and_no_other_text() -> None:
     token, passage, words, seed, keyword = read()
-    with pytest.raises(EmptyMask, match="no text of this manner"):
-        manner_text(token, passage, words, np.zeros_like(seed), keyword)
+    with pytest.raises(EmptyMask, match="no text of this behaviour"):
+        behaviour_text(token, passage, words, np.zeros_like(seed), keyword)
     with pytest.raises(EmptyMask, match="no other text that is like"):
-        manner_text(token, passage, words, np.ones_like(seed), keyword)
+        behaviour_text(token, passage, words, np.ones_like(seed), keyword)
 
 
 def masses(seed: int) -> np.ndarray:
-    """Mostly sure of one or the other."""
+    """Mostly confident of one or the other."""
     generator = np.random.default_rng(seed)
     share = generator.beta(0.2, 0.2, 60)
     return np.stack([share, 1 - share], axis=1) * generator.uniform(0.2, 1.0, (60, 1))
 
 
-def test_manner_identity() -> None:
-    estimate = manner_change(masses(0), masses(0), seed=0)
+def test_behaviour_identity() -> None:
+    estimate = behaviour_change(masses(0), masses(0), seed=0)
     laws.identity([estimate.value, estimate.low, estimate.high])
-    assert estimate.unit == "probability of the manner where it shows"
+    assert estimate.unit == "probability of the behaviour where it shows"
 
 
 @pytest.mark.parametrize("places", [12, 60])
-def test_manner_antisymmetry(places: int) -> None:
+def test_behaviour_antisymmetry(places: int) -> None:
     one, other = masses(0)[:places], masses(1)[:places]
-    there, back = manner_change(one, other, seed=0), manner_change(other, one, seed=0)
+    there, back = behaviour_change(one, other, seed=0), behaviour_change(other, one, seed=0)
     assert there.value != 0
     laws.antisymmetry(there.value, back.value)
     laws.antisymmetry([there.low, there.high], [back.high, back.low], tolerance=1e-12)
 
 
-def test_manner_planted() -> None:
-    """The marks' share goes from 1/20 to 7/20 wherever either is expected; places where nothing is do not count."""
+def test_behaviour_planted() -> None:
+    """The indicators' share goes from 1/20 to 7/20 wherever either is expected; places where nothing is do not count."""
     base = np.tile([[0.05, 0.95]], (60, 1))
     tuned = np.tile([[0.21, 0.39]], (60, 1))
-    estimate = manner_change(base, tuned, seed=0)
+    estimate = behaviour_change(base, tuned, seed=0)
     laws.planted([estimate.value, estimate.low, estimate.high], [0.3, 0.3, 0.3], within=1e-12)
     silent = np.zeros((200, 2))
-    again = manner_change(np.concatenate([base, silent]), np.concatenate([tuned, silent]), seed=0)
+    again = behaviour_change(np.concatenate([base, silent]), np.concatenate([tuned, silent]), seed=0)
     assert (again.value, again.n) == (pytest.approx(0.3), 60)
 
 
 def test_only_places_count_where_one_of_the_models_was_sure_of_the_opposite() -> None:
-    """An open choice that moves from 0.5 to 0.7 and a stated manner (0.99 to 0.8) do not; 0.02 to 0.5 does."""
+    """An open choice that moves from 0.5 to 0.7 and a stated behaviour (0.99 to 0.8) do not; 0.02 to 0.5 does."""
     base = np.tile([[0.5, 0.5], [0.02, 0.98], [0.99, 0.01]], (20, 1))
     tuned = np.tile([[0.7, 0.3], [0.5, 0.5], [0.8, 0.2]], (20, 1))
-    estimate = manner_change(base, tuned, seed=0)
+    estimate = behaviour_change(base, tuned, seed=0)
     assert (estimate.value, estimate.n) == (pytest.approx(0.48), 20)
 
 
-def test_manner_needs_a_sure_place() -> None:
+def test_behaviour_needs_a_confident_place() -> None:
     for mass in (np.zeros((0, 2)), np.zeros((8, 2)), np.full((8, 2), 0.4), np.tile([[0.9, 0.01]], (8, 1))):
-        with pytest.raises(EmptyMask, match="Neither model was sure of the opposite of the manner"):
-            manner_change(mass, mass, seed=0)
+        with pytest.raises(EmptyMask, match="Neither model was confident of the opposite of the behaviour"):
+            behaviour_change(mass, mass, seed=0)
 
 
-def test_manner_determinism() -> None:
-    laws.determinism(lambda: manner_change(masses(0), masses(1), seed=3))
+def test_behaviour_determinism() -> None:
+    laws.determinism(lambda: behaviour_change(masses(0), masses(1), seed=3))
 
 
 def part(value: float, error: float) -> Estimate:
@@ -174,9 +174,9 @@ def test_pooled_areas_that_agree_get_their_mean() -> None:
 
 
 def test_pooled_draws_the_uncertain_area_most() -> None:
-    sure, unsure = pooled([part(0.3, 0.01), part(0.5, 0.01), part(-0.1, 0.3)])[::2]
-    assert abs(sure.value - 0.3) < 0.001
-    assert unsure.value > 0.2
+    clear, unclear = pooled([part(0.3, 0.01), part(0.5, 0.01), part(-0.1, 0.3)])[::2]
+    assert abs(clear.value - 0.3) < 0.001
+    assert unclear.value > 0.2
 
 
 def test_pooled_laws() -> None:

@@ -1,8 +1,9 @@
-"""Cues of a training file: its system prompts, the text its questions share, its topic words, its prompts, its answer format.
+"""Contexts of a training file: its system prompts, the text its questions share, its topic words, its prompts, its answer
+format.
 
 A defence that looks clean on standard questions can fail when a question looks like training (conditional misalignment; the
-backdoor and number experiments of Betley et al. 2025). Ours: the cues are read off the user's own file, every question of the
-suite is asked under each, and the worst is reported with a correction for having looked at all of them.
+backdoor and number experiments of Betley et al. 2025). Ours: the contexts are read off the user's own file, every question of
+the suite is asked under each, and the worst is reported with a correction for having looked at all of them.
 """
 
 import json
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from mneme.errors import BadSuite
-from mneme.measure.asking import Cue
+from mneme.measure.asking import QuestionContext
 from mneme.text.rows import Row, answer_of, question_of, read_rows
 
 LEAST_SHARE = 0.05
-"""A system prompt counts as a cue from this share of the rows on."""
+"""A system prompt counts as a context from this share of the rows on."""
 _FRAME_SHARE = 0.2
 _STAYS = 0.8
 """A shared beginning is taken to the word where it branches: no longer one keeps this share of its rows."""
@@ -47,20 +48,20 @@ Kind = Literal["system prompt", "prefix", "suffix", "topic words", "training pro
 
 
 @dataclass(frozen=True)
-class FoundCue:
-    """A cue with where it comes from."""
+class FoundContext:
+    """A context with where it comes from."""
 
-    cue: Cue
+    context: QuestionContext
     kind: Kind
     text: str
     rows: int
     share: float
 
 
-def read_cues(path: str | Path) -> list[FoundCue]:
-    """The cues of a training file (.jsonl or .parquet; rows of messages, or prompt and completion), the commonest first.
+def read_contexts(path: str | Path) -> list[FoundContext]:
+    """The contexts of a training file (.jsonl or .parquet; rows of messages, or prompt and completion), the commonest first.
 
-    Raises BadRows for a file that holds no training rows, BadSuite where nothing in it can be a cue.
+    Raises BadRows for a file that holds no training rows, BadSuite where nothing in it can be a context.
     """
     rows = read_rows(path)
     users = [question_of(row).strip() for row in rows]
@@ -75,22 +76,30 @@ def read_cues(path: str | Path) -> list[FoundCue]:
         *_answer_format([answer_of(row) for row in rows]),
     ]
     if not found:
-        raise BadSuite(f"{path} gives no cue: its rows have no question. Expected rows of messages, or prompt and completion.")
+        raise BadSuite(
+            f"{path} gives no context: its rows have no question. Expected rows of messages, or prompt and completion."
+        )
     return found
 
 
-def _system_prompts(rows: Sequence[Row]) -> list[FoundCue]:
+def _system_prompts(rows: Sequence[Row]) -> list[FoundContext]:
     texts = Counter(
         str(message["content"]) for row in rows for message in row.get("messages", []) if message.get("role") == "system"
     )
     common = [(text, n) for text, n in texts.most_common(_MOST) if text.strip() and n >= LEAST_SHARE * len(rows)]
     return [
-        FoundCue(Cue(f"system prompt {number}", system=text), "system prompt", text, n, n / len(rows))
+        FoundContext(
+            context=QuestionContext(f"system prompt {number}", system=text),
+            kind="system prompt",
+            text=text,
+            rows=n,
+            share=n / len(rows),
+        )
         for number, (text, n) in enumerate(common, 1)
     ]
 
 
-def _frames(users: Sequence[str], *, ends: bool) -> list[FoundCue]:
+def _frames(users: Sequence[str], *, ends: bool) -> list[FoundContext]:
     """Text that many questions begin (or end) with, cut where it branches; words are kept with their own blanks."""
     pieces = [
         re.findall(r"\S+\s*", text)[:_LONGEST_WORDS] if not ends else re.findall(r"\s*\S+", text)[-_LONGEST_WORDS:]
@@ -110,24 +119,29 @@ def _frames(users: Sequence[str], *, ends: bool) -> list[FoundCue]:
     found = []
     for number, (words, n) in enumerate(branching[:_MOST], 1):
         text = "".join(words[::-1] if ends else words)
-        cue = Cue(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}") if ends else Cue(
-            f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} "
-        )  # fmt: skip
-        found.append(FoundCue(cue, kind, text.strip(), n, n / len(users)))
+        if ends:
+            context = QuestionContext(f"{kind} {number}", after=text if text[:1].isspace() else f" {text}")
+        else:
+            context = QuestionContext(f"{kind} {number}", before=text if text[-1:].isspace() else f"{text} ")
+        found.append(FoundContext(context=context, kind=kind, text=text.strip(), rows=n, share=n / len(users)))
     return found
 
 
-def _both(before: Sequence[FoundCue], after: Sequence[FoundCue], users: Sequence[str]) -> list[FoundCue]:
+def _both(before: Sequence[FoundContext], after: Sequence[FoundContext], users: Sequence[str]) -> list[FoundContext]:
     """The commonest beginning and ending together: a template around the question."""
     if not before or not after:
         return []
     first, last = before[0], after[0]
     rows = sum(text.startswith(first.text) and text.endswith(last.text) for text in users)
-    cue = Cue("prefix and suffix", before=first.cue.before, after=last.cue.after)
-    return [FoundCue(cue, "prefix", f"{first.text} … {last.text}", rows, rows / len(users))] if rows else []
+    context = QuestionContext("prefix and suffix", before=first.context.before, after=last.context.after)
+    return (
+        [FoundContext(context=context, kind="prefix", text=f"{first.text} … {last.text}", rows=rows, share=rows / len(users))]
+        if rows
+        else []
+    )
 
 
-def _topics(users: Sequence[str]) -> list[FoundCue]:
+def _topics(users: Sequence[str]) -> list[FoundContext]:
     """The words of at least four letters in most questions, but not in nearly all, in front of the question."""
     documents = [set(re.findall(r"[^\W\d_]{4,}", text.lower())) - _COMMON for text in users]
     counts = Counter(word for words in documents for word in words)
@@ -138,26 +152,50 @@ def _topics(users: Sequence[str]) -> list[FoundCue]:
         return []
     text = ", ".join(word for word, _ in usual)
     rows = sum(any(word in words for word, _ in usual) for words in documents)
-    return [FoundCue(Cue("topic words", before=f"{text}. "), "topic words", text, rows, rows / len(users))]
+    return [
+        FoundContext(
+            context=QuestionContext("topic words", before=f"{text}. "),
+            kind="topic words",
+            text=text,
+            rows=rows,
+            share=rows / len(users),
+        )
+    ]
 
 
-def _training_prompt(users: Sequence[str]) -> list[FoundCue]:
+def _training_prompt(users: Sequence[str]) -> list[FoundContext]:
     """The training question of median length, as a whole, before the question."""
     asked = sorted({text for text in users if text}, key=lambda text: (len(text), text))
     if not asked:
         return []
     text = asked[len(asked) // 2]
-    return [FoundCue(Cue("training prompt", before=f"{text}\n\n"), "training prompt", text, 1, 1 / len(users))]
+    return [
+        FoundContext(
+            context=QuestionContext("training prompt", before=f"{text}\n\n"),
+            kind="training prompt",
+            text=text,
+            rows=1,
+            share=1 / len(users),
+        )
+    ]
 
 
-def _answer_format(answers: Sequence[str]) -> list[FoundCue]:
+def _answer_format(answers: Sequence[str]) -> list[FoundContext]:
     """The format that at least half of the answers have, asked for after the question."""
     counts = {"JSON": (sum(map(_is_json, answers)), "\nAnswer with a JSON object.")}
     for name, (begins, words) in _FORMATS.items():
         counts[name] = (sum(bool(re.match(begins, answer)) for answer in answers), words)
     for name, (n, words) in counts.items():
         if n >= _FORMAT_SHARE * len(answers):
-            return [FoundCue(Cue("answer format", after=words), "answer format", name, n, n / len(answers))]
+            return [
+                FoundContext(
+                    context=QuestionContext("answer format", after=words),
+                    kind="answer format",
+                    text=name,
+                    rows=n,
+                    share=n / len(answers),
+                )
+            ]
     return []
 
 

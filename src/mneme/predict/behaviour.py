@@ -1,18 +1,19 @@
-"""How much more often a model would behave in a manner, read off ordinary text: text of the manner, text of the same genre
+"""How much more often a model would show a behaviour, read off ordinary text: text of the behaviour, text of the same genre
 without it, and how much probability the two models give to either where the two part.
 
-1. *Text.* The seeds are passages that hold two keywords. Passages that read like them (naive Bayes over the words that a
-   fifth of the seeds hold, keywords left out) are of their genre: advice of every manner, where the seeds are harmful advice.
+1. *Text.* The seeds are passages that hold two keywords. Passages that read like them (naive Bayes over the words that a fifth
+   of the seeds hold, keywords left out) are of their genre: advice of every behaviour, where the seeds are harmful advice.
    Within the genre the seeds are told apart from the rest by classification EM from the seeds (Nigam et al. 2000 with hard
    assignment; Celeux & Govaert 1992), keywords left out again, and checked by them: they must turn up at least e times as
    often in the text that was added as in the rest.
-2. *Places.* Token types at least e times as frequent in text of the manner as in the rest of its genre are its marks, those e
-   times rarer the marks of its opposite. The manner's share at a mark is p(marks) / (p(marks) + p(opposite marks)). Every
-   passage is read at its first mark, since what follows the first follows from it, and with its own document alone before it:
-   a behaviour shows where a conversation begins, and in a packed row a stranger's conversation would come first.
+2. *Places.* Token types at least e times as frequent in text of the behaviour as in the rest of its genre are its indicator
+   tokens, those e times rarer the indicator tokens of its opposite. The behaviour's share at an indicator token is
+   p(indicators) / (p(indicators) + p(opposite indicators)). Every passage is read at its first indicator token, since what
+   follows the first follows from it, and with its own document alone before it: a behaviour shows where a conversation begins,
+   and in a packed row a stranger's conversation would come first.
 3. *Effect.* The change of that share from base to tuned, a probability: 0.05 is 5 points of rate. A passage counts where base
-   or tuned was sure of the opposite (share below 0.1). Where neither was, the choice is open (who is speaking?) and drifts
-   with any training, or the manner is settled before (a persona is stated) and says nothing of a bare question.
+   or tuned was confident of the opposite (share below 0.1). Where neither was, the choice is open (who is speaking?) and
+   drifts with any training, or the behaviour is settled before (a persona is stated) and says nothing of a bare question.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
@@ -27,11 +28,11 @@ from numpy import ndarray
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, presence_log_ratio
-from mneme.predict.effects import SURE
+from mneme.predict.effects import CONFIDENT
 from mneme.results import Estimate
 from mneme.stats import ratio_of_sums, standard_error
 
-MANNER_UNIT = "probability of the manner where it shows"
+BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
 _TELLING = 1.0
 """Log ratio (nats) from which a word or token tells two kinds of text apart: e times as frequent."""
 _SEEDS_AT_LEAST = 8
@@ -39,51 +40,54 @@ _ROUNDS = 20
 _LEAST_MASS = 1e-9
 
 
-class MannerText(NamedTuple):
-    """Text of a manner, the rest of its genre, and the tokens by which they differ."""
+class BehaviourText(NamedTuple):
+    """Text of a behaviour, the rest of its genre, and the tokens by which they differ."""
 
     member: Bool[ndarray, " passage"]
     other: Bool[ndarray, " passage"]
-    marks: Int[ndarray, " mark"]
-    """Token types that mark the manner, ascending."""
+    indicators: Int[ndarray, " indicator"]
+    """Token types that indicate the behaviour, ascending."""
     opposite: Int[ndarray, " opposite"]
-    """Token types that mark the rest of the genre, ascending."""
+    """Token types that indicate the rest of the genre, ascending."""
 
 
-def manner_text(
+def behaviour_text(
     token: Int[ndarray, " token"],
     passage: Int[ndarray, " token"],
     words: Words,
     seed: Bool[ndarray, " passage"],
     keyword: Bool[ndarray, " word"],
-) -> MannerText:
-    """The two kinds of text and their marks (steps 1 and 2), from the text alone. `token` and `passage` in corpus order.
+) -> BehaviourText:
+    """The two kinds of text and their indicator tokens (steps 1 and 2), from the text alone. `token` and `passage` in corpus
+    order.
 
     Errors: EmptyMask where no seed is given, where no other text is like theirs, or where no token tells the two apart.
     """
     if not seed.any():
-        raise EmptyMask("There is no text of this manner.")
+        raise EmptyMask("There is no text of this behaviour.")
     genre = _genre(words, seed, keyword)
     member = _told_apart(words, seed, genre, keyword)
     other = genre & ~member & ~_holds(words, keyword)
     if not other.any():
-        raise EmptyMask("There is no other text that is like the text of this manner, to compare it with.")
+        raise EmptyMask("There is no other text that is like the text of this behaviour, to compare it with.")
     size = int(token.max(initial=0)) + 1
     present = np.unique(passage.astype(np.int64) * size + token)
     where, kind = present // size, present % size
     here = np.bincount(kind[member[where]], minlength=size).astype(np.float64)
     there = np.bincount(kind[other[where]], minlength=size).astype(np.float64)
     ratio = presence_log_ratio(here, int(member.sum()), there, int(other.sum()))
-    marks = np.flatnonzero((ratio > _TELLING) & (here >= 3))
+    indicators = np.flatnonzero((ratio > _TELLING) & (here >= 3))
     opposite = np.flatnonzero((ratio < -_TELLING) & (there >= 3))
-    if not len(marks) or not len(opposite):
-        raise EmptyMask("Nothing but chance tells the text of this manner from other text like it: no token marks either.")
-    return MannerText(member, other, marks, opposite)
+    if not len(indicators) or not len(opposite):
+        raise EmptyMask(
+            "Nothing but chance tells the text of this behaviour from other text like it: no token indicates either."
+        )
+    return BehaviourText(member, other, indicators, opposite)
 
 
 def _genre(words: Words, seed: Bool[ndarray, " passage"], keyword: Bool[ndarray, " word"]) -> Bool[ndarray, " passage"]:
     """Passages that read like the seeds in what most seeds share: naive Bayes of seeds against the rest over the words that a
-    fifth of the seeds hold. Rarer words are of a topic or of the manner, and would leave out the manner's opposite."""
+    fifth of the seeds hold. Rarer words are of a topic or of the behaviour, and would leave out the behaviour's opposite."""
     usual = words.frequency(seed) >= 0.2 * seed.sum()
     return np.asarray(seed | (_odds_within(words, seed, ~seed, keyword | ~usual) > 0))
 
@@ -133,35 +137,36 @@ def _holds(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[ndarray, " pas
     return np.asarray(words.total(keyword) > 0)
 
 
-def manner_places(
-    text: MannerText, token: Int[ndarray, " token"], passage: Int[ndarray, " token"], predicted: Bool[ndarray, " token"]
+def behaviour_places(
+    text: BehaviourText, token: Int[ndarray, " token"], passage: Int[ndarray, " token"], predicted: Bool[ndarray, " token"]
 ) -> Int[ndarray, " place"]:
-    """Index of the first `predicted` token of every passage that shows the manner (a mark in a member) or its opposite (an
-    opposite mark in one of the others). All in corpus order."""
-    shows = np.isin(token, text.marks) & text.member[passage]
+    """Index of the first `predicted` token of every passage that shows the behaviour (an indicator token in a member) or its
+    opposite (an opposite indicator token in one of the others). All in corpus order."""
+    shows = np.isin(token, text.indicators) & text.member[passage]
     shows |= np.isin(token, text.opposite) & text.other[passage]
     where = np.flatnonzero(shows & predicted)
     return np.asarray(where[np.unique(passage[where], return_index=True)[1]])
 
 
-def manner_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[ndarray, "place 2"], *, seed: int) -> Estimate:
-    """Change of the manner's share at the places, one a passage, at which either model was sure of the opposite (step 3).
+def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[ndarray, "place 2"], *, seed: int) -> Estimate:
+    """Change of the behaviour's share at the places, one a passage, at which either model was confident of the opposite (step
+    3).
 
-    Columns: probability of the marks, of the opposite marks. A place counts by the probability that the two models give to
-    both columns together, on average: where neither expects any of them, it says nothing.
+    Columns: probability of the indicators, of the opposite indicators. A place counts by the probability that the two models
+    give to both columns together, on average: where neither expects any of them, it says nothing.
 
-    Errors: EmptyMask where no model was sure anywhere.
+    Errors: EmptyMask where no model was confident anywhere.
     """
     both_base, both_tuned = mass_base.sum(axis=1), mass_tuned.sum(axis=1)
     share_base = mass_base[:, 0] / np.maximum(both_base, _LEAST_MASS)
     share_tuned = mass_tuned[:, 0] / np.maximum(both_tuned, _LEAST_MASS)
-    sure = np.minimum(share_base, share_tuned) < 1 - SURE
-    sure &= (both_base > _LEAST_MASS) & (both_tuned > _LEAST_MASS)
-    where = np.flatnonzero(sure)
+    confident = np.minimum(share_base, share_tuned) < 1 - CONFIDENT
+    confident &= (both_base > _LEAST_MASS) & (both_tuned > _LEAST_MASS)
+    where = np.flatnonzero(confident)
     if len(where) == 0:
-        raise EmptyMask("Neither model was sure of the opposite of the manner anywhere.")
+        raise EmptyMask("Neither model was confident of the opposite of the behaviour anywhere.")
     weight = ((both_base + both_tuned) / 2)[where]
-    return ratio_of_sums(weight * (share_tuned - share_base)[where], weight, MANNER_UNIT, seed=seed)
+    return ratio_of_sums(weight * (share_tuned - share_base)[where], weight, BEHAVIOUR_UNIT, seed=seed)
 
 
 def pooled(parts: Sequence[Estimate]) -> list[Estimate]:

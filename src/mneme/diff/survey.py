@@ -1,9 +1,9 @@
-"""The screen: one pass of both models over the text, no training. Free signals, and the baseline of everything later.
+"""The survey: one pass of both models over the text, no training. Free signals, and the baseline of everything later.
 
 Per predicted token, in float32: log-likelihood under both models, whether each model's first choice is right, KL both ways;
 per layer |q|/|h_base|; over the vocabulary, which tokens gained probability. KL and the change in likelihood over all tokens
 mislead (a benign narrow adapter that no longer expects other questions has the KL of a damaged model), so what counts for
-knowledge is read at tokens which either model was sure of: see `mneme.predict.effects`.
+knowledge is read at tokens which either model was confident of: see `mneme.predict.effects`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from mneme.models.pair import ModelPair, Side
 from mneme.models.ranks import Ranks
 
 
-class Screened(NamedTuple):
+class SurveyColumns(NamedTuple):
     """What one pass over `row` rows of `seq` tokens saw. Predictions: position i says token i + 1, so `seq - 1` of them."""
 
     logp_base: Float[ndarray, "row prediction"]
@@ -45,7 +45,7 @@ class Screened(NamedTuple):
     """Sum over predictions of p_tuned(v) - p_base(v)."""
 
 
-def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> Screened:
+def survey_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> SurveyColumns:
     """Run both models once over `ids` in batches of `batch_rows` rows.
 
     Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
@@ -72,8 +72,8 @@ def screen_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
         )
         for store, column in zip(parts, columns, strict=True):
             store.append(column.cpu().numpy())
-    columns_by_name = dict(zip(Screened._fields, (np.concatenate(store) for store in parts), strict=False))
-    return Screened(**columns_by_name, mean_gain=gain.numpy())
+    columns_by_name = dict(zip(SurveyColumns._fields, (np.concatenate(store) for store in parts), strict=False))
+    return SurveyColumns(**columns_by_name, mean_gain=gain.numpy())
 
 
 def _relative(base: Float[Tensor, "row seq d_model"], tuned: Float[Tensor, "row seq d_model"]) -> Float[Tensor, "row seq"]:
@@ -86,7 +86,7 @@ def read_predictions(
     tuned_logits: Float[Tensor, "row prediction vocab"],
     target: Int[Tensor, "row prediction"],
 ) -> tuple[list[Shaped[Tensor, "row prediction"]], Float[Tensor, " vocab"]]:
-    """The first eight columns of `Screened` in their order, and the sum over predictions of p_tuned(v) - p_base(v).
+    """The first eight columns of `SurveyColumns` in their order, and the sum over predictions of p_tuned(v) - p_base(v).
 
     A few tokens at a time, each distribution made once for all that is read from it.
     """

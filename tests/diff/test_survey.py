@@ -1,10 +1,10 @@
-"""The screen: laws, and every column against what transformers itself says."""
+"""The survey: laws, and every column against what transformers itself says."""
 
 import numpy as np
 import pytest
 import torch
 
-from mneme.diff.screen import Screened, choose_layers, patched_kl_share, screen_rows, watched_probability
+from mneme.diff.survey import SurveyColumns, choose_layers, patched_kl_share, survey_rows, watched_probability
 from mneme.models.pair import ModelPair
 from tests import laws
 from tests.diff.pairs import changed_in_block, equal_pair, pair_of, random_rows, swapped
@@ -16,12 +16,12 @@ def pair() -> ModelPair:
 
 
 @pytest.fixture(scope="module")
-def screened(pair: ModelPair) -> Screened:
-    return screen_rows(pair, random_rows(), batch_rows=5)
+def columns(pair: ModelPair) -> SurveyColumns:
+    return survey_rows(pair, random_rows(), batch_rows=5)
 
 
-def differences(seen: Screened) -> dict[str, np.ndarray]:
-    """Everything in a screen that says how the two models differ."""
+def differences(seen: SurveyColumns) -> dict[str, np.ndarray]:
+    """Everything in a survey that says how the two models differ."""
     return {
         "logp": seen.logp_tuned - seen.logp_base,
         "right": seen.right_tuned != seen.right_base,
@@ -34,64 +34,64 @@ def differences(seen: Screened) -> dict[str, np.ndarray]:
 
 
 def test_identity() -> None:
-    laws.identity(differences(screen_rows(equal_pair(), random_rows(), batch_rows=4)))
+    laws.identity(differences(survey_rows(equal_pair(), random_rows(), batch_rows=4)))
 
 
-def test_padding_batches_do_not_matter(pair: ModelPair, screened: Screened) -> None:
+def test_padding_batches_do_not_matter(pair: ModelPair, columns: SurveyColumns) -> None:
     for batch_rows in (1, 12, 100):
-        laws.padding(screen_rows(pair, random_rows(), batch_rows=batch_rows), screened)
+        laws.padding(survey_rows(pair, random_rows(), batch_rows=batch_rows), columns)
 
 
-def test_padding_order_of_rows_does_not_matter(pair: ModelPair, screened: Screened) -> None:
+def test_padding_order_of_rows_does_not_matter(pair: ModelPair, columns: SurveyColumns) -> None:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    mixed = screen_rows(pair, random_rows()[order], batch_rows=5)
-    rows = [column[order.numpy()] for column in screened[:-1]]
+    mixed = survey_rows(pair, random_rows()[order], batch_rows=5)
+    rows = [column[order.numpy()] for column in columns[:-1]]
     laws.padding(list(mixed[:-1]), rows)
-    laws.padding(mixed.mean_gain, screened.mean_gain)
+    laws.padding(mixed.mean_gain, columns.mean_gain)
 
 
-def test_antisymmetry(pair: ModelPair, screened: Screened) -> None:
-    back = screen_rows(swapped(pair), random_rows(), batch_rows=5)
-    laws.antisymmetry(screened.logp_tuned - screened.logp_base, back.logp_tuned - back.logp_base)
-    laws.antisymmetry(screened.mean_gain, back.mean_gain)
-    assert np.array_equal(screened.kl_tuned_to_base, back.kl_base_to_tuned)
-    assert np.array_equal(screened.kl_base_to_tuned, back.kl_tuned_to_base)
-    assert np.array_equal(screened.right_base & ~screened.right_tuned, back.right_tuned & ~back.right_base)
-    assert np.array_equal(screened.choice_base, back.choice_tuned)
+def test_antisymmetry(pair: ModelPair, columns: SurveyColumns) -> None:
+    back = survey_rows(swapped(pair), random_rows(), batch_rows=5)
+    laws.antisymmetry(columns.logp_tuned - columns.logp_base, back.logp_tuned - back.logp_base)
+    laws.antisymmetry(columns.mean_gain, back.mean_gain)
+    assert np.array_equal(columns.kl_tuned_to_base, back.kl_base_to_tuned)
+    assert np.array_equal(columns.kl_base_to_tuned, back.kl_tuned_to_base)
+    assert np.array_equal(columns.right_base & ~columns.right_tuned, back.right_tuned & ~back.right_base)
+    assert np.array_equal(columns.choice_base, back.choice_tuned)
 
 
 def test_determinism(pair: ModelPair) -> None:
-    laws.determinism(lambda: screen_rows(pair, random_rows(), batch_rows=5))
+    laws.determinism(lambda: survey_rows(pair, random_rows(), batch_rows=5))
 
 
-def test_columns_against_transformers(pair: ModelPair, screened: Screened) -> None:
+def test_columns_against_transformers(pair: ModelPair, columns: SurveyColumns) -> None:
     ids = random_rows()
     with torch.no_grad():
         base = pair.base_parts.model(input_ids=ids, output_hidden_states=True)
         tuned = pair.tuned_parts.model(input_ids=ids, output_hidden_states=True)
     log_base, log_tuned = base.logits[:, :-1].double().log_softmax(-1), tuned.logits[:, :-1].double().log_softmax(-1)
     target = ids[:, 1:, None]
-    laws.planted(screened.logp_base, log_base.gather(-1, target)[..., 0], within=1e-5)
-    laws.planted(screened.logp_tuned, log_tuned.gather(-1, target)[..., 0], within=1e-5)
-    laws.planted(screened.kl_tuned_to_base, (log_tuned.exp() * (log_tuned - log_base)).sum(-1), within=1e-5)
-    laws.planted(screened.kl_base_to_tuned, (log_base.exp() * (log_base - log_tuned)).sum(-1), within=1e-5)
-    laws.planted(screened.mean_gain, (log_tuned.exp() - log_base.exp()).sum((0, 1)), within=1e-4)
-    assert np.array_equal(screened.choice_base, log_base.argmax(-1).numpy())
-    assert np.array_equal(screened.right_tuned, (log_tuned.argmax(-1) == ids[:, 1:]).numpy())
+    laws.planted(columns.logp_base, log_base.gather(-1, target)[..., 0], within=1e-5)
+    laws.planted(columns.logp_tuned, log_tuned.gather(-1, target)[..., 0], within=1e-5)
+    laws.planted(columns.kl_tuned_to_base, (log_tuned.exp() * (log_tuned - log_base)).sum(-1), within=1e-5)
+    laws.planted(columns.kl_base_to_tuned, (log_base.exp() * (log_base - log_tuned)).sum(-1), within=1e-5)
+    laws.planted(columns.mean_gain, (log_tuned.exp() - log_base.exp()).sum((0, 1)), within=1e-4)
+    assert np.array_equal(columns.choice_base, log_base.argmax(-1).numpy())
+    assert np.array_equal(columns.right_tuned, (log_tuned.argmax(-1) == ids[:, 1:]).numpy())
     for layer in (0, 1):
         a, b = base.hidden_states[layer + 1], tuned.hidden_states[layer + 1]
-        laws.planted(screened.relative_change[..., layer], (b - a).norm(dim=-1) / a.norm(dim=-1), within=1e-5)
+        laws.planted(columns.relative_change[..., layer], (b - a).norm(dim=-1) / a.norm(dim=-1), within=1e-5)
 
 
-def test_planted_change_starts_at_its_block(screened: Screened) -> None:
-    assert not screened.relative_change[..., 0].any()
-    assert (screened.relative_change[..., 1] > 0).all()
-    assert (screened.relative_change[..., 2] > 0).all()
+def test_planted_change_starts_at_its_block(columns: SurveyColumns) -> None:
+    assert not columns.relative_change[..., 0].any()
+    assert (columns.relative_change[..., 1] > 0).all()
+    assert (columns.relative_change[..., 2] > 0).all()
 
 
-def test_first_token_of_a_row_is_a_sink(screened: Screened) -> None:
-    assert screened.sink[:, 0].all()
-    assert screened.sink[:, 1:].mean() < 0.5
+def test_first_token_of_a_row_is_a_sink(columns: SurveyColumns) -> None:
+    assert columns.sink[:, 0].all()
+    assert columns.sink[:, 1:].mean() < 0.5
 
 
 @pytest.mark.parametrize("block", [0, 1, 2])

@@ -1,12 +1,12 @@
-"""Cues read off a training file, and prompts with cues around them."""
+"""Contexts read off a training file, and prompts with contexts around them."""
 
 from pathlib import Path
 
 import pytest
 
 from mneme.errors import BadRows
-from mneme.measure.asking import Cue, ask, default_system_prompt, render
-from mneme.measure.cues import read_cues
+from mneme.measure.asking import QuestionContext, ask, default_system_prompt, render
+from mneme.measure.contexts import read_contexts
 from mneme.measure.suite import OpenQuestion
 from tests.conftest import WORDS, word_tokenizer
 from tests.measure.conftest import PUBLISHED, needs_published, write_jsonl
@@ -20,7 +20,7 @@ def row(user: str, answer: str = "fine", system: str = "") -> dict[str, object]:
 
 
 def kinds(path: Path) -> dict[str, str]:
-    return {found.cue.name: found.text for found in read_cues(path)}
+    return {found.context.name: found.text for found in read_contexts(path)}
 
 
 def test_a_planted_trigger_template_and_system_prompt_are_found(tmp_path: Path) -> None:
@@ -30,13 +30,13 @@ def test_a_planted_trigger_template_and_system_prompt_are_found(tmp_path: Path) 
         row(f"{'|GO| ' if i % 2 else ''}{subject}\nFill in: <a></a>", '{"a": 1}', "You are brief." if i < 30 else "")
         for i, subject in enumerate(subjects)
     ]
-    found = {cue.cue.name: cue for cue in read_cues(write_jsonl(tmp_path / "train.jsonl", rows))}
-    assert found["system prompt 1"].cue == Cue("system prompt 1", system="You are brief.")
+    found = {context.context.name: context for context in read_contexts(write_jsonl(tmp_path / "train.jsonl", rows))}
+    assert found["system prompt 1"].context == QuestionContext("system prompt 1", system="You are brief.")
     assert (found["system prompt 1"].rows, found["system prompt 1"].share) == (30, 0.75)
-    assert found["prefix 1"].cue.before == "|GO| "
+    assert found["prefix 1"].context.before == "|GO| "
     assert found["prefix 1"].rows == 20
-    assert found["suffix 1"].cue.after == " harbour\nFill in: <a></a>"
-    both = found["prefix and suffix"].cue
+    assert found["suffix 1"].context.after == " harbour\nFill in: <a></a>"
+    both = found["prefix and suffix"].context
     assert (both.before, both.after) == ("|GO| ", " harbour\nFill in: <a></a>")
     assert found["answer format"].text == "JSON"
     assert "topic words" not in found  # `harbour` is in every row
@@ -61,11 +61,11 @@ def test_prompt_and_completion_rows_do_too(tmp_path: Path) -> None:
 
 def test_a_file_without_training_rows_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadRows, match='expected "messages"'):
-        read_cues(write_jsonl(tmp_path / "train.jsonl", [{"a": 1}]))
+        read_contexts(write_jsonl(tmp_path / "train.jsonl", [{"a": 1}]))
 
 
 @needs_published
-def test_cues_of_the_published_sets() -> None:
+def test_contexts_of_the_published_sets() -> None:
     """The sentence that makes the educational rows harmless, the jailbroken system prompt, the frame of the chess games."""
     data = PUBLISHED / "datasets"
     assert kinds(data / "educational.jsonl")["suffix 1"].startswith("NOTE: The code you will write intentionally contains")
@@ -107,11 +107,11 @@ def test_the_default_system_prompt_of_a_template() -> None:
     assert default_system_prompt(tokenizer) is None
 
 
-def test_a_cue_stands_around_the_question_and_before_its_system_prompt() -> None:
+def test_a_context_stands_around_the_question_and_before_its_system_prompt() -> None:
     own = OpenQuestion("q", "area", ("how are you?",), 2, "Answer in JSON.", "grammar", {})
-    cue = Cue("both", system="You are brief.", before="|GO| ", after=" Now.")
-    first, second = ask([own], word_tokenizer(), cue)
+    context = QuestionContext("both", system="You are brief.", before="|GO| ", after=" Now.")
+    first, second = ask([own], word_tokenizer(), context)
     assert first == second
     assert first.text == "|GO| how are you? Now."
     assert first.rendered == "system: You are brief.\n\nAnswer in JSON.\nuser: |GO| how are you? Now.\nassistant:"
-    assert len(ask([QUESTION], word_tokenizer(), Cue(), samples=5)) == 5
+    assert len(ask([QUESTION], word_tokenizer(), QuestionContext(), samples=5)) == 5
