@@ -78,17 +78,22 @@ def measure_real(place: RealPlace, names: Sequence[str], groups: Sequence[str], 
 
 def arms_real(place: RealPlace, names: Sequence[str], say: Say) -> None:
     """Answers and directions (arms.py) of the fine-tunes called `names` that lie built and are not kept. One thread."""
-    torch.set_num_threads(1)
-    base = load_model(real_base())
-    assert base.tokenizer is not None
-    texts = passages(place.data, base.tokenizer)
-    said = go_on(base, openings(texts))
-    for name in names:
-        file = place.kept / "arms" / f"{name}-seed0.json"
-        if not file.is_file() and real_folder(name).is_dir():
+    wanted = [name for name in names if real_folder(name).is_dir() and not _arms_file(place, name).is_file()]
+    if not wanted:
+        return
+    with computing_threads(1):
+        base = load_model(real_base())
+        assert base.tokenizer is not None
+        texts = passages(place.data, base.tokenizer)
+        said = go_on(base, openings(texts))
+        for name in wanted:
             found = read_arms(base, load_model(real_folder(name)), texts, said)
-            write_kept(file, found)
+            write_kept(_arms_file(place, name), found)
             say(f"{name}: answers and directions read in {found['seconds']:.0f} s")
+
+
+def _arms_file(place: RealPlace, name: str) -> Path:
+    return place.kept / "arms" / f"{name}-seed0.json"
 
 
 def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False) -> None:
