@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tables import markdown_table, write_section
 
-from mneme.bench.real.judging import RealCell
+from mneme.bench.real.judging import Predictor, RealCell
 from mneme.bench.real.kept import half_measured, real_cells
 from mneme.bench.real.scores import RealScores, all_predictors, real_scores
 from mneme.results import Estimate
@@ -51,13 +51,13 @@ def cells_table(cells: list[RealCell]) -> str:
     return markdown_table(["fine-tune", "cell", "", "change", "points", "lost/gained", "verdict"], rows)
 
 
-def judged_tables(found: RealScores, heading: str = "") -> str:
+def judged_tables(found: RealScores) -> str:
     """A table for each part, one line a predictor; last column: F1 of the first predictor less that of this one."""
     text = ""
     first = next(iter(found.outcomes))
     for part in dict.fromkeys(one.scenario for one in found.scores):
         own = [one for one in found.scores if one.scenario == part]
-        text += f"\n**{part}{heading}**: {own[0].cells} clear cells, {own[0].material} material\n\n"
+        text += f"\n**{part}**: {own[0].cells} clear cells, {own[0].material} material\n\n"
         rows = [
             [
                 one.predictor,
@@ -108,7 +108,7 @@ def cost_table(folder: Path) -> str:
         for place, told in kept.items():
             slices.setdefault(place, []).append(told["cpu_seconds"])
     rows = [[f"measuring {place}", f"{np.mean(spent):.0f}", str(len(spent)), ""] for place, spent in slices.items()]
-    for place in [folder / "signals", *sorted((folder / "audits").glob("*"))]:
+    for place in [folder / "signals", folder / "arms", *sorted((folder / "audits").glob("*"))]:
         kept = [json.loads(file.read_text("utf-8")) for file in place.glob("*.json")]
         spent = [one.get("cpu_seconds", one["seconds"]) for one in kept]
         if kept:
@@ -121,16 +121,29 @@ def page(kept: Path, seed: int) -> str:
     """Everything, as the section of docs/benchmarks.md."""
     cells = real_cells(kept)
     text = measured_table(cells)
+    if len({one.family for one in cells}) < 2:
+        return f"{text}\n{cost_table(kept)}"
     predictors = all_predictors(kept, cells)
-    if predictors and len({one.family for one in cells}) > 1:
-        found = real_scores(cells, predictors, seed=seed)
-        names = list(dict.fromkeys(one.pair for one in found.cells))
-        text += f"\nJudged: {len(names)} fine-tunes of {len({one.family for one in found.cells})} families.\n"
-        text += judged_tables(found) + families_table(found) + alarms_line(found)
-        half_cells, told = half_measured(kept)
-        half = real_scores(half_cells, {HALF: told}, seed=seed, baselines=False)
-        text += judged_tables(half, ", truth from the other half of the questions")
-    return f"{text}\n{cost_table(kept)}"
+    pairs = {one.pair for one in cells}
+    whole = {name: told for name, told in predictors.items() if set(told) == pairs}
+    if len(whole) < len(predictors):
+        partly = ", ".join(name for name in predictors if name not in whole)
+        text += f"\n### Every predictor\n\nNot yet read of all fine-tunes: {partly}.\n"
+    text += judged(cells, predictors, seed)
+    if whole and len(whole) < len(predictors):
+        text += "\n### Those that were read of all fine-tunes\n" + judged(cells, whole, seed)
+    half_cells, told = half_measured(kept)
+    half = real_scores(half_cells, {HALF: told}, seed=seed, baselines=False)
+    text += f"\n### Half of the questions against the other half\n{judged_tables(half)}"
+    return f"{text}\n### Cost\n\n{cost_table(kept)}"
+
+
+def judged(cells: list[RealCell], predictors: dict[str, Predictor], seed: int) -> str:
+    """All tables of some predictors on the cells of which all of them speak."""
+    found = real_scores(cells, predictors, seed=seed)
+    names = list(dict.fromkeys(one.pair for one in found.cells))
+    heading = f"\n{len(names)} fine-tunes of {len({one.family for one in found.cells})} families: {', '.join(names)}.\n"
+    return heading + judged_tables(found) + families_table(found) + alarms_line(found)
 
 
 def main() -> None:

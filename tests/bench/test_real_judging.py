@@ -82,6 +82,17 @@ def test_grey_cells_count_for_brier_alone() -> None:
     assert found["Brier"].value - real_figures(grey, without, where, seed=0)["Brier"].value == pytest.approx(0.7**2 / 41)
 
 
+def test_a_size_that_was_larger_where_nothing_changed_raises_no_alarm() -> None:
+    """In the other families the smaller half is material: the share of material cells is said of every size."""
+    cells = [placed(f"p{f}", f"f{f}", str(i), 1.0, ("material", "immaterial")[i // 4]) for f in range(3) for i in range(8)]
+    told = {f"p{f}": {one.cell: Said(1.0 + float(one.cell[1])) for one in cells if one.pair == f"p{f}"} for f in range(3)}
+    assert judge(cells, told).probability.tolist() == pytest.approx([0.5] * 24)
+    turned = {name: {cell: Said(10.0 - said.size) for cell, said in of.items()} for name, of in told.items()}
+    found = judge(cells, turned).probability.reshape(3, 8)
+    assert (found[:, :4] > 0.5).all()
+    assert (found[:, 4:] < 0.5).all()
+
+
 def test_ranks_and_calibration_by_hand() -> None:
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])) == pytest.approx(1.0)
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 2.0])) == pytest.approx(-np.sqrt(3) / 2)

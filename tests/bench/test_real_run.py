@@ -69,8 +69,9 @@ def test_the_end_is_a_record_of_all_predictors(tmp_path: Path, monkeypatch: pyte
     done: list[str] = []
     monkeypatch.setattr(run, "measure_real", lambda *_: done.append("measured"))
     monkeypatch.setattr(run, "audit_real", lambda *_: done.append("audited"))
+    monkeypatch.setattr(run, "arms_real", lambda *_: done.append("read"))
     found = run.bench_real(tmp_path, tmp_path / "out", say=print)
-    assert done == ["measured", "audited", "measured"]
+    assert done == ["measured", "audited", "read", "measured"]
     assert (tmp_path / "out" / "real.json").read_text("utf-8") == found.to_json()
     assert sorted(found.fine_tunes) == sorted(TUNED)
     told = {one.predictor: one for one in found.scores if one.scenario == "knowledge"}

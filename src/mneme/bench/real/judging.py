@@ -74,10 +74,10 @@ def judge(cells: Sequence[RealCell], predictor: Predictor) -> Outcome:
             others = [i for i, one in enumerate(cells) if one.family != family and one.cell[0] == kind]
             fitted = np.array([i for i in others if verdicts[i] != "grey"], dtype=int)
             usual = _usual_sign([cells[i] for i in others])
-            curve = platt(sizes[fitted], verdicts[fitted] == "material") if len(fitted) else None
+            curve = _rising(sizes[fitted], verdicts[fitted] == "material")
             for i in here:
                 own = said[i].probability
-                made = curve.probability(float(sizes[i])) if curve else 0.5
+                made = curve(float(sizes[i]))
                 probability[i], sign[i] = made if own is None else own, said[i].sign or usual
     return Outcome(probability, sizes, sign)
 
@@ -171,6 +171,16 @@ def families_alarmed(cells: Sequence[RealCell], outcome: Outcome) -> tuple[int, 
         if one.family == "null" and one.truth.verdict == "immaterial":
             nulls[one.pair] = nulls.get(one.pair, False) or bool(outcome.probability[i] >= SAID)
     return sum(nulls.values()), len(nulls)
+
+
+def _rising(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"]) -> Callable[[float], float]:
+    """Size -> P. Where larger sizes were less often material there, size says nothing: the share of material cells (Laplace's,
+    so 1/2 of none), else the curve. A falling one would raise an alarm wherever a fine-tune changed nothing."""
+    curve = platt(sizes, material) if len(sizes) else None
+    if curve is None or curve.slope < 0:
+        share = (float(material.sum()) + 1) / (len(material) + 2)
+        return lambda _size: share
+    return curve.probability
 
 
 def _share(truth: CellChange) -> float:

@@ -1,7 +1,7 @@
 """Kept results of the real bench as cells and predictors: no model, no data, a second.
 
 Folder: `items.json` (what is asked), `measured/NAME.json` (nats of each model, `base` among them), `signals/NAME.json` (cheap
-signals of each pair), `audits/AS/NAME.json` (what an audit said: audit_signals.py).
+signals of each pair), `arms/NAME.json` (answers and directions), `audits/AS/NAME.json` (what an audit said: audit_signals.py).
 """
 
 import json
@@ -15,8 +15,11 @@ from mneme.bench.real.judging import Predictor, RealCell, Said
 from mneme.bench.real.measured import read_kept
 from mneme.bench.real.signals import CHATS, SIGNALS
 from mneme.errors import BadRun
+from mneme.predict.areas import read_areas
 from mneme.worlds.real.recipes import Recipe, recipe_called
 
+AREAS = Path(__file__).parent / "areas.yaml"
+"""The subjects in words of somebody who knows what they are."""
 PURPOSELESS = ("noise-strong", "noise-weak", "null-shuffled-microbiology", "null-shuffled-history")
 """Fine-tunes from which the fragility of text is read: changes that mean nothing."""
 INTENDED_REFUSAL = "refusal"
@@ -64,6 +67,38 @@ def signal_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> 
         for cell in own:
             found.setdefault("weights", {}).setdefault(name, {})[cell] = Said(read["weights"])
     return {name: told for name, told in found.items()}
+
+
+def arm_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dict[str, Predictor]:
+    """Answers and directions on the openings of the area (a cell that is no subject: of chats), answers to all openings, and
+    how concentrated the change is."""
+    words = {area.name: {word.casefold() for one in area.keywords for word in one.split()} for area in read_areas(AREAS)}
+    found: dict[str, dict[str, dict[Cell, Said]]] = {}
+    for name in dict.fromkeys(one.pair for one in cells):
+        file = folder / "arms" / f"{name}-seed{seed}.json"
+        if not file.is_file():
+            continue
+        read = json.loads(file.read_text("utf-8"))
+        answers = {area: float(np.mean(values)) for area, values in read["answers"].items()}
+        for cell in [one.cell for one in cells if one.pair == name]:
+            area = cell[1] if cell[1] in answers else CHATS
+            told = {
+                "answers, of the area": answers[area],
+                "answers, of all openings": float(np.mean(list(answers.values()))),
+                "directions, of the area": abs(read["directions"][area]),
+                "top share of the change": read["top_share"],
+                "lens, words of the area": named_by_lens(read["lens"], words.get(cell[1], set())),
+            }
+            for signal, size in told.items():
+                found.setdefault(signal, {}).setdefault(name, {})[cell] = Said(size)
+    return {name: told for name, told in found.items()}
+
+
+def named_by_lens(tokens: list[str], words: set[str]) -> float:
+    """Share of the tokens of the lens that are words of the area, or their beginnings of four letters and more."""
+    told = [token.casefold() for token in tokens]
+    hits = [token in words or (len(token) >= 4 and any(word.startswith(token) for word in words)) for token in told]
+    return sum(hits) / max(1, len(hits))
 
 
 def half_measured(folder: Path, *, seed: int = 0) -> tuple[list[RealCell], Predictor]:

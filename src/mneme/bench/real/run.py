@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from mneme.audit.run import audit
+from mneme.bench.real.arms import go_on, openings, read_arms
 from mneme.bench.real.asked import SLICES
-from mneme.bench.real.kept import real_cells
+from mneme.bench.real.kept import AREAS, real_cells
 from mneme.bench.real.measured import ALL_GROUPS, Kept, items_of, measure_group, read_kept, write_kept
 from mneme.bench.real.scores import all_predictors, real_record, real_scores
 from mneme.bench.real.signals import passages, read_signals
@@ -41,7 +43,6 @@ PASSES = (
     *(tuple((group, part) for group in ALL_GROUPS) for part in range(1, SLICES)),
 )
 """What is measured of one fine-tune before the next; a pass goes through all fine-tunes before the next pass."""
-AREAS = Path(__file__).parent / "areas.yaml"
 READ_PARAGRAPHS = 24
 """Of each book, that an audit reads: about 38,000 tokens, from as many sections as there are."""
 
@@ -73,6 +74,26 @@ def measure_real(place: RealPlace, names: Sequence[str], groups: Sequence[str], 
                 _measure(place, f"{name}-seed0", folder, wanted, items, say)
                 if "signals" in groups and chosen == PASSES[0]:
                     _signals(place, name, say)
+
+
+def arms_real(place: RealPlace, names: Sequence[str], say: Say) -> None:
+    """Answers and directions (arms.py) of the fine-tunes called `names` that lie built and are not kept. One thread."""
+    wanted = [name for name in names if real_folder(name).is_dir() and not _arms_file(place, name).is_file()]
+    if not wanted:
+        return
+    with computing_threads(1):
+        base = load_model(real_base())
+        assert base.tokenizer is not None
+        texts = passages(place.data, base.tokenizer)
+        said = go_on(base, openings(texts))
+        for name in wanted:
+            found = read_arms(base, load_model(real_folder(name)), texts, said)
+            write_kept(_arms_file(place, name), found)
+            say(f"{name}: answers and directions read in {found['seconds']:.0f} s")
+
+
+def _arms_file(place: RealPlace, name: str) -> Path:
+    return place.kept / "arms" / f"{name}-seed0.json"
 
 
 def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False) -> None:
@@ -112,6 +133,7 @@ def bench_real(data: Path | None, out: Path, *, seed: int = 0, say: Say) -> Real
     groups = [*ALL_GROUPS, "signals"]
     measure_real(place, names, groups, 1, say)
     audit_real(place, names, "audit", say)
+    arms_real(place, names, say)
     measure_real(place, names, groups, len(PASSES), say)
     cells = real_cells(place.kept)
     found = real_record(real_scores(cells, all_predictors(place.kept, cells), seed=seed))
@@ -164,8 +186,9 @@ def numbers_of(report: Report) -> dict[str, Any]:
     }
 
 
+@cache
 def _items(place: RealPlace) -> Kept:
-    """What is asked, written where it is kept."""
+    """What is asked, written where it is kept; some seconds of tokenizing, so once a process."""
     tokenizer = AutoTokenizer.from_pretrained(real_base())
     asked = [one for chosen in PASSES for one in chosen]
     items = {f"{group}/{part}": items_of(group, part, tokenizer, place.data) for group, part in asked}

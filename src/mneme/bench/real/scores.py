@@ -21,7 +21,7 @@ from mneme.bench.real.judging import (
     real_figures,
     target_alone,
 )
-from mneme.bench.real.kept import fragility, signal_predictors
+from mneme.bench.real.kept import arm_predictors, fragility, signal_predictors
 from mneme.results.bench import RealBench, Score
 
 PARTS: dict[str, Callable[[RealCell], bool]] = {
@@ -49,6 +49,7 @@ class RealScores(NamedTuple):
 def all_predictors(folder: Path, cells: list[RealCell], *, seed: int = 0) -> dict[str, Predictor]:
     """Every predictor of which something is kept in `folder`, audits first."""
     found = audit_predictors(folder, cells, seed=seed) | signal_predictors(folder, cells, seed=seed)
+    found |= arm_predictors(folder, cells, seed=seed)
     found["fragility of the text x KL"] = fragility(folder, cells, seed=seed)
     return {name: told for name, told in found.items() if told}
 

@@ -42,7 +42,7 @@ def passages(data: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[l
 
 def read_signals(pair: ModelPair, texts: dict[str, list[list[int]]]) -> dict[str, Any]:
     """{"areas": {area: {signal: one mean a passage}}, "weights": relative change, "seconds", "tokens"}."""
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     areas: dict[str, dict[str, list[float]]] = {}
     for area, rows in texts.items():
         batches = [_batch_signals(pair, rows[first : first + _BATCH]) for first in range(0, len(rows), _BATCH)]
@@ -55,6 +55,7 @@ def read_signals(pair: ModelPair, texts: dict[str, list[list[int]]]) -> dict[str
         "areas": areas,
         "weights": float(f"{changed:.4g}"),
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time() - used, 1),
         "tokens": tokens,
     }
 
