@@ -40,7 +40,7 @@ def check_kind(name: str, base: Path, folder: Path, *, biased: bool) -> None:
     with quiet_peft():
         live, plain = save_kind(name, base, folder), logits(load_plain(base))
         assert (live - plain).abs().max() > 1e-3, "an adapter that changes nothing tests nothing"
-        pair, alone = load_pair(base, folder), load_model(folder, base=base)
+        pair, alone = load_pair(base, folder), load_model(folder, adapter_base=base)
         changes = weight_changes(pair)
     assert torch.equal(said(pair, "base"), plain)
     torch.testing.assert_close(said(pair, "tuned"), live, rtol=1e-4, atol=1e-4)
@@ -178,7 +178,9 @@ def test_blocks_that_an_adapter_repeats(bases: dict[tuple[bool, bool], Path], tm
         wrapped = get_peft_model(load_plain(base), config)
         scatter(wrapped, 0.05, seed=2, trained=True)
         wrapped.save_pretrained(tmp_path)
-        torch.testing.assert_close(logits(load_model(tmp_path, base=base).parts.model), logits(wrapped), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            logits(load_model(tmp_path, adapter_base=base).parts.model), logits(wrapped), rtol=1e-4, atol=1e-4
+        )
         with pytest.raises(ModelMismatch, match=r"model.layers.2.* is absent in BASE"):
             load_pair(base, tmp_path)
 
@@ -189,7 +191,7 @@ def test_an_adapter_without_its_kind_or_its_base(bases: dict[tuple[bool, bool], 
     edit(tmp_path, base_model_name_or_path="unsloth/some-4bit-copy")
     with pytest.raises(ModelNotFound, match=r"(?s)adapter of unsloth/some-4bit-copy, which is not at hand.*--base"):
         load_model(tmp_path)
-    torch.testing.assert_close(logits(load_model(tmp_path, base=base).parts.model), live, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(load_model(tmp_path, adapter_base=base).parts.model), live, rtol=1e-5, atol=1e-5)
     for name in ("owner/a-mirror", "/kaggle/working/llama", str(base).upper()):
         edit(tmp_path, base_model_name_or_path=name)
         assert any(f"was trained on {name}" in note for note in load_pair(base, tmp_path).notes)

@@ -151,7 +151,10 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     assert options.base is not None
     assert options.tuned is not None
     trust, device = options.machine.trust_remote_code, options.machine.device
-    shape = shape_of(options.base, options.tuned, trust_remote_code=trust)
+    base = options.base
+    if options.adapter_base is not None and is_adapter(resolve_folder(base, trust_remote_code=trust)):
+        base = options.adapter_base
+    shape = shape_of(base, options.tuned, trust_remote_code=trust)
     check_chosen_layers(options.layers, shape.layers)
     tokenizer = load_tokenizer(resolve_folder(options.base, trust_remote_code=trust), trust)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)

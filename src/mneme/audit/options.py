@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import Overwrite, Seed, Where, joined, parse_numbers
+from mneme.options.values import AdapterBase, Overwrite, Seed, Where, joined, parse_numbers
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class AuditOptions:
         str, Option("How latents get their words: offline, or an OpenAI-compatible endpoint.", metavar="offline|URL")
     ] = "offline"
     quick: Annotated[bool, Option("A first answer: 8,192 tokens, few questions, no dictionary.", decides=True)] = False
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Where = Machine()
     progress: Progress = Progress()

@@ -165,6 +165,7 @@ def _load(options: AuditOptions, device: str) -> ModelPair:
         precision=precision_for(device, machine.precision),
         attention=machine.attention,
         trust_remote_code=machine.trust_remote_code,
+        adapter_base=options.adapter_base,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class DpoOptions:
         ),
     ] = Training()
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

@@ -59,7 +59,12 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
     source, pairs = _checked_pairs(options.data)
     machine, score = options.machine, None if options.filter == "none" else options.filter
     with computing_threads(machine.threads):
-        loaded = load_model(options.model, device=machine.device, trust_remote_code=machine.trust_remote_code)
+        loaded = load_model(
+            options.model,
+            adapter_base=options.adapter_base,
+            device=machine.device,
+            trust_remote_code=machine.trust_remote_code,
+        )
         tokenizer = require_tokenizer(loaded.tokenizer, options.model)
         window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
         encoded = encode_pairs(pairs, tokenizer, window, source)

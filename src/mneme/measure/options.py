@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 
 Aggregate = Literal["answer", "question"]
 """How answers to open questions make a rate (`measure/aggregate.py`)."""
@@ -65,6 +65,7 @@ class MeasureOptions:
     ] = "answer"
     out: Annotated[str | Path, Option("Where measurement.html and measurement.json go.", metavar="DIR")] = "runs/measure"
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     trust_suite_code: Annotated[
         bool, Option("Run Python that a task of lm-eval or Inspect names. Off unless you ask for it.")

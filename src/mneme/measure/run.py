@@ -124,7 +124,13 @@ def _measured(options: MeasureOptions) -> Measurement:
     machine = options.machine
     judge = judge_named(options.judge, device=machine.device) if isinstance(options.judge, str) else options.judge
     require_judges(asked.open, judge, options.grammar)
-    subjects = subjects_of(options.base, options.models, device=machine.device, trust_remote_code=machine.trust_remote_code)
+    subjects = subjects_of(
+        options.base,
+        options.models,
+        device=machine.device,
+        trust_remote_code=machine.trust_remote_code,
+        adapter_base=options.adapter_base,
+    )
     command = _command(asked, subjects, judge, contexts, options)
     kept = stored(options)
     opened = RunFolder(Path(options.out), command, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)

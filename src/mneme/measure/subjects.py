@@ -1,10 +1,11 @@
 """The models that are measured: labels, steps, one at a time in memory, loaded only where a stage is not finished."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -58,9 +59,15 @@ class Subject:
 
 
 def subjects_of(
-    base: str | Path, tuned: Sequence[str | Path], *, device: str = "cpu", trust_remote_code: bool = False
+    base: str | Path,
+    tuned: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    adapter_base: str | Path | None = None,
 ) -> list[Subject]:
-    """Base and tuned models, checkpoints in the order of their steps. A tuned adapter is put on BASE and checked against it.
+    """Base and tuned models, checkpoints in the order of their steps. A tuned adapter is put on BASE and checked against it;
+    BASE as an adapter is put on `adapter_base`, or on the base it names.
 
     Raises ModelNotFound where a folder is not there, BadOption where a model is named twice.
     """
@@ -72,7 +79,9 @@ def subjects_of(
     labels = _labels(sources, folders)
 
     def loader(index: int) -> Callable[[], Loaded]:
-        return lambda: _load(folders, index, device, trust_remote_code)
+        return lambda: _load(
+            folders, index, {"device": device, "trust_remote_code": trust_remote_code, "adapter_base": adapter_base}
+        )
 
     subjects = [
         Subject(label=labels[i], source=sources[i], folder=folders[i], is_base=i == 0, load=loader(i))
@@ -81,15 +90,15 @@ def subjects_of(
     return [subjects[0], *sorted(subjects[1:], key=lambda subject: (subject.step is None, subject.step or 0))]
 
 
-def _load(folders: Sequence[Path], index: int, device: str, trust_remote_code: bool) -> Loaded:
+def _load(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> Loaded:
     folder, base = folders[index], folders[0]
     if index and is_adapter(folder) and not is_adapter(base):
-        pair = load_pair(base, folder, device=device, trust_remote_code=trust_remote_code)
+        pair = load_pair(base, folder, **options)
         return Loaded(pair.tuned_parts, pair.tokenizer, pair.max_positions)
-    model = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    model = load_model(folder, **options)
     tokenizer = model.tokenizer
     if tokenizer is None and index:
-        tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code).tokenizer
+        tokenizer = load_model(base, **options).tokenizer
     positions = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
     return Loaded(model.parts, require_tokenizer(tokenizer, folder), positions)
 

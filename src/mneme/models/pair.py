@@ -94,14 +94,14 @@ class LoadedModel:
 def load_model(
     source: str | Path,
     *,
-    base: str | Path | None = None,
+    adapter_base: str | Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """One causal language model, in eval mode, its parts proven; an adapter folder is merged into `base`, or into the base it
-    names, and computes what peft computes with it. A GGUF file or a quantized folder becomes plain weights.
+    """One causal language model, in eval mode, its parts proven; an adapter folder is merged into `adapter_base`, or
+    into the base it names, and computes what peft computes with it. A GGUF file or a quantized folder becomes plain weights.
 
     `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
     `attention`: transformers' `attn_implementation`; None leaves the choice to it. What was found odd is logged.
@@ -111,22 +111,24 @@ def load_model(
     options["trust_remote_code"] = trust_remote_code
     folder = resolve_folder(source, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
-        plain = load_model(_base_of(folder, base, trust_remote_code), **options)
+        found, said = _base_of(folder, adapter_base, trust_remote_code)
+        plain = load_model(found, **options)
         attached = attach(plain.parts.model, folder)
         _say(attached.notes)
         model = merged(require_finite(attached.wrapped, folder), folder)
         tokenizer = load_tokenizer(folder) or plain.tokenizer
-        return LoadedModel(find_parts(model), tokenizer, folder, plain.notes + attached.notes)
+        return LoadedModel(find_parts(model), tokenizer, folder, plain.notes + said + attached.notes)
     model, notes = read_model(folder, **options)
     _say(notes)
     return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder, notes)
 
 
-def _base_of(adapter: Path, given: str | Path | None, trust_remote_code: bool) -> str | Path:
-    """The base that was given for an adapter, else the one that it names and that is at hand."""
+def _base_of(adapter: Path, given: str | Path | None, trust_remote_code: bool) -> tuple[str | Path, tuple[str, ...]]:
+    """The base that was given for an adapter, else the one that it names and that is at hand; what is said about it."""
     if given is not None:
-        _say(_check_named_base(adapter, resolve_folder(given, trust_remote_code=trust_remote_code), str(given)))
-        return given
+        notes = _check_named_base(adapter, resolve_folder(given, trust_remote_code=trust_remote_code), str(given))
+        _say(notes)
+        return given, notes
     named = named_base(adapter)
     try:
         resolve_folder(named, trust_remote_code=trust_remote_code)
@@ -135,7 +137,7 @@ def _base_of(adapter: Path, given: str | Path | None, trust_remote_code: bool) -
             f"{adapter} is an adapter of {named}, which is not at hand: {error} Or give the base yourself, with --base, or as "
             "BASE and the adapter as TUNED."
         ) from error
-    return named
+    return named, ()
 
 
 def _say(notes: tuple[str, ...]) -> None:
@@ -151,6 +153,7 @@ def load_pair(
     precision: Precision = "float32",
     attention: str | None = None,
     trust_remote_code: bool = False,
+    adapter_base: str | Path | None = None,
 ) -> ModelPair:
     """Load and check BASE and TUNED, each a folder, a GGUF file, a hub name or an adapter folder.
 
@@ -158,10 +161,11 @@ def load_pair(
     that changes the base while it loads (PiSSA, a saved embedding) is merged into a second copy instead. TUNED = BASE keeps
     one model. BASE as an adapter is merged into the base it names, and TUNED is then loaded on its own. TUNED without a
     tokenizer uses BASE's. Vocabularies may differ at the end: both models then say logits of the ids that they share.
-    `device` and `attention` are those of `load_model`.
+    `device`, `attention` and `adapter_base` (for adapters that are not put on BASE) are those of `load_model`.
     Raises, beside the errors of `load_model`, ModelMismatch: adapter of another base, other token ids, other shapes.
     """
     options: dict[str, Any] = {"device": device, "attention": attention, "trust_remote_code": trust_remote_code}
+    options["adapter_base"] = adapter_base
     options["dtype"] = torch.float32 if precision == "float32" else "auto"
     base_folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)

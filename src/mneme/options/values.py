@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.errors import BadOption
@@ -117,6 +118,16 @@ Seed = Annotated[int, Option("Seed of everything random.", metavar="N", least=0,
 Overwrite = Annotated[
     bool, Option("Remove another finished run from --out (only files that mneme wrote), and work beside files of others.")
 ]
+AdapterBase = Annotated[
+    str | Path | None,
+    Option(
+        "The base of a model that is an adapter; without it, the one that the adapter names.",
+        metavar="MODEL",
+        flag="--base",
+        decides=True,
+    ),
+]
+"""Of every command that can be given an adapter alone; models that are none ignore it."""
 Where = Annotated[Machine, Part()]
 Here = Annotated[Machine, Part(("device", "threads", "trust_remote_code"))]
 """Of commands that work in one process and in the precision of the weights."""

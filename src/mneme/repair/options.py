@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class RepairOptions:
     )
     """Of patch and retrain."""
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

@@ -107,7 +107,8 @@ class RepairOutcome:
 
 
 def _loading(options: RepairOptions) -> dict[str, Any]:
-    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+    machine = options.machine
+    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
 
 
 def _models(options: RepairOptions, audited: FinishedRun | None) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _models(options: RepairOptions, audited: FinishedRun | None) -> dict[str, An
     if options.base is not None or options.tuned is not None or audited is None:
         raise BadOption("Give both BASE and TUNED, or the folder of an audit with --from.")
     asked = audited_options(audited)
-    return {"base": asked.base, "tuned": asked.tuned}
+    return {"base": asked.base, "tuned": asked.tuned, "adapter_base": options.adapter_base or asked.adapter_base}
 
 
 def _probes(pair: ModelPair, options: RepairOptions, audited: FinishedRun | None) -> tuple[dict[str, Probe], Evidence | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows or pairs given in Python."""
@@ -68,6 +68,7 @@ class ScreenOptions:
         Option("Learning rate of the trial trainings.", metavar="RATE", flag="--trial-lr", least=0, below=1, decides=True),
     ] = 2e-4
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

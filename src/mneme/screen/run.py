@@ -139,7 +139,8 @@ def _needs(
 
 
 def _loading(options: ScreenOptions) -> dict[str, Any]:
-    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+    machine = options.machine
+    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
 
 
 def _changed_at(vector: str | Path | None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 from mneme.train.safeguards import parse_safeguards
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class TrainOptions:
         ),
     ] = Training()
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()
@@ -116,6 +117,7 @@ class PersonaOptions:
     with_trait: Annotated[str | Path, Option("Rows whose answers have the trait.", metavar="FILE", flag="--with")]
     without_trait: Annotated[str | Path, Option("Rows whose answers have it not.", metavar="FILE", flag="--without")]
     out: Annotated[str | Path, Option("Where the vectors go.", metavar="FILE")] = "persona.safetensors"
+    adapter_base: AdapterBase = None
     overwrite: Annotated[bool, Option("Replace other vectors in --out.")] = False
     machine: Here = Machine()
 

@@ -151,7 +151,12 @@ def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | To
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
     machine = options.machine
     with computing_threads(machine.threads):
-        loaded = load_model(options.model, device=machine.device, trust_remote_code=machine.trust_remote_code)
+        loaded = load_model(
+            options.model,
+            adapter_base=options.adapter_base,
+            device=machine.device,
+            trust_remote_code=machine.trust_remote_code,
+        )
         tokenizer = require_tokenizer(loaded.tokenizer, options.model)
         used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
         held_out = [rows[4::5] for rows in sets]

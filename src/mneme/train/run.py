@@ -107,7 +107,8 @@ train = taking(TrainOptions, run_train)
 
 
 def _loading(options: TrainOptions) -> dict[str, Any]:
-    return {"device": options.machine.device, "trust_remote_code": options.machine.trust_remote_code}
+    machine = options.machine
+    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
 
 
 def _rows_of(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -87,6 +87,8 @@ class UnlearnJob:
     """Texts of each relearning attack; 0 = none."""
     run: RunFolder
     track: Track
+    adapter_base: str | Path | None = None
+    """Of a model that is an adapter."""
     adapter: Any = None
     """peft's wrapper around the model, once it is there."""
 
@@ -151,7 +153,7 @@ class UnlearnJob:
         draft = self.run.workspace("model")
         try:
             self._write(draft)
-            pair = load_pair(self.folder, draft, trust_remote_code=trust_remote_code)
+            pair = load_pair(self.folder, draft, adapter_base=self.adapter_base, trust_remote_code=trust_remote_code)
             changes = weight_changes(pair, rank_limit=0)
             self.run.adopt(draft, "model")
         except (OSError, SafetensorError) as error:

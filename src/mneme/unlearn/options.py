@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import Here, Overwrite, Seed, joined, parse_numbers
+from mneme.options.values import AdapterBase, Here, Overwrite, Seed, joined, parse_numbers
 
 Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
 RetainLoss = Literal["nll", "kl"]
@@ -58,6 +58,7 @@ class UnlearnOptions:
     ] = Training()
     """Steps of `batch` texts of either set; `learning_rate` None: the method's, by width."""
     seed: Seed = 0
+    adapter_base: AdapterBase = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

@@ -93,6 +93,7 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
             relearn_documents=options.relearn,
             run=run,
             track=track,
+            adapter_base=options.adapter_base,
         )
         before = job.read("before")
         losses = job.train()
@@ -129,7 +130,13 @@ def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTok
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
-    loaded = load_model(folder, device=options.machine.device, trust_remote_code=options.machine.trust_remote_code)
+    machine = options.machine
+    loaded = load_model(
+        folder,
+        adapter_base=options.adapter_base,
+        device=machine.device,
+        trust_remote_code=machine.trust_remote_code,
+    )
     return loaded.parts, require_tokenizer(loaded.tokenizer, folder)
 
 
