@@ -1,20 +1,25 @@
 """An adapter given alone, whose base is not where it says: `--base` of every command."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import typer.main
+from safetensors.torch import save_file
 
 from mneme.cli.main import app
 from mneme.errors import ModelNotFound
 from mneme.measure.subjects import subjects_of
+from mneme.models.adapter_files import whole_fingerprint
+from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import load_model, load_pair
 from mneme.options import Machine
 from mneme.screen.options import ScreenOptions
 from mneme.screen.run import run_screen
+from tests.conftest import tiny_llama
 from tests.models.test_pair import save_adapter
 
 COMMANDS = ("audit", "measure", "train", "dpo", "unlearn", "screen", "repair", "persona")
@@ -71,3 +76,21 @@ def test_measure_and_screen_read_it(adapter: Path, base: Path, tmp_path: Path) -
         machine=Machine(threads=1),
     )
     assert run_screen(options).rows == len(rows)
+
+
+def test_other_weights_under_the_name_of_the_base_are_another_model(tmp_path: Path) -> None:
+    """Stages made with an adapter on one base may not serve the same adapter on another."""
+    base, other, adapter = tmp_path / "base", tmp_path / "other", tmp_path / "adapter"
+    for folder, seed in ((base, 0), (other, 1)):
+        tiny_llama(seed).save_pretrained(folder)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    save_file({"a": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    before, given = whole_fingerprint(adapter), whole_fingerprint(adapter, other)
+    assert len({before, given, model_fingerprint(adapter)}) == 3
+    shutil.rmtree(base)
+    shutil.copytree(other, base)
+    assert whole_fingerprint(adapter) == given
+    shutil.rmtree(base)
+    assert whole_fingerprint(adapter) == model_fingerprint(adapter)
+    assert whole_fingerprint(other) == model_fingerprint(other)

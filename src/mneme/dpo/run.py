@@ -23,8 +23,8 @@ from mneme.dpo.guarding import guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
 from mneme.dpo.options import DpoOptions
 from mneme.errors import BadRows, BadRun
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import attach_lora
-from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
@@ -71,7 +71,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
         command: dict[str, Any] = {
             "command": "dpo",
             "version": __version__,
-            "model": model_fingerprint(loaded.folder),
+            "model": whole_fingerprint(loaded.folder, options.adapter_base),
             "data": rows_hash(pairs),
             "learning_rate": options.learning_rate,
             **deciding(options),

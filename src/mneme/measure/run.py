@@ -44,6 +44,7 @@ from mneme.measure.summary import (
     tallies_of,
     worst_contexts,
 )
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.checkpoints import is_adapter
 from mneme.models.threads import computing_threads
 from mneme.options import Track, deciding, stored, taking
@@ -209,6 +210,7 @@ def _command(
             [found.context.name, found.context.system, found.context.before, found.context.after] for found in contexts
         ],
         "data": task_hash(Path(options.data)) if options.data else None,
+        "adapter_base_is": whole_fingerprint(options.adapter_base) if options.adapter_base is not None else None,
         **deciding(options),
     }
 

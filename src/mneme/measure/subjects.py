@@ -10,8 +10,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadOption
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.checkpoints import is_adapter, resolve_folder
 from mneme.models.pair import load_model, load_pair
 from mneme.models.tokenizers import require_tokenizer
 
@@ -38,8 +39,8 @@ class Subject:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of configuration, tokenizer and weights."""
-        return model_fingerprint(self.folder)
+        """SHA-256 of configuration, tokenizer and weights; of an adapter with those of the base that it names."""
+        return whole_fingerprint(self.folder)
 
     @property
     def step(self) -> int | None:

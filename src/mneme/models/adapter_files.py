@@ -1,5 +1,6 @@
 """Adapters of peft: what a stranger's adapter_config.json may ask for is checked, then peft puts the adapter on its base."""
 
+import hashlib
 import re
 import tempfile
 import warnings
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from mneme.confined import Exceeded, Refused, confined
 from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture, one_line
 from mneme.models.adapter_names import PREFIX, fitted_names
-from mneme.models.checkpoints import is_adapter, read_json, weight_files
+from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
 from mneme.models.safe_config import tensor_shapes
 from mneme.models.vocabularies import embedding_rows
 
@@ -253,3 +254,20 @@ def _check_patterns(raw: dict[str, Any], where: str, names: list[str]) -> None:
                 f"{where}: matching {key} ({written[0][:60]!r}) was stopped: {error}. Expected names of modules, or a pattern "
                 "that is quickly tried, such as '.*\\.(q_proj|v_proj)'."
             ) from error
+
+
+def whole_fingerprint(source: str | Path, adapter_base: str | Path | None = None) -> str:
+    """`model_fingerprint` of all that is computed with: of an adapter also the base, `adapter_base` or the one it names.
+
+    Other weights under the name of the same base are another model, and stages that were made with them are of no use. A base
+    that is not at hand adds nothing: loading says what is missing.
+    """
+    folder = resolve_folder(source)
+    own = model_fingerprint(folder)
+    if not is_adapter(folder):
+        return own
+    try:
+        below = whole_fingerprint(adapter_base if adapter_base is not None else named_base(folder))
+    except ModelNotFound:
+        return own
+    return hashlib.sha256(f"{own} {below}".encode()).hexdigest()

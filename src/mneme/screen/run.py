@@ -16,7 +16,7 @@ from numpy import ndarray
 from rich.console import Console
 
 from mneme.errors import BadOption, BadRows
-from mneme.models.checkpoints import model_fingerprint
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
@@ -75,7 +75,7 @@ def _screened(options: ScreenOptions) -> RowScreening:
     command: dict[str, Any] = {
         "command": "screen",
         "version": __version__,
-        "model": model_fingerprint(loaded.folder),
+        "model": whole_fingerprint(loaded.folder, options.adapter_base),
         "data": rows_hash(rows),
         "probes": {name: rows_hash(part) for name, part in probes.items()},
         "vector_time": _changed_at(options.vector),

@@ -18,6 +18,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from mneme.errors import BadOption
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import lora_config
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import mean_nll
@@ -80,7 +81,7 @@ def run_train(options: TrainOptions) -> TrainingRecord:
         command = {
             "command": "train",
             "version": __version__,
-            "base": model_fingerprint(model.folder),
+            "base": whole_fingerprint(model.folder, options.adapter_base),
             "data": rows_hash(rows),
             "safe": rows_hash(safe_rows),
             "safeguards": dict(sorted(chosen.items())),

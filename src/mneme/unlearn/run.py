@@ -13,8 +13,9 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
+from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.architecture import Parts
-from mneme.models.checkpoints import is_adapter, model_fingerprint, resolve_folder
+from mneme.models.checkpoints import is_adapter, resolve_folder
 from mneme.models.fitting import Losses
 from mneme.models.pair import load_model
 from mneme.models.threads import computing_threads
@@ -73,7 +74,7 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
     command: dict[str, Any] = {
         "command": "unlearn",
         "version": __version__,
-        "model": model_fingerprint(folder),
+        "model": whole_fingerprint(folder, options.adapter_base),
         "forget": texts[0].documents.sha256,
         "retain": texts[1].documents.sha256,
         "settings": vars(settings) | {"layers": list(settings.layers)},
