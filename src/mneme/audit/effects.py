@@ -25,7 +25,11 @@ from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import standard_error
 
 MATERIAL = 0.5
-"""P from which an effect counts as found."""
+"""P from which an effect counts as found: more likely than not."""
+_FEW_AREAS = 3
+"""Areas with a raw change below which there is no more changed half of them: all text is then the reference."""
+DIGITS = 4
+"""Digits of probabilities and changes in the report, far finer than their intervals."""
 
 
 class AreaEffects(NamedTuple):
@@ -79,7 +83,7 @@ def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibra
 def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[ndarray, " passage"]:
     """Passages of none of the areas whose raw change is, in size, above the median area's."""
     sizes = np.array([abs(area.raw.estimate.value) if area.raw is not None else math.nan for area in knowledge.areas])
-    if np.isfinite(sizes).sum() < 3:
+    if np.isfinite(sizes).sum() < _FEW_AREAS:
         return np.ones(member.shape[1], dtype=bool)
     return np.asarray(~member[sizes > np.nanmedian(sizes)].any(axis=0))
 
@@ -130,8 +134,8 @@ def _knowledge_effect(
         "excess": None if own.excess is None else own.excess.estimate,
         "items": own.items,
         "types": own.types,
-        "margin_change": round(own.margin, 4),
-        "accuracy_change": round(own.accuracy, 4),
+        "margin_change": round(own.margin, DIGITS),
+        "accuracy_change": round(own.accuracy, DIGITS),
         "largest_word": "" if own.largest_type is None else types[own.largest_type],
         "source": "words",
     }
@@ -143,7 +147,7 @@ def _made(sources: Sources, area: Area, member: Bool[ndarray, " passage"], magni
     return Effect(
         area=area.name,
         kind=area.kind,
-        probability=round(chance, 4),
+        probability=round(chance, DIGITS),
         direction=direction_of(magnitude, area.kind),
         magnitude=magnitude,
         evidence=[],
@@ -193,7 +197,7 @@ def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: C
         parts.append(
             PartialEffect(
                 area=areas[other].name,
-                probability=round(chance, 4),
+                probability=round(chance, DIGITS),
                 direction=direction_of(magnitude, "behaviour"),
                 magnitude=magnitude,
                 baselines=sources.words.baselines(within),

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
+from mneme.audit.ablation import ROWS_A_LATENT
 from mneme.audit.cost import audit_disk_bytes
 from mneme.audit.dictionary import (
     CODED_TOKENS,
@@ -26,15 +27,27 @@ from mneme.audit.dictionary import (
     HELD_OUT_TOKENS,
     RESIDENT_BYTES,
     batch_size,
+    crosscoder_k,
     dictionary_size,
     run_lengths,
     sweep_ks,
 )
-from mneme.audit.inputs import check_chosen_layers, chosen_kind, first_device, precision_for, rows_of, trained_kinds
+from mneme.audit.inputs import (
+    LAYERS_TOKENS,
+    check_chosen_layers,
+    chosen_kind,
+    first_device,
+    precision_for,
+    rows_of,
+    trained_kinds,
+)
+from mneme.audit.latents import OVERALL
+from mneme.audit.null import CHANGES, PART_TOKENS
 from mneme.audit.surveying import batch_rows_for
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
+from mneme.diff.causal import PASSES
 from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
 from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
@@ -44,13 +57,30 @@ from mneme.models.safe_config import empty_model, read_config, read_gguf_config
 from mneme.models.tokenizers import load_tokenizer, require_tokenizer
 from mneme.text.documents import read_corpus
 
-LATENTS_CHECKED = 12
-"""Latents ablated at a layer: the strongest; fewer where few fire in enough passages, up to twice as many where effects are
-found, which nothing tells beforehand."""
-_CAUSAL_PASSES, _CAUSAL_ROWS = 7, 8
 _LIBRARIES_BYTES = 680_000_000
-"""Resident memory of Python with torch and transformers imported, and what the allocator keeps of small work."""
+"""Resident memory of Python with torch and transformers imported (423 MB with torch 2.13 on Linux), and what the allocator
+keeps of small work."""
 _SERIAL_SHARE = 0.03
+"""Share of every part that is no faster with more processes: a guess, not fitted. Two processes were measured 1.47 and later
+1.60 times as fast as one (docs/log.md, scale), start and end included, which these parts leave out."""
+_LEAST_BLOCK_SHARE = 0.05
+"""Share of a model of one block that a block takes at least, where the difference of two noisy times is less. Never varied."""
+_FLOPS_A_WEIGHT = 6.0
+"""Forward and backward of a matrix product: 2 and 4 operations a weight (Kaplan et al. 2020, arXiv 2001.08361, section
+2.1)."""
+_TRIALS = 3
+"""Runs of what is timed, the first to warm up. A round number that was never varied."""
+_LIKELY_K = 0.1
+"""The k that the sweep is planned to choose: those found lie between 0.05 and 1 (docs/log.md, the first audit)."""
+_FLOAT, _PAIR_OF_FLOATS = 4, 8
+"""Bytes of a number in float32, and of m with q."""
+_TABLE_BYTES, _TABLE_BYTES_A_LAYER = 80, 3
+"""Of every token in memory: the survey's columns (26 bytes) beside the flat table made of them and sums in double precision;
+of every layer |q|/|h| in half precision and the sinks. Counted, not measured."""
+_TABLES_OF_WEIGHTS = 8
+"""Alive of a dictionary in training: weights, gradients and two moments for encoder and decoder."""
+_CODES_A_TOKEN, _BYTES_A_CODE = 32, 20
+"""A crosscoder's codes, the densest (`CROSSCODER_K`): token, latent (8 bytes each) and value (4)."""
 
 
 class Shape(NamedTuple):
@@ -73,7 +103,7 @@ class Machine(NamedTuple):
     @property
     def bytes_a_weight(self) -> int:
         """Of the models; stored ones may be wider than planned here."""
-        return 4 if self.precision == "float32" else 2
+        return _FLOAT if self.precision == "float32" else _FLOAT // 2
 
 
 HERE = Machine()
@@ -184,7 +214,7 @@ def forecast(
         for index in ranks.own(range(len(trials))):
             found[index] = trials[index]()
     one, two, output, *steps = ranks.total(found).tolist()
-    block = max(two - one, 0.05 * one)
+    block = max(two - one, _LEAST_BLOCK_SHARE * one)
     times = _Times(block, one - block, output, steps)
     return _counted(shape, tokens, (rows, row_length), kind, layers, processes, times, machine)
 
@@ -215,21 +245,23 @@ def _counted(
     runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
     batches, harvested = tokens / a_batch, _harvested_tokens(shape.width, tokens, runs) / a_batch
     whole = max(times.ends, 0.0) + shape.layers * times.block
-    checks = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS / rows
-    null = min(1.0, 16_384 / tokens) * batches
-    sampled = min(tokens, 4096) / a_batch
+    checks = OVERALL * len(deepest) * ROWS_A_LATENT / rows  # up to twice as many where effects are found
+    null = min(1.0, CHANGES * PART_TOKENS / tokens) * batches
+    sampled = min(tokens, LAYERS_TOKENS) / a_batch
     parts = {
         "survey": batches * (2 * whole + times.output),
         "layers": sampled * ((2 + shape.layers) * (whole + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
-        "ablation": checks * (_CAUSAL_PASSES * (whole + times.output / 2)),
+        "ablation": checks * (PASSES * (whole + times.output / 2)),
         "null": null * (2 * whole + times.output),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    passes = 2 * batches + sampled * (2 + shape.layers) + _CAUSAL_PASSES * checks + 2 * null
+    passes = 2 * batches + sampled * (2 + shape.layers) + PASSES * checks + 2 * null
     passes += sum(2 * harvested * depth / shape.layers for depth in deepest)
-    learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
+    learnt = math.fsum(
+        _FLOPS_A_WEIGHT * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs
+    )
     return Forecast(
         tokens=tokens,
         flops=2.0 * shape.parameters * passes * a_batch + len(deepest) * learnt,
@@ -244,11 +276,13 @@ def _counted(
 def _harvested_tokens(width: int, tokens: int, runs: list[Settings]) -> float:
     """How many tokens the harvest of one layer reads: all once where their activations stay in memory, else anew for the
     sweep, for the final dictionaries and for the codes."""
-    if not runs or tokens * width * 8 <= RESIDENT_BYTES:
+    if not runs or tokens * width * _PAIR_OF_FLOATS <= RESIDENT_BYTES:
         return float(tokens)
     lengths = sorted({run.n_steps for run in runs})
-    buffer = min(RESIDENT_BYTES // (width * 16), tokens // 2)
-    return sum(steps * runs[0].batch_size + buffer for steps in lengths) + tokens / 2 + 3 * HELD_OUT_TOKENS
+    buffer = min(RESIDENT_BYTES // (2 * width * _PAIR_OF_FLOATS), tokens // 2)
+    return (
+        sum(steps * runs[0].batch_size + buffer for steps in lengths) + tokens / 2 + 3 * HELD_OUT_TOKENS
+    )  # two samples to learn scales by, one to judge
 
 
 def _steps(run: Settings, tokens: int) -> float:
@@ -260,7 +294,7 @@ def _steps(run: Settings, tokens: int) -> float:
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """The faster of two runs, after one that warms up."""
     times = []
-    for _ in range(3):
+    for _ in range(_TRIALS):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
@@ -296,9 +330,9 @@ def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
     """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
     n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
     short, full = run_lengths(tokens, batch)
-    runs = [Settings(kind, width, n_latents, (min(32.0, n_latents / 8),), (0,), full, batch) for kind in kinds]
+    runs = [Settings(kind, width, n_latents, (crosscoder_k(n_latents),), (0,), full, batch) for kind in kinds]
     if "change" in kinds:
-        runs[0] = Settings("change", width, n_latents, (0.1,), (0,), full, batch)
+        runs[0] = Settings("change", width, n_latents, (_LIKELY_K,), (0,), full, batch)
         runs.append(Settings("change", width, n_latents, sweep_ks(n_latents, batch), (0,), short, batch))
     return runs
 
@@ -314,12 +348,13 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     gradients and two moments, codes of the context dictionary, of which a copy is joined). Of the device: on a GPU the program
     and its tables lie elsewhere."""
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
-    survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4
-    table = tokens * (80 + 3 * shape.layers)
-    whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8
+    survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * _FLOAT
+    table = tokens * (_TABLE_BYTES + _TABLE_BYTES_A_LAYER * shape.layers)
+    a_token = shape.width * _PAIR_OF_FLOATS
+    whole, buffer = tokens * a_token, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * a_token  # 3: as in `_harvested_tokens`
     kept = 0 if not runs else whole if whole <= RESIDENT_BYTES else buffer
-    learnt = max((run.n_latents * run.input_width * 8 * 4 * len(run.runs) for run in runs), default=0)
+    learnt = max((run.n_latents * run.input_width * _TABLES_OF_WEIGHTS * _FLOAT * len(run.runs) for run in runs), default=0)
     coded = 0 if not runs else min(tokens // 2, CONTEXT_TOKENS if len(runs) > 2 else CODED_TOKENS)
-    codes = 2 * 20 * 32 * coded
+    codes = 2 * _BYTES_A_CODE * _CODES_A_TOKEN * coded  # twice: a copy is joined
     outside = 0 if machine.device.startswith("cuda") else _LIBRARIES_BYTES + table
     return int(outside + models + max(survey, kept + max(learnt, codes)))

@@ -12,8 +12,11 @@ from mneme.predict.knowledge import Knowledge, weigh
 from mneme.runs import Arrays, RunFolder
 
 CHANGES = 3
-"""Purposeless changes: the largest area of three stands for what such a change does to some area by chance."""
-_TOKENS = 4096
+"""Purposeless changes: the largest area of three stands for what such a change does to some area by chance. A round number
+that was never varied: each costs a reading of `PART_TOKENS`."""
+PART_TOKENS = 4096
+"""Tokens that are read of each: three together cost a tenth of reading the default text. A round number that was never
+varied."""
 
 
 def shuffled_change(pair: ModelPair, seed: int) -> None:
@@ -59,7 +62,7 @@ def purposeless_changes(pair: ModelPair, layout: Layout, run: RunFolder, *, seed
             while shuffled <= number:
                 shuffled_change(pair, seed * CHANGES + shuffled)
                 shuffled += 1
-            yield read_part(pair, layout, _TOKENS)
+            yield read_part(pair, layout, PART_TOKENS)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)
     return [weigh(WordReading(layout, read).evidence()) for read in parts]

@@ -14,7 +14,7 @@ from mneme.results import Estimate
 from mneme.text.packing import PackedRows, document_pieces
 
 FEW = 5
-"""Passages below which an area, or a behaviour in an area, is absent."""
+"""Passages below which an area, or a behaviour in an area, is absent: with fewer, no interval of `mneme.stats` holds."""
 
 
 class Behaviour(NamedTuple):

@@ -23,6 +23,7 @@ from mneme.audit.effects import Sources
 from mneme.audit.findings import LayerFindings, find
 from mneme.audit.forecast import Forecast, Machine, Shape, forecast
 from mneme.audit.inputs import (
+    LAYERS_TOKENS,
     QUICK_PROMPTS,
     QUICK_TOKENS,
     check_chosen_layers,
@@ -56,6 +57,8 @@ from mneme.worlds.catalogue import Organism, build_organism
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
+"""Rows on which rounding is measured, each pass twice: a share of energy over 1,024 tokens. A round number that was never
+varied."""
 _OUTPUTS = ("report.json", "report.html", "plan.json")
 
 
@@ -198,7 +201,7 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
     """plan.json: what was planned and what it took. Nothing where the models do not differ."""
     if planned is None:
         return {}
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident
     measured = {"seconds": round(run.wall_seconds(), 3), "peak_bytes": peak}
     both = {"planned": planned._asdict(), "measured": measured}
@@ -246,7 +249,7 @@ def _layer_shapes(job: Job) -> Arrays:
     """On rows spread over the text, for every layer: the share of the change in output that has happened by it (`shares`), of
     |q|^2 that is its mean (`mean`), and of centred |q|^2 that is one direction (`first`)."""
     every = list(range(job.pair.n_layers))
-    n_rows = min(len(job.rows.ids), max(2, 4096 // job.rows.ids.shape[1]))
+    n_rows = min(len(job.rows.ids), max(2, LAYERS_TOKENS // job.rows.ids.shape[1]))
     pick = torch.linspace(0, len(job.rows.ids) - 1, n_rows).long()
 
     def compute() -> Arrays:

@@ -11,8 +11,11 @@ from torch import Tensor
 from mneme.errors import UnsupportedArchitecture
 from mneme.models.architecture import Parts
 
+_LIMIT = 6
+"""Tokens in either direction: one line of the page. A round number that was never varied."""
 
-def promoted_tokens(parts: Parts, direction: Float[Tensor, " d_model"], *, limit: int = 6) -> tuple[list[int], list[int]]:
+
+def promoted_tokens(parts: Parts, direction: Float[Tensor, " d_model"], *, limit: int = _LIMIT) -> tuple[list[int], list[int]]:
     """Token ids that `direction` (raw units of the residual stream) raises most and lowers most, strongest first."""
     with torch.no_grad():
         gain = getattr(parts.norm, "weight", None)
