@@ -19,7 +19,11 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 BANNED_NAMES = re.compile(r"(^|_)(utils?|base|common|manager|factory|helpers?|misc)(_|$)")
 METHOD_FOLDERS = ("diff", "describe", "predict", "dictionaries")
-SOURCE = re.compile(r"\b(arXiv|(19|20)\d\d\b|DOI|RFC)|\bours\b|\bOurs\b", re.UNICODE)
+SOURCE = re.compile(
+    r"\barXiv:? ?\d{4}\.\d{4,5}|\bDOI\b|\bRFC \d|\b[Oo]urs\b"
+    r"|[A-Z][\w'’-]+(?: et al\.| (?:&|and) [A-Z][\w'’-]+)*,? \(?(?:19|20)\d\d\b"
+)
+"""An arXiv number, a DOI, an RFC, authors with a year, or the word ours; a number alone is no source."""
 # "/work/" and "/root/" as the start of a path, not as the middle of one ("/home/work/").
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|root|tmp/(pairs|brief))/")
 SHIPPED = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".css", ".js", ".j2", ".html", ".json", ".cfg")

@@ -18,6 +18,8 @@ from mneme.models.ranks import Ranks
 from mneme.runs import Arrays
 
 ROWS_A_LATENT = 8
+"""Rows on which a latent is ablated, 7 passes of each: they hold the 8 passages from which the paired test of `diff/causal.py`
+holds. A round number that was never varied."""
 
 
 def causal_checks(
@@ -36,7 +38,7 @@ def causal_checks(
     this. Arrays: latent, share, low, high, n, p; latents on whose rows the two models say the same have none: there is nothing
     to take away."""
     directions = change_directions(codes.dictionary)
-    table = torch.zeros(len(latents), 7, dtype=torch.float64)
+    table = torch.zeros(len(latents), 7, dtype=torch.float64)  # 7: the columns of `line`
     for index in ranks.own(range(len(latents))):
         latent = latents[index]
         rows, code = _strongest_rows(firings, latent, ids.shape[1])
@@ -59,7 +61,7 @@ def causal_checks(
         line = (latent, share.value, share.low, share.high, share.n, result.p_value, 1.0)
         table[index] = torch.tensor(line, dtype=torch.float64)
     whole = ranks.total(table).numpy()
-    return {"causal": whole[whole[:, 6] > 0, :6]}
+    return {"causal": whole[whole[:, -1] > 0, :-1]}
 
 
 def _strongest_rows(firings: Firings, latent: int, seq: int) -> tuple[Int[ndarray, " row"], Float[ndarray, "row seq"]]:

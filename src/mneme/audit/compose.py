@@ -47,6 +47,11 @@ from mneme.results import (
 from mneme.runs import Arrays
 from mneme.version import __version__
 
+_WORDS_A_LATENT = 4
+"""Key words taken from each latent, and in all, to name an unlisted effect: they fit one line of the page. Never varied."""
+_TINY = 1e-30
+"""Far below the energy of any latent that fires: keeps 0 / 0 from being computed."""
+
 
 class LayersSeen(NamedTuple):
     """What a dictionary needed to be chosen and trained; nothing of it is there where none was asked for."""
@@ -150,10 +155,10 @@ def _named(effect: Effect, latents: dict[str, Latent]) -> Effect:
     behind = [latents[name] for name in effect.evidence if name in latents]
     if not behind:
         return effect
-    words = list(dict.fromkeys(word for latent in behind for word in latent.key_phrases[:4]))[:6]
+    words = list(dict.fromkeys(word for latent in behind for word in latent.key_phrases[:_WORDS_A_LATENT]))
     update: dict[str, Any] = {"description": "; ".join(latent.description for latent in behind[:2])}
     if effect.kind == "unlisted" and words:
-        update["area"] = "unlisted: " + ", ".join(words[:4])
+        update["area"] = "unlisted: " + ", ".join(words[:_WORDS_A_LATENT])
     return effect.model_copy(update=update)
 
 
@@ -214,7 +219,7 @@ def _context(layer: JudgedLayer) -> Context | None:
 
 def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) -> Int[ndarray, " latent"]:
     """Index of the context latent with the highest cosine of codes with each latent (0 where none fires with it)."""
-    norm = np.sqrt(np.bincount(context.latent, weights=context.value.astype(np.float64) ** 2)) + 1e-30
+    norm = np.sqrt(np.bincount(context.latent, weights=context.value.astype(np.float64) ** 2)) + _TINY
     start = np.searchsorted(context.token, token, side="left")
     stop = np.searchsorted(context.token, token, side="right")
     nearest = np.zeros(n_latents, dtype=np.int64)

@@ -22,16 +22,46 @@ from mneme.models.ranks import Ranks
 from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Mean latents a token that the sweep tries; the elbow of unexplained change decides."""
+"""Mean latents a token that the sweep tries; the elbow of unexplained change decides. From the lowest of
+`benchmarks/planted.py`, in steps of about 2, to beyond the elbows found on unlearning pairs (0.05 to 1, docs/log.md)."""
 RESIDENT_BYTES = 1 << 29
-"""Activations that are kept in memory at most."""
+"""Activations that are kept in memory at most, 512 MB: the peak of an audit then stays at 1.5 GB from 0.5 to 4 M tokens
+(docs/log.md, scale)."""
+BYTES_A_DIMENSION = 8
+"""Of a kept token: m and q in float32."""
 CODED_TOKENS, CONTEXT_TOKENS = 1 << 19, 1 << 17
 """Held-out tokens on which codes are kept at most, of the dictionary and of its context: rows spread evenly over all. Scores
-are of all held-out tokens."""
+are of all held-out tokens. Set by memory (docs/log.md, scale): a crosscoder keeps 32 codes a token, so it gets fewer."""
 _BATCH = 1024
+"""Tokens of a training step. A round number that was never varied."""
+_SHARES_A_BATCH = 8
+"""A batch is at most this part of the training tokens, so that an epoch has 8 steps. A round number that was never varied."""
+_LEAST_BATCH = 16
+"""Tokens of the smallest batch, for texts of a few rows in tests. A round number that was never varied."""
 _MIN_STEPS = 400
+"""Steps of a final dictionary at least: several passes over a short text. A round number that was never varied."""
 _SWEEP_STEPS = 200
+"""Steps of a member of the sweep, half of the shortest final run. A round number that was never varied."""
+_SWEEP_EPOCHS, _LEAST_SWEEP_STEPS = 4, 50
+"""A short text is passed over at most four times in the sweep, in 50 steps at least. Round numbers that were never varied."""
 HELD_OUT_TOKENS = 16_384
+"""Held-out tokens on which unexplained change is judged: 64 rows of 256. A round number that was never varied."""
+_LATENTS_A_DIMENSION = 4
+"""Latents for one dimension of the residual stream. A round number that was never varied; the expansion factors that are
+published for dictionaries of activations go up from there, and a change has fewer directions than an activation."""
+_TOKENS_A_LATENT = 32
+"""Training tokens for one latent at least. A round number that was never varied: more latents than text are learnt by
+heart."""
+_LEAST_LATENTS, _MOST_LATENTS = 16, 16_384
+"""Bounds on the size of a dictionary: below lies nothing but toy models, above the time of a step. Never varied."""
+_CROSSCODER_K = 32.0
+"""k of crosscoders, which are published with a fixed one; 32 is the default of EleutherAI's sparsify. Never varied here."""
+_DENSEST = 8
+"""k is at most this part of the latents: denser codes are no longer sparse. A round number that was never varied."""
+_CROSSCODER_STEP = 3.3
+"""Time of a crosscoder's step in steps of a change dictionary, measured (docs/log.md, scale)."""
+_PIECE = 4096
+"""Kept activations that are read at once: as many as a batch of rows makes. A round number that was never varied."""
 
 
 class LayerCodes(NamedTuple):
@@ -82,23 +112,29 @@ def _thinning(rows: int, seq: int, limit: int) -> int:
 
 def dictionary_size(width: int, tokens: int) -> int:
     """Latents of a dictionary: 4 d_model, a power of two, at most one for 32 training tokens, 16 to 16,384."""
-    wanted = max(16, min(4 * width, tokens // 32, 16_384))
+    wanted = max(_LEAST_LATENTS, min(_LATENTS_A_DIMENSION * width, tokens // _TOKENS_A_LATENT, _MOST_LATENTS))
     return int(1 << (wanted.bit_length() - 1))
 
 
 def batch_size(tokens: int) -> int:
     """Tokens of a batch: 1,024, fewer where that is more than an eighth of all training tokens."""
-    return min(_BATCH, max(16, tokens // 8))
+    return min(_BATCH, max(_LEAST_BATCH, tokens // _SHARES_A_BATCH))
 
 
 def run_lengths(tokens: int, batch: int) -> tuple[int, int]:
     """Steps of the sweep's short runs, and of the final dictionaries: one pass over the training tokens, 400 at least."""
-    return min(_SWEEP_STEPS, max(50, 4 * tokens // batch)), max(_MIN_STEPS, tokens // batch)
+    short = min(_SWEEP_STEPS, max(_LEAST_SWEEP_STEPS, _SWEEP_EPOCHS * tokens // batch))
+    return short, max(_MIN_STEPS, tokens // batch)
 
 
 def sweep_ks(n_latents: int, batch: int) -> tuple[float, ...]:
     """The k of `SWEEP` that fit: at most an eighth of the latents, at least one code a batch."""
-    return tuple(k for k in SWEEP if k <= n_latents / 8 and k * batch >= 1)
+    return tuple(k for k in SWEEP if k <= n_latents / _DENSEST and k * batch >= 1)
+
+
+def crosscoder_k(n_latents: int) -> float:
+    """Mean latents a token of the kinds that are not swept: 32, at most an eighth of the latents."""
+    return min(_CROSSCODER_K, n_latents / _DENSEST)
 
 
 def fit_layer(
@@ -113,20 +149,34 @@ def fit_layer(
     trains the change dictionary waits for all of them. `advance` is told the tokens of every batch that was learnt from.
     """
     held = torch.from_numpy(held_out_rows(len(stream.ids)))
-    resident = int((~stream.sink).sum()) * stream.pair.width * 8 <= RESIDENT_BYTES
+    resident = int((~stream.sink).sum()) * stream.pair.width * BYTES_A_DIMENSION <= RESIDENT_BYTES
     train, test = (Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident) for rows in (~held, held))
     batch = batch_size(train.tokens)
     statistics = _statistics(train, kinds)
     judged_on = test.sample(HELD_OUT_TOKENS)
     n_latents = dictionary_size(stream.pair.width, train.tokens)
     short, steps = run_lengths(train.tokens, batch)
-    k_of = dict.fromkeys(kinds, min(32.0, n_latents / 8))
+    k_of = dict.fromkeys(kinds, crosscoder_k(n_latents))
     sweep: Callable[[], list[tuple[float, float]]] = list
     if "change" in kinds:
         ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
-        settings = [Settings("change", stream.pair.width, n_latents, own, (stream.seed,), short, batch)] if own else []
+        settings = (
+            [
+                Settings(
+                    kind="change",
+                    d_model=stream.pair.width,
+                    n_latents=n_latents,
+                    ks=own,
+                    seeds=(stream.seed,),
+                    n_steps=short,
+                    batch_size=batch,
+                )
+            ]
+            if own
+            else []
+        )
         left = torch.zeros(len(ks), dtype=torch.float64)
         for member in _train(train, settings, statistics, short, batch, advance, judged_on):
             left[ks.index(member.k)] = unexplained_change(member, *judged_on)
@@ -135,7 +185,16 @@ def fit_layer(
     if any(kinds[i] == "change" for i in mine):
         k_of["change"] = choose_k(sweep())
     settings = [
-        Settings(kinds[i], stream.pair.width, n_latents, (k_of[kinds[i]],), (stream.seed,), steps, batch) for i in mine
+        Settings(
+            kind=kinds[i],
+            d_model=stream.pair.width,
+            n_latents=n_latents,
+            ks=(k_of[kinds[i]],),
+            seeds=(stream.seed,),
+            n_steps=steps,
+            batch_size=batch,
+        )
+        for i in mine
     ]
     chosen = _train(train, settings, statistics, steps, batch, advance, judged_on)
     tried = sweep()
@@ -156,11 +215,11 @@ def _statistics(train: "Half", kinds: Sequence[Kind]) -> dict[Kind, tuple[Tensor
 
 def sweep_owners(n_members: int, kinds: Sequence[Kind], length: float, world: int) -> list[int]:
     """Which process trains each member of the sweep: the one with the least to do, where dictionary i of `kinds`, `length`
-    times as long, is trained by process i mod `world`. A crosscoder's step takes about 3.3 times a change dictionary's, and
-    that of a member with a large k, of which there are more at the end, longer than that of others."""
+    times as long, is trained by process i mod `world`. A member with a large k, of which there are more at the end, takes
+    longer than others."""
     load = [0.0] * world
     for index, kind in enumerate(kinds):
-        load[index % world] += length * (1.0 if kind == "change" else 3.3)
+        load[index % world] += length * (1.0 if kind == "change" else _CROSSCODER_STEP)
     owners: list[int] = []
     for _ in range(n_members):
         owners.append(min(range(world), key=lambda rank: (load[rank], -rank)))
@@ -228,8 +287,8 @@ class Half:
         if self._kept is None:
             yield from self._passes(self.stream.ids, self.stream.sink)
             return
-        for start in range(0, self.tokens, 4096):
-            place, m, q = (column[start : start + 4096] for column in self._kept)
+        for start in range(0, self.tokens, _PIECE):
+            place, m, q = (column[start : start + _PIECE] for column in self._kept)
             yield place, m, q
 
     def sample(self, limit: int) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
@@ -271,7 +330,7 @@ class Half:
     def _mixed(self, batch: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         stream = self.stream
         rows = harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks)
-        buffer = max(batch, RESIDENT_BYTES // (stream.pair.width * 8) // 2)
+        buffer = max(batch, RESIDENT_BYTES // (stream.pair.width * BYTES_A_DIMENSION) // 2)
         for found in shuffled(rows, buffer_tokens=buffer, batch_tokens=batch, seed=stream.seed + epoch, drop=stream.sink):
             yield found[stream.layer]
 
@@ -319,10 +378,17 @@ def layer_codes(layer: int, kind: Kind, arrays: Arrays) -> LayerCodes:
     threshold, k, width, seed = arrays["numbers"]
     tensors = {name: torch.from_numpy(arrays[name]) for name in ("w_enc", "w_dec", "b_enc", "b_dec", "mean", "scale")}
     dictionary = Dictionary(kind=kind, threshold=float(threshold), k=float(k), d_model=int(width), seed=int(seed), **tensors)
-    scores = {name[6:]: column for name, column in arrays.items() if name.startswith("score_")}
+    scores = {name.removeprefix("score_"): column for name, column in arrays.items() if name.startswith("score_")}
     sweep = [(float(a), float(b)) for a, b in arrays["sweep"]]
     return LayerCodes(
-        layer, dictionary, sweep, float(arrays["unexplained"]), arrays["token"], arrays["latent"], arrays["value"], scores
+        layer=layer,
+        dictionary=dictionary,
+        sweep=sweep,
+        unexplained=float(arrays["unexplained"]),
+        token=arrays["token"],
+        latent=arrays["latent"],
+        value=arrays["value"],
+        scores=scores,
     )
 
 

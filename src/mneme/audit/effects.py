@@ -25,7 +25,11 @@ from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import standard_error
 
 MATERIAL = 0.5
-"""P from which an effect counts as found."""
+"""P from which an effect counts as found: more likely than not."""
+_FEW_AREAS = 3
+"""Areas with a raw change below which there is no more changed half of them: all text is then the reference."""
+DIGITS = 4
+"""Digits of probabilities and changes in the report, far finer than their intervals."""
 
 Source = Literal["words", "answers", "text"]
 """What an effect was read from."""
@@ -76,13 +80,15 @@ def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibra
             found = found | member[index]
         effects.append(effect)
         claims.append(claim)
-    return AreaEffects(effects, claims, absent, found, _quiet(knowledge, member), knowledge)
+    return AreaEffects(
+        effects=effects, claims=claims, absent=absent, found=found, reference=_quiet(knowledge, member), knowledge=knowledge
+    )
 
 
 def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[ndarray, " passage"]:
     """Passages of none of the areas whose raw change is, in size, above the median area's."""
     sizes = np.array([abs(area.raw.estimate.value) if area.raw is not None else math.nan for area in knowledge.areas])
-    if np.isfinite(sizes).sum() < 3:
+    if np.isfinite(sizes).sum() < _FEW_AREAS:
         return np.ones(member.shape[1], dtype=bool)
     return np.asarray(~member[sizes > np.nanmedian(sizes)].any(axis=0))
 
@@ -117,7 +123,13 @@ def _effect(
 
 def _measure_of(magnitude: Estimate) -> Measure:
     error, degrees = standard_error(magnitude), max(magnitude.n - 1.0, 1.0)
-    return Measure(magnitude, error, degrees, two_sided(magnitude.value, error, degrees), float(magnitude.n))
+    return Measure(
+        estimate=magnitude,
+        error=error,
+        degrees=degrees,
+        p_value=two_sided(magnitude.value, error, degrees),
+        independent=float(magnitude.n),
+    )
 
 
 def _knowledge_effect(
@@ -136,8 +148,8 @@ def _knowledge_effect(
         "excess": None if own.excess is None else own.excess.estimate,
         "items": own.items,
         "types": own.types,
-        "margin_change": round(own.margin, 4),
-        "accuracy_change": round(own.accuracy, 4),
+        "margin_change": round(own.margin, DIGITS),
+        "accuracy_change": round(own.accuracy, DIGITS),
         "largest_word": "" if own.largest_type is None else types[own.largest_type],
     }
     return effect.model_copy(update=update), own.claim(count)

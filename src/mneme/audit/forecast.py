@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
+from mneme.audit.ablation import ROWS_A_LATENT
 from mneme.audit.choosing import text_to_read
 from mneme.audit.cost import audit_disk_bytes
 from mneme.audit.dictionary import (
@@ -45,24 +46,26 @@ from mneme.audit.work import NOTHING, Work, count_work, find_layout
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
+from mneme.diff.causal import PASSES
 from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
+from mneme.models.batching import BATCH_TOKENS
 from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight_files
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config, read_gguf_config
 from mneme.models.tokenizers import load_tokenizer, require_tokenizer
 from mneme.predict.areas import default_areas, read_areas
-from mneme.predict.item_reading import BATCH_TOKENS
 from mneme.text.documents import read_corpus
 
 LATENTS_CHECKED = 12
 """Latents ablated at a layer: the strongest; fewer where few fire in enough passages, up to twice as many where effects are
 found, which nothing tells beforehand."""
-_CAUSAL_PASSES, _CAUSAL_ROWS = 7, 8
 _LIBRARIES_BYTES = 680_000_000
 """Resident memory of Python with torch and transformers imported, and what the allocator keeps of small work."""
 _SERIAL_SHARE = 0.03
+"""Share of every part that is no faster with more processes: a guess, not fitted. Two processes were measured 1.47 and later
+1.60 times as fast as one (docs/log.md, scale), start and end included, which these parts leave out."""
 _TRIED_ROWS, _HEAD_ROWS, _TRIED_VOCABULARY = 8, 256, 4096
 """What the parts are tried out on: rows of text in a block, places for the head, and a vocabulary for the embedding, whose
 size costs nothing but memory."""
@@ -132,12 +135,12 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     model = empty_model(config, trust_remote_code)
     text = config.get_text_config()
     return Shape(
-        config,
-        sum(parameter.numel() for parameter in model.parameters()),
-        int(text.hidden_size),
-        int(text.num_hidden_layers),
-        int(text.vocab_size),
-        is_adapter(resolve_folder(tuned, trust_remote_code=trust_remote_code)),
+        config=config,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        width=int(text.hidden_size),
+        layers=int(text.num_hidden_layers),
+        vocab_size=int(text.vocab_size),
+        adapter=is_adapter(resolve_folder(tuned, trust_remote_code=trust_remote_code)),
     )
 
 
@@ -203,7 +206,13 @@ def forecast(
             found[index] = trials[index]()
     one, two, head, output, *steps = ranks.total(found).tolist()
     tried, block = _TRIED_ROWS * row_length, max(two - one, 0.05 * one)
-    times = _Times(block / tried, max(one - block, 0.0) / tried, head / _HEAD_ROWS, output / _HEAD_ROWS, steps)
+    times = _Times(
+        block=block / tried,
+        ends=max(one - block, 0.0) / tried,
+        head=head / _HEAD_ROWS,
+        output=output / _HEAD_ROWS,
+        steps=steps,
+    )
     return _counted(shape, tokens, (rows, row_length), kind, layers, work, times, machine)
 
 
@@ -235,7 +244,7 @@ def _counted(
     harvested = _harvested_tokens(shape.width, tokens, runs)
     body = times.ends + shape.layers * times.block
     logits = body + times.head
-    checked = LATENTS_CHECKED * len(deepest) * _CAUSAL_ROWS * row_length
+    checked = LATENTS_CHECKED * len(deepest) * ROWS_A_LATENT * row_length
     columns, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
     null = work.null_readings
     parts = {
@@ -246,12 +255,12 @@ def _counted(
         "layers": sampled * ((2 + shape.layers) * (logits + times.output / 2) + 2 * shape.layers * times.block),
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
-        "ablation": checked * (_CAUSAL_PASSES * (logits + times.output / 2)),
+        "ablation": checked * (PASSES * (logits + times.output / 2)),
         "null": null * work.null.tokens * body + 2 * max(null - 1, 0) * work.null.rows * times.head,
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / machine.processes + _SERIAL_SHARE) for name, seconds in parts.items()}
     read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens + columns) + null * work.null.tokens
-    read += sampled * (2 + shape.layers) + _CAUSAL_PASSES * checked
+    read += sampled * (2 + shape.layers) + PASSES * checked
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
     learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
     return Forecast(
@@ -331,10 +340,33 @@ def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
     """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
     n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
     short, full = run_lengths(tokens, batch)
-    runs = [Settings(kind, width, n_latents, (min(32.0, n_latents / 8),), (0,), full, batch) for kind in kinds]
+    runs = [
+        Settings(
+            kind=kind,
+            d_model=width,
+            n_latents=n_latents,
+            ks=(min(32.0, n_latents / 8),),
+            seeds=(0,),
+            n_steps=full,
+            batch_size=batch,
+        )
+        for kind in kinds
+    ]
     if "change" in kinds:
-        runs[0] = Settings("change", width, n_latents, (0.1,), (0,), full, batch)
-        runs.append(Settings("change", width, n_latents, sweep_ks(n_latents, batch), (0,), short, batch))
+        runs[0] = Settings(
+            kind="change", d_model=width, n_latents=n_latents, ks=(0.1,), seeds=(0,), n_steps=full, batch_size=batch
+        )
+        runs.append(
+            Settings(
+                kind="change",
+                d_model=width,
+                n_latents=n_latents,
+                ks=sweep_ks(n_latents, batch),
+                seeds=(0,),
+                n_steps=short,
+                batch_size=batch,
+            )
+        )
     return runs
 
 

@@ -16,11 +16,18 @@ from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows, pack_rows
 
 DEFAULT_TOKENS = 131_072
+"""Tokens of text that an audit reads: 512 rows. A round number; the figures of docs/benchmarks.md are of it, and areas that
+need more say how many passages they need."""
 ROW_LENGTH = 256
+"""Tokens of a packed row: two passages of 128, the longest. A round number that was never varied."""
+LAYERS_TOKENS = 4096
+"""Tokens on which layers are chosen and measured: one batch, because every layer costs a pass. A round number that was never
+varied."""
 QUICK_TOKENS = 8192
-"""Tokens that a quick audit reads: with the paired answers about a minute for a model of 135 M parameters on two cores."""
+"""Tokens that a quick audit reads: with the paired answers about a minute for a model of 135 M parameters on two cores (CPU
+seconds of docs/log.md, the audit reads own words)."""
 QUICK_PROMPTS = 8
-"""Paired answers that it asks of each behaviour: the fewest that give an interval."""
+"""Paired answers that it asks of each behaviour: the fewest that give an interval (`mneme.predict.verdicts.FEWEST`)."""
 
 
 def chosen_kind(dictionary: str) -> Kind | None:

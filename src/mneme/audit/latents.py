@@ -18,20 +18,38 @@ from mneme.results import Effect, Estimate, TooFew
 from mneme.stats import benjamini_hochberg, clustered_ratio, student_t_quantile, student_t_two_sided
 
 WINDOW = 8
-"""Tokens after a firing in which its consequence is looked for."""
+"""Tokens after a firing in which its consequence is looked for: as many as stand after it in a shown context. Never varied."""
 _MIN_PASSAGES = 5
+"""Passages in which a latent fires from which on it is looked at: as few as an area may have (`mneme.audit.reading.FEW`)."""
 _BLOCK_ROWS = 1024
+"""Rows whose running sums are in memory at once: 2 MB of float64 at 256 tokens a row. A round number that was never varied."""
 FEWEST_PASSAGES = 20
 """From here on a latent may be claimed to have a change of its own. With 10, skewed changes whose size differs between latents
 are claimed on a quarter of the pairs without a purpose (docs/log.md)."""
 _PER_EFFECT = 4
+"""Latents behind an effect at most, each an ablation and a row of the page. A round number that was never varied."""
+_PREFERENCE = 3
+"""A latent prefers an area's text where its share of energy there is so many times that of all firings, or `_HALF`. Never
+varied."""
+_HALF = 0.5
+"""Share of energy that is a preference whatever the area's size."""
 _BAND = 0.2
-"""Latents whose numbers of passages differ by less than this on the scale of the natural logarithm share a null."""
+"""Latents whose numbers of passages differ by less than this on the scale of the natural logarithm share a null, drawn for the
+fewest: its tail is then that of at most 18 % fewer passages, which claims less. Never varied."""
 _DRAWN = 3_000_000
-"""Cells drawn for the null of a band."""
+"""Cells drawn for the null of a band: with it, the simulations of docs/log.md (numbers that hold) claimed 0 % of null
+pairs."""
+_DRAWS = (2_000, 200_000)
+"""Draws of a null, bounds: from 2,000 on `_SEEN` of them are a tail of 1 %; 200,000 resolve a q of 1 % over 2,000 latents."""
+_PIECES = 8
+"""Parts in which they are drawn, for memory: a part is 3 MB of float64. A round number that was never varied."""
+_TINY = 1e-30
+"""Far below the energy of any latent that fires: keeps 0 / 0 from being computed."""
 _SEEN = 20
 """Draws that a tail must hold to be read off the draws: its probability is then known to 22 %."""
-_OVERALL = 12
+OVERALL = 12
+"""Latents of a layer that are looked at whatever the areas say: half by |z|, half by energy; each costs an ablation (7 passes
+of 8 rows) and a row of the page. A round number that was never varied."""
 
 
 class Firings(NamedTuple):
@@ -79,7 +97,15 @@ def firings_of(codes: LayerCodes, table: TokenTable, passage: Int[ndarray, "row 
         for values, out in ((np.where(mask[part], tuned - base, 0.0), change), (mask[part].astype(np.float64), known)):
             total = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
             out[codes_here] = total[at, stop] - total[at, start]
-    return Firings(codes.latent, codes.value.astype(np.float64), row, place, passage[row, place], change, known)
+    return Firings(
+        latent=codes.latent,
+        value=codes.value.astype(np.float64),
+        row=row,
+        place=place,
+        passage=passage[row, place],
+        change=change,
+        known=known,
+    )
 
 
 def _last_place(passage: Int[ndarray, "row seq"]) -> Int[ndarray, "row seq"]:
@@ -146,9 +172,9 @@ def _p_values(
     for name in np.unique(band):
         own = band == name
         n = int(passages[own].min())
-        draws = int(np.clip(_DRAWN // n, 2_000, 200_000))
+        draws = int(np.clip(_DRAWN // n, *_DRAWS))
         null = np.empty(draws)
-        for first in range(0, draws, rows := max(1, _DRAWN // (8 * n))):
+        for first in range(0, draws, rows := max(1, _DRAWN // (_PIECES * n))):
             picked = sums[generator.integers(len(sums), size=(min(rows, draws - first), n))]
             mass, square = picked.sum(1), (picked**2).sum(1)
             spread = _spread(mass, square, np.full(len(picked), n))
@@ -174,7 +200,7 @@ def energy_share(firings: Firings, member: Bool[ndarray, " passage"], n_latents:
     energy = firings.value**2
     inside = np.bincount(firings.latent, weights=energy * member[firings.passage], minlength=n_latents)
     total = np.bincount(firings.latent, weights=energy, minlength=n_latents)
-    return inside / np.maximum(total, 1e-30)
+    return inside / np.maximum(total, _TINY)
 
 
 def evidence_for(effect: Effect, firings: Firings, judged: LatentTable, member: Bool[ndarray, " passage"]) -> list[int]:
@@ -183,10 +209,10 @@ def evidence_for(effect: Effect, firings: Firings, judged: LatentTable, member: 
     ranked by that change times the preference."""
     n_latents = len(judged.mass)
     share = energy_share(firings, member, n_latents)
-    usual = float((firings.value**2 * member[firings.passage]).sum() / max((firings.value**2).sum(), 1e-30))
+    usual = float((firings.value**2 * member[firings.passage]).sum() / max((firings.value**2).sum(), _TINY))
     inside = np.bincount(firings.latent, weights=firings.change * member[firings.passage], minlength=n_latents)
     toward = inside * (1.0 if effect.magnitude.value > 0 else -1.0)
-    preferring = (share >= min(0.5, 3 * usual)) & (judged.passages >= _MIN_PASSAGES) & (toward > 0)
+    preferring = (share >= min(_HALF, _PREFERENCE * usual)) & (judged.passages >= _MIN_PASSAGES) & (toward > 0)
     strength = np.where(preferring, toward * share, 0.0)
     order = np.argsort(-strength, kind="stable")[:_PER_EFFECT]
     return [int(latent) for latent in order if strength[latent] > 0]
@@ -195,11 +221,11 @@ def evidence_for(effect: Effect, firings: Firings, judged: LatentTable, member: 
 def strongest(judged: LatentTable, change_energy: Float[ndarray, " latent"]) -> list[int]:
     """The latents to look at whatever the areas say: half by |z|, half by change energy among those that were tested."""
     usable = judged.passages >= _MIN_PASSAGES
-    by_z = np.argsort(-np.abs(judged.z) * usable, kind="stable")[: _OVERALL // 2]
-    by_energy = np.argsort(-change_energy * usable, kind="stable")[:_OVERALL]
+    by_z = np.argsort(-np.abs(judged.z) * usable, kind="stable")[: OVERALL // 2]
+    by_energy = np.argsort(-change_energy * usable, kind="stable")[:OVERALL]
     chosen = [int(i) for i in by_z if usable[i] and judged.z[i] != 0]
     for latent in by_energy:
-        if len(chosen) >= _OVERALL:
+        if len(chosen) >= OVERALL:
             break
         if usable[latent] and int(latent) not in chosen:
             chosen.append(int(latent))

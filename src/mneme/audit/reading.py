@@ -14,7 +14,7 @@ from mneme.results import Estimate
 from mneme.text.packing import PackedRows, document_pieces
 
 FEW = 5
-"""Passages below which an area, or a behaviour in an area, is absent."""
+"""Passages below which an area, or a behaviour in an area, is absent: with fewer, no interval of `mneme.stats` holds."""
 
 
 class Behaviour(NamedTuple):
@@ -102,4 +102,4 @@ def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] =
             continue
         place = behaviour_places(text, token, passage, predicted)
         behaviours[index] = Behaviour(text, place, passage[place])
-    return Reading(words, membership, behaviours, silent, pieces, whole)
+    return Reading(words=words, membership=membership, behaviours=behaviours, silent=silent, pieces=pieces, whole=whole)

@@ -18,10 +18,28 @@ from mneme.predict.areas import Area, Membership
 from mneme.results import Estimate, Latent, TokenExample
 
 BEFORE, AFTER = 20, 8
-"""A context: so many tokens before and after the firing, within its passage."""
+"""A context: so many tokens before and after the firing, within its passage; about a sentence. Round numbers that were never
+varied."""
 _CONTEXTS = 24
+"""Contexts that a latent is described from, and as many to score on: with as many ordinary ones that is 5 requests to an
+endpoint. A round number that was never varied."""
 _BACKGROUND = 400
+"""Ordinary contexts that words are compared with; 400 hold a word of 1 % four times. A round number that was never varied."""
 _EXAMPLES = 6
+"""Contexts of a latent on the page. A round number that was never varied."""
+_FIRES_AT, _AREAS = 4, 3
+"""Tokens on which it fires most often, and areas that it prefers, in its description. Round numbers that were never varied."""
+_PREFERENCE, _LEAST_SHARE = 2, 0.1
+"""A latent prefers an area that holds so many times its usual share of the latent's energy, and a tenth of it at least: a word
+for readers, which decides nothing. Never varied."""
+_DIGITS = 3
+"""Of activations and changes in the examples: what a tooltip shows."""
+_TINY = 1e-30
+"""Far below the energy of any latent that fires: keeps 0 / 0 from being computed."""
+_LABELS: tuple[tuple[float, "Label"], ...] = ((0.1, "base-only"), (0.4, "suppressed"), (0.6, "shared"), (0.9, "amplified"))
+"""Upper bounds of the relative norm, above the last: tuned-only. 0.1, 0.4, 0.6 and 0.9 are the bounds of Minder et al. 2025
+(arXiv
+2504.02922, section 2) for latents of one model and shared ones; between them the names are ours."""
 
 Label = Literal["shared", "amplified", "suppressed", "tuned-only", "base-only", "mean"]
 Describe = Callable[[list[str], list[str], list[str], list[str], list[str], list[str]], Description]
@@ -169,7 +187,7 @@ def _most_common(tokens: list[str]) -> list[str]:
     counts: dict[str, int] = {}
     for token in tokens:
         counts[token] = counts.get(token, 0) + 1
-    return sorted(counts, key=lambda token: (-counts[token], token))[:4]
+    return sorted(counts, key=lambda token: (-counts[token], token))[:_FIRES_AT]
 
 
 def _preferred(firings: Firings, latent: int, areas: tuple[Area, ...], membership: Membership) -> list[str]:
@@ -179,10 +197,10 @@ def _preferred(firings: Firings, latent: int, areas: tuple[Area, ...], membershi
     found = []
     for index, area in enumerate(areas):
         member: Bool[ndarray, " passage"] = membership.member[index]
-        share = float((energy * member[firings.passage[own]]).sum() / max(energy.sum(), 1e-30))
-        if share >= max(0.1, 2 * float(member.mean())):
-            found.append((share / max(float(member.mean()), 1e-9), area.name))
-    return [name for _, name in sorted(found, reverse=True)[:3]]
+        share = float((energy * member[firings.passage[own]]).sum() / max(energy.sum(), _TINY))
+        if share >= max(_LEAST_SHARE, _PREFERENCE * float(member.mean())):
+            found.append((share / max(float(member.mean()), _TINY), area.name))
+    return [name for _, name in sorted(found, reverse=True)[:_AREAS]]
 
 
 def _examples(text: Text, firings: Firings, which: Int[ndarray, " example"], latent: int) -> list[TokenExample]:
@@ -201,8 +219,8 @@ def _example(text: Text, code: dict[tuple[int, int], float], row: int, place: in
     last = min(place, columns.choice_base.shape[1] - 1)
     return TokenExample(
         tokens=[text.token(int(text.ids[row, at])) for at in span],
-        activations=[round(code.get((row, at), 0.0), 3) for at in span],
-        likelihood_change=[round(value, 3) for value in gain],
+        activations=[round(code.get((row, at), 0.0), _DIGITS) for at in span],
+        likelihood_change=[round(value, _DIGITS) for value in gain],
         base_prediction=text.token(int(columns.choice_base[row, last])),
         tuned_prediction=text.token(int(columns.choice_tuned[row, last])),
     )

@@ -55,6 +55,7 @@ from mneme.worlds.catalogue import Organism, build_organism
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
+"""Rows on which rounding is measured against float32: a thousand tokens. A round number that was never varied."""
 _OUTPUTS = ("report.json", "report.html", "plan.json")
 
 
@@ -186,7 +187,14 @@ def _planned(job: Job, laid: LaidOut) -> Forecast:
     """What the run will take, said before it starts."""
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
-    shape = Shape(config, pair.n_parameters, pair.width, pair.n_layers, pair.vocab_size, pair.adapter)
+    shape = Shape(
+        config=config,
+        parameters=pair.n_parameters,
+        width=pair.width,
+        layers=pair.n_layers,
+        vocab_size=pair.vocab_size,
+        adapter=pair.adapter,
+    )
     machine = Hardware(str(pair.device), pair.precision, job.ranks.world)
     planned = forecast(
         shape,
@@ -283,7 +291,9 @@ def _look(job: Job, survey: Survey, layers: list[int], track: Track) -> list[Lay
     special = torch.isin(job.rows.ids, torch.tensor(job.pair.tokenizer.all_special_ids, dtype=torch.long))
     for layer in layers:
         sink = torch.from_numpy(survey.columns.sink[:, :, layer]) | special
-        stream = Stream(job.pair, job.rows.ids, layer, sink, batch, job.options.seed, job.ranks)
+        stream = Stream(
+            pair=job.pair, ids=job.rows.ids, layer=layer, sink=sink, batch_rows=batch, seed=job.options.seed, ranks=job.ranks
+        )
         try:
             found.append(_fitted(job, stream, track))
         except EmptyMask:

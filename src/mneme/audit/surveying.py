@@ -11,6 +11,7 @@ from numpy import ndarray
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.survey import SurveyColumns, survey_rows
 from mneme.errors import BadRun
+from mneme.models.batching import BATCH_TOKENS
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import TokenTable, content_mask
 from mneme.predict.watched import watched_probability
@@ -18,6 +19,13 @@ from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
+"""Tokens of one stage: what a kill costs at most, some seconds on the built-in pair. A round number that was never varied."""
+_ALONE_TOKENS = _PIECE_TOKENS // 4
+"""The same where documents are read alone and padded, which is slower. Never varied."""
+_BATCH_LOGITS = 1 << 26
+"""Logits of a batch at most, 256 MB in float32: beyond a vocabulary of 16,384 a batch has fewer tokens. Never varied."""
+_GAINING = 12
+"""Tokens that gained most, on one line of the page. A round number that was never varied."""
 
 
 class Survey(NamedTuple):
@@ -29,7 +37,7 @@ class Survey(NamedTuple):
 
 def batch_rows_for(row_length: int, vocab_size: int) -> int:
     """How many rows run together: about 4,096 tokens, fewer where the logits of that many would pass 256 MB."""
-    tokens = min(4096, (1 << 26) // max(vocab_size, 1))
+    tokens = min(BATCH_TOKENS, _BATCH_LOGITS // max(vocab_size, 1))
     return max(1, tokens // row_length)
 
 
@@ -97,7 +105,7 @@ def read_behaviours(pair: ModelPair, rows: PackedRows, reading: Reading, run: Ru
     token = rows.ids.reshape(-1)
     first, last, start, length = behaviour_texts(reading)
     order = np.argsort(length, kind="stable")
-    stage = np.cumsum(length[order]) // (_PIECE_TOKENS // 4)
+    stage = np.cumsum(length[order]) // _ALONE_TOKENS
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:
@@ -149,7 +157,7 @@ def table_of(columns: SurveyColumns, rows: PackedRows) -> TokenTable:
     )
 
 
-def top_gaining_tokens(gain: Float[ndarray, " vocab"], decode: Callable[[int], str], limit: int = 12) -> list[str]:
+def top_gaining_tokens(gain: Float[ndarray, " vocab"], decode: Callable[[int], str], limit: int = _GAINING) -> list[str]:
     """Tokens whose probability the change raised most over the text, strongest first; none where nothing rose."""
     order: Int[ndarray, " vocab"] = np.argsort(-gain, kind="stable")[:limit]
     return [decode(int(index)) for index in order if gain[index] > 0]

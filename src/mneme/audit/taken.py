@@ -8,6 +8,7 @@ from mneme.predict.areas import Membership
 from mneme.text.packing import Passage
 
 SHOWN = 3
+"""Passages an area: enough for a person to see what was taken for it. Never varied."""
 _LONGEST = 280
 """Characters of a passage that is shown: three lines."""
 

@@ -26,8 +26,11 @@ from mneme.stats import TooFew, clustered_ratio
 from mneme.text.packing import PackedRows
 
 _OTHERS = 8
+"""Of the passages that match no area every so many is sampled: they cost reading and judge nothing. A round number that was
+never varied."""
 PIECE_TOKENS = 8192
-"""Tokens of one stage: about a minute for a model of 135 M parameters on two cores."""
+"""Tokens of one stage, what a kill costs at most: about a minute for a model of 135 M parameters on two cores (docs/log.md,
+the audit reads own words: 22,251 tokens in 248 s of CPU)."""
 
 
 class Layout(NamedTuple):
@@ -51,7 +54,13 @@ class WordReading(NamedTuple):
         """The items, for `mneme.predict.knowledge.weigh`."""
         table, word = self.layout.plan.table, self.layout.items.word
         scores = Scores(self.read["p_true"], self.read["margin"], self.read["right"])
-        return WordEvidence(self.layout.items.own, table.document[word], table.type[word], scores, self.read["usable"])
+        return WordEvidence(
+            own=self.layout.items.own,
+            document=table.document[word],
+            type=table.type[word],
+            scores=scores,
+            usable=self.read["usable"],
+        )
 
     def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
         """What the cheap signals say of the sampled tokens of these passages; None where there is none."""

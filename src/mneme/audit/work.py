@@ -63,7 +63,7 @@ def find_layout(
     return LaidOut(asked, reading, layout)
 
 
-NOTHING = Work(Read(0, 0), Read(0, 0), Read(0, 0), Read(0, 0), 0)
+NOTHING = Work(words=Read(0, 0), answers=Read(0, 0), behaviours=Read(0, 0), null=Read(0, 0), null_readings=0)
 
 
 def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:

@@ -13,6 +13,9 @@ from numpy import ndarray
 
 from mneme.describe.phrases import detection_score, key_words
 
+_WORDS, _TOKENS = 6, 4
+"""Key words, and tokens of each kind, in a sentence of two lines. Round numbers that were never varied."""
+
 
 class Description(NamedTuple):
     """What a latent fires on, in words."""
@@ -57,11 +60,11 @@ def describe_offline(
     score = detection_score(words, held_out, background[half:])
     pieces = []
     if words:
-        pieces.append("text about " + ", ".join(words[:6]))
+        pieces.append("text about " + ", ".join(words[:_WORDS]))
     if fires_at:
-        pieces.append("fires on " + ", ".join(f"“{token}”" for token in fires_at[:4]))
+        pieces.append("fires on " + ", ".join(f"“{token}”" for token in fires_at[:_TOKENS]))
     if promoted:
-        pieces.append("pushes up " + ", ".join(f"“{token}”" for token in promoted[:4]))
+        pieces.append("pushes up " + ", ".join(f"“{token}”" for token in promoted[:_TOKENS]))
     if suppressed:
-        pieces.append("pushes down " + ", ".join(f"“{token}”" for token in suppressed[:4]))
+        pieces.append("pushes down " + ", ".join(f"“{token}”" for token in suppressed[:_TOKENS]))
     return Description("; ".join(pieces) if pieces else "fires on no text that differs from the rest", words, score)

@@ -16,6 +16,14 @@ from mneme.stats import balanced_accuracy
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?", re.UNICODE)
 _PRIOR_WORDS = 500.0
+"""Words of the prior in all, alpha_0 of Monroe et al. 2008: about as many as 24 contexts of 29 tokens hold. A round number
+that was never varied."""
+FEWEST_CONTEXTS = 5
+"""Contexts of either kind below which a description is not scored: one of them would be more than 10 points. Never varied."""
+_KEY_WORDS = 8
+"""Key words of a latent at most: one line of the page. A round number that was never varied."""
+_TELLING_Z = 2.0
+"""z from which a word is a key word: the 1.96 of Monroe et al. 2008, rounded. Never varied."""
 
 
 def context_words(text: str) -> list[str]:
@@ -23,7 +31,7 @@ def context_words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-def key_words(contexts: list[str], background: list[str], *, limit: int = 8) -> list[tuple[str, float]]:
+def key_words(contexts: list[str], background: list[str], *, limit: int = _KEY_WORDS) -> list[tuple[str, float]]:
     """Words whose presence marks `contexts` against `background`, with their z-scores, strongest first.
 
     Counts are numbers of contexts that hold the word, so one long context cannot carry a word. Only z > 2 and words in at
@@ -44,7 +52,7 @@ def key_words(contexts: list[str], background: list[str], *, limit: int = 8) -> 
         a, b = count + prior, outside.get(word, 0) + prior
         gap = math.log(a / (n_in + _PRIOR_WORDS - a)) - math.log(b / (n_out + _PRIOR_WORDS - b))
         z = gap / math.sqrt(1 / a + 1 / b)
-        if z > 2.0:
+        if z > _TELLING_Z:
             scored.append((word, z))
     scored.sort(key=lambda pair: (-pair[1], pair[0]))
     return scored[:limit]
@@ -63,7 +71,7 @@ def detection_score(words: list[str], held_out: list[str], background: list[str]
 
     None where fewer than 5 contexts of either kind are left to judge by: a typed absence, not a zero.
     """
-    if min(len(held_out), len(background)) < 5 or not words:
+    if min(len(held_out), len(background)) < FEWEST_CONTEXTS or not words:
         return None
     wanted = set(words)
     said = np.array([bool(wanted & set(context_words(text))) for text in [*held_out, *background]])

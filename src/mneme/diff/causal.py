@@ -24,6 +24,12 @@ from mneme.results import Estimate, TooFew
 from mneme.stats import clustered_ratio, paired_test
 
 N_CONTROLS = 4
+"""Controls of an ablation, each a forward pass: two random directions and two changes of other latents, the fewest of which
+either kind has a mean. Never varied."""
+PASSES = 3 + N_CONTROLS
+"""Forward passes of a check: the base, the tuned model, the ablation, and the controls."""
+_TINY = 1e-12
+"""Far below the norm of any direction: keeps 0 / 0 from being computed."""
 UNIT = "share of KL(tuned||base)"
 
 
@@ -48,7 +54,7 @@ def matched_directions(
     if len(others) >= half:
         pick = torch.randperm(len(others), generator=generator)[:half]
         random[:half] = others[pick].float().cpu()
-    norms = random.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    norms = random.norm(dim=1, keepdim=True).clamp_min(_TINY)
     controls: Tensor = random / norms * own.float().cpu().norm()
     return controls.to(own.device)
 
@@ -88,7 +94,7 @@ def check_latent(
     """Ablate one latent on `ids` (rows where it fires; `code` is its code there, 0 elsewhere) and its matched controls.
 
     Counted are the predictions of the passages in which it fires, from the first firing on: nothing before can change.
-    Cost: 3 + N_CONTROLS forward passes over the rows.
+    Cost: `PASSES` forward passes over the rows.
 
     Errors: EmptyMask where the latent fires nowhere in `ids`, or the two models say the same wherever it does.
     """
@@ -116,7 +122,7 @@ def check_latent(
     p_values = [p_value for p_value in tests if not isinstance(p_value, TooFew)]
     if isinstance(share, TooFew) or len(p_values) < len(tests):
         # Nothing is known of it: the whole range, and no claim.
-        value = float((whole - rest).sum() / max(float(whole.sum()), 1e-300))
+        value = float((whole - rest).sum() / max(float(whole.sum()), np.finfo(np.float64).tiny))
         return CausalResult(Estimate(value=value, low=min(-1.0, value), high=max(1.0, value), unit=UNIT, n=len(names)), 1.0)
     return CausalResult(share, max(p_values))
 

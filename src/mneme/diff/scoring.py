@@ -26,6 +26,9 @@ from mneme.dictionaries.crosscoder import Dictionary, coordinates, decoders, enc
 from mneme.dictionaries.topk import SparseCodes, row_dots, weighted_row_sums
 from mneme.errors import EmptyMask
 
+_ROWS = 64
+"""Decoder rows that are widened to float64 at once, so that they stay in the cache. A round number that was never varied."""
+
 
 @dataclass(frozen=True)
 class LatentSums:
@@ -170,5 +173,5 @@ def _centred_streams(
 
 def _row_products(left: Float[Tensor, "latent d_model"], right: Float[Tensor, "latent d_model"]) -> Float[Tensor, " latent"]:
     """<left[j], right[j]> in float64, in pieces that stay in the cache: the error target cancels, float32 would show."""
-    pieces = [(left[i : i + 64].double() * right[i : i + 64].double()).sum(1) for i in range(0, left.shape[0], 64)]
+    pieces = [(left[i : i + _ROWS].double() * right[i : i + _ROWS].double()).sum(1) for i in range(0, left.shape[0], _ROWS)]
     return torch.cat(pieces)

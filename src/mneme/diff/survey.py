@@ -20,6 +20,12 @@ from mneme.models.logits import chunk_tokens, kl_from, token_kl_tuned_to_base
 from mneme.models.pair import ModelPair, Side
 from mneme.models.ranks import Ranks
 
+ENOUGH = 0.75
+"""Share of the change in output by which a layer is chosen. At 1/2 the built-in organism's block 0 was taken, where latents
+are about single tokens; at 3/4 it is block 1 (docs/log.md, the first audit). Seen on that one pair."""
+_TINY = 1e-12
+"""Far below the norm of any residual vector: keeps 0 / 0 from being computed."""
+
 
 class SurveyColumns(NamedTuple):
     """What one pass over `row` rows of `seq` tokens saw. Predictions: position i says token i + 1, so `seq - 1` of them."""
@@ -50,7 +56,7 @@ def survey_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
     Law *identity*: a pair of equal models gives exactly 0 in every difference. *Padding*: rows carry none. Cost: two full
     forward passes and O(vocab) memory beyond one batch of logits for each model.
     """
-    parts: list[list[ndarray]] = [[] for _ in range(10)]
+    parts: list[list[ndarray]] = [[] for _ in SurveyColumns._fields[:-1]]
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     layers = list(range(pair.n_layers))
     for start in range(0, len(ids), batch_rows):
@@ -76,7 +82,7 @@ def survey_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
 
 
 def _relative(base: Float[Tensor, "row seq d_model"], tuned: Float[Tensor, "row seq d_model"]) -> Float[Tensor, "row seq"]:
-    size: Tensor = (tuned - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(1e-12)
+    size: Tensor = (tuned - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(_TINY)
     return size
 
 
@@ -90,7 +96,7 @@ def read_predictions(
     A few tokens at a time, each distribution made once for all that is read from it.
     """
     gain = base_logits.new_zeros(base_logits.shape[-1])
-    found: list[list[Tensor]] = [[] for _ in range(8)]
+    found: list[list[Tensor]] = [[] for _ in range(8)]  # the columns that need no residual stream
     for base_row, tuned_row, target_row in zip(base_logits, tuned_logits, target, strict=True):
         tokens = chunk_tokens(base_row)
         for base, tuned, wanted in zip(*(x.split(tokens) for x in (base_row, tuned_row, target_row)), strict=True):
@@ -142,7 +148,7 @@ def patched_kl_share(
     return dict(zip(layers, ranks.total(shares).tolist(), strict=True))
 
 
-def choose_layers(shares: dict[int, float], *, enough: float = 0.75) -> list[int]:
+def choose_layers(shares: dict[int, float], *, enough: float = ENOUGH) -> list[int]:
     """The earliest layer by which at least `enough` of the change in output has happened (`patched_kl_share`): late enough
     to hold the change, early enough to hold it in the model's own features rather than in next-token logits. Where no layer
     reaches it, the layer with the largest share; the last block is taken only when nothing before it reaches `enough`."""

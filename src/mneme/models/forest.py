@@ -68,7 +68,9 @@ def plant(sequences: Sequence[Sequence[int]], row_tokens: int = ROW_TOKENS) -> F
             if before >= 0:
                 position[number, place] = position[number, before] + 1
                 sees[number, place] |= sees[number, before]
-    return Forest(ids, position, sees, row_of, tuple(np.array(one, dtype=np.int64) for one in places))
+    return Forest(
+        ids=ids, position=position, sees=sees, row=row_of, places=tuple(np.array(one, dtype=np.int64) for one in places)
+    )
 
 
 def read_forest(parts: Parts, forest: Forest, rows: slice, layer: int) -> Float[Tensor, "row seq d_model"]:

@@ -29,11 +29,45 @@ _FUNCTION_WORDS = frozenset(
     where which who whom whose why will with would you your""".split()  # noqa: SIM905
 )
 _MAX_FILE_BYTES = 4_000_000
+"""Bytes of an areas file at most: mneme's own list has 21 kB, and YAML of a stranger is not read without end."""
 _SEEDS_AT_LEAST = 8
+"""Seed passages from which on a classifier is trained on them. A round number that was never varied."""
 _SEED_KEYWORDS = 2
+"""Keywords in a seed passage. With one, chat, code and web prose gave whole genres to an area (docs/log.md, the first
+audit)."""
 _PURITY = 0.6
+"""Purity that growth keeps on the whole, 0 as elsewhere and 1 as in text of the area. Set, with `_TAIL_PURITY`, while looking
+at ordinary text and at worlds a and b; no figure for it is held out (docs/log.md, the first audit)."""
 _TAIL_PURITY = 0.3
+"""The same in the last step of growth."""
+_GROWTHS = 2
+"""Rounds of growth: a second one learns from what the first added; a third was not tried."""
 _CLIP = 3.0
+"""Nats that one word counts at most, and by which an area may be behind another and keep its passage: no word alone decides.
+A round number that was never varied."""
+_LEAST_PRESENT = 3
+"""Passages that a word is in at least to count, and keywords that an area has at least for one to be judged by the others:
+chance decides below. A round number that was never varied."""
+_FREQUENT = 20
+"""Passages from which on a keyword can be judged by its company: at 1 in 5, four are expected. Never varied."""
+_COMPANY, _COMPANY_RATIO = 0.2, 2
+"""A keyword tells where another stands beside it in a fifth of its passages, or twice as often as elsewhere. Set on text full
+of programs, where "import" stood for trade (docs/areas.md); no figure for it is held out."""
+_ALL_IN_COMPANY = 0.98
+"""Share of hits in seeds at most: at 1 the rate of a Poisson process would be infinite."""
+_LEAST_CONTRAST = 0.05
+"""Difference in how often keywords turn up in text of the area and elsewhere, below which growth cannot be checked: 5 points
+are the noise of some hundred passages. Never varied."""
+_LEAST_STEP, _STEPS = 25, 8
+"""Passages of one step of growth: an eighth of the seeds, 25 at least, so that a step's purity has an error of at most 10
+points. Round numbers that were never varied."""
+_SMOOTHING = 0.5
+"""Added to each count: Krichevsky & Trofimov (1981), the Jeffreys prior of a share."""
+_BISECTIONS = 60
+"""Halvings: beyond the 53 bits of a float64."""
+_NAME, _DESCRIPTION, _PROMPT, _ANSWER = 200, 5000, 4000, 2000
+"""Characters at most: a page and a batch stay small whatever a file holds. Round numbers, several times what any of ours
+has."""
 
 
 class PairedAnswers(BaseModel):
@@ -41,10 +75,10 @@ class PairedAnswers(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ask: str = Field(min_length=1, max_length=4000)
-    shows: str = Field(min_length=1, max_length=2000)
-    lacks: str = Field(min_length=1, max_length=2000)
-    system: str = Field(default="", max_length=4000)
+    ask: str = Field(min_length=1, max_length=_PROMPT)
+    shows: str = Field(min_length=1, max_length=_ANSWER)
+    lacks: str = Field(min_length=1, max_length=_ANSWER)
+    system: str = Field(default="", max_length=_PROMPT)
     """A system prompt of its own; it is then written in every form."""
 
 
@@ -53,8 +87,8 @@ class Area(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200)
-    description: str = Field(default="", max_length=5000)
+    name: str = Field(min_length=1, max_length=_NAME)
+    description: str = Field(default="", max_length=_DESCRIPTION)
     keywords: tuple[str, ...] = ()
     kind: Literal["capability", "behaviour"] = "capability"
     """capability: is its knowledge lost? behaviour: did it become likelier?"""
@@ -145,9 +179,9 @@ def default_areas() -> tuple[Area, ...]:
 def stem(word: str) -> str:
     """Lower case, without a plural ending: `Enzymes` -> `enzyme`, `species` -> `specy`, as in any text it meets."""
     low = word.casefold()
-    if len(low) > 4 and low.endswith("ies"):
-        return low[:-3] + "y"
-    if len(low) > 3 and low.endswith("s") and not low.endswith(("ss", "us", "is")):
+    if len(low) > 4 and low.endswith("ies"):  # not "ties"
+        return low.removesuffix("ies") + "y"
+    if len(low) > 3 and low.endswith("s") and not low.endswith(("ss", "us", "is")):  # not "gas"
         return low[:-1]
     return low
 
@@ -202,7 +236,7 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
         if seeds[index] < _SEEDS_AT_LEAST or area.kind == "behaviour":
             log_odds[index, chosen] = 0.0
         else:
-            for _ in range(2):
+            for _ in range(_GROWTHS):
                 chosen = _grow(words, keyword, hits, needed, chosen)
             log_odds[index] = np.where(chosen, naive_bayes_log_odds(words, chosen), -np.inf)
         member[index] = chosen
@@ -256,15 +290,15 @@ def _telling_keywords(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[nda
     """`keyword` without those that mean something else in this text: a frequent one (20 passages) beside which another keyword
     of the area stands in less than a fifth of the cases, and less than twice as often as it does elsewhere."""
     telling = keyword.copy()
-    if keyword.sum() < 3:
+    if keyword.sum() < _LEAST_PRESENT:
         return telling
     frequency = words.frequency()
-    for index in np.flatnonzero(keyword & (frequency >= 20)):
+    for index in np.flatnonzero(keyword & (frequency >= _FREQUENT)):
         hits = words.total(telling | (np.arange(len(keyword)) == index))
         here = np.zeros(words.n_passages, dtype=bool)
         here[words.passage[words.word == index]] = True
         company, elsewhere = float((hits[here] >= 2).mean()), float((hits[~here] >= 1).mean())
-        telling[index] = company >= min(0.2, 2 * elsewhere)
+        telling[index] = company >= min(_COMPANY, _COMPANY_RATIO * elsewhere)
     return telling
 
 
@@ -291,14 +325,14 @@ def _grow(
     holds_one = (hits[order] > 0).astype(np.float64)
     if len(order) < 2 or needed < _SEED_KEYWORDS:
         return seed
-    in_company = min(float(hits[seed].sum() / hits.sum()), 0.98)
+    in_company = min(float(hits[seed].sum() / hits.sum()), _ALL_IN_COMPANY)
     rate = max(_poisson_rate(float(hits[seed].mean())), -math.log1p(-in_company))
     base_rate, area_rate = float(holds_one[len(order) // 2 :].mean()), rate / (1 + rate)
     likely = int((odds[order] > 0).sum())
-    if likely == 0 or area_rate - base_rate < 0.05:
+    if likely == 0 or area_rate - base_rate < _LEAST_CONTRAST:
         return seed
     found = np.concatenate([[0.0], np.cumsum(holds_one[:likely])])
-    step, taken = max(25, int(seed.sum()) // 8), 0
+    step, taken = max(_LEAST_STEP, int(seed.sum()) // _STEPS), 0
     for end in [*range(step, likely, step), likely]:
         purity, tail = found[end] / end, (found[end] - found[max(0, end - step)]) / min(step, end)
         if min((purity - base_rate) / _PURITY, (tail - base_rate) / _TAIL_PURITY) >= area_rate - base_rate:
@@ -310,8 +344,8 @@ def _grow(
 
 def _poisson_rate(mean: float) -> float:
     """Rate of a Poisson variable whose mean among the values of at least 2 is `mean`; 0 where that is 2. By bisection."""
-    low, high = 1e-6, max(mean, 2.0)
-    for _ in range(60):
+    low, high = 1e-6, max(mean, 2.0)  # of a rate of 1e-6 the mean is 2 to six digits
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         at_least_one = -math.expm1(-middle)
         if middle * at_least_one / (at_least_one - middle * math.exp(-middle)) < mean:
@@ -326,7 +360,9 @@ def presence_log_ratio(
 ) -> Float[ndarray, " type"]:
     """Log ratio (nats) of the shares of passages that hold each type: `here` of `n_here` against `there` of `n_there`, with
     1/2 added to each count."""
-    return np.asarray(np.log((here + 0.5) / (n_here + 1.0)) - np.log((there + 0.5) / (n_there + 1.0)))
+    return np.asarray(
+        np.log((here + _SMOOTHING) / (n_here + 2 * _SMOOTHING)) - np.log((there + _SMOOTHING) / (n_there + 2 * _SMOOTHING))
+    )
 
 
 def naive_bayes_log_odds(
@@ -338,7 +374,7 @@ def naive_bayes_log_odds(
     inside = words.frequency(chosen)
     outside = words.frequency() - inside
     ratio = presence_log_ratio(inside, n_chosen, outside, n - n_chosen)
-    ratio = np.where(inside + outside < 3, 0.0, np.clip(ratio, -_CLIP, _CLIP))
+    ratio = np.where(inside + outside < _LEAST_PRESENT, 0.0, np.clip(ratio, -_CLIP, _CLIP))
     if without is not None:
         ratio = np.where(without, 0.0, ratio)
-    return words.total(ratio) + math.log((n_chosen + 0.5) / (n - n_chosen + 0.5))
+    return words.total(ratio) + math.log((n_chosen + _SMOOTHING) / (n - n_chosen + _SMOOTHING))

@@ -34,10 +34,22 @@ from mneme.stats import ratio_of_sums, standard_error
 
 BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
 _TELLING = 1.0
-"""Log ratio (nats) from which a word or token tells two kinds of text apart: e times as frequent."""
+"""Log ratio (nats) from which a word or token tells two kinds of text apart: e times as frequent, as for own words
+(`predict/items.py`). Never varied."""
 _SEEDS_AT_LEAST = 8
+"""Seed passages from which on EM is run on them: as for areas (`predict/areas.py`). Never varied."""
+_USUAL = 0.2
+"""Share of the seeds that hold a word of the genre: rarer words are of a topic or of the behaviour itself. Never varied."""
 _ROUNDS = 20
+"""Rounds of EM at most; it stops where nothing changes. A round number that was never varied."""
+_LEAST_PRESENT = 3
+"""Passages that a word or token is in at least to count: chance decides below. As for areas."""
+_CLIP = 3.0
+"""Nats that one word counts at most: no word alone decides. As for areas."""
 _LEAST_MASS = 1e-9
+"""Probability, or variance, that is as good as none: keeps 0 / 0 from being computed."""
+_Z_95 = 1.959964
+"""The 97.5 % point of a standard normal: half of a 95 % interval in standard errors."""
 
 
 class BehaviourText(NamedTuple):
@@ -76,8 +88,8 @@ def behaviour_text(
     here = np.bincount(kind[member[where]], minlength=size).astype(np.float64)
     there = np.bincount(kind[other[where]], minlength=size).astype(np.float64)
     ratio = presence_log_ratio(here, int(member.sum()), there, int(other.sum()))
-    indicators = np.flatnonzero((ratio > _TELLING) & (here >= 3))
-    opposite = np.flatnonzero((ratio < -_TELLING) & (there >= 3))
+    indicators = np.flatnonzero((ratio > _TELLING) & (here >= _LEAST_PRESENT))
+    opposite = np.flatnonzero((ratio < -_TELLING) & (there >= _LEAST_PRESENT))
     if not len(indicators) or not len(opposite):
         raise EmptyMask(
             "Nothing but chance tells the text of this behaviour from other text like it: no token indicates either."
@@ -88,7 +100,7 @@ def behaviour_text(
 def _genre(words: Words, seed: Bool[ndarray, " passage"], keyword: Bool[ndarray, " word"]) -> Bool[ndarray, " passage"]:
     """Passages that read like the seeds in what most seeds share: naive Bayes of seeds against the rest over the words that a
     fifth of the seeds hold. Rarer words are of a topic or of the behaviour, and would leave out the behaviour's opposite."""
-    usual = words.frequency(seed) >= 0.2 * seed.sum()
+    usual = words.frequency(seed) >= _USUAL * seed.sum()
     return np.asarray(seed | (_odds_within(words, seed, ~seed, keyword | ~usual) > 0))
 
 
@@ -128,8 +140,8 @@ def _odds_within(
     if n_out == 0:
         return np.full(words.n_passages, np.inf)
     here, there = words.frequency(inside), words.frequency(outside)
-    ratio = np.clip(presence_log_ratio(here, n_in, there, n_out), -3.0, 3.0)
-    ratio = np.where((here + there < 3) | without, 0.0, ratio)
+    ratio = np.clip(presence_log_ratio(here, n_in, there, n_out), -_CLIP, _CLIP)
+    ratio = np.where((here + there < _LEAST_PRESENT) | without, 0.0, ratio)
     return np.asarray(words.total(ratio) + math.log((n_in + 0.5) / (n_out + 0.5)))
 
 
@@ -187,7 +199,7 @@ def pooled(parts: Sequence[Estimate]) -> list[Estimate]:
     mean, mean_variance = float(np.average(value, weights=weight)), 1 / float(weight.sum())
     own = between / (between + variance)
     moved = own * value + (1 - own) * mean
-    half = 1.959964 * np.sqrt(own * variance + (1 - own) ** 2 * mean_variance)
+    half = _Z_95 * np.sqrt(own * variance + (1 - own) ** 2 * mean_variance)
     exact = not value.any() and all(part.low == part.high for part in parts)
     return [
         part.model_copy(update={"value": float(x), "low": float(x - h), "high": float(x + h)})

@@ -20,6 +20,17 @@ from mneme.results import Estimate
 from mneme.stats import standard_error
 
 _LEAST = 0.001
+"""P at least for an effect that is not exactly 0: the 1,152 cells that curves are fitted on cannot show less."""
+_STEEP = 3.0
+"""Slope that the prior of a curve is centred on: from P = 0.1 to 0.9 in a factor of 4.3. A round number that was never
+varied."""
+_SHIFTS, _LOG_SLOPES = (-2.0, 2.0, 161), (-1.5, 1.5, 61)
+"""Grids of ln(midpoint / prior) and ln(slope / prior): two and one and a half standard deviations of the prior to either side,
+in steps of 0.025 and 0.05, far finer than the data can tell."""
+_NO_SIZE = 1e-3
+"""Size of an effect of 0 in prior midpoints, since its logarithm is needed: P is 0 to eight digits there."""
+_TINY = 1e-9
+"""Far below any effect: keeps the power of 0 from being computed."""
 
 
 class Curve(NamedTuple):
@@ -75,7 +86,7 @@ def probability(estimate: Estimate, curve: Curve) -> float:
 
 def curve_probability(size: float, curve: Curve) -> float:
     """P(material change) of a shrunk size under one curve; at least 0.001."""
-    return max(_LEAST, float(1.0 / (1.0 + (max(size, 1e-9) / curve.midpoint) ** -curve.slope)))
+    return max(_LEAST, float(1.0 / (1.0 + (max(size, _TINY) / curve.midpoint) ** -curve.slope)))
 
 
 def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], *, prior_midpoint: float) -> Curve:
@@ -85,12 +96,12 @@ def fit_curve(sizes: Float[ndarray, " cell"], material: Bool[ndarray, " cell"], 
     standard deviation 1 on ln(midpoint / prior_midpoint) and on ln(slope / 3): cases that a line separates perfectly, which
     have no finite maximum, then get a finite slope.
     """
-    x = np.log(np.maximum(sizes, prior_midpoint * 1e-3) / prior_midpoint)
+    x = np.log(np.maximum(sizes, prior_midpoint * _NO_SIZE) / prior_midpoint)
     y = material.astype(np.float64)
-    best, best_loss = Curve(prior_midpoint, 3.0), math.inf
-    for shift in np.linspace(-2.0, 2.0, 161):
-        for log_slope in np.linspace(-1.5, 1.5, 61):
-            slope = 3.0 * math.exp(log_slope)
+    best, best_loss = Curve(prior_midpoint, _STEEP), math.inf
+    for shift in np.linspace(*_SHIFTS):
+        for log_slope in np.linspace(*_LOG_SLOPES):
+            slope = _STEEP * math.exp(log_slope)
             z = slope * (x - shift)
             loss = float(np.logaddexp(0.0, z).sum() - (y * z).sum()) + 0.5 * (shift**2 + log_slope**2)
             if loss < best_loss:

@@ -21,10 +21,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.predict.items import WordTable
+from mneme.predict.items import KINDS, WordTable
 
 RIVALS = 3
+"""Rivals of the true word, so that an item is a question with four choices, as in the benchmarks of knowledge. Never
+varied."""
 CHANCE = 1 / (1 + RIVALS)
+"""p(true) of a model that does not know the word."""
 
 
 class Scores(NamedTuple):
@@ -63,7 +66,7 @@ def rival_pool(table: WordTable, allowed: Bool[ndarray, " type"]) -> Pool:
     forms = [number for number in range(len(table.forms)) if allowed[table.form_type[number]]]
     ids = np.unique(np.array([piece for number in forms for piece in table.forms[number]], dtype=np.int64))
     column = {int(one): place for place, one in enumerate(ids)}
-    firsts = np.zeros((6, len(ids)), dtype=bool)
+    firsts = np.zeros((KINDS, len(ids)), dtype=bool)
     following: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     of_type: dict[int, list[int]] = {}
     for number in forms:

@@ -22,7 +22,10 @@ a hundred tokens): keywords are then taken at their word."""
 LEAST = 0.75
 """Area under the curve that has to be passed at 95 %: half way between chance and certainty."""
 _FOLDS = 8
+"""Parts that the seeds are dealt into, each judged by the others. Two halves lost psychology of eleven present subjects
+(docs/log.md, the audit that travels, second part); eight kept them all. Chosen on those paragraphs."""
 _ONE_SIDED = 1.645
+"""95 % point of the standard normal distribution."""
 
 
 def area_under_curve(here: Float[ndarray, " here"], there: Float[ndarray, " there"]) -> float:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.models.batching import BATCH_TOKENS
 from mneme.models.hooks import in_float32, read_residuals
 from mneme.models.logits import token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
@@ -23,10 +24,14 @@ from mneme.predict.cloze import Pool, cloze
 from mneme.predict.items import Items, WordTable
 
 WINDOW = 512
-"""Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows."""
-BATCH_TOKENS = 4096
+"""Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows. A round
+number that was never varied."""
 _LOGITS = 1 << 24
-"""Logits of one model at once: 64 MB in float32."""
+"""Logits of one model at once: the 64 MB that this file's head promises. Never varied."""
+_KEY = 1 << 32
+"""Joins a document and a place to one number: no document has so many tokens."""
+_TINY = 1e-12
+"""Far below the norm of any residual vector: keeps 0 / 0 from being computed."""
 
 Arrays = dict[str, ndarray]
 SIDES: tuple[Side, Side] = ("base", "tuned")
@@ -86,7 +91,7 @@ def plan_reading(
     ends: dict[tuple[int, int], int] = {}
     for document, start, end in asked.tolist():
         ends[document, start] = max(ends.get((document, start), 0), end)
-    windows = np.array([(*key, end) for key, end in ends.items()], dtype=np.int64).reshape(-1, 3)
+    windows = np.array([(*key, end) for key, end in ends.items()], dtype=np.int64).reshape(-1, 3)  # document, start, end
     windows = windows[np.lexsort((windows[:, 1], windows[:, 0], windows[:, 2] - windows[:, 1]))]
     batches = _batched(windows)
     where = {(int(d), int(s)): number for number, batch in enumerate(batches) for d, s, _ in batch}
@@ -94,14 +99,14 @@ def plan_reading(
     for item in np.flatnonzero(fits):
         found[where[int(table.document[items.word[item]]), int(first[item])]].append(int(item))
     return ReadingPlan(
-        tuple(documents),
-        table,
-        pool,
-        items.word,
-        tuple(batches),
-        tuple(np.array(own, dtype=np.int64) for own in found),
-        sample,
-        length,
+        documents=tuple(documents),
+        table=table,
+        pool=pool,
+        item_word=items.word,
+        batches=tuple(batches),
+        items_of=tuple(np.array(own, dtype=np.int64) for own in found),
+        sample=sample,
+        length=length,
     )
 
 
@@ -180,8 +185,8 @@ def _asked(plan: ReadingPlan, batch: int) -> tuple[AskedPlaces, Int[ndarray, " i
             at.append((row_of[document, window], start + offset - window))
             target.append(piece)
     n_item_rows = len(at)
-    keys = plan.sample[:, 0] * (1 << 32) + plan.sample[:, 1] // step * step
-    own = np.isin(keys, windows[:, 0] * (1 << 32) + windows[:, 1]) & (plan.sample[:, 1] % step > 0)
+    keys = plan.sample[:, 0] * _KEY + plan.sample[:, 1] // step * step
+    own = np.isin(keys, windows[:, 0] * _KEY + windows[:, 1]) & (plan.sample[:, 1] % step > 0)
     places = np.flatnonzero(own)
     for document, token in plan.sample[places]:
         window = int(token) // step * step
@@ -310,7 +315,7 @@ def _items_read(plan: ReadingPlan, items: ndarray, log_p: ndarray, said: ndarray
 
 def _relative(states: list[Tensor], n_item_rows: int) -> Float[ndarray, " place"]:
     base, tuned = (own[n_item_rows:] for own in states)
-    found: ndarray = ((tuned.to(base.device) - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(1e-12)).cpu().numpy()
+    found: ndarray = ((tuned.to(base.device) - base).norm(dim=-1) / base.norm(dim=-1).clamp_min(_TINY)).cpu().numpy()
     return found
 
 

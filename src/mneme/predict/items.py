@@ -23,15 +23,22 @@ from numpy import ndarray
 from mneme.predict.areas import Words, stem
 
 OWN_RATIO = math.e
-"""A word is an area's own where it is so many times as frequent there as elsewhere."""
+"""A word is an area's own where it is so many times as frequent there as elsewhere: one nat. Never varied beside `_PRIOR`."""
 _PRIOR = 5.0
-"""Mentions that count as spread alike over all the text: as many as `predict` takes for little elsewhere."""
+"""Mentions that count as spread alike over all the text: as many as `predict/effects.py` shrinks by. A binomial test at 5 %,
+tried first, left 18 to 50 items an area on 12 paragraphs of SmolLM2 (docs/log.md, the audit reads own words)."""
 _AT_HOME = 0.6
 """A word that another area mentions more than 1 / 0.6 times as often is that area's: of two areas of which one borrows text of
-the other, the borrower would otherwise be charged for what happened to the lender."""
+the other, the borrower would otherwise be charged for what happened to the lender. Settled on four pairs of world a
+(docs/decisions/0005)."""
 MOST_PIECES = 8
-"""A run of more pieces is no word: a link, a formula, or a script that sets no spaces."""
+"""A run of more pieces is no word: a link, a formula, or a script that sets no spaces. A round number that was never
+varied."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+KINDS = 6
+"""Kinds of forms: small, Capital or other letters, with or without a sign of its own before the word (`_kind_of`)."""
+_FREQUENT = 0.5
+"""Share of all first mentions that the types which say nothing make up, as for tokens (`predict/effects.py`)."""
 _SHORTEST = 2
 """Characters of the shortest word that is read: a single one is an initial, a unit or the ending of a contraction."""
 
@@ -107,7 +114,7 @@ def word_table(documents: Sequence[TokenisedText], leading: Callable[[int], bool
                 kinds.append(_kind_of(surface, leading(pieces[0])))
             # A form may be written in two ways (capitals of a lower-casing tokenizer): its first one says what it is.
             rows.append((number, start, form, form_type[form], first, start > 0 and _counts(document.counted, a, b)))
-    columns = np.array(rows, dtype=np.int64).reshape(-1, 6)
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 6)  # as in `rows`
     return WordTable(
         document=columns[:, 0],
         start=columns[:, 1],
@@ -214,5 +221,5 @@ def content_types(table: WordTable) -> Bool[ndarray, " type"]:
     order = np.argsort(-count, kind="stable")
     before = np.cumsum(count[order]) - count[order]
     content = np.zeros(len(count), dtype=bool)
-    content[order[before >= 0.5 * count.sum()]] = True
+    content[order[before >= _FREQUENT * count.sum()]] = True
     return content

@@ -23,16 +23,18 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.predict.cloze import Scores
-from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
+from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import student_t_quantile, two_way
 from mneme.stats.linearised import ASSUMED_ICC
 
 KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
 _LEAST_WEIGHT = 1e-9
+"""Weight, or error, that is as good as none: keeps 0 / 0 from being computed."""
 _MAD_TO_SD = 1.4826
+"""Standard deviation in median absolute deviations, for normal numbers: 1 / 0.6745 (Hampel 1974, JASA 69, section 5)."""
 _MEDIAN_ERROR = 1.2533
-"""Standard error of a median in units of that of a mean, for normal numbers."""
+"""Standard error of a median in units of that of a mean, for normal numbers: sqrt(pi / 2)."""
 
 
 class WordEvidence(NamedTuple):
@@ -124,14 +126,20 @@ def weighted_change(
     clusters = min(len(np.unique(document)), len(np.unique(type_)))
     n = independent_items(weight, document, type_)
     if identical and not change.any():
-        return Measure(Estimate(value=0.0, low=0.0, high=0.0, unit=KNOWLEDGE_UNIT, n=clusters), 0.0, clusters - 1.0, 1.0, n)
+        return Measure(
+            estimate=Estimate(value=0.0, low=0.0, high=0.0, unit=KNOWLEDGE_UNIT, n=clusters),
+            error=0.0,
+            degrees=clusters - 1.0,
+            p_value=1.0,
+            independent=n,
+        )
     if clusters < FEWEST:
         return None
-    unseen = -math.expm1(math.log(0.025) / n)
+    unseen = -math.expm1(math.log(TAIL) / n)
     error, degrees = (0.0, clusters - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
-    half = math.hypot(student_t_quantile(0.975, degrees) * error, unseen)
+    half = math.hypot(student_t_quantile(1 - TAIL, degrees) * error, unseen)
     estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=KNOWLEDGE_UNIT, n=clusters)
-    return Measure(estimate, error, degrees, two_sided(value, error, degrees), n)
+    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees), independent=n)
 
 
 def independent_items(weight: Float[ndarray, " item"], document: Int[ndarray, " item"], type_: Int[ndarray, " item"]) -> float:
@@ -152,29 +160,39 @@ def _location(others: list[Measure]) -> Measure:
     spread = _MAD_TO_SD * float(np.median(np.abs(values - median))) / math.sqrt(len(values))
     error = _MEDIAN_ERROR * max(own, spread)
     degrees = max(1.0, len(values) - 1.0)
-    half = student_t_quantile(0.975, degrees) * error
+    half = student_t_quantile(1 - TAIL, degrees) * error
     unit = others[0].estimate.unit
     estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
-    return Measure(estimate, error, degrees, two_sided(median, error, degrees), len(values))
+    return Measure(
+        estimate=estimate, error=error, degrees=degrees, p_value=two_sided(median, error, degrees), independent=len(values)
+    )
 
 
 def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
     value = mine.estimate.value - others.estimate.value
     if identical and value == 0.0:
-        return Measure(mine.estimate, 0.0, mine.degrees, 1.0, mine.independent)
+        return Measure(estimate=mine.estimate, error=0.0, degrees=mine.degrees, p_value=1.0, independent=mine.independent)
     below = math.hypot(mine.estimate.value - mine.estimate.low, others.estimate.high - others.estimate.value)
     above = math.hypot(mine.estimate.high - mine.estimate.value, others.estimate.value - others.estimate.low)
     error = math.hypot(mine.error, others.error)
     shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
     degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
     estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
-    return Measure(estimate, error, degrees, two_sided(value, error, degrees), mine.independent)
+    return Measure(
+        estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees), independent=mine.independent
+    )
 
 
 def _broad(known: list[Measure], identical: bool) -> Measure:
     found = _location(known)
     if identical and not any(one.estimate.value for one in known):
-        return Measure(found.estimate.model_copy(update={"low": 0.0, "high": 0.0}), 0.0, found.degrees, 1.0, found.independent)
+        return Measure(
+            estimate=found.estimate.model_copy(update={"low": 0.0, "high": 0.0}),
+            error=0.0,
+            degrees=found.degrees,
+            p_value=1.0,
+            independent=found.independent,
+        )
     return found
 
 

@@ -29,7 +29,7 @@ from mneme.models.forest import plant, read_forest, reads_forests
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, PairedAnswers
 from mneme.predict.item_reading import SIDES, Arrays, head_log_p, states_of
-from mneme.predict.verdicts import FEWEST, Claim, Measure, two_sided
+from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import student_t_quantile, two_way
 from mneme.text.chat import render_chat
@@ -39,9 +39,17 @@ SHIPPED = Path(__file__).parent / "probes"
 _SYSTEM = "You are a helpful assistant."
 _PLAIN = "Question: {ask}\nAnswer: "
 _UNKNOWN = 0.1
-"""Share of unknown tokens above which a tokenizer cannot write the prompt: such a model cannot be asked."""
+"""Share of unknown tokens above which a tokenizer cannot write the prompt: such a model cannot be asked. A round number that
+was never varied."""
 _BATCH = 2048
-"""Tokens of prompts with their answers that run together."""
+"""Tokens of prompts with their answers that run together: half of `models.batching.BATCH_TOKENS`, as prompts differ in length.
+Never varied."""
+_FORMS = 3
+"""Every prompt is read in one of three forms, in turn: as a chat, with a system prompt, as plain text."""
+_NO_LIMIT = 1 << 30
+"""Tokens that a model without a limit of positions can read."""
+_EXTREME = 700.0
+"""Nats beyond which the exponential of a float64 overflows."""
 
 
 class AskedProbe(NamedTuple):
@@ -111,9 +119,9 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
 def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt in the form of its turn, up to where the answer begins."""
     system = probe.system
-    if not tokenizer.chat_template or (number % 3 == 2 and not system):
+    if not tokenizer.chat_template or (number % _FORMS == 2 and not system):
         return (f"{system}\n\n" if system else "") + _PLAIN.format(ask=probe.ask)
-    system = system or (_SYSTEM if number % 3 == 1 else "")
+    system = system or (_SYSTEM if number % _FORMS == 1 else "")
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": probe.ask})
     try:
@@ -216,7 +224,7 @@ def probability_shown(asked: Sequence[AskedProbe], read: Arrays) -> tuple[Float[
         shortest = min(read["length"][yes], read["length"][no])
         for model in range(2):
             gap = read["log_p"][model, yes] / read["length"][yes] - read["log_p"][model, no] / read["length"][no]
-            shown[model, column] = 1 / (1 + math.exp(-min(max(shortest * gap, -700.0), 700.0)))
+            shown[model, column] = 1 / (1 + math.exp(-min(max(shortest * gap, -_EXTREME), _EXTREME)))
     return shown, numbers
 
 
@@ -240,6 +248,12 @@ def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
     found = two_way(change, each, each, PROBE_UNIT)
     value = float(change.mean())
     error, degrees = (0.0, len(change) - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
-    half = math.hypot(student_t_quantile(0.975, degrees) * error, 1 / (len(change) + 2))
+    half = math.hypot(student_t_quantile(1 - TAIL, degrees) * error, 1 / (len(change) + 2))
     estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=PROBE_UNIT, n=len(change))
-    return Measure(estimate, error, degrees, two_sided(value, error, degrees), float(len(change)))
+    return Measure(
+        estimate=estimate,
+        error=error,
+        degrees=degrees,
+        p_value=two_sided(value, error, degrees),
+        independent=float(len(change)),
+    )

@@ -11,6 +11,7 @@ from mneme.predict.items import Spans, TokenisedText
 from mneme.text.chat import render_chat
 
 _BATCH = 512
+"""Texts that are given to a tokenizer at once: enough for its threads. A round number that was never varied."""
 _USER, _ASSISTANT = "\ue000user\ue000", "\ue000assistant\ue000"
 """Characters of Unicode's private use area: no template writes them."""
 _ROLES = re.compile(r"(?:^|(?<=\s))(system|user|assistant|tool):\s")
@@ -108,10 +109,10 @@ def _template_signs(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     except TemplateRefuses:
         return "", ""
     pieces = re.split(f"{_USER}|{_ASSISTANT}", text)
-    if len(pieces) != 5:
+    if len(pieces) != 5:  # two questions and two answers cut the text into five
         return "", ""
     # After the last answer no question follows: what both have in common closes an answer.
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(pieces[2], pieces[4], strict=False))
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(pieces[2], pieces[-1], strict=False))
     return pieces[1].strip(), "".join(one for one, _ in same).strip()
 
 

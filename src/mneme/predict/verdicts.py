@@ -14,10 +14,20 @@ from mneme.results import Estimate
 from mneme.stats import benjamini_hochberg, student_t_cdf, student_t_quantile
 
 MARGIN = 0.05
-"""A change of 5 points is material; the same that the bench calls material in measured accuracy and rates."""
+"""A change of 5 points is material; the same that the bench calls material in measured accuracy and rates. A convention, never
+varied (docs/decisions/0005)."""
 FALSE_DISCOVERIES = 0.05
+"""Rate of false discoveries, and p of what carries an area: the usual 5 %, at which 1,000 null audits claimed nothing
+(docs/log.md, the audit reads own words). Never varied."""
+TAIL = 0.025
+"""Of either side of a 95 % interval."""
+_POWER = 0.8
+"""Power that detectable losses are stated at: the usual 80 % (Cohen 1988, section 2.4)."""
+_LEAST_ROOM = 0.1
+"""Share of the margin that an estimate must be away from what would settle it for more text to be recommended: closer, the
+number of passages is beyond all texts. A round number that was never varied."""
 FEWEST = 8
-"""Clusters of either kind from which on an interval holds (`mneme.stats.two_way`)."""
+"""Clusters of either kind from which on an interval holds (`mneme.stats.two_way`; simulated in benchmarks/coverage.py)."""
 
 Finding = Literal["affected", "unaffected", "not enough evidence"]
 
@@ -81,7 +91,9 @@ def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: fl
     judged = []
     for claim in claims:
         if claim is None:
-            judged.append(JudgedClaim("not enough evidence", None, False, None, None))
+            judged.append(
+                JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
+            )
             continue
         q_raw = next(adjusted) if claim.raw is not None else None
         q_excess = next(adjusted) if claim.excess is not None else None
@@ -91,7 +103,7 @@ def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: fl
 
 def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float, margin: float) -> JudgedClaim:
     if area.raw is None or q_raw is None:
-        return JudgedClaim("not enough evidence", None, False, None, None)
+        return JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
     carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
     carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
     here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
@@ -105,11 +117,17 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float
     q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
     power = _detectable(area.raw)
     if here or beyond:
-        return JudgedClaim("affected", q_value, beyond, power, None)
+        return JudgedClaim(finding="affected", q_value=q_value, beyond=beyond, power=power, more_passages=None)
     estimate = area.raw.estimate
     if -margin < estimate.low and estimate.high < margin:
-        return JudgedClaim("unaffected", q_value, False, power, None)
-    return JudgedClaim("not enough evidence", q_value, False, power, _more(area.raw, area.passages, margin))
+        return JudgedClaim(finding="unaffected", q_value=q_value, beyond=False, power=power, more_passages=None)
+    return JudgedClaim(
+        finding="not enough evidence",
+        q_value=q_value,
+        beyond=False,
+        power=power,
+        more_passages=_more(area.raw, area.passages, margin),
+    )
 
 
 def _detectable(raw: Measure) -> float:
@@ -118,8 +136,9 @@ def _detectable(raw: Measure) -> float:
     Losses come a word at a time: to the variance that was seen, L adds L (1 - L) / n for n independent items, so that
     L^2 = k^2 (error^2 + L (1 - L) / n), k = t(97.5 %) + t(80 %).
     """
-    k = (student_t_quantile(0.975, raw.degrees) + student_t_quantile(0.8, raw.degrees)) ** 2
+    k = (student_t_quantile(1 - TAIL, raw.degrees) + student_t_quantile(_POWER, raw.degrees)) ** 2
     noise = k / raw.independent
+    # The positive root of (1 + noise) L^2 - noise L - k error^2 = 0.
     return min(1.0, (noise + math.sqrt(noise**2 + 4 * (1 + noise) * k * raw.error**2)) / (2 * (1 + noise)))
 
 
@@ -128,6 +147,6 @@ def _more(raw: Measure, passages: int, margin: float) -> int | None:
     value = abs(raw.estimate.value)
     half = max(raw.estimate.value - raw.estimate.low, raw.estimate.high - raw.estimate.value)
     room = max(margin - value, value if value >= margin else 0.0)
-    if room <= 0.1 * margin:
+    if room <= _LEAST_ROOM * margin:
         return None
     return max(1, math.ceil(passages * ((half / room) ** 2 - 1)))

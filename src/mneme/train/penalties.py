@@ -69,7 +69,8 @@ class Penalty:
 
 
 def kl_tuned_to_base(weight: float = 0.1, probes: Probes | None = None) -> Penalty:
-    """KL(tuned || base) of the next-token distribution, nats per token: mass moved to what the base would not say is dear."""
+    """KL(tuned || base) of the next-token distribution, nats per token: large where mass moved away from what the
+    base says."""
     return Penalty(
         name="kl_tuned_to_base",
         unit="nats per token",
@@ -81,7 +82,8 @@ def kl_tuned_to_base(weight: float = 0.1, probes: Probes | None = None) -> Penal
 
 
 def kl_base_to_tuned(weight: float = 0.1, probes: Probes | None = None) -> Penalty:
-    """KL(base || tuned) of the next-token distribution, nats per token: forgetting what the base would say is dear."""
+    """KL(base || tuned) of the next-token distribution, nats per token: large where what the base says is
+    forgotten."""
     return Penalty(
         name="kl_base_to_tuned",
         unit="nats per token",
