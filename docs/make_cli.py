@@ -14,7 +14,7 @@ HEAD = """# The command line
 Made from the program by `python docs/make_cli.py`; do not edit it here.
 
 Exit codes of every command: 0 done, 1 `--fail-on` was reached, 2 an input cannot be used (one sentence on stderr says what is
-wrong, what was expected and what to do), 130 stopped by Ctrl-C.
+wrong, what was expected and what to do), 70 a fault of mneme itself (stderr says where its account is), 130 stopped by Ctrl-C.
 """
 
 

@@ -1,14 +1,19 @@
 """The program `mneme`: its commands, and how every failure ends.
 
-Exit codes: 0 done · 1 `--fail-on` was reached · 2 an input cannot be used, one sentence on stderr · 130 stopped by Ctrl-C.
+Exit codes: 0 done, or whoever read stdout has enough · 1 `--fail-on` was reached · 2 an input cannot be used, one sentence on
+stderr · 70 a fault of mneme itself, with the place of the traceback · 130 stopped by Ctrl-C.
 Nothing here imports torch; a command imports what it needs when it runs.
 """
 
+import os
+import re
 import sys
+import tempfile
+import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.rich_utils import rich_abort_error, rich_format_error
+from typer.rich_utils import rich_format_error
 
 from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
 from mneme.cli.saying import say
@@ -18,6 +23,9 @@ from mneme.version import __version__
 
 _UsageError: Any = typer.BadParameter.__mro__[2]
 """What the parser raises for every wrong use (click's ClickException, which typer keeps to itself)."""
+
+_CREDENTIALS = re.compile(r"://[^/\s@]+@")
+"""User and password in an address."""
 
 app = typer.Typer(
     name="mneme",
@@ -57,9 +65,10 @@ def program(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the program; a deliberate error is one sentence on stderr and exit code 2, never a traceback."""
+    """Runs the program; whatever goes wrong is one sentence on stderr and an exit code of its own, never a traceback."""
     try:
         code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
     except MnemeError as error:
         # Some list what there is, below each other and indented; a name with a line end in it cannot begin a line of its own.
         for line in f"mneme: {error}".replace("\n  ", "\0  ").split("\0"):
@@ -69,7 +78,38 @@ def main(arguments: list[str] | None = None) -> None:
         error.message = plain(error.message)  # it repeats what was typed: names of files among it
         rich_format_error(error)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        rich_abort_error()
-        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        say("mneme: stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        _end_quietly()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # the parser ends with 1, which here means: the gate said no
+            _end_quietly()
+        raise
+    except MemoryError:
+        say(
+            "mneme: there is not enough memory for this. Give a smaller model or less text, or use a larger machine.", err=True
+        )
+        sys.exit(2)
+    except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a sentence
+        say(
+            f"mneme: a fault of mneme itself ({type(error).__name__}). Its whole account is in {keep_account(error)}.",
+            err=True,
+        )
+        sys.exit(70)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_quietly() -> None:
+    """Whoever read has enough, as in `| head -1`: what is still to be written at the end goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def keep_account(error: BaseException) -> str:
+    """The file, readable by this user alone, that gets the traceback: without values of variables or secrets of addresses."""
+    account = _CREDENTIALS.sub("://…@", "".join(traceback.format_exception(error)))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="mneme-fault-", suffix=".txt", delete=False) as file:
+        file.write(account)
+    return file.name
