@@ -55,7 +55,7 @@ heart."""
 _LEAST_LATENTS, _MOST_LATENTS = 16, 16_384
 """Bounds on the size of a dictionary: below lies nothing but toy models, above the time of a step. Never varied."""
 _CROSSCODER_K = 32.0
-"""k of crosscoders, which are published with a fixed one; 32 is the default of EleutherAI's sparsify. Never varied here."""
+"""k of crosscoders, which are published with a fixed one. 32 is a round number that was never varied here."""
 _DENSEST = 8
 """k is at most this part of the latents: denser codes are no longer sparse. A round number that was never varied."""
 _CROSSCODER_STEP = 3.3

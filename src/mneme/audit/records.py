@@ -39,7 +39,7 @@ _TINY = 1e-30
 _LABELS: tuple[tuple[float, "Label"], ...] = ((0.1, "base-only"), (0.4, "suppressed"), (0.6, "shared"), (0.9, "amplified"))
 """Upper bounds of the relative norm, above the last: tuned-only. 0.1, 0.4, 0.6 and 0.9 are the bounds of Minder et al. 2025
 (arXiv
-2504.02922, section 2) for latents of one model and shared ones; between them the names are ours."""
+2504.02922) for latents of one model and shared ones; between them the names are ours."""
 
 Label = Literal["shared", "amplified", "suppressed", "tuned-only", "base-only", "mean"]
 Describe = Callable[[list[str], list[str], list[str], list[str], list[str], list[str]], Description]

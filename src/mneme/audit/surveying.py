@@ -19,7 +19,7 @@ from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
-"""Tokens of one stage: what a kill costs at most, some seconds on the built-in pair. A round number that was never varied."""
+"""Tokens of one stage: what a kill costs at most. A round number that was never varied."""
 _ALONE_TOKENS = _PIECE_TOKENS // 4
 """The same where documents are read alone and padded, which is slower. Never varied."""
 _BATCH_LOGITS = 1 << 26

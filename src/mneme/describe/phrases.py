@@ -23,7 +23,7 @@ FEWEST_CONTEXTS = 5
 _KEY_WORDS = 8
 """Key words of a latent at most: one line of the page. A round number that was never varied."""
 _TELLING_Z = 2.0
-"""z from which a word is a key word: the 1.96 of Monroe et al. 2008, rounded. Never varied."""
+"""z from which a word is a key word: two standard deviations, about the 95 % point. Never varied."""
 
 
 def context_words(text: str) -> list[str]:

@@ -32,7 +32,7 @@ KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is k
 _LEAST_WEIGHT = 1e-9
 """Weight, or error, that is as good as none: keeps 0 / 0 from being computed."""
 _MAD_TO_SD = 1.4826
-"""Standard deviation in median absolute deviations, for normal numbers: 1 / 0.6745 (Hampel 1974, JASA 69, section 5)."""
+"""Standard deviation in median absolute deviations, for normal numbers: 1 / 0.6745 (Hampel 1974)."""
 _MEDIAN_ERROR = 1.2533
 """Standard error of a median in units of that of a mean, for normal numbers: sqrt(pi / 2)."""
 

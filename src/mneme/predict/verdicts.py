@@ -22,7 +22,7 @@ FALSE_DISCOVERIES = 0.05
 TAIL = 0.025
 """Of either side of a 95 % interval."""
 _POWER = 0.8
-"""Power that detectable losses are stated at: the usual 80 % (Cohen 1988, section 2.4)."""
+"""Power that detectable losses are stated at: the usual 80 % (Cohen 1988)."""
 _LEAST_ROOM = 0.1
 """Share of the margin that an estimate must be away from what would settle it for more text to be recommended: closer, the
 number of passages is beyond all texts. A round number that was never varied."""
