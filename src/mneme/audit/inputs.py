@@ -24,8 +24,8 @@ LAYERS_TOKENS = 4096
 """Tokens on which layers are chosen and measured: one batch, because every layer costs a pass. A round number that was never
 varied."""
 QUICK_TOKENS = 8192
-"""Tokens that a quick audit reads. At 248 s of CPU for 22,251 tokens of a 135 M model (docs/log.md, the audit reads own words) that
-is 91 s of CPU before any paired answer; a round number that was never varied."""
+"""Tokens that a quick audit reads. At 248 s of CPU for 22,251 tokens of a 135 M model (docs/log.md, the audit reads own
+words) that is 91 s of CPU before any paired answer; a round number that was never varied."""
 QUICK_PROMPTS = 8
 """Paired answers that it asks of each behaviour: the fewest that give an interval (`mneme.predict.verdicts.FEWEST`)."""
 

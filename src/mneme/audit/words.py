@@ -29,8 +29,8 @@ _OTHERS = 8
 """Of the passages that match no area every so many is sampled: they cost reading and judge nothing. A round number that was
 never varied."""
 PIECE_TOKENS = 8192
-"""Tokens of one stage, what a kill costs at most: 91 s of CPU for a model of 135 M parameters (docs/log.md, the audit reads own
-words: 22,251 tokens in 248 s)."""
+"""Tokens of one stage, what a kill costs at most: 91 s of CPU for a model of 135 M parameters (docs/log.md, the audit reads
+own words: 22,251 tokens in 248 s)."""
 
 
 class Layout(NamedTuple):

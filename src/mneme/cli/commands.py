@@ -1,4 +1,4 @@
-"""Commands made from records of options: each field is declared once, in the record, and typed here by nobody."""
+"""Commands made from records of options: each option is declared once, as a field of its record."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -179,7 +179,7 @@ def _try_patterns(folder: Path, parts: dict[str, Any], doubtful: list[str]) -> N
         confined("tokenize", tokenizer=json.dumps(empty | parts), texts=texts)
     except (Exceeded, Refused) as error:
         if isinstance(error, Refused) and "PanicException" not in str(error):
-            return  # whoever reads it in earnest says what is wrong
+            return  # loading it for real says what is wrong
         raise BrokenWeights(
             f"the tokenizer in {folder} was stopped: {error}; its pattern is {doubtful[0][:60]!r}. Expected the "
             "tokenizer.json of the published model."

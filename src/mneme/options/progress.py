@@ -1,4 +1,4 @@
-"""How work is shown: lines and bars where a person looks on, and at least a line every half minute where a log file does."""
+"""How progress is shown: bars on a terminal, and at least one line every half minute in a log file."""
 
 import time
 from collections.abc import Callable, Iterator

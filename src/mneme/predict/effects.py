@@ -5,7 +5,7 @@
 be copied without being known). Taking the union of what either model was confident of makes the measure antisymmetric:
 selecting on the base alone would show a loss for any two models (regression to the mean). The effect is the change in accuracy
 there (first choice = true token): -0.05 is 5 points lost. Taken off it is what happened to the same token types in the areas
-that changed least, because words of form ("about", "should") drift alike wherever they stand and are nobody's knowledge.
+that changed least, because words of form ("about", "should") drift alike wherever they stand and carry no knowledge.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """

@@ -75,7 +75,7 @@ def plan_reading(
 ) -> ReadingPlan:
     """Lay the reading out. `sample`: (document, token) that are looked at as a whole, for KL and likelihood. `longest`:
     positions that the model allows. An item or a sampled token across the edge of a window, or at its very start, where
-    nothing predicts it, is read by nobody. A window is read as far as something in it is asked for, and not at all where
+    nothing predicts it, is not read. A window is read as far as something in it is asked for, and not at all where
     nothing is."""
     length = min(WINDOW, longest or WINDOW)
     last = table.start[items.word] + np.array([len(table.forms[form]) for form in table.form[items.word]], dtype=np.int64) - 1

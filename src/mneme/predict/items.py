@@ -5,7 +5,7 @@ type is the word without capitals and plural ending. A type is an area's own whe
 times as often as all other text does, with each count drawn towards equal rates as if five more mentions had been spread over
 all the text alike: a word met once or twice then needs an area that is a small part of the text.
 
-Words of form are nobody's own, because every area uses them. Words of a behaviour can be an area's own (advice about it has
+Function words belong to no area, because every area uses them. Words of a behaviour can be an area's own (advice about it has
 words that no other text has). No list excuses them; they count as far as a model is confident of them (`cloze.Scores.weight`),
 which it seldom is of a free choice, and none may carry an area alone (`verdicts`). Ours; why own words: docs/decisions/0005.
 """

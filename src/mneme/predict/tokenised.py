@@ -77,7 +77,7 @@ def leading(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bool]:
 
 def counted_turns(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Spans | None]:
     """A function that finds the characters of the assistant's turns in a text, or None where the text is no conversation:
-    what stands in other turns is nobody's knowledge, and what stands before the first turn counts like any text.
+    what stands in other turns is not the model's knowledge, and what stands before the first turn counts like any text.
 
     The signs of a turn are those that the tokenizer's chat template writes around one, and mneme's own "role: content".
     """

@@ -1,4 +1,5 @@
-"""Run folders: resolved arguments, stages that survive a kill. What is on disk is whole or absent, and nobody else's.
+"""Run folders: resolved arguments, stages that survive a kill. Files are written whole or not at all, and only in
+folders that belong to this run.
 
 A run is keyed by the hash of everything that decides its result (resolved options, fingerprints of the models, hash of the
 text, version). Finished stages lie in `stages-<key>/`; the same command after a kill finds them and goes on. Every stage is
@@ -212,7 +213,7 @@ class RunFolder:
         """
         missing = [i for i, name in enumerate(names) if not self._is_finished(name)]
         self._before += sum(read_seconds(self.stages, name) for i, name in enumerate(names) if i not in missing)
-        self.group.wait()  # nobody writes before everybody has looked
+        self.group.wait()  # every process has looked before any of them writes
         mine = [i for i in missing if i % self.group.world == self.group.rank]
         if mine or (together and missing):
             started = time.perf_counter()

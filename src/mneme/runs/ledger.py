@@ -1,4 +1,4 @@
-"""What mneme wrote into a folder, in a form that nobody else can write: the ground for removing or believing any of it.
+"""Which files of a folder mneme wrote, sealed so that no other user can forge it; only those are removed or trusted.
 
 A ledger lists files with their digests and carries a seal: HMAC-SHA-256 (RFC 2104) under 32 random bytes that lie in the
 user's cache and never in a run folder. A folder that was made elsewhere, copied from a stranger or edited has no valid seal

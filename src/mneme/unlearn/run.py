@@ -172,7 +172,7 @@ def _require_forgotten(
     """Raises UnlearningFailed where the forget text is as likely as before, or most of what was recalled of it is kept."""
     change = change_in_nats(before, after, seed=settings.seed)
     share = kept(before, after, telling)
-    # Of too few texts for an interval the plain figure decides: whoever forgets one text must still be told.
+    # With too few texts for an interval the plain figure decides, so that forgetting a single text still gets an answer.
     grown, left = change.plain, 0.0 if share is None else share.plain
     says = f"{grown:+.3f} nats per token [{change.told()}]" if isinstance(change, TooFew) else ""
     if isinstance(change, Estimate):
