@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mneme.activations.harvest import harvest, rounding_share
 from mneme.activations.moments import layer_moments
+from mneme.audit.artifacts import dictionary_stage
 from mneme.audit.asking import answers
 from mneme.audit.choosing import text_to_read
 from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
@@ -309,7 +310,7 @@ def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
     kinds = trained_kinds(job.kind)
     advance = track(f"dictionaries {', '.join(kinds)} L{stream.layer} (tokens)", None)
     stages = job.run.pieces(
-        [f"dictionary-{kind}-{stream.layer}" for kind in kinds],
+        [dictionary_stage(kind, stream.layer) for kind in kinds],
         lambda mine: fit_layer(stream, kinds, mine, advance=advance),
         together=True,
     )

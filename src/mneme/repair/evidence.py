@@ -6,7 +6,6 @@ the audit itself looks (8 tokens); other text are passages of neither kind, wher
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,17 @@ from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mneme.audit.artifacts import areas_read, audited_options, stored_codes
 from mneme.audit.choosing import text_to_read
-from mneme.audit.dictionary import LayerCodes, change_directions, layer_codes
+from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import WINDOW
 from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
-from mneme.dictionaries.crosscoder import KINDS
 from mneme.errors import BadRun, NothingToRepair
-from mneme.options import restored
 from mneme.predict.areas import Area
 from mneme.report.reading import read_report
 from mneme.results import Effect, Report
-from mneme.runs import FinishedRun, read_finished
+from mneme.runs import FinishedRun
 from mneme.text.documents import read_corpus
 from mneme.text.encoded import Encoded
 from mneme.text.packing import PackedRows
@@ -53,31 +51,6 @@ class Evidence:
     unintended: tuple[Effect, ...]
 
 
-def read_audit(run: Path) -> FinishedRun:
-    """The finished audit in the folder `run` (or beside its report.json), made by this user and unchanged.
-
-    Raises BadRun for anything else: what another user's run holds is not believed, and no path that it names is opened.
-    """
-    report = read_report(run)
-    folder = run if run.is_dir() else run.parent
-    found = read_finished(folder, "audit", "report.json")
-    if found is None:
-        raise BadRun(
-            f"The audit in {folder} was not made by this user's mneme, or was changed since, so neither its stages nor the "
-            f"paths that it names ({report.pair.base}, {report.pair.tuned}, {report.corpus.source}) are used. Run it "
-            "again here: `mneme audit BASE TUNED --corpus FILE --intended AREA`."
-        )
-    return found
-
-
-def audited_options(run: FinishedRun) -> AuditOptions:
-    """What the audit was asked. Raises BadRun where run.json does not hold it."""
-    kept = run.command.get("options")
-    if not isinstance(kept, dict):
-        raise BadRun(f"{run.folder / 'run.json'} does not hold the audit's options: run the audit again with this mneme.")
-    return restored(AuditOptions, kept)
-
-
 def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evidence:
     """Passages and latents of a finished audit.
 
@@ -86,21 +59,21 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
     intended.
     """
     report = read_report(run.folder)
-    options, command = audited_options(run), run.command
+    options = audited_options(run)
     if not options.intended:
         raise NothingToRepair(
             "This audit was not told what the fine-tune was for, so a repair could not tell purpose from side effect. "
             "Run the audit again with --intended AREA."
         )
     unintended = _unintended(report)
-    areas = tuple(Area.model_validate(area) for area in command["areas"])
+    areas = tuple(Area.model_validate(area) for area in areas_read(run))
     rows, beside = _read_rows(report, tokenizer, areas)
     member = read_text(rows, areas, range(len(areas)), beside).membership.member
     intended = np.zeros(len(rows.passages), dtype=np.bool_)
     for index, area in enumerate(areas):
         if area.name.casefold() in {name.casefold() for name in options.intended}:
             intended |= member[index]
-    codes = _read_codes(run, report, options.dictionary)
+    codes = stored_codes(run, options.dictionary, {latent.layer for latent in report.latents})
     behind = {name for effect in unintended for name in effect.evidence}
     every = {latent.id for latent in report.latents}
     harm, change = _firings(codes, behind, rows), _firings(codes, every, rows)
@@ -109,7 +82,7 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
     return Evidence(
         report=report,
         options=options,
-        areas=command["areas"],
+        areas=areas_read(run),
         target=target,
         retain=retain,
         other=_quiet(change, intended, rows, tokenizer),
@@ -142,14 +115,6 @@ def _read_rows(
         raise BadRun(f"{report.corpus.source} is no longer the text that was audited. Put it back, or run the audit again.")
     chosen, rows = text_to_read(documents, tokenizer, areas, report.corpus.row_length, report.corpus.tokens)
     return rows, chosen.beside
-
-
-def _read_codes(run: FinishedRun, report: Report, kind: str) -> list[LayerCodes]:
-    chosen = next(known for known in KINDS if known == kind)
-    found = []
-    for layer in sorted({latent.layer for latent in report.latents}):
-        found.append(layer_codes(layer, chosen, run.arrays(f"dictionary-{chosen}-{layer}")))
-    return found
 
 
 @dataclass(frozen=True)

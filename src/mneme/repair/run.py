@@ -11,6 +11,7 @@ import torch
 import transformers
 import yaml
 
+from mneme.audit.artifacts import audited_options, read_audit
 from mneme.audit.run import run_audit
 from mneme.errors import BadOption
 from mneme.models.checkpoints import model_fingerprint
@@ -18,7 +19,7 @@ from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.options import deciding, stored, taking
-from mneme.repair.evidence import Evidence, audited_options, read_audit, read_evidence
+from mneme.repair.evidence import Evidence, read_evidence
 from mneme.repair.methods import Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.options import RepairOptions
 from mneme.repair.patching import CorrectionTraining, Factors
