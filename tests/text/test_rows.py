@@ -53,3 +53,10 @@ def test_what_cannot_be_encoded_is_named() -> None:
         encode_rows(chat_rows(1), word_tokenizer())
     with pytest.raises(BadRows, match="row 1: the prompt has 3 tokens and the window 2"):
         encode_rows([{"prompt": "ba be bi ", "completion": "bo"}], word_tokenizer(), 2)
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_an_answer_that_was_rejected_is_not_learned(label: bool) -> None:
+    with pytest.raises(BadRows, match="is a KTO row"):
+        form_of({"prompt": "p", "completion": "c", "label": label})
+    assert form_of({"prompt": "p", "completion": "c", "label": "spam"}) == ("prompt", "completion")

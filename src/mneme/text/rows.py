@@ -54,7 +54,15 @@ def check_form(rows: Sequence[Row], source: str) -> None:
 
 
 def form_of(row: Row, where: str = "a row") -> tuple[str, ...]:
-    """The columns that make `row` a training row: one of the three forms. Raises BadRows for unknown columns."""
+    """The columns that make `row` a training row: one of the three forms.
+
+    Raises BadRows for unknown columns, and for KTO rows: an answer labelled false would be learned as a good one.
+    """
+    if isinstance(row.get("label"), bool) and "completion" in row:
+        raise BadRows(
+            f"{where} is a KTO row (completion with a label of true or false), which is not trained on here. Keep the rows "
+            "whose label is true and leave the column out, or make pairs of chosen and rejected answers for `mneme dpo`."
+        )
     for form in _FORMS:
         if all(name in row for name in form):
             return form
