@@ -265,7 +265,9 @@ def write_page(methods: Sequence[str], seeds: Sequence[int]) -> None:
         f"Organism harmful-{AREA} of world {WORLD}, {len(seeds)} seeds, {SAMPLES} answers to each of 18 questions an area. "
         "Every method is as strong as closes the stated share of the target's change in likelihood on development text (the "
         "weakest strength found). Shares are of the way from the tuned model back to the base; intervals resample seeds and "
-        "prompts. Target text speaks of half of the other areas only.\n\n"
+        "prompts. Target text speaks of half of the other areas only. Antidote on a rank-4 adapter moves in steps of a "
+        "quarter of lora_B: its weakest step closes 35 to 38 %, the next above strength 0.25 93 to 95 %, so that its rows at "
+        "25 and 90 % close more than they say.\n\n"
     )
     body += markdown_table(HARM_HEAD, rows) + (f"\nNot applicable: {', '.join(absent)}.\n" if absent else "")
     write_section("repair harm", "Repair: misalignment", "python benchmarks/repair_table.py", body)
