@@ -59,3 +59,39 @@ def test_a_reader_who_has_enough_is_no_failure() -> None:
     assert process.wait(timeout=60) == 0, complaint
     assert "Traceback" not in complaint
     assert "ignored" not in complaint
+
+
+def test_a_broken_pipe_that_is_not_stdout_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, BrokenPipeError("an endpoint's")) == 70
+    Path(capsys.readouterr().err.split()[-1].rstrip(".")).unlink()
+
+
+def test_an_input_that_is_nested_too_deeply_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ending(monkeypatch, RecursionError()) == 2
+
+
+@pytest.mark.parametrize(("threshold", "code"), [("0.5", 1), ("0.99", 0)])
+def test_the_gate_says_no_whoever_reads(threshold: str, code: int, tmp_path: Path) -> None:
+    """As in `mneme audit --fail-on 0.5 | head -1`: the sample report has an unintended effect of P 0.93."""
+    program_text = (
+        "import sys, types\n"
+        "from tests.report.sample import sample_report\n"
+        "run = types.ModuleType('mneme.audit.run'); run.run_audit = lambda _: sample_report()\n"
+        "sys.modules['mneme.audit.run'] = run\n"
+        "sys.stdin.readline()\n"
+        f"from mneme.cli.main import main; main(['audit', '--out', {str(tmp_path)!r}, '--fail-on', '{threshold}'])"
+    )
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", program_text], text=True, cwd=Path(__file__).parents[2], **pipes)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stdin:
+        process.stdin.write("go\n")
+    with process.stderr:
+        complaint = process.stderr.read()
+    assert process.wait(timeout=60) == code, complaint
+    assert "Traceback" not in complaint

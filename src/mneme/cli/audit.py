@@ -10,7 +10,7 @@ from mneme.audit.options import AuditOptions
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
-from mneme.cli.stopping import working
+from mneme.cli.stopping import answered, working
 from mneme.errors import BadOption
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def audit(
             show_plan(options)
             return
         report = run_audit(options)
-        if is_first_process():
-            show_audit(report, Path(options.out), json=json)
-    reached = unintended(report, fail_on) if fail_on is not None else []
+        reached = unintended(report, fail_on) if fail_on is not None else []
+        with answered(1 if reached else 0):
+            if is_first_process():
+                show_audit(report, Path(options.out), json=json)
     if reached:
         say(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
         raise typer.Exit(1)

@@ -7,10 +7,11 @@ Nothing here imports torch; a command imports what it needs when it runs.
 
 import os
 import re
+import select
 import sys
 import tempfile
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.rich_utils import rich_format_error
@@ -66,6 +67,7 @@ def program(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the program; whatever goes wrong is one sentence on stderr and an exit code of its own, never a traceback."""
+    code: object = 0
     try:
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
@@ -81,16 +83,18 @@ def main(arguments: list[str] | None = None) -> None:
     except (typer.Abort, KeyboardInterrupt):
         say("mneme: stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        _end_quietly()
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # the parser ends with 1, which here means: the gate said no
-            _end_quietly()
+        # rich ends with 1 where its console's pipe is closed, which here would mean that the gate said no.
+        if isinstance(stop.__context__, BrokenPipeError):
+            _end_quietly(70 if _reader_is_gone(sys.stderr) else 0)  # progress went nowhere, and the run stopped with it
         raise
     except MemoryError:
         say(
             "mneme: there is not enough memory for this. Give a smaller model or less text, or use a larger machine.", err=True
         )
+        sys.exit(2)
+    except RecursionError:
+        say("mneme: an input is nested too deeply to be read. Give a flatter file.", err=True)
         sys.exit(2)
     except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a sentence
         say(
@@ -101,10 +105,20 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end_quietly() -> None:
-    """Whoever read has enough, as in `| head -1`: what is still to be written at the end goes nowhere."""
+def _reader_is_gone(stream: TextIO) -> bool:
+    """True where `stream` is a pipe without a reader. Another broken pipe (an endpoint's, a worker's) is a fault like any."""
+    try:
+        polled = select.poll()
+        polled.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in polled.poll(0))
+    except (OSError, ValueError):  # no file behind it
+        return False
+
+
+def _end_quietly(code: object) -> NoReturn:
+    """Whoever read has enough, as in `| head -1`: the rest goes nowhere, and the command's answer stands."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def keep_account(error: BaseException) -> str:

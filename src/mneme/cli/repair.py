@@ -8,7 +8,7 @@ import typer
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
-from mneme.cli.stopping import working
+from mneme.cli.stopping import answered, working
 from mneme.repair.options import RepairOptions
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def repair(
             from mneme.repair.run import run_repair
 
         report = run_repair(options)
-        show_repair(report, Path(options.out), json=json)
+        with answered(1 if report.chosen is None else 0):
+            show_repair(report, Path(options.out), json=json)
     if report.chosen is None:
         say(f"mneme: no method closes {options.close:g} of the gap; no model was written.", err=True)
         raise typer.Exit(1)

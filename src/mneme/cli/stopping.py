@@ -26,6 +26,18 @@ def stopped_with(message: str) -> Iterator[None]:
 
 
 @contextmanager
+def answered(code: int) -> Iterator[None]:
+    """Around the printing of a result whose answer is the exit code `code`: a reader who has enough does not change it."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as stop:
+        closed = isinstance(stop, BrokenPipeError) or isinstance(stop.__context__, BrokenPipeError)  # rich exits itself
+        if closed and code:
+            raise typer.Exit(code) from None
+        raise
+
+
+@contextmanager
 def working(machine: Machine, message: str) -> Iterator[None]:
     """`stopped_with(message)` on a device that is there, with the threads that this process should have."""
     with stopped_with(message):
