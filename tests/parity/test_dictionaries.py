@@ -1,4 +1,4 @@
-"""Latent scaling, the norm difference and BatchTopK against the authors' code (repositories and commits: numbers.json)."""
+"""Latent scaling, the norm difference, BatchTopK and AuxK against the authors' code (repositories and commits: numbers.json)."""
 
 import math
 
@@ -7,7 +7,9 @@ import torch
 
 from mneme.audit.records import label_of, norm_difference
 from mneme.dictionaries.crosscoder import Dictionary
+from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.topk import SparseCodes, batch_topk
+from mneme.dictionaries.training import Trainer
 from mneme.diff.scoring import LatentScores, latent_scores, latent_sums
 from tests.parity import FLOAT32, FLOAT64, authors_numbers, furthest, seeded
 
@@ -76,3 +78,34 @@ def test_batchtopk_keeps_the_entries_that_the_authors_keep() -> None:
     found = batch_topk(products, torch.zeros(16), torch.ones(16), 36)
     assert found.flat_index.tolist() == expected["flat"]
     assert furthest(float(found.code.double().sum()), expected["sum"]) <= FLOAT32
+
+
+AUX_TOKENS, AUX_LATENTS, DEAD = 12, 14, 8
+"""More dead latents than half the input has numbers, so that AuxK chooses among them."""
+
+
+def aux_inputs() -> dict[str, torch.Tensor]:
+    """An input of ten numbers a token, what a dictionary left of it, and the dictionary's rows and encoder bias."""
+    f32 = torch.float32
+    return {
+        "x": seeded(AUX_TOKENS, 2 * WIDTH, seed=101, dtype=f32),
+        "left": 0.5 * seeded(AUX_TOKENS, 2 * WIDTH, seed=102, dtype=f32) + 0.1,
+        "encoder": seeded(AUX_LATENTS, 2 * WIDTH, seed=103, dtype=f32),
+        "decoder": torch.nn.functional.normalize(seeded(AUX_LATENTS, 2 * WIDTH, seed=104, dtype=f32), dim=1),
+        "bias": 0.2 * seeded(AUX_LATENTS, seed=105, dtype=f32),
+    }
+
+
+def test_gradient_of_auxk_is_the_authors() -> None:
+    """Of 1/32 x the normalised AuxK loss, which both trainers take from Gao et al.; the best five of eight dead latents a token."""
+    given, expected = aux_inputs(), authors_numbers("auxk")
+    settings = Settings("rotated", WIDTH, AUX_LATENTS, (1.0,), (0,), n_steps=10, batch_size=AUX_TOKENS)
+    trainer = Trainer(settings, torch.zeros(2 * WIDTH), torch.ones(2 * WIDTH))
+    own = {"encoder": trainer._encoder, "decoder": trainer._decoder, "bias": trainer._encoder_bias}
+    for name, parameter in own.items():
+        parameter.copy_(given[name])
+        parameter.grad = torch.zeros_like(parameter)
+    trainer._silent_tokens[:DEAD] = 10**6
+    trainer._add_aux(given["x"], -given["left"][None])
+    for name, parameter in own.items():
+        assert furthest(parameter.grad, expected[name]) <= FLOAT32

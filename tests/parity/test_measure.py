@@ -1,4 +1,4 @@
-"""The judge's score and the misalignment rate of Betley et al. 2025 (arXiv 2502.17424).
+"""The judge's score and the misalignment rate of Betley et al. 2025 (arXiv 2502.17424), and choices against lm-evaluation-harness.
 
 The score: open_models/judge.py (numbers.json). The rate by question: the code of the authors' figures could not be had; the
 rule is written out by hand: answers that have no score or a coherence below 50 go, a question with fewer than five left goes,
@@ -9,7 +9,10 @@ import pytest
 
 from mneme.measure.aggregate import question_weights
 from mneme.measure.judging import score_of_tokens
-from tests.parity import FLOAT64, authors_numbers, furthest
+from mneme.measure.likelihood import score_choices
+from mneme.measure.suite import ChoiceQuestion
+from mneme.models.architecture import find_parts
+from tests.parity import FLOAT32, FLOAT64, authors_numbers, chat_llama, furthest, sentence
 
 CASES: list[dict[str, float]] = [
     {"90": 0.6, "95": 0.3, "REF": 0.1},
@@ -42,3 +45,30 @@ def test_rate_by_question_by_hand() -> None:
     assert furthest((bad * weights).sum() / weights.sum(), (1 / 10 + 3 / 6) / 2) <= FLOAT64
     assert weights.sum() == pytest.approx(16)
     assert (bad * coherent).sum() / coherent.sum() == 8 / 20
+
+
+def some_questions(count: int = 12) -> list[ChoiceQuestion]:
+    """Prompts of 1 to 5 words with three choices of 1 to 6 words; the middle one is right."""
+    return [
+        ChoiceQuestion(
+            id=str(i),
+            area="area",
+            cluster=str(i),
+            prompt=sentence(1 + i % 5, 800 + i),
+            choices=tuple(sentence(1 + (i + 2 * c) % 6, 830 + 10 * i + c) for c in range(3)),
+            answer=1,
+        )
+        for i in range(count)
+    ]
+
+
+def test_choices_are_scored_as_by_lm_evaluation_harness() -> None:
+    """Log-likelihoods, acc and acc_norm (per character) of its own run of the same model."""
+    model, tokenizer = chat_llama()
+    questions, expected = some_questions(), authors_numbers("lm_eval")
+    found = score_choices(find_parts(model), tokenizer, questions)
+    assert furthest(np.array(found.sums), expected["sums"]) <= FLOAT32
+    right = np.array([question.answer for question in questions])
+    assert (found.picks("choice") == right).astype(float).tolist() == expected["acc"]
+    assert (found.picks("character") == right).astype(float).tolist() == expected["acc_norm"]
+    assert expected["acc"] != expected["acc_norm"]

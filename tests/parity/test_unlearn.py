@@ -1,11 +1,17 @@
 """Losses of unlearning against the authors' code (repositories and commits: numbers.json), and the defaults that are named."""
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from mneme.models.architecture import find_parts
+from mneme.text.encoded import whole_text
+from mneme.text.pieces import Pieces
 from mneme.unlearn import losses
+from mneme.unlearn.objective import plain_loss
 from mneme.unlearn.settings import DEFAULTS
-from tests.parity import FLOAT32, FLOAT64, authors_numbers, furthest, seeded
+from tests.parity import FLOAT32, FLOAT64, authors_numbers, chat_llama, furthest, seeded
 
 B, T, V = 3, 7, 11
 LOGITS, REFERENCE = 3 * seeded(B, T, V, seed=21), 3 * seeded(B, T, V, seed=22)
@@ -92,3 +98,21 @@ def test_defaults_are_those_of_the_run_that_their_source_names() -> None:
     assert "strength and weights ours" in simnpo.source
     assert "ours" in DEFAULTS["rmu"].source
     assert "open-unlearning" in undial.source
+
+
+RELEARNED = [(8 + (seeded(5 + 3 * i, seed=700 + i) + 1) / 2 * 60).long().tolist() for i in range(4)]
+
+
+@pytest.mark.parametrize("number", range(len(RELEARNED)))
+def test_relearning_minimises_the_loss_of_the_attack(number: int) -> None:
+    """Of one text, as in their batches of one; what is trained, the optimiser and the schedule are other ones (docs/methods.md)."""
+    texts = Pieces((whole_text(RELEARNED[number]),), np.array([0]))
+    found = plain_loss(find_parts(chat_llama()[0]), texts, 1, seed=0)(0)
+    assert furthest(float(found.detach()), authors_numbers("relearning")["losses"][number]) <= FLOAT32
+
+
+def test_relearning_weighs_tokens_alike() -> None:
+    """Of several texts together: the mean over their tokens, as the attack's trainer takes it of a batch."""
+    texts = Pieces(tuple(whole_text(ids) for ids in RELEARNED), np.arange(len(RELEARNED)))
+    found = plain_loss(find_parts(chat_llama()[0]), texts, len(RELEARNED), seed=0)(0)
+    assert furthest(float(found.detach()), authors_numbers("relearning")["together"]) <= FLOAT32
