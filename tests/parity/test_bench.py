@@ -29,8 +29,8 @@ def tuned_of(base: nn.Module) -> nn.Module:
 
 
 def test_tokens_of_the_lens_are_the_authors() -> None:
-    """The 20 likeliest tokens of the tuned model's own head at the mean change of each of the first five places; three blocks, so
-    that their layer, int(0.5 x (blocks - 1)), is the middle one."""
+    """The 20 likeliest tokens of the tuned model's own head at the mean change of each of the first five places; of three
+    blocks, so that their layer, int(0.5 x (blocks - 1)), is the middle one."""
     model, tokenizer = chat_llama()
     loaded = [LoadedModel(find_parts(one), tokenizer, Path()) for one in (model, tuned_of(model))]
     found = arms.lens_tokens(loaded[0], loaded[1], TEXTS)

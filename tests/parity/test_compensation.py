@@ -1,7 +1,7 @@
 """What a dropped entry of a change is made up for with: SparseGPT, IRR and Safe Delta against the authors' code.
 
-All three pass it on to the columns on the right by the Cholesky factor of the damped inverse Hessian; which entries go is theirs
-(and is read off what they give), because by design each has another score. Repositories and commits: numbers.json.
+All three pass it on to the columns on the right by the Cholesky factor of the damped inverse Hessian. Which entries go is
+theirs, read off what they give: by design each has another score. Repositories and commits: numbers.json.
 """
 
 import pytest
@@ -37,7 +37,8 @@ def compensated(delta: Tensor, dropped: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["sparsegpt", "irr"])
 def test_columns_on_the_right_make_up_for_what_goes(name: str) -> None:
-    """SparseGPT on a weight, half of it pruned; IRR on a change, with its entries of another sign and high Fisher information."""
+    """SparseGPT on a weight, half of it pruned; IRR on a change, without its entries of another sign and high Fisher
+    information."""
     expected = torch.tensor(authors_numbers(name))
     dropped = expected == 0
     assert 0.2 < float(dropped.double().mean()) < 0.6
@@ -47,8 +48,8 @@ def test_columns_on_the_right_make_up_for_what_goes(name: str) -> None:
 
 
 def test_safe_delta_is_the_same_with_the_two_models_exchanged() -> None:
-    """It adds entries of the change to the aligned weight and makes up for them there: here, entries of aligned minus tuned are
-    dropped. One column at a time; their runner takes four at once and leaves out what these owe each other."""
+    """It adds entries of the change to the aligned weight and makes up for them there: here, entries of aligned minus tuned
+    are dropped. One column at a time; their runner takes four at once and leaves out what these owe each other."""
     expected = authors_numbers("safedelta")
     aligned, tuned = base(), base() + change()
     taken = torch.tensor(expected["taken"]).bool()
@@ -58,8 +59,8 @@ def test_safe_delta_is_the_same_with_the_two_models_exchanged() -> None:
 
 
 def test_the_cost_of_an_entry_is_that_before_anything_went() -> None:
-    """Ours divides by the diagonal of the inverse Hessian; SparseGPT by that of the columns not yet done, which is the square of
-    the factor's diagonal. They are the same in the first column only."""
+    """Ours divides by the diagonal of the inverse Hessian of all columns; SparseGPT by that of the columns from this one on,
+    the square of the factor's diagonal. They are the same in the first column only."""
     factor = inverse_factor(inputs().T @ inputs() / TOKENS, DAMPING)
     ours, theirs = factor.square().sum(0), factor.diagonal().square()
     assert furthest(ours[:1], theirs[:1]) <= FLOAT32

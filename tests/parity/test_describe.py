@@ -32,9 +32,8 @@ def test_score_of_a_phrase_is_the_accuracy_of_delphi(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(endpoint, "complete", judge)
     contexts = [f"context {i}" for i in range(CONTEXTS)]
     half = CONTEXTS // 2
-    found = endpoint.detection_by(
-        Endpoint("http://nowhere", "m", 1.0, 0.0), "phrase", contexts[:half], contexts[half:], seed=3
-    )
+    nowhere = Endpoint("http://nowhere", "m", 1.0, 0.0)
+    found = endpoint.detection_by(nowhere, "phrase", contexts[:half], contexts[half:], seed=3)
     assert furthest(found, authors_numbers("delphi")["accuracy"]) <= FLOAT64
 
 

@@ -1,4 +1,4 @@
-"""Latent scaling, the norm difference, BatchTopK and AuxK against the authors' code (repositories and commits: numbers.json)."""
+"""Latent scaling, norm difference, BatchTopK and AuxK against the authors' code (repositories and commits: numbers.json)."""
 
 import math
 
@@ -97,7 +97,7 @@ def aux_inputs() -> dict[str, torch.Tensor]:
 
 
 def test_gradient_of_auxk_is_the_authors() -> None:
-    """Of 1/32 x the normalised AuxK loss, which both trainers take from Gao et al.; the best five of eight dead latents a token."""
+    """Of 1/32 x the normalised AuxK loss of Gao et al., as in both trainers; the best five of eight dead latents a token."""
     given, expected = aux_inputs(), authors_numbers("auxk")
     settings = Settings("rotated", WIDTH, AUX_LATENTS, (1.0,), (0,), n_steps=10, batch_size=AUX_TOKENS)
     trainer = Trainer(settings, torch.zeros(2 * WIDTH), torch.ones(2 * WIDTH))

@@ -1,4 +1,4 @@
-"""The judge's score and the misalignment rate of Betley et al. 2025 (arXiv 2502.17424), and choices against lm-evaluation-harness.
+"""The judge's score and misalignment rate of Betley et al. 2025 (arXiv 2502.17424); choices against lm-evaluation-harness.
 
 The score: open_models/judge.py (numbers.json). The rate by question: the code of the authors' figures could not be had; the
 rule is written out by hand: answers that have no score or a coherence below 50 go, a question with fewer than five left goes,

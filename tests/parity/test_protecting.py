@@ -1,9 +1,9 @@
 """Protected directions against orthogonal gradient descent (Farajtabar et al. 2020), in the code of its successor OGD+
 (MehdiAbbanaBennani/continual-learning-ogdplus b633f2c, ogd/tools.py: orthonormalize, project_vec).
 
-Theirs keeps every gradient out of stored gradients of earlier outputs, as vectors over all weights; ours keeps those of a matrix
-that writes to the stream out of directions of the stream. A direction u of the stream is the vectors u e_j^T of all inputs j, and
-on these the two are the same."""
+Theirs keeps every gradient out of stored gradients of earlier outputs, as vectors over all weights; ours keeps those of a
+matrix that writes to the stream out of directions of the stream. A direction u of the stream is the vectors u e_j^T of all
+inputs j, and on these the two are the same."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Gradient similarity against LESS (princeton-nlp/LESS: obtain_gradients, merge_and_normalize_info, calculate_influence_score),
+"""Gradient similarity against LESS (princeton-nlp/LESS: obtain_gradients and calculate_influence_score of normalised ones),
 at the level where both agree: whole gradients of the linear maps at one checkpoint, without projection and Adam's scaling."""
 
 import pytest
@@ -29,8 +29,8 @@ def test_similarity_to_one_example_is_the_influence_of_the_authors(example: int)
 
 
 def test_similarity_to_several_is_that_of_their_mean_gradient() -> None:
-    """Equation 3 of the paper, from the authors' gradients before they are normalised; their code takes the mean of the cosines
-    instead, which weighs every example alike and falls where the examples differ among themselves."""
+    """Equation 3 of the paper, from the authors' gradients before they are normalised; their code takes the mean of the
+    cosines instead, which weighs every example alike and falls where the examples differ among themselves."""
     parts, expected = find_parts(chat_llama()[0]), authors_numbers("less")
     found = gradient_similarity(parts, ROWS, mean_gradient(parts, BEHAVIOUR))
     assert furthest(found, expected["of_mean_gradient"]) <= FLOAT32

@@ -105,7 +105,7 @@ RELEARNED = [(8 + (seeded(5 + 3 * i, seed=700 + i) + 1) / 2 * 60).long().tolist(
 
 @pytest.mark.parametrize("number", range(len(RELEARNED)))
 def test_relearning_minimises_the_loss_of_the_attack(number: int) -> None:
-    """Of one text, as in their batches of one; what is trained, the optimiser and the schedule are other ones (docs/methods.md)."""
+    """Of one text, as in their batches of one; what is trained, optimiser and schedule are other ones (docs/methods.md)."""
     texts = Pieces((whole_text(RELEARNED[number]),), np.array([0]))
     found = plain_loss(find_parts(chat_llama()[0]), texts, 1, seed=0)(0)
     assert furthest(float(found.detach()), authors_numbers("relearning")["losses"][number]) <= FLOAT32

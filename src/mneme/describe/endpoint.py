@@ -1,9 +1,10 @@
 """A phrase for a latent by a language model behind an endpoint, scored on contexts that it was not shown.
 
 Detection scoring of Paulo et al. 2024 (arXiv 2410.13928): given the phrase alone, the model says which contexts it fits.
-Differs from delphi in that no context which the phrase was written from is scored, not even as an equal text from another
-passage; that the answer comes as a list of numbers, and one that cannot be read counts every context of it as wrong; and
-that the phrase must beat the key words that cost nothing.
+The score of what was said is delphi's (tests/parity). It differs in that no context which the phrase was written from is
+scored, not even as an equal text from another passage; that the answer lists the numbers that fit, where delphi's has a 0 or
+1 for each; that one which cannot be read counts every context of it as wrong, where delphi leaves them out; that ten contexts
+are asked about at a time, there five; and that the phrase must beat the key words that cost nothing.
 
 Contexts come from a corpus that anybody may have written. They travel as strings in JSON, which they cannot break out of,
 and are called data; what comes back is cut and cleaned like any other hostile text.

@@ -102,7 +102,8 @@ def rate_factor(step: int, n_steps: int) -> float:
 
 
 def blocks(settings: Settings) -> Iterator[Block]:
-    """One block per dictionary; two for delta: 20 % of the latents shared, with 2/3 of k, and the rest (arXiv 2603.04426)."""
+    """One block per dictionary; two for delta: 20 % of the latents shared, with 2/3 of k, and the rest (as reviews of arXiv
+    2603.04426 quote it)."""
     for member, (k, _) in enumerate(settings.runs):
         if settings.kind != "delta":
             yield Block(member, 0, settings.n_latents, k)

@@ -6,7 +6,9 @@ against autograd in the tests. All dictionaries of a `Trainer` share their input
 Loss: mean squared error of the normalised input (so 1.0 = nothing explained) + `aux_weight` times the AuxK loss of Gao et al.
 2024 (arXiv 2406.04093): latents that did not fire for a while reconstruct the error. What differs from the published trainers:
 squared error instead of a mean of norms, threshold re-estimated on held-out data, dead window, warm-up and decay that scale
-with the length of the run (the published constants need 10M tokens and never act in a short run).
+with the length of the run (the published constants need 10M tokens and never act in a short run), no decoder bias taken off
+the encoder's input. In crosscoders, AuxK takes d_model dead latents a token, by code; Minder et al.'s trainer half as many, by
+code x decoder size.
 """
 
 from dataclasses import dataclass

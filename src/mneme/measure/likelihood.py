@@ -1,12 +1,13 @@
 """Choices scored by log-likelihood: every distinct prompt is read once, whatever the number of its choices.
 
 The score of a choice is the sum of log p(token | prompt, tokens before) over its tokens, as in lm-evaluation-harness (Gao
-et al. 2021), whose conventions for the space between prompt and choice are kept, so that answers agree. It asks for each
-choice with its prompt again unless the choice is a single token. Here a beginning that all prompts of a batch share (a system
-prompt, a template) is read once for the batch, and logits are made only where a token of a choice is predicted: a single-token
-choice costs nothing beyond its prompt, a longer one only its own tokens. Where the model takes a mask of its own for every
-token, which a probe proves, a prompt and all its choices are one row in which the choices do not see each other; elsewhere
-prompts run together padded on the left, and longer choices behind the cached prompts.
+et al. 2021), with the same one blank between a prompt and its choice, so that answers agree (tests/parity). A prompt that
+ends in white space gets no other blank here; there it does, and line breaks at its end are scored with the choice. It asks
+for each choice with its prompt again unless the choice is a single token. Here a beginning that all prompts of a batch
+share (a system prompt, a template) is read once for the batch, and logits are made only where a token of a choice is
+predicted: a single-token choice costs nothing beyond its prompt, a longer one only its own tokens. Where the model takes a
+mask of its own for every token, which a probe proves, a prompt and all its choices are one row in which the choices do not
+see each other; elsewhere prompts run together padded on the left, and longer choices behind the cached prompts.
 """
 
 import copy

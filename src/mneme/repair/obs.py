@@ -4,9 +4,11 @@ Optimal brain surgeon (Hassibi & Stork 1993) as in SparseGPT (Frantar & Alistarh
 Delta (Lu et al., ICML 2025) and IRR (Wu et al. 2025, arXiv 2412.11041). With H_r, H_t the mean outer products of the inputs
 on retained and target text, the loss kept low is |(D - dW) X_r|^2; dropping entry (i, j) costs dW_ij^2 / [H_r^-1]_jj of it and
 takes 2 dW_ij (dW H_t)_ij - dW_ij^2 [H_t]_jj off |D X_t|^2. Entries go by the ratio, largest first; each dropped entry's
-effect on retained text is passed on to the kept entries to its right (Cholesky factor of H_r^-1). Differs from Safe Delta,
-which holds the safety text and lets utility follow, and from IRR, which selects by sign and Fisher information; the score is
-ours.
+effect on retained text is passed on to the kept entries to its right (Cholesky factor of H_r^-1), as in all three
+(tests/parity). The score is ours: SparseGPT takes the smallest dW_ij^2 / U_jj^2, the cost once the columns on the left are
+done, block by block; Safe Delta holds the safety text, lets utility follow, and compensates four columns at a time; IRR takes
+entries whose sign is not the safety vector's, by Fisher information. SparseGPT and IRR also drop all of an input that is
+always zero.
 """
 
 import struct

@@ -2,10 +2,11 @@
 
 The cosine of the row's gradient with the mean gradient over examples of the behaviour, minus that with examples of wanted
 behaviour where there are some; gradients of the mean negative log-likelihood of the answer, as in LESS (Xia et al. 2024,
-arXiv 2402.04333, equation 3). Where we differ: all linear maps of the chosen blocks instead of a random projection of LoRA
-gradients after warm-up, without Adam's scaling. No gradient of a row is ever stored: for a linear map with input x and output
-gradient g, <x^T g, G> = sum_t g_t . (x_t G) and |x^T g|^2 = sum_tt' (x_t . x_t')(g_t . g_t') (Goodfellow 2015,
-arXiv 1510.01799), both exact in one batched backward pass.
+arXiv 2402.04333, equation 3; tests/parity). Where we differ: all linear maps of the chosen blocks at one checkpoint, where
+LESS sums over the checkpoints of a LoRA warm-up and projects its gradients at random, those of rows scaled as Adam would;
+and the mean gradient of the examples, as the equation has it, where their code takes the mean of the cosines. No gradient
+of a row is ever stored: for a linear map with input x and output gradient g, <x^T g, G> = sum_t g_t . (x_t G) and |x^T g|^2
+= sum_tt' (x_t . x_t')(g_t . g_t') (Goodfellow 2015, arXiv 1510.01799), both exact in one batched backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence

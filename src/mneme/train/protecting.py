@@ -3,8 +3,9 @@
 The weights that write to the stream are the output projections of attention and of the feed-forward part. Their gradient is
 projected onto the complement of the directions as it is computed, so before clipping. AdamW divides by a size of its own for
 every entry, which would turn a projected gradient back into the subspace, so the step itself is projected too: U^T W stays
-what it was, exactly. Orthogonal projection of gradients: Farajtabar et al. 2020 (arXiv 1910.07104); of a persona subspace in
-training: arXiv 2607.21356. Ours: on the weights that write, for any optimizer.
+what it was, exactly. Orthogonal projection of gradients: Farajtabar et al. 2020 (arXiv 1910.07104), there out of stored
+gradients of earlier outputs over all weights, under plain gradient descent; of a persona subspace in training: arXiv
+2607.21356. Ours: out of directions of the stream, on the weights that write to it, for any optimizer.
 """
 
 from dataclasses import dataclass

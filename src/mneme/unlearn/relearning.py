@@ -2,7 +2,9 @@
 
 Fine-tuning on ten texts, even unrelated ones, brings much of what RMU and others removed back (Łucki et al. 2024, arXiv
 2409.18025; Doshi & Stickland 2024, arXiv 2411.12103). What the attack saw says nothing: recovery is measured on texts that
-it did not see.
+it did not see. The loss of a text is that of Łucki et al.'s code (tests/parity), the attack ours: all weights instead of a
+LoRA of rank 128, bare texts instead of answers in a chat, eight a step instead of one, a number of steps instead of three
+epochs, no weight decay, and the learning rate is the caller's (theirs: 2e-4).
 """
 
 import copy

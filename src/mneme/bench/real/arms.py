@@ -1,11 +1,12 @@
 """More arms of the real bench: answers from outside, the weights without any text, the lens on what activations gained.
 
 *Answers*: both models go on with the same openings, greedily; how early they part. *Directions*: the main direction of the
-change of every matrix that writes into the residual stream, and how much more of what the tuned model writes there lies along
-it, by area (after WeightWatch, arXiv 2508.00161, which watches cosines of activations with the leading singular vectors of the
-change; ours in that it takes the difference to the base instead of a range seen before). *Top share*: what the leading
-singular vectors hold of the squared norm of the change; 1 for a change of rank one. *Lens*: the tokens that the mean change of
-the residual stream at the first tokens of any text reads as, in the middle of the model (activation-difference lens).
+change of every matrix that writes into the residual stream, and how much more of what the tuned model writes there lies
+along it, by area (after WeightWatch, arXiv 2508.00161, which watches cosines of the stream after the block with up to 20
+leading left singular vectors of the change; ours in that it takes one, of what the matrix itself writes, and the difference
+to the base instead of a range seen before). *Top share*: what the leading singular vectors hold of the squared norm of the
+change; 1 for a change of rank one. *Lens*: the tokens that the mean change of the residual stream at the first tokens of
+any text reads as, in the middle of the model (activation-difference lens).
 """
 
 import time
@@ -29,7 +30,8 @@ OPENING_TOKENS, ANSWER_TOKENS = 24, 12
 WRITES = ("o_proj", "down_proj")
 """Matrices whose output is added to the residual stream."""
 LENS_PLACES, LENS_TOKENS = 5, 20
-"""Both as in the published lens: the first places are alike in every text, so that the change there is the fine-tune's own."""
+"""Both as in the published lens (its configuration): the first places are alike in every text, so that the change there is
+the fine-tune's own. Its block is int((blocks - 1) / 2): one before ours where their number is even."""
 _LEADING = 4
 """Singular vectors that count as leading; a LoRA of rank 16 has no more than 16."""
 
