@@ -1,10 +1,11 @@
-"""Antidote, Safe LoRA, DARE, task arithmetic and RegMean against the authors' code (repository and commit: numbers.json)."""
+"""Antidote, Safe LoRA, DARE, task arithmetic, WiSE-FT and RegMean against the authors' code (repository and commit: numbers.json)."""
 
 import pytest
 import torch
 
 from mneme.repair.antidote import antidote
 from mneme.repair.arithmetic import arithmetic, dare
+from mneme.repair.controls import scale
 from mneme.repair.projection import alignment_projector, likeness, project
 from mneme.repair.regmean import regmean
 from tests.parity import FLOAT32, FLOAT64, authors_numbers, furthest, seeded
@@ -63,6 +64,13 @@ def test_task_arithmetic_is_a_sum_of_task_vectors() -> None:
     base, tuned, aligned, unaligned = (seeded(4, 5, seed=seed) for seed in (61, 62, 63, 64))
     assert furthest(arithmetic(tuned - base, aligned - unaligned, 1.0), expected["sum1"]) <= FLOAT64
     assert furthest(arithmetic(torch.zeros(4, 5).double(), aligned - unaligned, 1.0), expected["neg"]) <= FLOAT64
+
+
+@pytest.mark.parametrize("alpha", authors_numbers("wise_ft"))
+def test_a_smaller_change_is_their_interpolation(alpha: str) -> None:
+    """(1 - alpha) x base + alpha x tuned is the base and the change at strength 1 - alpha."""
+    base, tuned = seeded(4, 5, seed=61), seeded(4, 5, seed=62)
+    assert furthest(base + scale(tuned - base, 1 - float(alpha)), authors_numbers("wise_ft")[alpha]) <= FLOAT64
 
 
 @pytest.mark.parametrize("name", DTYPES)
