@@ -22,7 +22,8 @@ from mneme.models.vocabularies import embedding_rows
 _LARGEST = 2**20
 """Bound of every whole number in adapter_config.json but ranks, which the weights bound, and scales, which make nothing."""
 MOST_ADDED = 2**16
-"""Ids that an adapter may add to its base's vocabulary; the most that published ones add are a few thousand audio codes."""
+"""Ids that an adapter may add to its base's vocabulary; the most that we know of are some ten thousand
+audio codes."""
 _FREE_NUMBERS = ("alpha", "seed", "scale")
 _PLAIN = re.compile(r"[\w.-]*")
 """A name of modules: no pattern that could take long."""

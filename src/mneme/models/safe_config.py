@@ -37,9 +37,9 @@ _COUNTS = {
 _LAYERS = {name for name in _COUNTS if "layer" in name}
 _MOST_REPEATS = 2**16
 """Bound of every other number of layers, experts, heads or groups: each may become a Python object. Published models have at
-most 2,048 of anything."""
+most 2^14 of anything (the experts of Doge)."""
 _MOST_LAYERS = 1024
-"""Bound of layers where no weights are at hand; the deepest published decoders have 126."""
+"""Bound of layers where no weights are at hand; the deepest published decoder has 126 (Llama 3.1 405B)."""
 _REPEATED = ("layers", "layer", "experts", "heads", "groups", "blocks")
 _LONGEST_CHUNK = 2**13
 """State-space models pad a text to whole chunks and hold a square of that length; published ones have 64 to 256."""

@@ -18,7 +18,8 @@ from mneme.text.chat import require_harmless
 LOG = logging.getLogger("mneme")
 
 _MOST_TOKENS = 2**20
-"""Bound of lists of added tokens, and of numbers that ask for such; the largest published vocabularies have 2**18 tokens."""
+"""Bound of lists of added tokens, and of numbers that ask for such; the largest published vocabularies have
+some 290,000 tokens (Hunyuan)."""
 _UNBOUNDED_NAMES = ("max_len", "max_length")
 """Numbers of tokenizer_config.json that nothing is made of; model_max_length is 1e30 where there is no limit."""
 _LONG = 4096
