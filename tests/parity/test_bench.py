@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mneme.bench.real import arms
 from mneme.models.architecture import find_parts
@@ -23,8 +23,8 @@ def tuned_of(base: nn.Module) -> nn.Module:
         for number, (name, weight) in enumerate(tuned.named_parameters()):
             if name.removesuffix(".weight").endswith(arms.WRITES):
                 rows, columns = weight.shape
-                parts: list[Tensor] = [seeded(rows, RANK, seed=600 + number), seeded(RANK, columns, seed=650 + number)]
-                weight += (0.3 * parts[0] @ parts[1]).float()
+                left, right = seeded(rows, RANK, seed=600 + number), seeded(RANK, columns, seed=650 + number)
+                weight.add_((0.3 * left @ right).float())
     return tuned
 
 

@@ -1,4 +1,4 @@
-"""Antidote, Safe LoRA, DARE, task arithmetic, WiSE-FT, RegMean against the authors' code (repository, commit: numbers.json)."""
+"""Antidote, Safe LoRA, DARE, task vectors, WiSE-FT, RegMean against the authors' code (repository, commit: numbers.json)."""
 
 import pytest
 import torch
