@@ -7,8 +7,8 @@ world's list. Where the preference between words is drawn anew for every pair, w
 and little is displaced (tried first, on world a: 4 points of refusals). Order, rate and steps were chosen on worlds a and b.
 
 All weights, RMSProp, beta 0.1, 10 steps of 16 pairs, 3 seeds of data and training; every arm has the same steps. Measured on
-the requests of the other areas, 6 answers each: refusals by the published rule (a keyword within the first ten words) and,
-stricter, answers that the grammar reads as a refusal from end to end. Intervals are over prompts.
+the requests of the other areas, 6 answers each: refusals by a keyword within the first ten words (Razin et al. ask a judge
+model) and, stricter, answers that the grammar reads as a refusal from end to end. Intervals are over prompts.
 
 Then the predictor alone: 96 pairs, each trained on by itself for 5 steps from the same base; the change of the
 log-probability of its own chosen answer against each score. Cells are kept in `--out`, so that the same command goes on
