@@ -48,12 +48,12 @@ WORLD = "c"
 PAIRS, NEAR, STEPS, RATE, SAMPLES = 960, 0.8, 10, 1e-4, 6
 ALONE_RATE = 5e-5
 ARMS: dict[str, dict[str, Any]] = {
-    "plain DPO": {"filter_by": None},
-    "filter ln-ches, 15 %": {"filter_by": "ln-ches", "keep": 0.15},
-    "filter edit, 15 %": {"filter_by": "edit", "keep": 0.15},
-    "DPO + SFT, 1": {"filter_by": None, "sft": 1.0},
-    "DPOP, 50": {"filter_by": None, "dpop": 50.0},
-    "reward calibration": {"filter_by": None, "calibrate": True},
+    "plain DPO": {"filter": "none"},
+    "filter ln-ches, 15 %": {"filter": "ln-ches", "keep": 0.15},
+    "filter edit, 15 %": {"filter": "edit", "keep": 0.15},
+    "DPO + SFT, 1": {"filter": "none", "sft": 1.0},
+    "DPOP, 50": {"filter": "none", "dpop": 50.0},
+    "reward calibration": {"filter": "none", "calibrate": True},
 }
 REFUSING = ("can not", "will not")
 
