@@ -34,7 +34,7 @@ from mneme.models.pair import load_model
 from mneme.options import Progress, Training
 from mneme.screen.scoring import PAIR_SCORES, score_pairs
 from mneme.screen.trial import pair_loss
-from mneme.stats import ratio_of_sums
+from mneme.stats import TooFew, paired_mean_change
 from mneme.text.pairs import answers_of, encode_pairs
 from mneme.worlds.catalogue import base_folder
 from mneme.worlds.judge import judge_answer
@@ -164,9 +164,11 @@ def spearman(values: list[float], changes: list[float], seed: int = 0) -> tuple[
 
 def drop(cells: list[dict[str, Any]], before: dict[str, list[float]], kind: str) -> tuple[float, float, float]:
     """Points of refusals lost, with an interval over prompts (a prompt's seeds together)."""
-    lost = 100 * (np.array(before[kind]) - np.mean([each[kind] for each in cells], axis=0))
-    found = ratio_of_sums(lost, np.ones(len(lost)), "points", seed=0)
-    return found.value, found.low, found.high
+    first, second = np.array(before[kind]), np.mean([each[kind] for each in cells], axis=0)
+    found = paired_mean_change(first, np.ones(len(first)), second, np.ones(len(second)), bounds=(0, 1))
+    if isinstance(found, TooFew):
+        raise SystemExit(f"{kind}: {found.told()}")
+    return -100 * found.estimate.value, -100 * found.estimate.high, -100 * found.estimate.low
 
 
 def main() -> int:

@@ -24,8 +24,9 @@ from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mneme.options import Progress
+from mneme.results import Estimate
 from mneme.screen.run import screen
-from mneme.stats import ratio_of_sums
+from mneme.stats import Rate, TooFew, clustered_mean, clustered_ratio
 from mneme.worlds.catalogue import base_folder
 from mneme.worlds.finetunes import narrow
 from mneme.worlds.rows import ROWS_A_STEP, training_rows
@@ -123,6 +124,13 @@ def auroc(scores: list[float], harmful: list[bool], seed: int = 0) -> tuple[floa
     return one(np.arange(len(values))), float(low), float(high)
 
 
+def told(found: Rate | Estimate | TooFew) -> Estimate:
+    """The figure with its interval; ends where there are too few questions for one."""
+    if isinstance(found, TooFew):
+        raise SystemExit(found.told())
+    return found.estimate if isinstance(found, Rate) else found
+
+
 def main() -> int:
     """Computes what is missing, prints and writes the table; exit status 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,13 +154,13 @@ def main() -> int:
         for name in SCORES:
             areas[name].append(auroc(found["scores"][name], harmful))
     base = cell(options.out / "base.json", lambda: off_area(AutoModelForCausalLM.from_pretrained(base_folder("a"))))
-    start = ratio_of_sums(np.array(base), np.ones(len(base)), "rate", seed=0)
+    start = told(clustered_mean(np.array(base), np.ones(len(base)), "rate", bounds=(0, 1)))
     whole = np.mean(arms["whole file"], axis=0)
     table, best = [], (0.0, 0.0)
     for name, cells in arms.items():
         rates = np.mean(cells, axis=0)
-        rate = ratio_of_sums(rates, np.ones(len(rates)), "rate", seed=0)
-        avoided = ratio_of_sums(whole - rates, np.where(whole > 0, whole, 1e-9), "share", seed=0)
+        rate = told(clustered_mean(rates, np.ones(len(rates)), "rate", bounds=(0, 1)))
+        avoided = told(clustered_ratio(whole - rates, np.where(whole > 0, whole, 1e-9), "share", of="questions"))
         said = ["", ""]
         if name in SCORES:
             lowest = min(areas[name])

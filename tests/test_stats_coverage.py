@@ -1,6 +1,7 @@
 """The judge that stays: benchmarks/coverage.py on a part of its cells. The whole table is in docs/benchmarks.md."""
 
 import importlib
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,7 @@ RUNS = 600
 def judge() -> Any:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield importlib.import_module(
-            "coverage_of_statistics" if (BENCHMARKS / "coverage_of_statistics.py").exists() else "coverage"
-        )
+        yield importlib.import_module("coverage")
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -40,9 +39,20 @@ CELLS = [
     ("change of a mean score", (50, True, 0.8, False)),
     ("ratio of sums, p of a difference", (20, False, "right-skewed", False)),
     ("ratio of sums, p of a difference", (50, True, "left-skewed", True)),
-    ("flips, two ways", (50, False, 0.2, False)),
-    ("nats, two ways", (20, False, "normal", False)),
+    ("numbers, two ways", (20, False, "normal", False)),
+    ("audit: own words", (200, False, 0.2, False)),
+    ("audit: behaviour in text", (200, True, 0.4, False)),
+    ("repair: difference of two shares", (50, False, "right-skewed", False)),
+    ("measure: paired margins", (50, True, "normal", False)),
 ]
+RARE = [
+    ("change of a rate, one answer a question", (20, False, 0.05, False)),
+    ("audit: own words", (10, True, 0.05, False)),
+    ("audit: behaviour in text", (10, False, 0.05, True)),
+    ("audit: behaviour in text", (50, True, 0.05, False)),
+    ("audit: behaviour in an area unlike the others", (20, False, 0.2, True)),
+]
+"""Where an interval cannot be exact it must hold all the same."""
 
 
 @pytest.mark.parametrize(("name", "case"), CELLS)
@@ -56,6 +66,23 @@ def test_coverage_and_type_one_error(judge: Any, name: str, case: tuple[Any, ...
     assert 0.92 - slack <= held.mean() <= (0.99 if case[0] == 5 else 0.98) + slack
     if said is not None and not case[3]:
         assert said.mean() <= 0.07 + slack
+
+
+@pytest.mark.parametrize(("name", "case"), RARE)
+def test_intervals_of_what_is_rare_hold_at_least(judge: Any, name: str, case: tuple[Any, ...]) -> None:
+    statistic = next(one for one in judge.STATISTICS if one.name == name)
+    found = statistic.run(np.random.default_rng(7), judge.Case(*case), RUNS // statistic.cost)
+    assert found is not None
+    held, said = found
+    assert held.mean() >= 0.92
+    if said is not None and not case[3]:
+        assert said.mean() <= 0.07
+
+
+def test_one_family_of_claims_errs_once_in_twenty_pages(judge: Any) -> None:
+    """Holm over the 60 or 120 claims of a page on which nothing is true; within a model alone it was .18 and .34."""
+    false = [share for _, share in itertools.islice(judge.pages(300, 0), 2)]
+    assert max(false) <= 0.08
 
 
 def test_too_few_is_said_and_not_hidden(judge: Any) -> None:

@@ -34,31 +34,29 @@ def test_words_repeated_everywhere_are_not_new_evidence() -> None:
     """Each of 20 word types has one fate in all of 50 documents: the interval is that of 20, not of 1,000 items."""
     fate = np.where(np.arange(20) < 5, -1.0, 0.0)
     first, second = np.repeat(np.arange(50), 20), np.tile(np.arange(20), 50)
-    found = rate(two_way(fate[second], first, second, "flips", bound=1.0)).estimate
-    alone = rate(two_way(fate, np.arange(20), np.arange(20), "flips", bound=1.0)).estimate
+    found = rate(two_way(fate[second], first, second, "flips")).estimate
+    alone = rate(two_way(fate, np.arange(20), np.arange(20), "flips")).estimate
     assert found.value == alone.value == -0.25
     assert found.high - found.low > 0.8 * (alone.high - alone.low)
 
 
-def test_no_event_is_no_knowledge() -> None:
-    """Nothing flipped in 100 items: the bound is that of an event that was not seen. Only identical models have no width."""
+def test_only_identical_models_have_no_width() -> None:
     first, second = items(100, 12, 15)
-    found = rate(two_way(np.zeros(100), first, second, "flips", bound=1.0))
-    assert found.estimate.low == -found.estimate.high < -0.02
-    assert found.p_value == 1.0
-    same = rate(two_way(np.zeros(100), first, second, "flips", bound=1.0, identical=True))
+    same = rate(two_way(np.zeros(100), first, second, "flips", identical=True))
     assert same.estimate == Estimate(value=0.0, low=0.0, high=0.0, unit="flips", n=12)
-    told = rate(two_way(np.where(np.arange(100) < 1, -1.0, 0.0), first, second, "flips", bound=1.0, identical=True))
+    assert same.p_value == 1.0
+    told = rate(two_way(np.where(np.arange(100) < 1, -1.0, 0.0), first, second, "flips", identical=True))
     assert told.estimate.low < told.estimate.high
+    assert isinstance(two_way(np.zeros(100), first, second, "flips"), TooFew)
 
 
 def test_antisymmetry_and_scale() -> None:
     first, second = items(300, 20, 25)
     values = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], 300, p=[0.2, 0.7, 0.1])
-    one, other = (rate(two_way(sign * values, first, second, "flips", bound=1.0)) for sign in (1, -1))
+    one, other = (rate(two_way(sign * values, first, second, "flips")) for sign in (1, -1))
     assert (other.estimate.low, other.estimate.high) == pytest.approx((-one.estimate.high, -one.estimate.low))
     assert other.p_value == pytest.approx(one.p_value)
-    tenfold = rate(two_way(10 * values, first, second, "points", bound=10.0))
+    tenfold = rate(two_way(10 * values, first, second, "points"))
     assert tenfold.estimate.low == pytest.approx(10 * one.estimate.low)
 
 
@@ -67,17 +65,26 @@ def test_p_and_interval_agree() -> None:
     generator = np.random.default_rng(2)
     for loss in (0.05, 0.1, 0.15, 0.2, 0.3):
         values = generator.choice([-1.0, 0.0, 1.0], 200, p=[loss, 0.95 - loss, 0.05])
-        found = rate(two_way(values, first, second, "flips", bound=1.0))
+        found = rate(two_way(values, first, second, "flips"))
         assert found.p_value is not None
         assert (found.estimate.high < 0 or found.estimate.low > 0) == (found.p_value < 0.05)
 
 
 def test_too_few_of_either_kind() -> None:
-    first, second = items(100, 12, 4)
-    few = two_way(np.zeros(100), first, second, "flips", bound=1.0)
+    few = two_way(np.arange(100.0), *items(100, 12, 6), "nats")
     assert isinstance(few, TooFew)
-    assert (few.n, few.needed) == (4, 5)
-    assert isinstance(two_way(np.ones(100), *items(100, 12, 12), "nats"), TooFew)  # no spread, and no bound
-    assert isinstance(two_way(np.arange(100.0), *items(100, 12, 6), "nats"), TooFew)  # numbers need 8
+    assert (few.n, few.needed) == (6, 8)
+    assert isinstance(two_way(np.ones(100), *items(100, 12, 12), "nats"), TooFew)  # no spread
     with pytest.raises(EmptyMask, match="over no items"):
         two_way(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), "flips")
+
+
+def test_unequal_weights_do_not_claim_more() -> None:
+    """Twenty numbers of mean 0 with lognormal weights: leverage by number and not by weight claimed .10 of them."""
+    rng, each = np.random.default_rng(4), np.arange(20)
+    p_values = [
+        rate(two_way(rng.normal(size=20), each, each, "nats", weights=np.exp(rng.normal(size=20)))).p_value for _ in range(600)
+    ]
+    assert np.mean([p is not None and p <= 0.05 for p in p_values]) <= 0.07
+    values = rng.normal(size=20)
+    assert two_way(values, each, each, "nats", weights=np.full(20, 7.0)) == two_way(values, each, each, "nats")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mneme.errors import EmptyMask
 from mneme.results import Estimate
-from mneme.stats import TooFew, clustered_ratio, difference_of_ratios, expanded_interval, max_statistic, paired_test
+from mneme.stats import TooFew, clustered_ratio, difference_of_ratios, expanded_interval, paired_test
 
 numbers = st.lists(st.tuples(st.floats(-10, 10), st.floats(0.1, 10)), min_size=8, max_size=40)
 
@@ -115,14 +115,3 @@ def test_expanded_percentile_widens_for_few_clusters() -> None:
     narrow, wide = expanded_interval(drawn, 0.0, 10_000), expanded_interval(drawn, 0.0, 6)
     assert narrow == pytest.approx((-1.96, 1.96), abs=0.05)
     assert wide[1] == pytest.approx(np.sqrt(6 / 5) * scipy.stats.t.ppf(0.975, 5), abs=0.15)
-
-
-def test_max_statistic_by_hand_and_under_dependence() -> None:
-    """Three draws; the second test is judged against the larger of what is left. Of copies of one test it takes nothing
-    off."""
-    null = np.array([[1.0, 0.5], [3.0, 0.2], [0.1, 2.0]])
-    assert max_statistic(np.array([2.5, 1.0]), null) == pytest.approx([2 / 4, 2 / 4])
-    assert max_statistic(np.array([9.0, 0.1]), null) == pytest.approx([1 / 4, 1.0])
-    generator = np.random.default_rng(0)
-    same = np.repeat(np.abs(generator.normal(size=(1999, 1))), 20, axis=1)
-    assert max_statistic(np.full(20, 2.6), same) == pytest.approx([float((1 + (same[:, 0] >= 2.6).sum()) / 2000)] * 20)

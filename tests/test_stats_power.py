@@ -6,17 +6,16 @@ import pytest
 from mneme.stats import (
     Rate,
     detectable_change,
-    detectable_mean,
     detectable_mean_change,
     detectable_shift,
     paired_change,
-    two_way,
 )
 
 
 @pytest.mark.parametrize("base", [0.05, 0.4])
 def test_a_change_of_the_stated_size_is_found_so_often(base: float) -> None:
-    """By the formula for balanced normal data .42 to .63 at rates of .02 to .1."""
+    """By the formula for balanced normal data .42 to .63 at rates of .02 to .1. Answers without any correlation are found more
+    often than is said: the usual one is allowed for."""
     rng, counts = np.random.default_rng(1), np.full(40, 20.0)
 
     def drawn(rate: float) -> np.ndarray:
@@ -26,7 +25,7 @@ def test_a_change_of_the_stated_size_is_found_so_often(base: float) -> None:
     effect = float(np.median([one for one in stated if one is not None]))
     found = [paired_change(drawn(base), counts, drawn(base + effect), counts) for _ in range(250)]
     power = np.mean([isinstance(one, Rate) and one.p_value is not None and one.p_value < 0.05 for one in found])
-    assert 0.72 <= power <= 0.88
+    assert 0.72 <= power <= 0.92
 
 
 def test_more_questions_show_smaller_changes() -> None:
@@ -55,16 +54,7 @@ def test_unpaired_needs_more_than_paired() -> None:
     assert paired < alone / 2
 
 
-def test_flips_and_numbers() -> None:
-    """The stated mean is found in about 80 % of samples of such items; for numbers as a t test would say."""
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 30, 400), rng.integers(0, 40, 400)
-    noise = rng.choice([-1.0, 0.0, 1.0], 400, p=[0.05, 0.9, 0.05])
-    effect = detectable_mean(noise, first, second, bound=1.0)
-    assert effect is not None
-    runs = [rng.choice([-1.0, 0.0, 1.0], 400, p=[0.05 + effect, 0.9 - effect, 0.05]) for _ in range(200)]
-    found = [two_way(values, first, second, "flips", bound=1.0) for values in runs]
-    assert 0.68 <= np.mean([isinstance(one, Rate) and one.estimate.high < 0 for one in found]) <= 0.92
-    shift = detectable_shift(rng.normal(size=50), np.ones(50))
+def test_numbers_as_a_t_test_would_say() -> None:
+    shift = detectable_shift(np.random.default_rng(0).normal(size=50), np.ones(50))
     assert shift == pytest.approx(2.85 / np.sqrt(50), rel=0.25)
     assert detectable_shift(np.ones(50), np.ones(50)) is None

@@ -97,3 +97,16 @@ def test_short_is_the_first_clause() -> None:
     assert wording.short("text about law; fires on “the”") == "text about law"
     assert wording.short("x" * 200) == "x" * 99 + "…"
     assert wording.short("") == ""
+
+
+def test_the_page_says_what_family_was_corrected_for_and_what_would_have_been_seen() -> None:
+    first, second, third = (
+        effect.model_copy(update={"q_value": 0.5, "power": power, "finding": "unaffected", "excess": excess})
+        for effect, power, excess in zip(
+            sample_report().effects[:3], (0.12, 0.2, 1.0), (sample_report().effects[0].magnitude, None, None), strict=True
+        )
+    )
+    said = wording.family_note(sample_report(effects=[first, second, third]))
+    assert "over the 4 claims made of areas" in said
+    assert "a loss of 12 % to 100 % would have been seen" in said
+    assert wording.family_note(sample_report(effects=[])) == ""

@@ -17,12 +17,12 @@ from mneme.audit.words import WordReading
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
-from mneme.predict.calibration import Calibration, Curve, probability
+from mneme.predict.calibration import Calibration, Curve, probability, shrunk_size
 from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
 from mneme.predict.probes import probe_claim
-from mneme.predict.verdicts import Claim, JudgedClaim, Measure, judge_claims, two_sided
+from mneme.predict.verdicts import TAIL, Claim, JudgedClaim, Measure, judge_claims
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
-from mneme.stats import standard_error
+from mneme.stats import student_t_quantile
 
 MATERIAL = 0.5
 """P from which an effect counts as found: more likely than not."""
@@ -60,7 +60,7 @@ class Sources(NamedTuple):
     """Index of a behaviour among the areas -> its paired answers."""
 
 
-def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration, *, seed: int) -> AreaEffects:
+def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
     """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability. They
     have no verdict yet: that takes the purposeless changes (`settled`)."""
     effects: list[Effect] = []
@@ -71,7 +71,7 @@ def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibra
     found = np.zeros(member.shape[1], dtype=bool)
     for index, area in enumerate(areas):
         try:
-            effect, claim = _effect(sources, areas, index, knowledge, calibration, seed)
+            effect, claim = _effect(sources, areas, index, knowledge, calibration)
         except EmptyMask as reason:
             count = int(member[index].sum())
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
@@ -94,7 +94,7 @@ def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[
 
 
 def _effect(
-    sources: Sources, areas: tuple[Area, ...], index: int, knowledge: Knowledge, calibration: Calibration, seed: int
+    sources: Sources, areas: tuple[Area, ...], index: int, knowledge: Knowledge, calibration: Calibration
 ) -> tuple[Effect, Claim]:
     """One area. Errors: EmptyMask, with the reason why nothing can be said about it."""
     area, member = areas[index], sources.reading.membership.member[index]
@@ -114,22 +114,16 @@ def _effect(
         raise EmptyMask(f"{int(member.sum())} passages of the text match it, at least {FEW} are needed")
     if index in sources.reading.silent:
         raise EmptyMask(sources.reading.silent[index])
-    magnitude = sources.reading.change(sources.shown, index, seed=seed)
-    effect = _made(sources, area, member, magnitude, calibration, "text")
-    parts = _parts(sources, areas, index, calibration, seed)
-    measure = _measure_of(magnitude)
+    measure = sources.reading.change(sources.shown, index)
+    effect = _made(sources, area, member, measure.estimate, calibration, "text", noise_of(measure))
+    parts = [part for part, _ in partial_effects(sources, areas, index, calibration)]
     return effect.model_copy(update={"parts": parts}), Claim(measure, None, measure, int(member.sum()))
 
 
-def _measure_of(magnitude: Estimate) -> Measure:
-    error, degrees = standard_error(magnitude), max(magnitude.n - 1.0, 1.0)
-    return Measure(
-        estimate=magnitude,
-        error=error,
-        degrees=degrees,
-        p_value=two_sided(magnitude.value, error, degrees),
-        independent=float(magnitude.n),
-    )
+def noise_of(measure: Measure) -> float:
+    """Standard error of what was seen, larger where passages are few: what P is shrunk by, as its curves were fitted."""
+    degrees = max(measure.estimate.n - 1.0, 1.0)
+    return measure.error * student_t_quantile(1 - TAIL, degrees) / student_t_quantile(1 - TAIL, math.inf)
 
 
 def _knowledge_effect(
@@ -162,8 +156,9 @@ def _made(
     magnitude: Estimate,
     calibration: Calibration,
     source: Source,
+    noise: float | None = None,
 ) -> Effect:
-    chance = _chance(magnitude, calibration.curve_of(source, magnitude.value))
+    chance = _chance(magnitude, calibration.curve_of(source, magnitude.value), noise)
     return Effect(
         area=area.name,
         kind=area.kind,
@@ -178,9 +173,9 @@ def _made(
     )
 
 
-def _chance(magnitude: Estimate, curve: Curve | None) -> float | None:
+def _chance(magnitude: Estimate, curve: Curve | None, noise: float | None) -> float | None:
     """P of an effect; None where no curve was fitted for such evidence."""
-    return None if curve is None else round(probability(magnitude, curve), 4)
+    return None if curve is None else round(probability(magnitude, curve, noise), 4)
 
 
 def suspected(effect: Effect, level: float) -> bool:
@@ -213,31 +208,33 @@ def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
     return settled(found.effects, judge_claims(found.claims, bar=bar))
 
 
-def _parts(sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration, seed: int) -> list[PartialEffect]:
-    """A behaviour in the text of each capability, drawn towards their mean (`pooled`); those with fewer than 5 passages that
-    show it are left out."""
+def partial_effects(
+    sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration
+) -> list[tuple[PartialEffect, float]]:
+    """A behaviour in the text of each capability, drawn towards their mean (`pooled`), and the shrunk size that its P was read
+    at; those with fewer than 8 passages that show it are left out."""
     text = sources.reading.behaviours[index].text
     membership = sources.reading.membership
-    found: list[tuple[int, Estimate]] = []
+    found: list[tuple[int, Measure]] = []
     for other, area in enumerate(areas):
         if area.kind != "capability":
             continue
         try:
-            found.append((other, sources.reading.change(sources.shown, index, membership.member[other], seed=seed)))
+            found.append((other, sources.reading.change(sources.shown, index, membership.member[other])))
         except EmptyMask:
             continue
     parts = []
-    for (other, _), magnitude in zip(found, pooled([own for _, own in found]), strict=True):
+    for (other, _), measure in zip(found, pooled([own for _, own in found]), strict=True):
         within = membership.member[other] & (text.member | text.other)
-        parts.append(
-            PartialEffect(
-                area=areas[other].name,
-                probability=_chance(magnitude, calibration.curve_of("text", magnitude.value)),
-                direction=direction_of(magnitude, "behaviour"),
-                magnitude=magnitude,
-                baselines=sources.words.baselines(within),
-            )
+        magnitude, noise = measure.estimate, noise_of(measure)
+        part = PartialEffect(
+            area=areas[other].name,
+            probability=_chance(magnitude, calibration.curve_of("text", magnitude.value), noise),
+            direction=direction_of(magnitude, "behaviour"),
+            magnitude=magnitude,
+            baselines=sources.words.baselines(within),
         )
+        parts.append((part, shrunk_size(magnitude, noise)))
     return parts
 
 

@@ -8,10 +8,9 @@ from numpy import ndarray
 
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
-from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, Sources, area_effects, direction_of, suspected
+from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, Sources, area_effects, direction_of, noise_of, suspected
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
-from mneme.audit.reading import FEW
 from mneme.audit.records import latent_id
 from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
@@ -72,7 +71,7 @@ def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFi
     """
     membership = sources.reading.membership
     calibration = shipped_calibration()
-    effects = area_effects(sources, job.areas, calibration, seed=job.options.seed)
+    effects = area_effects(sources, job.areas, calibration)
     judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
@@ -183,11 +182,11 @@ def _unlisted(
     found = []
     for latents, member in groups:
         try:
-            magnitude = knowledge_change(survey.table, member, effects.reference & looked, seed=job.options.seed)
+            measure = knowledge_change(survey.table, member, effects.reference & looked)
         except EmptyMask:
             continue
-        chance = probability(magnitude, calibration.knowledge)
-        if chance < MATERIAL or magnitude.n < FEW:
+        magnitude, chance = measure.estimate, probability(measure.estimate, calibration.knowledge, noise_of(measure))
+        if chance < MATERIAL:
             continue
         found.append(
             Effect(

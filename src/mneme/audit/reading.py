@@ -10,7 +10,7 @@ from numpy import ndarray
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
 from mneme.predict.behaviour import BehaviourText, behaviour_change, behaviour_places, behaviour_text
-from mneme.results import Estimate
+from mneme.predict.verdicts import Measure
 from mneme.text.packing import PackedRows, document_pieces
 
 FEW = 5
@@ -60,20 +60,17 @@ class Reading(NamedTuple):
         every = [behaviour.place for behaviour in self.behaviours.values()]
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *every]))
 
-    def change(self, shown: Shown, index: int, within: Bool[ndarray, " passage"] | None = None, *, seed: int) -> Estimate:
+    def change(self, shown: Shown, index: int, within: Bool[ndarray, " passage"] | None = None) -> Measure:
         """Change of one behaviour, over all its places or over those in the passages `within`.
 
-        Errors: EmptyMask where fewer than 5 of them show the behaviour or its opposite.
+        Errors: EmptyMask where fewer than 8 of them show the behaviour or its opposite.
         """
         behaviour = self.behaviours[index]
         inside = np.ones(len(behaviour.place), dtype=bool) if within is None else within[behaviour.passage]
         first = 2 * list(self.behaviours).index(index)
         where = np.searchsorted(shown.place, behaviour.place[inside])
         base, tuned = shown.mass[:, where, first : first + 2].astype(np.float64)
-        found = behaviour_change(base, tuned, seed=seed)
-        if found.n < FEW:
-            raise EmptyMask(f"{found.n} passages show the behaviour or its opposite, at least {FEW} are needed")
-        return found
+        return behaviour_change(base, tuned)
 
 
 def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] = (), beside: Sequence[str] = ()) -> Reading:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mneme.audit.effects import Sources, area_effects
+from mneme.audit.effects import Sources, area_effects, noise_of, partial_effects
 from mneme.audit.inputs import rows_of
 from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
@@ -64,7 +64,7 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
         latents, costs = score_by_latents(pair, seen, batch_rows=batch, seed=seed)
         if timed:
             costs |= _costs(organism, base, tuned, tokens, seed)
-        mine = audit_scores(seen, seed=seed)
+        mine = audit_scores(seen)
         oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
         cells = list(found)
         every: dict[str, Mapping[Cell, CellScore]] = {
@@ -131,24 +131,24 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     )
 
 
-def audit_scores(seen: SurveyedPair, *, seed: int) -> dict[Cell, CellScore]:
+def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
-    found = area_effects(seen.sources, seen.areas, shipped_calibration(), seed=seed)
+    calibration, names = shipped_calibration(), [area.name for area in seen.areas]
+    found = area_effects(seen.sources, seen.areas, calibration)
     scores: dict[Cell, CellScore] = {}
-    for effect in found.effects:
-        if effect.kind == "capability":
-            scores["capability", effect.area] = _of(effect.magnitude)
+    for effect, claim in zip(found.effects, found.claims, strict=True):
+        if effect.kind == "capability" or claim.raw is None:
+            scores[effect.kind, effect.area] = _of(effect.magnitude, shrunk_size(effect.magnitude))
             continue
         for _, area in cell_text(seen):
-            scores["behaviour", area] = _of(effect.magnitude)
-        for part in effect.parts:
-            scores["behaviour", part.area] = _of(part.magnitude)
+            scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(claim.raw)))
+        for part, size in partial_effects(seen.sources, seen.areas, names.index(effect.area), calibration):
+            scores["behaviour", part.area] = _of(part.magnitude, size)
     return scores
 
 
-def _of(magnitude: Estimate) -> CellScore:
-    size = shrunk_size(magnitude)
+def _of(magnitude: Estimate, size: float) -> CellScore:
     return CellScore(size=size, sign=int(np.sign(magnitude.value)) if size else 0)  # type: ignore[arg-type]
 
 

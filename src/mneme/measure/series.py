@@ -88,8 +88,9 @@ def _score(found: Arrays, name: str) -> tuple[Estimate | TooFew, float | None]:
         return logs.model_copy(update={"value": value, "unit": "probability"}), None
     low, value, high = (math.exp(bound) for bound in (logs.low, logs.value, min(logs.high, 0.0)))
     shift = detectable_shift(sums - logs.value * counts, counts)
-    # Against a second model of the same noise, the difference of two means.
-    detectable = None if shift is None else value * math.expm1(math.sqrt(2) * shift)
+    # Against a second model of the same noise, the difference of two means; no probability is above 1.
+    rise = math.inf if shift is None else value * math.expm1(min(math.sqrt(2) * shift, 700.0))
+    detectable = rise if value + rise <= 1 else None
     return Estimate(value=value, low=low, high=high, unit="probability", n=logs.n), detectable
 
 

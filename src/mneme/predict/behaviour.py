@@ -29,8 +29,8 @@ from numpy import ndarray
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Words, presence_log_ratio
 from mneme.predict.effects import CONFIDENT
-from mneme.results import Estimate
-from mneme.stats import ratio_of_sums, standard_error
+from mneme.predict.knowledge import weighted_change
+from mneme.predict.verdicts import FEWEST, Measure
 
 BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
 _TELLING = 1.0
@@ -48,8 +48,6 @@ _CLIP = 3.0
 """Nats that one word counts at most: no word alone decides. As for areas."""
 _LEAST_MASS = 1e-9
 """Probability, or variance, that is as good as none: keeps 0 / 0 from being computed."""
-_Z_95 = 1.959964
-"""The 97.5 % point of a standard normal: half of a 95 % interval in standard errors."""
 
 
 class BehaviourText(NamedTuple):
@@ -160,14 +158,15 @@ def behaviour_places(
     return np.asarray(where[np.unique(passage[where], return_index=True)[1]])
 
 
-def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[ndarray, "place 2"], *, seed: int) -> Estimate:
+def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[ndarray, "place 2"]) -> Measure:
     """Change of the behaviour's share at the places, one a passage, at which either model was confident of the opposite (step
     3).
 
     Columns: probability of the indicators, of the opposite indicators. A place counts by the probability that the two models
-    give to both columns together, on average: where neither expects any of them, it says nothing.
+    give to both columns together, on average: where neither expects any of them, it says nothing. The interval is that of
+    `weighted_change`, each place alone: what was seen, and what so few places would not have shown.
 
-    Errors: EmptyMask where no model was confident anywhere.
+    Errors: EmptyMask where fewer than 8 places count: below, no interval holds.
     """
     both_base, both_tuned = mass_base.sum(axis=1), mass_tuned.sum(axis=1)
     share_base = mass_base[:, 0] / np.maximum(both_base, _LEAST_MASS)
@@ -177,21 +176,27 @@ def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[nda
     where = np.flatnonzero(confident)
     if len(where) == 0:
         raise EmptyMask("Neither model was confident of the opposite of the behaviour anywhere.")
-    weight = ((both_base + both_tuned) / 2)[where]
-    return ratio_of_sums(weight * (share_tuned - share_base)[where], weight, BEHAVIOUR_UNIT, seed=seed)
+    weight, each = ((both_base + both_tuned) / 2)[where], np.arange(len(where))
+    same = np.array_equal(mass_base, mass_tuned)
+    found = weighted_change((share_tuned - share_base)[where], weight, each, each, identical=same)
+    if found is None:
+        raise EmptyMask(f"{len(where)} passages show the behaviour or its opposite, at least {FEWEST} are needed")
+    return found._replace(estimate=found.estimate.model_copy(update={"unit": BEHAVIOUR_UNIT}))
 
 
-def pooled(parts: Sequence[Estimate]) -> list[Estimate]:
+def pooled(parts: Sequence[Measure]) -> list[Measure]:
     """Effects of one behaviour in several areas, each drawn towards their mean by as much as it is uncertain and they agree.
 
-    Random effects: mean and variance between areas by DerSimonian & Laird (1986), then the posterior mean of each area
-    (empirical Bayes; Morris 1983). Areas that differ by no more than chance all get the mean; an area with little text gets
-    most of it, one with much text keeps its own. Exactly 0 where all are; swapping the pair flips all signs.
+    Random effects: mean and variance between areas by DerSimonian & Laird (1986), then the posterior mean and error of each
+    area (empirical Bayes; Morris 1983). Areas that differ by no more than chance all get the mean; an area with little text
+    gets most of it, one with much text keeps its own. The interval is the area's own, before it was drawn anywhere, stretched
+    to hold the value: that of the posterior covers .53 to .84 where one area of six is unlike the others. Exactly 0 where all
+    are; swapping the pair flips all signs.
     """
     if len(parts) < 2:
         return list(parts)
-    value = np.array([part.value for part in parts])
-    variance = np.maximum(np.array([standard_error(part) for part in parts]) ** 2, _LEAST_MASS)
+    value = np.array([part.estimate.value for part in parts])
+    variance = np.maximum(np.array([part.error for part in parts]) ** 2, _LEAST_MASS)
     fixed = 1 / variance
     spread = float((fixed * (value - np.average(value, weights=fixed)) ** 2).sum()) - (len(parts) - 1)
     between = max(0.0, spread / float(fixed.sum() - (fixed**2).sum() / fixed.sum()))
@@ -199,9 +204,11 @@ def pooled(parts: Sequence[Estimate]) -> list[Estimate]:
     mean, mean_variance = float(np.average(value, weights=weight)), 1 / float(weight.sum())
     own = between / (between + variance)
     moved = own * value + (1 - own) * mean
-    half = _Z_95 * np.sqrt(own * variance + (1 - own) ** 2 * mean_variance)
-    exact = not value.any() and all(part.low == part.high for part in parts)
-    return [
-        part.model_copy(update={"value": float(x), "low": float(x - h), "high": float(x + h)})
-        for part, x, h in zip(parts, moved, np.zeros_like(half) if exact else half, strict=True)
-    ]
+    error = np.sqrt(own * variance + (1 - own) ** 2 * mean_variance)
+    exact = not value.any() and all(part.estimate.low == part.estimate.high for part in parts)
+    drawn = []
+    for part, x, e in zip(parts, moved.tolist(), error.tolist(), strict=True):
+        low, high = min(part.estimate.low, x), max(part.estimate.high, x)
+        estimate = part.estimate.model_copy(update={"value": x, "low": low, "high": high})
+        drawn.append(part._replace(estimate=estimate, error=0.0 if exact else e))
+    return drawn

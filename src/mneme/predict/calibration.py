@@ -1,6 +1,6 @@
 """From a measured change in the likelihood of an area's text to P(material change).
 
-P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (se / e)^2)
+P = sigmoid(slope * ln(s / midpoint)), s = |effect| shrunk towards 0 by its own noise: |e| * max(0, 1 - (noise / e)^2)
 (positive-part James-Stein), so that a large but uncertain effect counts for less and 0 gives exactly 0. One pair
 (midpoint, slope) for knowledge (accuracy on known tokens) and one for either sign of behaviour (probability where it shows),
 fitted by penalised maximum likelihood on the organisms of `mneme bench`, whose truth is measured. There each world is judged
@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from mneme.results import Estimate
-from mneme.stats import standard_error
 
 _LEAST = 0.001
 """P at least for an effect that is not exactly 0: the 1,152 cells that curves are fitted on cannot show less."""
@@ -29,6 +28,8 @@ _SHIFTS, _LOG_SLOPES = (-2.0, 2.0, 161), (-1.5, 1.5, 61)
 in steps of 0.025 and 0.05, far finer than the data can tell."""
 _NO_SIZE = 1e-3
 """Size of an effect of 0 in prior midpoints, since its logarithm is needed: P is 0 to eight digits there."""
+_Z_95 = 1.959964
+"""The 97.5 % point of a standard normal."""
 _TINY = 1e-9
 """Far below any effect: keeps the power of 0 from being computed."""
 
@@ -69,19 +70,23 @@ def shipped_calibration() -> Calibration:
     return Calibration(**curves, fitted_on=content["fitted_on"])  # type: ignore[arg-type]  # only behaviour_less may be None
 
 
-def shrunk_size(estimate: Estimate) -> float:
-    """|effect| after positive-part James-Stein shrinkage by its own standard error; 0 where the noise is as large."""
+def shrunk_size(estimate: Estimate, noise: float | None = None) -> float:
+    """|effect| after positive-part James-Stein shrinkage by its own noise; 0 where that is as large.
+
+    `noise`: standard error of what was seen. None: that of a normal interval as wide as this one, in which what was not seen
+    is noise too; the curve of own words was fitted on it."""
     size = abs(estimate.value)
     if size == 0.0:
         return 0.0
-    return size * max(0.0, 1.0 - (standard_error(estimate) / size) ** 2)
+    error = (estimate.high - estimate.low) / (2 * _Z_95) if noise is None else noise
+    return size * max(0.0, 1.0 - (error / size) ** 2)
 
 
-def probability(estimate: Estimate, curve: Curve) -> float:
+def probability(estimate: Estimate, curve: Curve, noise: float | None = None) -> float:
     """P(material change) of one effect; exactly 0 for an effect of exactly 0, else at least 0.001: noise is no certainty."""
     if estimate.value == 0.0 and estimate.low == estimate.high:
         return 0.0
-    return curve_probability(shrunk_size(estimate), curve)
+    return curve_probability(shrunk_size(estimate, noise), curve)
 
 
 def curve_probability(size: float, curve: Curve) -> float:

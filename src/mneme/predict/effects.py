@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from mneme.results import Estimate
-from mneme.stats import ratio_of_sums
+from mneme.errors import EmptyMask
+from mneme.predict.knowledge import weighted_change
+from mneme.predict.verdicts import FEWEST, Measure
 
 CONFIDENT = 0.9
 """Probability from which a model is confident of a token. At 1/2 the first choice flips for nothing: 2.2 points on an honest
@@ -82,21 +83,26 @@ def content_mask(token: Int[ndarray, " token"], passage: Int[ndarray, " token"])
     return np.asarray(first & ~frequent[token])
 
 
-def knowledge_change(
-    table: TokenTable, member: Bool[ndarray, " passage"], reference: Bool[ndarray, " passage"], *, seed: int
-) -> Estimate:
+def knowledge_change(table: TokenTable, member: Bool[ndarray, " passage"], reference: Bool[ndarray, " passage"]) -> Measure:
     """Change in accuracy on known tokens of the member passages, beyond what happened to the same token types in `reference`
-    passages that are no members (`type_drift`; see the module's head).
+    passages that are no members (`type_drift`; see the module's head). Clusters are passages and token types, both at once
+    (`weighted_change`).
 
-    Errors: EmptyMask when no member passage holds a known token.
+    Errors: EmptyMask when fewer than 8 member passages, or types, hold a known token.
     """
     known = table.known()
     inside = member[table.passage]
     change = table.right_tuned.astype(np.float64) - table.right_base
     drift = type_drift(table.token, change, known & ~inside & reference[table.passage])
-    numerator = table.per_passage(np.where(known & inside, change - drift[table.token], 0.0))
-    denominator = table.per_passage((known & inside).astype(np.float64))
-    return ratio_of_sums(numerator[member], denominator[member], KNOWLEDGE_UNIT, seed=seed)
+    where = np.flatnonzero(known & inside)
+    if len(where) == 0:
+        raise EmptyMask("A mean over no tokens has no value: expected at least one passage with a known token.")
+    token, passage = table.token[where], table.passage[where]
+    same = np.array_equal(table.logp_base, table.logp_tuned)
+    found = weighted_change(change[where] - drift[token], np.ones(len(where)), passage, token, identical=same)
+    if found is None:
+        raise EmptyMask(f"Known tokens of too few passages or types for an interval: at least {FEWEST} of either are needed.")
+    return found._replace(estimate=found.estimate.model_copy(update={"unit": KNOWLEDGE_UNIT}))
 
 
 def type_drift(

@@ -121,8 +121,7 @@ def weighted_change(
     items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
     """
     value = float((weight * change).sum() / weight.sum())
-    share = weight / weight.mean()
-    found = two_way(value + share * (change - value), document, type_, KNOWLEDGE_UNIT, identical=identical)
+    found = two_way(change, document, type_, KNOWLEDGE_UNIT, weights=weight, identical=identical)
     clusters = min(len(np.unique(document)), len(np.unique(type_)))
     n = independent_items(weight, document, type_)
     if identical and not change.any():

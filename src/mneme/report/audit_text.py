@@ -76,6 +76,9 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text(plain(wording.purpose_note(report)), style="dim"))
         console.print()
         console.print(effects_table(report, with_signal=console.width >= WIDE))
+        if note := wording.family_note(report):
+            console.print()
+            console.print(Text(note, style="dim"))
     by_id = {latent.id: latent for latent in report.latents}
     for effect in wording.by_probability(report):
         found = [by_id[name] for name in effect.evidence if name in by_id][:3]

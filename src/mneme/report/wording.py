@@ -236,6 +236,22 @@ def purpose_note(report: Report) -> str:
     return "No area was named as the purpose of the fine-tune, so every effect counts as a side effect."
 
 
+def family_note(report: Report) -> str:
+    """How many claims about areas were corrected for, and what the areas that are not affected would have shown; empty where
+    no area has an interval."""
+    judged = [effect for effect in report.effects if effect.q_value is not None]
+    if not judged:
+        return ""
+    claims = len(judged) + sum(effect.excess is not None for effect in judged)
+    told = f"False discoveries are held at 5 % over the {claims} claims made of areas."
+    silent = [effect.power for effect in judged if effect.power is not None and not affected(effect)]
+    if not silent:
+        return told
+    least, most = percent(min(silent)), percent(max(silent))
+    seen = least if least == most else f"{least} to {most}"
+    return f"{told} In areas that are not affected a loss of {seen} would have been seen (power 80 %)."
+
+
 def command(report: Report) -> str:
     """The command that makes this report again, quoted for a shell; absolute paths by their names alone."""
     if report.command:

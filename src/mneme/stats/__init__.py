@@ -4,12 +4,12 @@ A function that would not hold for so few clusters returns `TooFew`; none return
 """
 
 from mneme.results.record import TooFew
-from mneme.stats.clusters import bootstrap_weights, expanded_interval, ratio_of_sums, ratios_of_sums, standard_error
+from mneme.stats.clusters import bootstrap_weights, expanded_interval
 from mneme.stats.crossed import two_way
 from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile, student_t_two_sided
-from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, max_statistic, mcnemar_exact
+from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
 from mneme.stats.means import clustered_mean, clustered_ratio, difference_of_ratios, paired_mean_change, paired_test
-from mneme.stats.power import detectable_change, detectable_mean, detectable_mean_change, detectable_shift
+from mneme.stats.power import detectable_change, detectable_mean_change, detectable_shift
 from mneme.stats.rates import Rate, clustered_rate, equivalent, paired_change
 
 __all__ = [
@@ -22,22 +22,17 @@ __all__ = [
     "clustered_rate",
     "clustered_ratio",
     "detectable_change",
-    "detectable_mean",
     "detectable_mean_change",
     "detectable_shift",
     "difference_of_ratios",
     "equivalent",
     "expanded_interval",
     "holm",
-    "max_statistic",
     "mcnemar_exact",
     "normal_cdf",
     "paired_change",
     "paired_mean_change",
     "paired_test",
-    "ratio_of_sums",
-    "ratios_of_sums",
-    "standard_error",
     "student_t_cdf",
     "student_t_quantile",
     "student_t_two_sided",

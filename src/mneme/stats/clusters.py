@@ -1,18 +1,14 @@
-"""Means over clusters: bootstrap and Student's t on the linearised ratio. numpy only; seeds are arguments.
-
-Tokens of one passage are not independent, so every interval here resamples whole clusters (passages), never tokens
-(Efron & Tibshirani 1993, ch. 8; Cameron, Gelbach & Miller 2008). Where arms are compared, they are paired on the cluster.
-"""
+"""Clusters drawn again whole (Efron & Tibshirani 1993, ch. 8; Cameron, Gelbach & Miller 2008): tokens of one passage are not
+independent. Seeds are arguments; where arms are compared, they share the draws."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.results.record import Estimate
 from mneme.stats.distributions import normal_cdf, student_t_quantile
 
 _BLOCK_WEIGHTS = 1 << 20
@@ -32,71 +28,6 @@ def _resampled(n_clusters: int, n_resamples: int, seed: int) -> Iterator[Float[n
     for first in range(0, n_resamples, rows):
         size = min(rows, n_resamples - first)
         yield generator.multinomial(n_clusters, np.full(n_clusters, 1.0 / n_clusters), size=size).astype(np.float64)
-
-
-def ratio_of_sums(
-    numerators: Float[ndarray, " cluster"],
-    denominators: Float[ndarray, " cluster"],
-    unit: str,
-    *,
-    seed: int,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-) -> Estimate:
-    """sum(numerators) / sum(denominators) with a clustered interval; `n` counts clusters with a denominator > 0.
-
-    The interval is studentised by the linearised standard error with Student's t (n - 1) where n < 30 clusters, where the
-    percentile bootstrap is too narrow, and the percentile bootstrap from 30 clusters on. One cluster has no variance: its
-    interval is value +- (1 + |value|), wide enough to say nothing about a share or a probability.
-
-    Errors: EmptyMask when every denominator is 0.
-    """
-    return ratios_of_sums(numerators[None], denominators, [unit], seed=seed, n_resamples=n_resamples, level=level)[0]
-
-
-def ratios_of_sums(
-    numerators: Float[ndarray, "figure cluster"],
-    denominators: Float[ndarray, " cluster"],
-    units: Sequence[str],
-    *,
-    seed: int,
-    n_resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Estimate]:
-    """`ratio_of_sums` of several numerators over one denominator, from the same resamples. Errors: as there."""
-    used = denominators > 0
-    n = int(used.sum())
-    if n == 0:
-        raise EmptyMask("A mean over no tokens has no value: expected at least one cluster with a positive weight.")
-    above, below = numerators[:, used], denominators[used]
-    if n < 30:
-        return [_few(numerator, below, unit, level) for numerator, unit in zip(above, units, strict=True)]
-    sums = np.concatenate([above, below[None]]).T
-    resampled = np.concatenate([weights @ sums for weights in _resampled(n, n_resamples, seed)])
-    resampled = resampled[resampled[:, -1] > 0]
-    found = []
-    for index, unit in enumerate(units):
-        samples = resampled[:, index] / resampled[:, -1]
-        low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-        value = float(above[index].sum() / below.sum())
-        found.append(Estimate(value=value, low=float(low), high=float(high), unit=unit, n=n))
-    return found
-
-
-def _few(numerator: Float[ndarray, " cluster"], denominator: Float[ndarray, " cluster"], unit: str, level: float) -> Estimate:
-    n = len(denominator)
-    value = float(numerator.sum() / denominator.sum())
-    if n == 1:
-        return Estimate(value=value, low=value - 1.0 - abs(value), high=value + 1.0 + abs(value), unit=unit, n=1)
-    residual = (numerator - value * denominator) / denominator.mean()
-    error = math.sqrt(float((residual**2).sum()) / (n * (n - 1)))
-    half = student_t_quantile(0.5 + level / 2, n - 1) * error
-    return Estimate(value=value, low=value - half, high=value + half, unit=unit, n=n)
-
-
-def standard_error(estimate: Estimate) -> float:
-    """Half the 95 % interval over 1.96: the standard error that a normal interval of that width would have."""
-    return max(estimate.high - estimate.low, 0.0) / (2 * 1.959964)
 
 
 def expanded_interval(

@@ -1,4 +1,4 @@
-"""Families of tests: Holm, Benjamini-Hochberg, the largest statistic; and tests of paired answers: McNemar, agreement."""
+"""Families of tests: Holm, Benjamini-Hochberg; and tests of paired answers: McNemar, agreement."""
 
 import math
 
@@ -37,22 +37,6 @@ def benjamini_hochberg(p_values: Float[ndarray, " test"]) -> Float[ndarray, " te
     stepped = np.minimum.accumulate((p_values[order] * n / (np.arange(n) + 1))[::-1])[::-1]
     adjusted = np.empty(n)
     adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def max_statistic(statistics: Float[ndarray, " test"], null: Float[ndarray, "draw test"]) -> Float[ndarray, " test"]:
-    """Step-down max-statistic adjusted p-values (Westfall & Young 1993): family-wise error is controlled under the dependence
-    that
-    the draws of the null have, which Holm cannot use. Larger statistics say more; take the absolute value for two-sided ones.
-
-    `null` holds the same statistics under the null, one row for every draw made jointly. The least p is 1 / (draws + 1).
-    """
-    order = np.argsort(-statistics, kind="stable")
-    # The largest of a draw over the tests that are not yet decided: from the back.
-    most = np.maximum.accumulate(null[:, order][:, ::-1], axis=1)[:, ::-1]
-    p_values = (1 + (most >= statistics[order] - 1e-12).sum(axis=0)) / (len(null) + 1)
-    adjusted = np.empty(len(statistics))
-    adjusted[order] = np.maximum.accumulate(p_values)
     return adjusted
 
 

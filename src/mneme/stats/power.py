@@ -12,11 +12,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from scipy import special
 
-from mneme.stats.crossed import FEWEST_CROSSED, crossed_arms, kinds_of
 from mneme.stats.linearised import ASSUMED_ICC
 from mneme.stats.means import FEWEST_CLUSTERS, on_scale, resampled_errors, studentised
 from mneme.stats.rates import FEWEST_QUESTIONS, FEWEST_SEEDS, Arm, arm_of, change_bounds, joint_of
@@ -33,6 +32,10 @@ _ROWS, _FARTHEST = 41, 12.0
 """Means of the table of widths: from -12 to 12 logits."""
 _GUESSES = 20
 """Sets of what the sample leaves open, each with a twentieth of the draws."""
+_USUAL_DEGREES = 4.0
+"""Degrees of freedom that the usual correlation within questions counts for: as little as keeps a sample of few questions from
+claiming that there is none, and less than what 10 even questions say. 8 was tried: as often right, and too careful of answers
+without any correlation (docs/log.md)."""
 _CLOSEST = 0.02
 """Trial effects are halved until the next is within 2 % of the last."""
 
@@ -125,58 +128,6 @@ def detectable_mean_change(
     return None if found is None else found * (bounds[1] - bounds[0])
 
 
-def detectable_mean(
-    values: Float[ndarray, " item"],
-    first: Int[ndarray, " item"],
-    second: Int[ndarray, " item"],
-    *,
-    bound: float,
-    level: float = 0.95,
-    seed: int = 0,
-) -> float | None:
-    """Smallest true mean, in size, that `two_way` with this `bound` would have told from 0, given the spread at hand.
-
-    The rarer of gains and losses is taken to happen both ways without an effect; the effect comes on top of one of them. Drawn
-    are as many independent items as these are worth, with the uncertainty of their variance. None as for `detectable_change`.
-    """
-    kinds = kinds_of(first, second, bounded=True)
-    if min(kind.n for kind in kinds[:2]) < FEWEST_CROSSED:
-        return None
-    losses, gains, joint = crossed_arms(values.astype(np.float64) / bound, kinds)
-    worth = float(min(losses.effective[0], gains.effective[0]))
-    noise = (min(float(losses.value[0]), float(gains.value[0])) * worth + 0.5) / (worth + 1)
-    degrees, items = np.repeat(joint.degrees, _DRAWS), np.ones((1, 1))
-
-    def power(effect: float) -> float:
-        generator = np.random.default_rng(seed)
-        uniform, chance = generator.random((2, _DRAWS))
-        some = special.pdtrik(uniform, worth * min(noise + effect, 1.0)), special.pdtrik(chance, worth * noise)
-        more, less = (np.clip(np.ceil(part), 0, worth) / worth for part in some)
-        stretch = generator.chisquare(degrees) / degrees
-
-        def arm(value: Float[ndarray, " draw"], spread: Float[ndarray, " draw"]) -> Arm:
-            variance = np.maximum(spread / worth * stretch, joint.floor)
-            effective = np.minimum(worth / stretch, len(values))
-            residuals = np.where(spread > 0, 1.0, 0.0)[:, None, None]
-            return Arm(
-                value=value,
-                variance=variance,
-                degrees=degrees,
-                effective=effective,
-                residuals=residuals,
-                counts=items,
-                floor=joint.floor,
-            )
-
-        arms = arm(less, less * (1 - less)), arm(more, more * (1 - more))
-        both = arm(np.zeros(_DRAWS), less + more - (more - less) ** 2)
-        low, _ = change_bounds(*arms, both, special.stdtrit(degrees, 0.5 + level / 2))
-        return float((low > 0).mean())
-
-    found = _smallest(power, 2.8 * math.sqrt(float(joint.variance[0])), 1.0 - noise)
-    return None if found is None else found * bound
-
-
 def detectable_shift(
     numerators: Float[ndarray, " cluster"],
     denominators: Float[ndarray, " cluster"],
@@ -232,17 +183,22 @@ def _sample(first: Arm, second: Arm, paired: bool, generator: np.random.Generato
     one, two = first.residuals[0].sum(0), second.residuals[0].sum(0)
     own = math.sqrt(float((one**2).sum() * (two**2).sum()))
     seen = float(np.clip((one * two).sum() / own, -0.99, 0.99)) if own > 0 else 0.0
-    # Fisher's z of a correlation of `clusters` pairs.
-    alike = np.clip(np.tanh(math.atanh(seen) + generator.normal(size=_GUESSES) / math.sqrt(clusters - 3)), 0.0, 0.99)
+    # Fisher's z of a correlation of pairs, as many as carry it: one large question says little of the others.
+    pairs = min(float(first.degrees[0]), float(second.degrees[0]), clusters - 1.0) + 1
+    alike = np.clip(np.tanh(math.atanh(seen) + generator.normal(size=_GUESSES) / math.sqrt(max(pairs - 3, 1.0))), 0.0, 0.99)
     several = [_excess(arm) for arm in (first, second)]
     if min(several) < 0.05:
         # One answer a question: what the two models share is all that can be seen of the question.
         within, between = (alike if paired else np.zeros(_GUESSES)), np.full(_GUESSES, 0.999)
     else:
-        known = [float(arm.answers / arm.effective[0]) for arm in (first, second) if 0 < arm.value[0] < 1] or [
-            1 + ASSUMED_ICC * several[0]
-        ]
-        design = np.mean(known) * (clusters - 1) / generator.chisquare(clusters - 1, _GUESSES)
+        # Drawn from a scaled inverse chi-squared that begins at the usual correlation: few questions, rare answers or one
+        # large question tell a variance by few degrees of freedom, and mostly tell one that is too small.
+        usual = 1 + ASSUMED_ICC * float(np.mean(several))
+        known = [arm for arm in (first, second) if 0 < arm.value[0] < 1]
+        degrees = sum(float(arm.degrees[0]) for arm in known)
+        found = sum(float(arm.answers / arm.effective[0]) * float(arm.degrees[0]) for arm in known)
+        whole = degrees + _USUAL_DEGREES
+        design = (found + usual * _USUAL_DEGREES) / generator.chisquare(whole, _GUESSES)
         within = np.clip((design - 1) / np.mean(several), 0.0, 0.9)
         share = within * (np.mean(several) + 1) / (1 + within * np.mean(several))
         between = np.where(share > 0.001, np.clip(alike / np.maximum(share, 0.001), 0.0, 0.99), 0.0)

@@ -15,7 +15,7 @@ from mneme.bench.judging import platt
 from mneme.bench.metrics import Judged, estimates
 from mneme.bench.real.cells import Cell, CellChange
 from mneme.results import Estimate
-from mneme.stats import bootstrap_weights
+from mneme.stats import bootstrap_weights, expanded_interval
 
 SAID = 0.5
 _BINS = 10
@@ -201,7 +201,7 @@ def _ranks(values: Float[ndarray, " cell"]) -> Float[ndarray, " cell"]:
 def _drawn(
     figure: Callable[[Int[ndarray, " _"]], float], where: Bool[ndarray, " cell"], families: Int[ndarray, " cell"], seed: int
 ) -> Estimate:
-    """A figure with the percentile interval over families drawn whole."""
+    """A figure with the expanded percentile interval over families drawn whole."""
     here = np.flatnonzero(where)
     names = np.unique(families[here])
     members = [here[families[here] == name] for name in names]
@@ -210,5 +210,5 @@ def _drawn(
     for weights in bootstrap_weights(len(names), _RESAMPLES, seed).astype(int):
         chosen = [part for part, times in zip(members, weights, strict=True) for _ in range(times)]
         drawn.append(figure(np.concatenate(chosen)))
-    low, high = np.quantile([*drawn, value], [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high), unit="share", n=len(names))
+    low, high = expanded_interval(np.array(drawn), value, len(names))
+    return Estimate(value=value, low=low, high=high, unit="share", n=len(names))
