@@ -22,7 +22,7 @@ from tables import markdown_table, write_section
 
 from mneme.audit.latents import Firings, judge_latents
 from mneme.predict.cloze import Scores
-from mneme.predict.knowledge import Knowledge, WordEvidence, weigh
+from mneme.predict.knowledge import WordEvidence, weigh
 from mneme.predict.verdicts import judge_claims
 
 AREAS = 23
@@ -79,9 +79,11 @@ def evidence(
     return WordEvidence(own, document, type_, scores, np.ones(len(type_), dtype=bool))
 
 
-def judged(found: Knowledge, sizes: list[int]) -> list[str]:
-    """What is said of every area."""
-    return [one.finding for one in judge_claims([area.claim(size) for area, size in zip(found.areas, sizes, strict=True)])]
+def judged(seen: WordEvidence, sizes: list[int]) -> list[str]:
+    """What is said of every area, read by what is known and by every word."""
+    both = [weigh(seen, counted).areas for counted in ("known", "every")]
+    claims = [[way[area].claim(size) for way in both] for area, size in enumerate(sizes)]
+    return [one.finding for one in judge_claims(claims)]
 
 
 def nulls(count: int) -> tuple[float, float]:
@@ -90,9 +92,10 @@ def nulls(count: int) -> tuple[float, float]:
     for seed in range(count):
         generator = np.random.default_rng([1, seed])
         sizes = generator.integers(8, 61, AREAS).tolist()
-        found = weigh(evidence(generator, sizes, np.zeros(AREAS)))
-        wrong += "affected" in judged(found, sizes)
-        p_values = [area.raw.p_value for area in found.areas if area.raw is not None]
+        drawn = evidence(generator, sizes, np.zeros(AREAS))
+        wrong += "affected" in judged(drawn, sizes)
+        both = (weigh(drawn, counted).areas for counted in ("known", "every"))
+        p_values = [area.raw.p_value for way in both for area in way if area.raw is not None]
         small, seen = small + sum(p < 0.05 for p in p_values), seen + len(p_values)
     return wrong / count, small / max(seen, 1)
 
@@ -109,7 +112,7 @@ def uniform() -> list[tuple[int, float, float, float, int]]:
         found = weigh(seen)
         raws = [area.raw.estimate.value for area in found.areas if area.raw is not None]
         assert found.broad is not None
-        affected = judged(found, sizes).count("affected")
+        affected = judged(seen, sizes).count("affected")
         table.append((len(seen.type), planted, found.broad.estimate.value, float(np.mean(raws)), affected))
     return table
 
@@ -122,7 +125,7 @@ def power(count: int) -> list[tuple[int, float, float]]:
         for seed in range(20):
             generator = np.random.default_rng([3, passages, seed])
             found = weigh(evidence(generator, [passages] * 3, np.zeros(3)))
-            said = judge_claims([area.claim(passages) for area in found.areas])
+            said = judge_claims([[area.claim(passages)] for area in found.areas])
             stated += [one.power for one in said if one.power is not None]
         loss = float(np.median(stated))
         share = _share_for(loss)
@@ -195,7 +198,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     wrong, small = nulls(given.nulls)
-    few = judged(weigh(evidence(np.random.default_rng(6), [1] * 3, np.ones(3))), [1] * 3)
+    few = judged(evidence(np.random.default_rng(6), [1] * 3, np.ones(3)), [1] * 3)
     said = (
         f"{given.nulls} audits of {AREAS} areas on which nothing happened: {100 * wrong:.1f} % with a false area, "
         f"{100 * small:.1f} % of p below 5 %. Three areas of a passage each: {', '.join(sorted(set(few)))}."

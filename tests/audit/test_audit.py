@@ -292,7 +292,6 @@ def test_an_adapter_says_what_its_merged_checkpoint_says(world: World, tmp_path:
 REFUSED: dict[str, tuple[dict[str, Any], type[MnemeError], str]] = {
     "only one model": ({"tuned": None}, BadOption, "give both BASE and TUNED, or neither"),
     "unknown describer": ({"describe": "poetry"}, BadOption, "--describe"),
-    "no corpus": ({"corpus": None}, BadCorpus, "No text to read: give ordinary text with --corpus"),
     "missing corpus": ({"corpus": "/nowhere/text.txt"}, BadCorpus, "does not exist. Give a .txt"),
     "unknown intended area": ({"intended": ["botany", "alchemy"]}, BadAreas, "'alchemy'.*Known areas: botany, masonry"),
     "missing areas file": ({"areas": "/nowhere/areas.yaml"}, BadAreas, "No areas file at"),

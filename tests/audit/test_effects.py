@@ -34,5 +34,6 @@ def test_uncalibrated_effects_stand_where_their_verdict_puts_them() -> None:
 
 def test_an_affected_area_was_found_by_its_likelihood() -> None:
     said = [JudgedClaim(finding, 0.01, False, 0.1, None) for finding in ("affected", "unaffected")]
-    found = settled([uncalibrated("a", 0.1, 0.4), effect("b", 0.1, 0.0)], said)
+    seen = [uncalibrated("a", 0.1, 0.4), effect("b", 0.1, 0.0)]
+    found = settled(seen, [[one] for one in seen], said)
     assert [one.signal for one in found] == ["likelihood", "none"]

@@ -17,7 +17,7 @@ from mneme.stats import Rate
 
 
 def effect(value: float, **more: Any) -> dict[str, Any]:
-    plain = {"probability": 0.2, "finding": "unaffected", "margin_change": None, "source": "answers"}
+    plain = {"probability": 0.2, "finding": "unaffected", "margin_change": None, "source": "answers", "kind": "behaviour"}
     return {"magnitude": {"value": value}, **plain, **more}
 
 
@@ -51,6 +51,20 @@ def test_what_an_audit_says_of_a_cell(cell: tuple[str, str], effect: Said, margi
         assert found[reading] == (pytest.approx(said.size), said.sign, None)
     assert found["verdict"].probability == pytest.approx(verdict)
     assert found["P from the worlds"].probability == pytest.approx(told)
+
+
+def test_relation_is_what_is_asked_of_everybody_where_that_was_asked() -> None:
+    """A capability is no behaviour, and an uncalibrated P is left to the bench's own curves."""
+    asked = {
+        "word forms": effect(-0.3, kind="capability", probability=None),
+        "common facts": effect(-0.05, kind="capability"),
+        **AUDIT["areas"],
+    }
+    audit = AUDIT | {"areas": asked}
+    assert audit_says(audit, ("relation", "verb past tense"), "effect") == Said(0.3, -1)
+    assert audit_says(audit, ("relation", "country currency"), "effect") == Said(0.05, -1)
+    assert audit_says(audit, ("relation", "verb past tense"), "P from the worlds").probability is None
+    assert audit_says(audit, ("behaviour", "neuroticism"), "effect").size == pytest.approx(0.85 / 3)
 
 
 def kept_folder(folder: Path, names: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ TUNED = ("int4", "gsm8k", "insecure")
 
 
 def test_what_an_audit_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Books take turns, in text that may be read; areas are the subjects and the behaviours that ship, and no question."""
+    """Books take turns, in text that may be read; areas are subjects and what ships with paired answers, no question."""
     asked: list[str] = []
 
     def book(_: Path, subject: str, part: str) -> list[Paragraph]:
@@ -31,7 +31,7 @@ def test_what_an_audit_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(rows) == 12 * run.READ_PARAGRAPHS
     assert [row.split()[0] for row in rows[:13]] == [*SUBJECTS, SUBJECTS[0]]
     areas = read_areas(run.write_areas(tmp_path))
-    assert [area.name for area in areas if area.kind == "capability"] == list(SUBJECTS)
+    assert [area.name for area in areas if area.kind == "capability"] == [*SUBJECTS, "word forms", "common facts"]
     assert {"power-seeking", "refusing too much", "refusing too little"} <= {area.name for area in areas}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mneme.predict.cloze import Scores
-from mneme.predict.knowledge import WordEvidence, independent_items, largest_excess, weigh, weighted_change
+from mneme.predict.knowledge import EVERY_UNIT, WordEvidence, independent_items, largest_excess, weigh, weighted_change
 from mneme.predict.verdicts import Claim, Measure, judge_claims
 from mneme.results import Estimate
 from tests import laws
@@ -35,7 +35,7 @@ def evidence(losses: list[float], *, seed: int = 0, repeat: int = 1) -> WordEvid
 
 def verdicts(seen: WordEvidence, bar: float = 0.0) -> list[tuple[str, bool]]:
     """(what is said, whether beyond the others) of every area."""
-    return [(one.finding, one.beyond) for one in judge_claims([area.claim(40) for area in weigh(seen).areas], bar=bar)]
+    return [(one.finding, one.beyond) for one in judge_claims([[area.claim(40, bar)] for area in weigh(seen).areas])]
 
 
 def test_one_area_is_found_with_its_size_and_the_others_are_shown_to_be_unaffected() -> None:
@@ -163,9 +163,8 @@ def test_verdicts_by_hand() -> None:
         Claim(measure(-0.01, 0.09, 0.5), None, None, 40),
         Claim(measure(-0.04, 0.01, 1e-6), measure(-0.04, 0.01, 1e-6), clear, 40),  # clear, and less than the margin
         Claim(measure(-0.04, 0.02, 1e-6), measure(-0.08, 0.02, 1e-6), clear, 40),  # beyond the others by more than it
-        None,
     ]
-    said = judge_claims(claims)
+    said = judge_claims([*([claim] for claim in claims), []])
     assert [one.finding for one in said] == [
         "affected",
         "unaffected",
@@ -177,13 +176,54 @@ def test_verdicts_by_hand() -> None:
     # The interval has to shrink from 0.09 to 0.04: 40 * ((0.09 / 0.04) ** 2 - 1) = 162.5 passages more.
     assert said[2].more_passages == 163
     assert said[4].beyond
-    assert not judge_claims(claims, bar=0.1)[4].beyond  # a purposeless change does as much to some area
+    assert not judge_claims([[claim._replace(bar=0.1)] for claim in claims])[
+        4
+    ].beyond  # a purposeless change does as much to some area
     assert said[-1].power is None
+
+
+def test_area_that_is_read_in_two_ways() -> None:
+    """Affected by either; else the shorter interval speaks, and a wide one beside it does not take that back."""
+    clear, wide, narrow = measure(-0.2, 0.05, 1e-6), measure(-0.03, 0.15, 0.6), measure(-0.01, 0.02, 0.3)
+    known, every = Claim(wide, None, None, 40), Claim(narrow, None, None, 40)
+    areas = [
+        [known, every],
+        [known, Claim(clear, None, clear, 40)],
+        [Claim(clear, None, clear, 40), every],
+        [known, known],
+    ]
+    said = judge_claims(areas)
+    assert [(one.finding, one.reading) for one in said] == [
+        ("unaffected", 1),
+        ("affected", 1),
+        ("affected", 0),
+        ("not enough evidence", 0),
+    ]
+
+
+def test_words_that_the_model_does_not_put_first_are_judged_alike() -> None:
+    """p falls from .24 to .12 at every item of one area: nothing of what is known, and 12 points of what is expected."""
+    seen = evidence([0.0] * 4)
+    p_true = np.full_like(seen.scores.p_true, 0.24)
+    p_true[1, seen.own[2]] = 0.12
+    low = seen._replace(scores=seen.scores._replace(p_true=p_true))
+    assert all(area.raw is None for area in weigh(low).areas)
+    every = weigh(low, "every").areas
+    assert every[2].raw is not None
+    assert every[2].raw.estimate.value == pytest.approx(-0.12)
+    assert every[2].raw.estimate.unit == EVERY_UNIT
+    assert [one.finding for one in judge_claims([[area.claim(40)] for area in every])][2] == "affected"
+
+
+def test_margin_stops_at_odds_of_99_to_1() -> None:
+    seen = evidence([0.0] * 3)
+    margin = np.tile(np.array([[8.0], [5.0]]), (1, len(seen.type)))
+    assert weigh(seen._replace(scores=seen.scores._replace(margin=margin))).areas[0].margin == 0.0
 
 
 def test_power_by_hand() -> None:
     """L^2 = k^2 (error^2 + L (1 - L) / n) with k = t(97.5 %) + t(80 %) = 2.021 + 0.851 for 40 degrees."""
-    (said,) = judge_claims([Claim(measure(0.0, 0.04, 1.0), None, None, 40)])
+    (said,) = judge_claims([[Claim(measure(0.0, 0.04, 1.0), None, None, 40)]])
     assert said.power is not None
     k = 2.0211 + 0.8507
     assert said.power**2 == pytest.approx(k**2 * (0.02**2 + said.power * (1 - said.power) / 100), rel=1e-3)

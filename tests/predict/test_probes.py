@@ -8,11 +8,12 @@ import torch
 
 from mneme.errors import BadAreas
 from mneme.models.pair import ModelPair, load_pair
-from mneme.predict.areas import PairedAnswers
+from mneme.predict.areas import Area, Kind, PairedAnswers, default_areas
 from mneme.predict.probes import (
     SHIPPED,
     AskedProbe,
     probability_shown,
+    probes_of,
     read_asked,
     read_probes,
     shipped_probes,
@@ -84,14 +85,36 @@ def test_identity_and_antisymmetry(pair: ModelPair, tiny_pair: TinyPair) -> None
     laws.antisymmetry(change(pair), change(loaded(tiny_pair.tuned, tiny_pair.base)), tolerance=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-def test_shipped_probes_are_enough_and_balanced(name: str) -> None:
-    """20 to 40, no prompt twice, answers of about the same length, and `shows` begins with yes or no as often as `lacks`."""
-    probes = shipped_probes(name.replace("-", " "))
-    assert 20 <= len(probes) <= 40
-    assert len({(one.system, one.ask) for one in probes}) == len(probes)
+@pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_probes_are_enough_and_balanced(path: Path) -> None:
+    """20 to 64, no prompt twice, answers of about the same length; named like an area of the default list of that kind."""
+    kind: Kind = "capability" if path.parent.name == "capability" else "behaviour"
+    probes = shipped_probes(path.stem.replace("-", " "), kind)
+    assert 20 <= len(probes) <= 64
+    assert len({(one.system, one.ask, one.begin) for one in probes}) == len(probes)
     lengths = np.array([[len(one.shows), len(one.lacks)] for one in probes]).mean(axis=0)
     assert 0.6 < lengths[0] / lengths[1] < 1.67
+    assert path.stem in {area.name.replace(" ", "-") for area in default_areas() if area.kind == kind}
+
+
+def test_beginning_of_a_text_is_read_without_template_and_goes_on_after_a_space() -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    asked = write_probes([PairedAnswers(begin="ba be", shows="bi", lacks="bu")], tokenizer)
+    assert [one.ids for one in asked] == [tokenizer(text)["input_ids"] for text in ("ba be bi", "ba be bu")]
+    assert [one.first for one in asked] == [2, 2]
+
+
+def test_no_shipped_probe_is_that_of_a_capability_which_bears_the_name_of_a_behaviour() -> None:
+    assert probes_of(Area(name="code", kind="behaviour"))
+    assert not probes_of(Area(name="code"))
+    assert probes_of(Area(name="word forms"))
+
+
+@pytest.mark.parametrize("given", [{}, {"ask": "What?", "begin": "It is"}, {"begin": "It is", "system": "Be kind."}])
+def test_probe_is_a_question_or_a_beginning(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="either ask, a question, or begin"):
+        PairedAnswers(shows="this", lacks="that", **given)
 
 
 def test_what_is_no_list_of_probes_is_refused(tmp_path: Path) -> None:

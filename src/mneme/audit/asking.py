@@ -1,4 +1,4 @@
-"""Behaviours by paired answers: which of them can be asked, and what both models say, a stage for each behaviour."""
+"""Areas by paired answers: which of them can be asked, and what both models say, a stage for each area."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from mneme.runs import Arrays, RunFolder
 
 
 class Answered(NamedTuple):
-    """What both models say to the prompts of a behaviour."""
+    """What both models say to the prompts of an area."""
 
     shown: Float[ndarray, "model probe"]
     """p(shows) of two answers, base first."""
@@ -25,11 +25,12 @@ class Answered(NamedTuple):
 def questions(
     areas: Sequence[Area], tokenizer: PreTrainedTokenizerBase, at_most: int | None = None
 ) -> dict[int, list[AskedProbe]]:
-    """Index of a behaviour -> its paired answers as ids (the first `at_most` prompts), for those that have enough which the
+    """Index of an area -> its paired answers as ids (the first `at_most` prompts), for those that have enough which the
     tokenizer can write."""
     found = {}
     for index, area in enumerate(areas):
-        asked = write_probes(probes_of(area)[:at_most], tokenizer)
+        few = at_most if area.kind == "behaviour" else None  # beginnings of sentences cost a tenth of a question
+        asked = write_probes(probes_of(area)[:few], tokenizer)
         if len(asked) >= 2 * FEWEST:
             found[index] = asked
     return found
@@ -38,7 +39,7 @@ def questions(
 def answers(
     pair: ModelPair, asked: dict[int, list[AskedProbe]], run: RunFolder, advance: Callable[[int], None]
 ) -> dict[int, Answered]:
-    """Both models over all paired answers; `advance` is told of every behaviour."""
+    """Both models over all paired answers; `advance` is told of every area."""
     order = list(asked)
     every = [one for group in asked.values() for one in group]
     forest = shares_beginnings(pair, every)

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
-from mneme.audit.effects import Sources, findings_of, ranked
+from mneme.audit.effects import Sources, claims_of, findings_of, ranked
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
@@ -28,7 +28,8 @@ from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
+from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, clearer, largest_excess
+from mneme.predict.probes import probes_of
 from mneme.predict.verdicts import MARGIN
 from mneme.results import (
     AbsentArea,
@@ -42,6 +43,7 @@ from mneme.results import (
     Layer,
     NullCheck,
     Pair,
+    ProbeOutputs,
     Report,
 )
 from mneme.runs import Arrays
@@ -66,20 +68,19 @@ def compose(
     sources: Sources,
     findings: Findings,
     latents: list[Latent],
-    null: list[Knowledge],
+    null: list[tuple[Knowledge, Knowledge]],
     seen: LayersSeen | None,
     cost: Cost,
 ) -> Report:
     """The report of two models that differ. Touches neither model: the null has overwritten one of them by now."""
     by_id = {latent.id: latent for latent in latents}
-    bar = max((largest_excess(one) for one in null), default=0.0)
-    areas = findings_of(findings.effects, bar)
+    areas = findings_of(findings.effects, null)
     taken = {area.name: examples_of(job.rows.passages, findings.membership, i) for i, area in enumerate(job.areas)}
     named = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
     effects = [
         one if one.source == "answers" else one.model_copy(update={"passages": taken.get(one.area, [])}) for one in named
     ]
-    broad = findings.effects.knowledge.broad
+    broad = clearer(findings.effects.known.broad, findings.effects.every.broad)
     verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.options.areas is not None)
     return Report(
         pair=_pair(job, changes),
@@ -90,12 +91,13 @@ def compose(
         absent=findings.effects.absent,
         latents=latents,
         layers=_layers(job, seen, findings) if seen else [],
-        null=_null(null, bar),
+        null=_null(null),
         cost=cost,
         environment=_environment(job),
         overall=sources.words.overall(),
         top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
         broad=None if broad is None else broad.estimate,
+        claims=claims_of(findings.effects),
         command=_again(job),
     )
 
@@ -106,7 +108,7 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     membership = match_areas(words, job.areas)
     effects, absent = [], []
     for index, area in enumerate(job.areas):
-        count = int(membership.member[index].sum())
+        count = int(membership.member[index].sum()) + len(probes_of(area))
         if count == 0:
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason="no passage of the text matches it", passages=0))
             continue
@@ -253,17 +255,18 @@ def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
     ]
 
 
-def _null(null: list[Knowledge], bar: float) -> list[NullCheck]:
-    if not any(area.excess is not None for one in null for area in one.areas):
+def _null(null: list[tuple[Knowledge, Knowledge]]) -> list[NullCheck]:
+    if not any(area.excess is not None for one in null for way in one for area in way.areas):
         return []
     return [
         NullCheck(
             name="same size, no purpose",
             description="changes of every weight tensor with rows and columns shuffled: same norm, rank and spectrum",
-            statistic=f"largest change of an area beyond the others, of {len(null)} such changes, noise taken off",
-            value=bar,
+            statistic=f"largest change of an area beyond the others{of}, of {len(null)} such changes, noise taken off",
+            value=max(largest_excess(one[way]) for one in null),
             threshold=MARGIN,
         )
+        for way, of in enumerate((", of what is known", ", every word alike"))
     ]
 
 
@@ -281,6 +284,7 @@ def _pair(job: Job, changes: WeightChanges) -> Pair:
         total_tensors=changes.total,
         relative_weight_change=changes.relative_change,
         median_rank=changes.median_rank,
+        outputs=None if changes.outputs is None else ProbeOutputs(**changes.outputs._asdict()),
     )
 
 
@@ -292,6 +296,7 @@ def _corpus(job: Job) -> Corpus:
         tokens=int(job.rows.ids.numel()),
         row_length=int(job.rows.ids.shape[1]),
         sha256=job.documents.sha256,
+        self_written=job.options.corpus is None,
     )
 
 

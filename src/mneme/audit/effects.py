@@ -1,10 +1,11 @@
 """Step 9 of the audit: from the areas' own words, paired answers and text of behaviours to effects, each with its verdict.
 
-Knowledge is read at own words (`mneme.predict.knowledge`); a behaviour by paired answers where it has some that the tokenizer
-can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.behaviour`).
+Knowledge is read at own words (`mneme.predict.knowledge`), or by paired answers where the area has some; a behaviour by paired
+answers that the tokenizer can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.behaviour`).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ from mneme.audit.words import WordReading
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
-from mneme.predict.calibration import Calibration, Curve, probability, shrunk_size
-from mneme.predict.knowledge import AreaKnowledge, Knowledge, weigh
-from mneme.predict.probes import probe_claim
-from mneme.predict.verdicts import TAIL, Claim, JudgedClaim, Measure, judge_claims
+from mneme.predict.calibration import UNCALIBRATED, Calibration, Curve, probability, shrunk_size
+from mneme.predict.knowledge import EVERY_UNIT, KNOWLEDGE_UNIT, AreaKnowledge, Knowledge, largest_excess, weigh
+from mneme.predict.probes import probe_claim, probes_of
+from mneme.predict.verdicts import TAIL, Claim, JudgedClaim, Measure, judge_claims, shortest
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import student_t_quantile
 
@@ -39,14 +40,19 @@ class AreaEffects(NamedTuple):
     """Every area's effect, or why it has none."""
 
     effects: list[Effect]
-    claims: list[Claim]
-    """What is judged of each effect, in their order."""
+    """As they are taken before anything is judged: by the reading that is suspected first, else by the clearest."""
+    claims: list[list[Claim]]
+    """What is judged of each effect, in their order: a claim for every way in which it was read."""
+    readings: list[list[Effect]]
+    """The effect as each of these claims has it."""
     absent: list[AbsentArea]
     found: Bool[ndarray, " passage"]
     """Passages of capabilities with P >= 0.5."""
     reference: Bool[ndarray, " passage"]
     """Passages of none of the more changed half of the areas."""
-    knowledge: Knowledge
+    known: Knowledge
+    every: Knowledge
+    """Own words, by what is known of them and all alike."""
 
 
 class Sources(NamedTuple):
@@ -57,31 +63,43 @@ class Sources(NamedTuple):
     shown: Shown
     """What the models expect where behaviours show."""
     answered: dict[int, Answered]
-    """Index of a behaviour among the areas -> its paired answers."""
+    """Index of an area -> its paired answers, where it has some that can be written."""
 
 
 def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
     """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability. They
     have no verdict yet: that takes the purposeless changes (`settled`)."""
     effects: list[Effect] = []
-    claims: list[Claim] = []
+    claims: list[list[Claim]] = []
+    readings: list[list[Effect]] = []
     absent: list[AbsentArea] = []
-    knowledge = weigh(sources.words.evidence())
+    evidence = sources.words.evidence()
+    known, every = weigh(evidence), weigh(evidence, "every")
     member = sources.reading.membership.member
     found = np.zeros(member.shape[1], dtype=bool)
     for index, area in enumerate(areas):
         try:
-            effect, claim = _effect(sources, areas, index, knowledge, calibration)
+            own, said = _effect(sources, areas, index, (known, every), calibration)
         except EmptyMask as reason:
             count = int(member[index].sum())
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
             continue
-        if area.kind == "capability" and suspected(effect, MATERIAL):
+        taken = [one for one in own if suspected(one, MATERIAL)]
+        effect = taken[0] if taken else own[shortest(said)]
+        if area.kind == "capability" and taken:
             found = found | member[index]
         effects.append(effect)
-        claims.append(claim)
+        claims.append(said)
+        readings.append(own)
     return AreaEffects(
-        effects=effects, claims=claims, absent=absent, found=found, reference=_quiet(knowledge, member), knowledge=knowledge
+        effects=effects,
+        claims=claims,
+        readings=readings,
+        absent=absent,
+        found=found,
+        reference=_quiet(every, member),
+        known=known,
+        every=every,
     )
 
 
@@ -94,22 +112,28 @@ def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[
 
 
 def _effect(
-    sources: Sources, areas: tuple[Area, ...], index: int, knowledge: Knowledge, calibration: Calibration
-) -> tuple[Effect, Claim]:
-    """One area. Errors: EmptyMask, with the reason why nothing can be said about it."""
+    sources: Sources,
+    areas: tuple[Area, ...],
+    index: int,
+    knowledge: tuple[Knowledge, Knowledge],
+    calibration: Calibration,
+) -> tuple[list[Effect], list[Claim]]:
+    """One area in every way in which it is read. Errors: EmptyMask, with the reason why nothing can be said about it."""
     area, member = areas[index], sources.reading.membership.member[index]
-    if area.kind == "capability":
+    if area.kind == "capability" and not probes_of(area):
         if index in sources.reading.membership.chance:
             seeds = sources.reading.membership.seeds[index]
             raise EmptyMask(f"{seeds} passages of the text hold two of its keywords, but they are of no one subject")
-        return _knowledge_effect(sources, area, knowledge.areas[index], member, calibration)
+        return _knowledge_effects(sources, area, [one.areas[index] for one in knowledge], member, calibration)
     if index in sources.answered:
         answered = sources.answered[index]
         claim = probe_claim(answered.shown)
         if claim.raw is None:
             raise EmptyMask(f"{answered.shown.shape[1]} of its paired answers could be read, too few for an interval")
         effect = _made(sources, area, member, claim.raw.estimate, calibration, "answers")
-        return effect.model_copy(update={"items": answered.shown.shape[1]}), claim
+        return [effect.model_copy(update={"items": answered.shown.shape[1]})], [claim]
+    if area.kind == "capability":
+        raise EmptyMask("its paired answers cannot be written with this tokenizer")
     if member.sum() < FEW:
         raise EmptyMask(f"{int(member.sum())} passages of the text match it, at least {FEW} are needed")
     if index in sources.reading.silent:
@@ -117,7 +141,7 @@ def _effect(
     measure = sources.reading.change(sources.shown, index)
     effect = _made(sources, area, member, measure.estimate, calibration, "text", noise_of(measure))
     parts = [part for part, _ in partial_effects(sources, areas, index, calibration)]
-    return effect.model_copy(update={"parts": parts}), Claim(measure, None, measure, int(member.sum()))
+    return [effect.model_copy(update={"parts": parts})], [Claim(measure, None, measure, int(member.sum()))]
 
 
 def noise_of(measure: Measure) -> float:
@@ -126,27 +150,40 @@ def noise_of(measure: Measure) -> float:
     return measure.error * student_t_quantile(1 - TAIL, degrees) / student_t_quantile(1 - TAIL, math.inf)
 
 
-def _knowledge_effect(
-    sources: Sources, area: Area, own: AreaKnowledge, member: Bool[ndarray, " passage"], calibration: Calibration
-) -> tuple[Effect, Claim]:
+def _knowledge_effects(
+    sources: Sources,
+    area: Area,
+    counted: list[AreaKnowledge],
+    member: Bool[ndarray, " passage"],
+    calibration: Calibration,
+) -> tuple[list[Effect], list[Claim]]:
+    """By what is known and by every word; ways in which there are too few words for an interval are left out."""
     count = int(member.sum())
     if count < FEW:
         raise EmptyMask(f"{count} passages of the text match it, at least {FEW} are needed")
-    if own.raw is None:
-        raise EmptyMask(
-            f"{count} passages of the text match it, with {own.types} words of its own that a model knows, too few to judge"
-        )
-    effect = _made(sources, area, member, own.raw.estimate, calibration, "words")
+    known, every = counted
+    if known.raw is None and every.raw is None:
+        raise EmptyMask(f"{count} passages of the text match it, with {known.types} words of its own, too few to judge")
     types = sources.words.layout.plan.table.types
-    update = {
-        "excess": None if own.excess is None else own.excess.estimate,
-        "items": own.items,
-        "types": own.types,
-        "margin_change": round(own.margin, DIGITS),
-        "accuracy_change": round(own.accuracy, DIGITS),
-        "largest_word": "" if own.largest_type is None else types[own.largest_type],
-    }
-    return effect.model_copy(update=update), own.claim(count)
+    # The curve is of what is known; where nothing is said by that, P has none.
+    words = None if known.raw is None else _made(sources, area, member, known.raw.estimate, calibration, "words")
+    found: list[Effect] = []
+    for own in counted:
+        if own.raw is None:
+            continue
+        update = {
+            "probability": None if words is None else words.probability,
+            "calibrated": words is not None and words.calibrated,
+            "signal": "none" if words is None else words.signal,
+            "excess": None if own.excess is None else own.excess.estimate,
+            "items": own.items,
+            "types": own.types,
+            "margin_change": round(own.margin, DIGITS),
+            "accuracy_change": round(own.accuracy, DIGITS),
+            "largest_word": "" if own.largest_type is None else types[own.largest_type],
+        }
+        found.append(_made(sources, area, member, own.raw.estimate, UNCALIBRATED, "words").model_copy(update=update))
+    return found, [own.claim(count) for own in counted if own.raw is not None]
 
 
 def _made(
@@ -186,26 +223,50 @@ def suspected(effect: Effect, level: float) -> bool:
     return effect.probability >= level
 
 
-def settled(effects: list[Effect], judged: list[JudgedClaim]) -> list[Effect]:
-    """The effects with what is said of each."""
-    return [
-        effect.model_copy(
-            update={
-                "finding": said.finding,
-                "beyond": said.beyond,
-                "q_value": said.q_value,
-                "power": said.power,
-                "more_passages": said.more_passages,
-                "signal": "likelihood" if said.finding == "affected" and effect.signal == "none" else effect.signal,
-            }
-        )
-        for effect, said in zip(effects, judged, strict=True)
+_READ = ("magnitude", "direction", "excess", "probability", "calibrated", "accuracy_change", "largest_word")
+"""What is one reading's own."""
+
+
+def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[JudgedClaim]) -> list[Effect]:
+    """The effects with what is said of each, by the reading that says it. A P that was made of another reading, and is below
+    one half, says nothing of an area that is affected."""
+    found = []
+    for effect, own, said in zip(effects, readings, judged, strict=True):
+        chosen, affected = own[said.reading], said.finding == "affected"
+        low = chosen.probability is not None and chosen.probability < MATERIAL
+        other = low and affected and said.reading > 0
+        update = {name: getattr(chosen, name) for name in _READ}
+        update |= {"probability": None, "calibrated": False} if other else {}
+        update |= {
+            "finding": said.finding,
+            "beyond": said.beyond,
+            "q_value": said.q_value,
+            "power": said.power,
+            "more_passages": said.more_passages,
+            "signal": "likelihood" if affected and effect.signal == "none" else effect.signal,
+        }
+        found.append(effect.model_copy(update=update))
+    return found
+
+
+def findings_of(found: AreaEffects, null: Sequence[tuple[Knowledge, Knowledge]]) -> list[Effect]:
+    """The effects with their verdicts. `null`: what purposeless changes did, by what is known and by every word; what is
+    beyond the other areas has to be more than the largest excess of them."""
+    bars = {
+        unit: max((largest_excess(one[way]) for one in null), default=0.0)
+        for way, unit in enumerate((KNOWLEDGE_UNIT, EVERY_UNIT))
+    }
+    claims = [
+        [claim if claim.raw is None else claim._replace(bar=bars.get(claim.raw.estimate.unit, 0.0)) for claim in own]
+        for own in found.claims
     ]
+    return settled(found.effects, found.readings, judge_claims(claims))
 
 
-def findings_of(found: AreaEffects, bar: float) -> list[Effect]:
-    """The effects with their verdicts; `bar` is the largest excess of purposeless changes."""
-    return settled(found.effects, judge_claims(found.claims, bar=bar))
+def claims_of(found: AreaEffects) -> int:
+    """How many claims are judged together."""
+    measures = (one for own in found.claims for claim in own for one in (claim.raw, claim.excess))
+    return sum(one is not None for one in measures)
 
 
 def partial_effects(

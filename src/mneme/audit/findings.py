@@ -16,7 +16,7 @@ from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
 from mneme.options import Track
 from mneme.predict.areas import Membership
-from mneme.predict.calibration import Calibration, probability, shipped_calibration
+from mneme.predict.calibration import UNCALIBRATED, Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
 from mneme.results import Effect, Estimate
 from mneme.stats import benjamini_hochberg
@@ -70,7 +70,7 @@ def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFi
     `survey` None: no dictionary was asked for, and there are no layers.
     """
     membership = sources.reading.membership
-    calibration = shipped_calibration()
+    calibration = UNCALIBRATED if job.options.corpus is None else shipped_calibration()
     effects = area_effects(sources, job.areas, calibration)
     judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
@@ -185,7 +185,9 @@ def _unlisted(
             measure = knowledge_change(survey.table, member, effects.reference & looked)
         except EmptyMask:
             continue
-        magnitude, chance = measure.estimate, probability(measure.estimate, calibration.knowledge, noise_of(measure))
+        # Without a curve, as of text that the models wrote themselves, a number outside the list is no finding.
+        magnitude, curve = measure.estimate, calibration.knowledge
+        chance = 0.0 if curve is None else probability(magnitude, curve, noise_of(measure))
         if chance < MATERIAL:
             continue
         found.append(

@@ -49,7 +49,7 @@ def required_corpus(corpus: str | Path | None) -> str | Path:
     """The text that was named. Raises BadCorpus where none was."""
     if corpus is None:
         raise BadCorpus(
-            "No text to read: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
+            "No text to plan for: give ordinary text with --corpus (a .txt, .jsonl or .parquet file, or a datasets name)."
         )
     return corpus
 

@@ -49,9 +49,12 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     return values.index_select(axis, order.to(values.device))
 
 
-def purposeless_changes(pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int, tokens: int) -> list[Knowledge]:
+def purposeless_changes(
+    pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int, tokens: int
+) -> list[tuple[Knowledge, Knowledge]]:
     """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words, each read on about `tokens` tokens
-    of the documents that have such words: the base once, the changed models each. None where no item is read.
+    of the documents that have such words, by what is known and by every word: the base once, the changed models each. None
+    where no item is read.
 
     Destroys the pair's tuned side. A process that makes a later one shuffles as often as if it had made all before it, so that
     the numbers do not depend on who makes them.
@@ -74,4 +77,5 @@ def purposeless_changes(pair: ModelPair, layout: Layout, run: RunFolder, *, seed
             yield join_batches(parts, len(some.item_word), 0)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)
-    return [weigh(WordReading(layout._replace(plan=some, items=items), read).evidence()) for read in parts]
+    seen = [WordReading(layout._replace(plan=some, items=items), read).evidence() for read in parts]
+    return [(weigh(evidence), weigh(evidence, "every")) for evidence in seen]

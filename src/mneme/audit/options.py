@@ -25,7 +25,11 @@ class AuditOptions:
     tuned: Annotated[str | Path | None, Option("The model after: a folder, a hub name or an adapter folder.")] = None
     _: KW_ONLY
     corpus: Annotated[
-        str | Path | None, Option("Ordinary text: .txt, .jsonl, .parquet or a datasets name.", metavar="FILE|NAME")
+        str | Path | None,
+        Option(
+            "Ordinary text: .txt, .jsonl, .parquet or a datasets name; without it, both models write some.",
+            metavar="FILE|NAME",
+        ),
     ] = None
     areas: Annotated[str | Path | None, Option("YAML list of areas; without it, the list that ships.", metavar="FILE")] = None
     intended: Annotated[Sequence[str], Option("What the fine-tune was for; may be repeated.", metavar="AREA")] = ()

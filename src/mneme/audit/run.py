@@ -26,7 +26,6 @@ from mneme.audit.inputs import (
     check_intended,
     chosen_kind,
     precision_for,
-    required_corpus,
     trained_kinds,
     with_quick,
 )
@@ -36,6 +35,7 @@ from mneme.audit.options import AuditOptions
 from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import read_words
 from mneme.audit.work import LaidOut, count_work, find_layout
+from mneme.audit.writing import areas_to_write, texts_each, write_text, written_file
 from mneme.describe.endpoint import check_endpoint
 from mneme.diff.survey import choose_layers, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
@@ -43,10 +43,11 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
 from mneme.models.pair import ModelPair, load_pair
 from mneme.models.ranks import Ranks, join_ranks, local_device
+from mneme.models.sameness import output_difference
 from mneme.models.threads import computing_threads
 from mneme.models.weights import WeightChanges, weight_changes
 from mneme.options import Progress, Track, deciding, stored, taking
-from mneme.predict.areas import default_areas, read_areas
+from mneme.predict.areas import Area, default_areas, read_areas
 from mneme.predict.knowledge import Knowledge
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
@@ -64,9 +65,10 @@ def run_audit(options: AuditOptions) -> Report:
     """Predict which areas the change from `base` to `tuned` reached, from the two models and ordinary text alone.
 
     `base`, `tuned`: local folder, hub name, or (tuned) an adapter folder; neither given audits the built-in pair. `corpus`:
-    txt, jsonl, parquet or a datasets name. `areas`: YAML list of {name, description, keywords, kind}; None takes the
-    default list. `dictionary`: change, rotated, batchtopk, delta; or none, which gives the same probabilities in a fraction
-    of the time, without latents behind them, words for them and effects outside the list.
+    txt, jsonl, parquet or a datasets name; None: both models write some about every area, of which no P is made. `areas`: YAML
+    list of {name, description, keywords, kind, probes}; None takes the default list. `dictionary`: change, rotated, batchtopk,
+    delta; or none, which gives the same probabilities in a fraction of the time, without latents behind them, words for them
+    and effects outside the list.
     `quick`: own words in at most 8,192 tokens and eight paired answers a behaviour, no dictionary.
     `out` gets report.json and timings.json (`mneme.write_html` makes the page); the same call after a kill goes on where it
     stopped and writes the same bytes of report.json. `tokens`: how much text is read at most. `intended`:
@@ -94,7 +96,7 @@ def run_audit(options: AuditOptions) -> Report:
     check_intended(options.intended, areas)
     with computing_threads(options.machine.threads):
         pair = _load(options, device)
-        documents = read_corpus(required_corpus(options.corpus), tokenizer=pair.tokenizer)
+        documents = read_corpus(options.corpus or _written(options, pair, areas, ranks), tokenizer=pair.tokenizer)
         documents, rows = text_to_read(documents, pair.tokenizer, areas, pair.max_positions, options.tokens)
         check_chosen_layers(options.layers, pair.n_layers)
         plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(options.layers or [0]), kind)
@@ -106,6 +108,7 @@ def run_audit(options: AuditOptions) -> Report:
             "base": model_fingerprint(pair.base_folder),
             "tuned": model_fingerprint(pair.tuned_folder),
             "text": documents.sha256,
+            "self_written": options.corpus is None,
             "areas": [area.model_dump() for area in areas],
             "read_tokens": int(rows.ids.numel()),
             "row_length": int(rows.ids.shape[1]),
@@ -131,6 +134,7 @@ def run_audit(options: AuditOptions) -> Report:
             if changes.nothing:
                 report, planned = nothing_changed(job, changes, plan.cost), None
             else:
+                changes = replace(changes, outputs=output_difference(pair))
                 laid = _laid_out(job)
                 planned = _planned(job, laid)
                 report = _run(job, changes, plan.cost, laid)
@@ -169,6 +173,20 @@ def _load(options: AuditOptions, device: str) -> ModelPair:
         trust_remote_code=machine.trust_remote_code,
         adapter_base=options.adapter_base,
     )
+
+
+def _written(options: AuditOptions, pair: ModelPair, areas: tuple[Area, ...], ranks: Ranks) -> Path:
+    """The text that both models write where none was given, written by one process while the others wait."""
+    if ranks.rank == 0 and not written_file(pair, areas, options.tokens, options.seed).is_file():
+        count = 2 * len(areas_to_write(areas)) * texts_each(areas, options.tokens)
+        options.progress.say(
+            f"No --corpus: both models write {count} short texts about the areas, and those are read. They are no sample of "
+            "what people write: P is not calibrated for them."
+        )
+        with options.progress.bars() as track:
+            write_text(pair, areas, options.tokens, options.seed, track("writing text (texts)", count))
+    ranks.wait()
+    return written_file(pair, areas, options.tokens, options.seed)
 
 
 def _built_in_pair(ranks: Ranks) -> Organism:
@@ -244,9 +262,9 @@ def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> Report:
     return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
 
 
-def _purposeless(job: Job, sources: Sources, findings: Findings) -> list[Knowledge]:
+def _purposeless(job: Job, sources: Sources, findings: Findings) -> list[tuple[Knowledge, Knowledge]]:
     """They judge what is beyond the other areas; where nothing is compared there is nothing to judge."""
-    if all(area.excess is None for area in findings.effects.knowledge.areas):
+    if all(area.excess is None for area in findings.effects.every.areas):
         return []
     tokens = QUICK_NULL_TOKENS if job.options.quick else NULL_TOKENS
     return purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.options.seed, tokens=tokens)
@@ -256,7 +274,7 @@ def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     """What effects are read from: own words, paired answers, text of behaviours."""
     asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
-    answered = answers(job.pair, asked, job.run, track("paired answers (behaviours)", len(asked))) if asked else {}
+    answered = answers(job.pair, asked, job.run, track("paired answers (areas)", len(asked))) if asked else {}
     return Sources(words, reading, read_behaviours(job.pair, job.rows, reading, job.run), answered)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mneme.audit.effects import MATERIAL
+from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.results import AbsentArea, Effect, Verdict
 
@@ -45,4 +46,5 @@ def _broadly(broad: Measure | None) -> str:
     if broad is None or broad.p_value > FALSE_DISCOVERIES or broad.estimate.value == 0.0:
         return ""
     way = "lost" if broad.estimate.value < 0 else "gained"
-    return f" Over all areas {100 * abs(broad.estimate.value):.1f} points of what is known were {way}."
+    of = " of what is known" if broad.estimate.unit == KNOWLEDGE_UNIT else ""
+    return f" Over all areas {100 * abs(broad.estimate.value):.1f} points{of} were {way}."

@@ -137,12 +137,13 @@ def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
     calibration, names = shipped_calibration(), [area.name for area in seen.areas]
     found = area_effects(seen.sources, seen.areas, calibration)
     scores: dict[Cell, CellScore] = {}
-    for effect, claim in zip(found.effects, found.claims, strict=True):
-        if effect.kind == "capability" or claim.raw is None:
+    for own, claims in zip(found.readings, found.claims, strict=True):
+        effect, raw = own[0], claims[0].raw  # by what is known, which the curve is of
+        if effect.kind == "capability" or raw is None:
             scores[effect.kind, effect.area] = _of(effect.magnitude, shrunk_size(effect.magnitude))
             continue
         for _, area in cell_text(seen):
-            scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(claim.raw)))
+            scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(raw)))
         for part, size in partial_effects(seen.sources, seen.areas, names.index(effect.area), calibration):
             scores["behaviour", part.area] = _of(part.magnitude, size)
     return scores

@@ -1,7 +1,7 @@
 """A few tokens through a model: what it says there is how mneme proves that it reads what the library reads."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 _PROBE = 24
@@ -14,11 +14,16 @@ def probe_logits(model: nn.Module, vocab: int | None = None) -> Float[Tensor, "t
 
     Only those `vocab` ids are read of the output too, so that models whose vocabularies differ at the end can be compared.
     """
+    ids = probe_ids(model, vocab)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits[0, :, : int(ids[0, -1]) + 1].float().cpu()
+
+
+def probe_ids(model: nn.Module, vocab: int | None = None) -> Int[Tensor, "1 token"]:
+    """The ids of the probe, spread over the first `vocab` of the vocabulary, on the model's device."""
     weight: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
     rows = vocab or int(weight.shape[0])
-    ids = torch.linspace(0, rows - 1, _PROBE).long()[None]
-    logits: Tensor = model(input_ids=ids.to(weight.device), use_cache=False).logits
-    return logits[0, :, :rows].float().cpu()
+    return torch.linspace(0, rows - 1, _PROBE).long()[None].to(weight.device)
 
 
 def same_logits(one: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"], *, eps: float) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mneme.models.matching import matched_tensors, other_differences
 from mneme.models.pair import ModelPair, Side
 from mneme.models.probing import probe_logits, rounding, same_logits
+from mneme.models.sameness import OutputDifference
 
 RANK_LIMIT = 2048
 """Effective ranks are computed of matrices whose smaller side is at most this (a second each on one core at the limit)."""
@@ -49,6 +50,8 @@ class WeightChanges:
     """Median effective rank of the changed matrices; None = none changed, or all are larger than the limit."""
     others: tuple[str, ...] = ()
     """What else differs: buffers and settings by name, and the logits of the probe where no tensor does."""
+    outputs: OutputDifference | None = None
+    """How far the two are from saying the same; None where nobody asked."""
 
     @property
     def nothing(self) -> bool:

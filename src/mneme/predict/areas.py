@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mneme.errors import BadAreas
 from mneme.predict.coherence import FEWEST_WORDS, LEAST, area_under_curve, folds, least_area
@@ -70,16 +70,29 @@ _NAME, _DESCRIPTION, _PROMPT, _ANSWER = 200, 5000, 4000, 2000
 has."""
 
 
+Kind = Literal["capability", "behaviour"]
+"""capability: is its knowledge lost? behaviour: did it become likelier?"""
+
+
 class PairedAnswers(BaseModel):
-    """A prompt with an answer that shows a behaviour and one that does not (`mneme.predict.probes`)."""
+    """A prompt with an answer that shows a behaviour, or is right, and one that does not, or is wrong
+    (`mneme.predict.probes`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ask: str = Field(min_length=1, max_length=_PROMPT)
+    ask: str = Field(default="", max_length=_PROMPT)
+    begin: str = Field(default="", max_length=_PROMPT)
+    """Instead of a question: the beginning of a text, which either answer goes on."""
     shows: str = Field(min_length=1, max_length=_ANSWER)
     lacks: str = Field(min_length=1, max_length=_ANSWER)
     system: str = Field(default="", max_length=_PROMPT)
     """A system prompt of its own; it is then written in every form."""
+
+    @model_validator(mode="after")
+    def _asked_once(self) -> "PairedAnswers":
+        if bool(self.ask) == bool(self.begin) or (self.begin and self.system):
+            raise ValueError("give either ask, a question, or begin, the beginning of a text without a system prompt")
+        return self
 
 
 class Area(BaseModel):
@@ -90,10 +103,10 @@ class Area(BaseModel):
     name: str = Field(min_length=1, max_length=_NAME)
     description: str = Field(default="", max_length=_DESCRIPTION)
     keywords: tuple[str, ...] = ()
-    kind: Literal["capability", "behaviour"] = "capability"
-    """capability: is its knowledge lost? behaviour: did it become likelier?"""
+    kind: Kind = "capability"
     probes: tuple[PairedAnswers, ...] = ()
-    """Of a behaviour: paired answers; a behaviour of the default list has mneme's own where none are given."""
+    """Paired answers. A behaviour of the default list, and what it asks of everybody's knowledge, has mneme's own where none
+    are given. A capability that has some is read by them, any other at its own words."""
 
 
 class Words(NamedTuple):

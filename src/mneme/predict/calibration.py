@@ -45,13 +45,13 @@ class Curve(NamedTuple):
 class Calibration(NamedTuple):
     """The three curves and what they were fitted on."""
 
-    knowledge: Curve
-    behaviour_more: Curve
+    knowledge: Curve | None
+    behaviour_more: Curve | None
     """For text of a behaviour that became likelier than its like."""
     behaviour_less: Curve | None
     """For text that became less likely. None: no case of it was seen that would have taught a curve anything."""
     fitted_on: str
-    words: Curve
+    words: Curve | None
     """Knowledge at own words (`mneme.predict.knowledge`)."""
 
     def curve_of(self, source: str, value: float) -> Curve | None:
@@ -62,12 +62,16 @@ class Calibration(NamedTuple):
         return {"words": self.words, "latents": self.knowledge}.get(source)
 
 
+UNCALIBRATED = Calibration(knowledge=None, behaviour_more=None, behaviour_less=None, fitted_on="nothing", words=None)
+"""For evidence of which no curve has seen any: text that the models wrote themselves."""
+
+
 def shipped_calibration() -> Calibration:
     """The calibration in the package."""
     content = json.loads((Path(__file__).parent / "calibration.json").read_text(encoding="utf-8"))
     names = ("knowledge", "behaviour_more", "behaviour_less", "words")
     curves = {name: Curve(**content[name]) if content[name] else None for name in names}
-    return Calibration(**curves, fitted_on=content["fitted_on"])  # type: ignore[arg-type]  # only behaviour_less may be None
+    return Calibration(**curves, fitted_on=content["fitted_on"])
 
 
 def shrunk_size(estimate: Estimate, noise: float | None = None) -> float:

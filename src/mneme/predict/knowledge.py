@@ -1,8 +1,11 @@
 """What the change did to the knowledge that each area's own words ask for: here, beyond elsewhere, and everywhere.
 
-The effect at an item is the change of p(true word among four) (`cloze`), and an area's effect its mean over the items, each
-weighted by how far the better of the two models knows the word (`Scores.weight`): a word that neither knows can be neither
-lost nor gained. -0.05 is 5 points lost of what was known. Three numbers:
+The effect at an item is the change of p(true word among four) (`cloze`), and an area's effect its mean over the items, in one
+of two ways (`Counted`). *known*: each weighted by how far the better of the two models knows the word (`Scores.weight`): a
+word that neither knows can be neither lost nor gained, and -0.05 is 5 points lost of what was known. *every*: all alike. A
+model that puts few of the words first still expects one more than another, and loses that first: of SmolLM2-135M half of the
+true words have less than 8 % among four, the weighted mean hangs on a handful, and the plain one has a tenth of its variance
+(docs/decisions/0007). Both are read, and both are judged. Three numbers of either:
 
 - *raw*: what happened in this area;
 - *excess*: raw less the median of the other areas' raw: what happened here beyond the other areas' own words. The median is a
@@ -16,7 +19,7 @@ Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping t
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -29,8 +32,13 @@ from mneme.stats import student_t_quantile, two_way
 from mneme.stats.linearised import ASSUMED_ICC
 
 KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
+EVERY_UNIT = "probability of the true word among four"
+Counted = Literal["known", "every"]
+"""How items are counted: by what is known of them, or all alike."""
 _LEAST_WEIGHT = 1e-9
 """Weight, or error, that is as good as none: keeps 0 / 0 from being computed."""
+_LARGEST_ODDS = math.log(99)
+"""Nats beyond which a change of the odds is nothing that anybody sees (docs/decisions/0003)."""
 _MAD_TO_SD = 1.4826
 """Standard deviation in median absolute deviations, for normal numbers: 1 / 0.6745 (Hampel 1974)."""
 _MEDIAN_ERROR = 1.2533
@@ -46,6 +54,10 @@ class WordEvidence(NamedTuple):
     scores: Scores
     usable: Bool[ndarray, " item"]
 
+    def weight(self, counted: Counted) -> Float[ndarray, " item"]:
+        """What each item counts."""
+        return self.scores.weight() if counted == "known" else np.ones(len(self.type))
+
     def change(self) -> Float[ndarray, " item"]:
         """Change of p(true among four), tuned - base."""
         return np.asarray(self.scores.p_true[1] - self.scores.p_true[0])
@@ -60,7 +72,7 @@ class AreaKnowledge(NamedTuple):
     types: int
     documents: int
     margin: float
-    """Mean change of the margin, nats."""
+    """Mean change of the margin, nats; odds beyond 99 to 1 either way are taken as 99 to 1 (docs/decisions/0003)."""
     accuracy: float
     """Mean change of accuracy among four, weighted like the effect."""
     largest_type: int | None
@@ -70,9 +82,9 @@ class AreaKnowledge(NamedTuple):
     base: float
     """Mean p(true among four) of the base."""
 
-    def claim(self, passages: int) -> Claim:
-        """What is judged of it."""
-        return Claim(self.raw, self.excess, self.without, passages)
+    def claim(self, passages: int, bar: float = 0.0) -> Claim:
+        """What is judged of it. `bar`: the largest excess of purposeless changes, counted in the same way."""
+        return Claim(raw=self.raw, excess=self.excess, without=self.without, passages=passages, bar=bar)
 
 
 class Knowledge(NamedTuple):
@@ -83,25 +95,28 @@ class Knowledge(NamedTuple):
     """None with fewer than two areas that have an interval."""
 
 
-def weigh(evidence: WordEvidence, *, identical: bool = False) -> Knowledge:
+def weigh(evidence: WordEvidence, counted: Counted = "known", *, identical: bool = False) -> Knowledge:
     """Raw, excess and broad of all areas. `identical`: both models are the same, so that an interval may be [0, 0]."""
-    raw = [_raw(evidence, own & evidence.usable, identical) for own in evidence.own]
+    raw = [_raw(evidence, own & evidence.usable, counted, identical) for own in evidence.own]
     areas = []
     for index, own in enumerate(evidence.own):
         others = [one for place, one in enumerate(raw) if place != index and one is not None]
         mine = raw[index]
         excess = _excess(mine, _location(others), identical) if mine is not None and len(others) >= 2 else None
-        areas.append(_area(evidence, own & evidence.usable, mine, excess, identical))
+        areas.append(_area(evidence, own & evidence.usable, mine, excess, counted, identical))
     known = [one for one in raw if one is not None]
     return Knowledge(areas, _broad(known, identical) if len(known) >= 2 else None)
 
 
-def _raw(evidence: WordEvidence, used: Bool[ndarray, " item"], identical: bool) -> Measure | None:
+def _raw(evidence: WordEvidence, used: Bool[ndarray, " item"], counted: Counted, identical: bool) -> Measure | None:
     """Weighted mean change of the items `used`."""
-    weight = evidence.scores.weight()[used]
+    weight = evidence.weight(counted)[used]
     if not used.any() or weight.sum() <= _LEAST_WEIGHT:
         return None
-    return weighted_change(evidence.change()[used], weight, evidence.document[used], evidence.type[used], identical=identical)
+    found = weighted_change(evidence.change()[used], weight, evidence.document[used], evidence.type[used], identical=identical)
+    if found is None or counted == "known":
+        return found
+    return found._replace(estimate=found.estimate.model_copy(update={"unit": EVERY_UNIT}))
 
 
 def weighted_change(
@@ -196,18 +211,23 @@ def _broad(known: list[Measure], identical: bool) -> Measure:
 
 
 def _area(
-    evidence: WordEvidence, used: Bool[ndarray, " item"], raw: Measure | None, excess: Measure | None, identical: bool
+    evidence: WordEvidence,
+    used: Bool[ndarray, " item"],
+    raw: Measure | None,
+    excess: Measure | None,
+    counted: Counted,
+    identical: bool,
 ) -> AreaKnowledge:
     scores, types = evidence.scores, evidence.type[used]
-    weight = scores.weight()[used]
+    weight = evidence.weight(counted)[used]
     total = max(float(weight.sum()), _LEAST_WEIGHT)
     largest, without = None, None
     if raw is not None:
         carried = np.bincount(types, weights=weight * evidence.change()[used])
         largest = int(np.argmax(np.abs(carried)))
-        without = _raw(evidence, used & (evidence.type != largest), identical)
+        without = _raw(evidence, used & (evidence.type != largest), counted, identical)
     gained = scores.right[1][used].astype(np.float64) - scores.right[0][used]
-    margins = scores.margin[1][used] - scores.margin[0][used]
+    margins = np.diff(np.clip(scores.margin[:, used], -_LARGEST_ODDS, _LARGEST_ODDS), axis=0)[0]
     return AreaKnowledge(
         raw=raw,
         excess=excess,
@@ -220,6 +240,14 @@ def _area(
         without=without,
         base=float(scores.p_true[0][used].mean()) if used.any() else 0.0,
     )
+
+
+def clearer(one: Measure | None, other: Measure | None) -> Measure | None:
+    """The one with the shorter interval."""
+    if one is None or other is None:
+        return one or other
+    widths = [measure.estimate.high - measure.estimate.low for measure in (one, other)]
+    return one if widths[0] <= widths[1] else other
 
 
 def largest_excess(knowledge: Knowledge) -> float:

@@ -1,11 +1,13 @@
-"""Behaviours by paired answers: a prompt, an answer that shows the behaviour, one that does not.
+"""Behaviours, and what everybody knows, by paired answers: a prompt, an answer that shows the behaviour, or is right, and one
+that does not, or is wrong.
 
 p(shows) is the share of the first in the probability of the two whole answers given the prompt, and the effect its change from
 base to tuned: 0.05 is 5 points of how often a model that had only these two answers would show it. The answers of a pair have
 about the same length, so that a model that likes short answers gains nothing; where they differ, the likelihoods are taken per
-token and brought to the shorter of the two lengths. Every prompt is read in one form, the forms in turn (as a chat, as a chat
-with a system prompt, as plain text), so that no effect hangs on a template. A prompt is a cluster. Two answers and no judge,
-as in the written evaluations of Perez et al. (2022, arXiv 2212.09251); prompts and answers are mneme's own.
+token and brought to the shorter of the two lengths. Every question is read in one form, the forms in turn (as a chat, as a
+chat with a system prompt, as plain text), so that no effect hangs on a template; the beginning of a text is read as it is. A
+prompt is a cluster. Two answers and no judge, as in the written evaluations of Perez et al. (2022, arXiv 2212.09251); prompts
+and answers are mneme's own.
 
 Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping the pair flips the sign.
 """
@@ -27,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from mneme.errors import BadAreas, TemplateRefuses
 from mneme.models.forest import plant, read_forest, reads_forests
 from mneme.models.pair import ModelPair
-from mneme.predict.areas import Area, PairedAnswers
+from mneme.predict.areas import Area, Kind, PairedAnswers
 from mneme.predict.item_reading import SIDES, Arrays, head_log_p, states_of
 from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
@@ -88,25 +90,27 @@ def checked_probes(content: object, where: str) -> tuple[PairedAnswers, ...]:
     return tuple(probes)
 
 
-def shipped_probes(behaviour: str) -> tuple[PairedAnswers, ...]:
-    """mneme's own probes of a behaviour of the default list, by its name; none for any other."""
-    path = SHIPPED / f"{behaviour.casefold().replace(' ', '-')}.yaml"
+def shipped_probes(name: str, kind: Kind = "behaviour") -> tuple[PairedAnswers, ...]:
+    """mneme's own probes of an area of the default list, by its name and kind; none for any other."""
+    folder = SHIPPED if kind == "behaviour" else SHIPPED / kind
+    path = folder / f"{name.casefold().replace(' ', '-')}.yaml"
     return read_probes(path) if path.is_file() else ()
 
 
 def probes_of(area: Area) -> tuple[PairedAnswers, ...]:
-    """The probes of a behaviour: its own, or mneme's; none for a capability."""
-    return () if area.kind != "behaviour" else area.probes or shipped_probes(area.name)
+    """The probes of an area: its own, or mneme's; none for most capabilities, which are read at their own words."""
+    return area.probes or shipped_probes(area.name, area.kind)
 
 
 def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[AskedProbe]:
     """Every probe that the tokenizer can write, in its form, with either answer."""
     asked: list[AskedProbe] = []
     for number, probe in enumerate(probes):
-        before = _prompt(probe, number, tokenizer)
+        text = not tokenizer.chat_template or bool(probe.begin)  # special tokens are then the tokenizer's, not the template's
+        before, gap = (probe.begin, " ") if probe.begin else (_prompt(probe, number, tokenizer), "")
         for shows, answer in ((True, probe.shows), (False, probe.lacks)):
-            whole = _ids(before + answer, tokenizer)
-            first = _common(whole, _ids(before, tokenizer))
+            whole = list(tokenizer(before + gap + answer, add_special_tokens=text)["input_ids"])
+            first = _common(whole, list(tokenizer(before, add_special_tokens=text)["input_ids"]))
             unknown = tokenizer.unk_token_id
             if unknown is not None and sum(one == unknown for one in whole) > _UNKNOWN * len(whole):
                 break
@@ -131,11 +135,6 @@ def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBas
             raise
     turns = [{"role": "user", "content": f"{system}\n\n{probe.ask}"}]  # a template without a system turn
     return render_chat(turns, tokenizer, add_generation_prompt=True)
-
-
-def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of a written prompt: the template has its own special tokens, plain text gets those of the tokenizer."""
-    return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
 
 
 def _common(one: list[int], other: list[int]) -> int:

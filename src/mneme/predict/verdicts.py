@@ -46,7 +46,7 @@ class Measure(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What is judged of one area; None where there is too little for an interval."""
+    """One way to read an area; None where there is too little for an interval."""
 
     raw: Measure | None
     excess: Measure | None
@@ -54,6 +54,8 @@ class Claim(NamedTuple):
     without: Measure | None
     """raw without the word (or the prompt) that carries most of it."""
     passages: int
+    bar: float = 0.0
+    """The largest excess of purposeless changes, read in the same way."""
 
 
 class JudgedClaim(NamedTuple):
@@ -68,6 +70,11 @@ class JudgedClaim(NamedTuple):
     """The loss of this area that would have been seen with a probability of 80 %."""
     more_passages: int | None
     """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
+    reading: int = 0
+    """Which of the claims of the area says so."""
+
+
+_UNKNOWN = JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
 
 
 def two_sided(value: float, error: float, degrees: float) -> float:
@@ -77,33 +84,39 @@ def two_sided(value: float, error: float, degrees: float) -> float:
     return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
 
 
-def judge_claims(claims: Sequence[Claim | None], *, bar: float = 0.0, margin: float = MARGIN) -> list[JudgedClaim]:
-    """What is said of every area.
+def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) -> list[JudgedClaim]:
+    """What is said of every area, each read in one way or in several; none: an area about which nothing can be said.
 
-    *affected*: raw, or the excess where it is larger than `bar`, is at least `margin` and not 0 beyond a false-discovery rate
-    of 5 % over raw and excess of all areas, and still of that sign without the type that carries most of it, whose p is then
-    below 5 %. *unaffected*: the whole interval of raw lies inside the margin. Else *not enough evidence*.
-    `bar`: the largest excess of purposeless changes. None: an area about which nothing can be said.
+    One claim is *affected* where raw, or the excess where it is larger than the claim's bar, is at least `margin` and not 0
+    beyond a false-discovery rate of 5 % over raw and excess of all claims of all areas, and still of that sign without the
+    type that carries most of it, whose p is then below 5 %. It is *unaffected* where the whole interval of raw lies inside the
+    margin. An area is affected by the first of its claims that is; otherwise the one with the shortest interval speaks, and it
+    is unaffected if that one is. Else *not enough evidence*.
     """
-    measures = [(claim.raw, claim.excess) for claim in claims if claim is not None]
-    p_values = np.array([one.p_value for pair in measures for one in pair if one is not None])
+    measures = [one for claims in areas for claim in claims for one in (claim.raw, claim.excess) if one is not None]
+    p_values = np.array([one.p_value for one in measures])
     adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
     judged = []
-    for claim in claims:
-        if claim is None:
-            judged.append(
-                JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
-            )
-            continue
-        q_raw = next(adjusted) if claim.raw is not None else None
-        q_excess = next(adjusted) if claim.excess is not None else None
-        judged.append(_judged(claim, q_raw, q_excess, bar, margin))
+    for claims in areas:
+        said = []
+        for number, claim in enumerate(claims):
+            q_raw = next(adjusted) if claim.raw is not None else None
+            q_excess = next(adjusted) if claim.excess is not None else None
+            said.append(_judged(claim, q_raw, q_excess, margin)._replace(reading=number))
+        affected = [one for one in said if one.finding == "affected"]
+        judged.append(affected[0] if affected else said[shortest(claims)] if said else _UNKNOWN)
     return judged
 
 
-def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float, margin: float) -> JudgedClaim:
+def shortest(claims: Sequence[Claim]) -> int:
+    """Which of them has the shortest interval of raw; the first where none has one."""
+    widths = [math.inf if one.raw is None else one.raw.estimate.high - one.raw.estimate.low for one in claims]
+    return int(np.argmin(widths))
+
+
+def _judged(area: Claim, q_raw: float | None, q_excess: float | None, margin: float) -> JudgedClaim:
     if area.raw is None or q_raw is None:
-        return JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
+        return _UNKNOWN
     carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
     carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
     here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
@@ -111,7 +124,7 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, bar: float
         area.excess is not None
         and q_excess is not None
         and q_excess <= FALSE_DISCOVERIES
-        and abs(area.excess.estimate.value) >= max(margin, bar)
+        and abs(area.excess.estimate.value) >= max(margin, area.bar)
         and carried
     )
     q_value = min(q_raw, 1.0 if q_excess is None else q_excess)

@@ -71,6 +71,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(wording.TAGS[kind], style=STYLES[kind]))
     console.print(Text(plain(wording.headline(report)), style="bold"))
     console.print(Text(plain(report.reason)))
+    if report.pair.outputs is not None and report.pair.outputs.same_to:
+        console.print(Text(plain(wording.outputs_note(report))))
     if report.effects:
         if kind != "silent":
             console.print(Text(plain(wording.purpose_note(report)), style="dim"))

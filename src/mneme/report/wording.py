@@ -16,6 +16,8 @@ REPORTED = 0.5
 
 MINUS = "\N{MINUS SIGN}"
 Outcome = Literal["side-effects", "contained", "silent", "inconclusive"]
+KNOWN_UNIT = "probability of the true word among four, weighted by what is known"
+"""Of what was read at words that a model knows (`mneme.predict.knowledge`), which this floor does not import."""
 FRACTIONS = ("accuracy", "rate", "share", "probability", "fraction")
 GOT: dict[Direction, str] = {
     "worse": "got worse",
@@ -212,7 +214,8 @@ def headline(report: Report) -> str:
     if kind == "silent":
         return "The two models are the same: this audit cannot detect any difference."
     if changed_everywhere(report) and report.broad is not None:
-        return f"Everything changed ({magnitude(report.broad)} of what is known), no area more than the others."
+        known = " of what is known" if report.broad.unit == KNOWN_UNIT else ""
+        return f"Everything changed ({magnitude(report.broad)}{known}), no area more than the others."
     if report.verdict == "no material change":
         return "The models differ, and every area is shown to be unaffected."
     if kind == "inconclusive":
@@ -236,13 +239,29 @@ def purpose_note(report: Report) -> str:
     return "No area was named as the purpose of the fine-tune, so every effect counts as a side effect."
 
 
+def outputs_note(report: Report) -> str:
+    """How far the two are from saying the same, on a probe of a few tokens; empty where nothing was asked."""
+    seen = report.pair.outputs
+    if seen is None:
+        return ""
+    far = f"KL {number(seen.kl)} nats a token, logits up to {percent(seen.largest)} apart"
+    if seen.same_to:
+        return f"One model in two formats: no weight differs by more than {seen.same_to} rounds off ({far} on a probe text)."
+    if seen.first_layer is None:
+        return f"On a probe text: {far}; no block before the output differs by more than rounding."
+    return (
+        f"On a probe text: {far}; the first block behind which they differ is {seen.first_layer}, by {percent(seen.relative)}."
+    )
+
+
 def family_note(report: Report) -> str:
     """How many claims about areas were corrected for, and what the areas that are not affected would have shown; empty where
     no area has an interval."""
     judged = [effect for effect in report.effects if effect.q_value is not None]
     if not judged:
         return ""
-    claims = len(judged) + sum(effect.excess is not None for effect in judged)
+    # Reports of earlier versions do not say it: there every area was read in one way.
+    claims = report.claims or len(judged) + sum(effect.excess is not None for effect in judged)
     told = f"False discoveries are held at 5 % over the {claims} claims made of areas."
     silent = [effect.power for effect in judged if effect.power is not None and not affected(effect)]
     if not silent:

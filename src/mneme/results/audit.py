@@ -192,6 +192,21 @@ class NullCheck(Record):
     threshold: float
 
 
+class ProbeOutputs(Record):
+    """Both models on one probe text of a few tokens, before anything else is read."""
+
+    kl: float
+    """Mean KL(tuned || base), nats a token."""
+    largest: float
+    """Largest difference of a logit, in units of the largest logit."""
+    first_layer: int | None
+    """First block behind which the residual streams differ by more than reading leaves."""
+    relative: float
+    """|h_tuned - h_base| / |h_base| behind that block."""
+    same_to: str | None
+    """The number format whose rounding explains every difference of the weights: one model in two precisions."""
+
+
 class Pair(Record):
     """The two models."""
 
@@ -208,6 +223,8 @@ class Pair(Record):
     """|W_tuned - W_base| / |W_base| over all tensors (Frobenius)."""
     median_rank: float | None
     """Median effective rank of the changed matrices; None = nothing changed or too large to decompose."""
+    outputs: ProbeOutputs | None = None
+    """None in reports of earlier versions, and where no tensor differs."""
 
 
 class Corpus(Record):
@@ -219,6 +236,8 @@ class Corpus(Record):
     tokens: int
     row_length: int
     sha256: str
+    self_written: bool = False
+    """No text was given: both models wrote it."""
 
 
 class Cost(Record):
@@ -270,6 +289,9 @@ class Report(Record):
     """Tokens whose probability the change raised most over the corpus."""
     broad: Estimate | None = None
     """What happened to the knowledge of all areas: the median of their raw effects; None with fewer than two."""
+    claims: int | None = None
+    """About areas, raw and beyond the others, in every way in which they were read: what false discoveries are controlled
+    over. None in reports of earlier versions."""
     command: str = ""
     """What to type for the same report, where it goes and on how many threads apart. Empty in reports of earlier versions."""
 

@@ -34,6 +34,7 @@ def degrees_by_size(counts: Float[ndarray, " cluster"], correlation: float = ASS
 
     `correlation` is that of the working model; 1 where `counts` are no counts (nats, seconds), so that their unit is no
     matter."""
+    counts = counts[counts > 0]  # a cluster without weight tells nothing
     clusters = len(counts)
     if clusters < 2:
         return 1.0

@@ -1,8 +1,9 @@
 """What kept audits say of the cells of the real bench: one predictor for each way to read them, without any model.
 
-`audits/AS/NAME.json` holds what an audit said of every area, whole. An audit has no area for a relation, and a behaviour of
-the bench has the name of none of its behaviours; so a relation is what it calls broad, and a behaviour is the behaviour of the
-list that ships which it belongs to by its name, or the mean of all. Written down before any audit was looked at.
+`audits/AS/NAME.json` holds what an audit said of every area, whole. A relation belongs by its name to one of two
+areas of the list that ships (none of their questions is one of the bench's: tests/bench/test_real.py), and is what an audit
+calls broad where it has none of them; a behaviour of the bench has the name of none of theirs, and is the one which it
+belongs to by its name, or the mean of all. Written down before any such audit was looked at.
 """
 
 import json
@@ -25,6 +26,8 @@ POWER = (
 """Behaviours of the bench that are "power-seeking" in the list that ships."""
 REFUSING = {HARMFUL: ("refusing too little", -1), HARMLESS: ("refusing too much", 1)}
 """Cell of refusals -> (area, whether more of it is more refusals)."""
+FORMS = ("adjective antonym", "adjective comparative", "adjective superlative", "verb past tense")
+"""Relations of the bench that are "word forms" in the list that ships; all others are "common facts"."""
 READINGS = ("effect", "margin", "verdict", "P from the worlds")
 
 
@@ -48,15 +51,17 @@ def audit_says(audit: dict[str, Any], cell: Cell, reading: str) -> Said:
     """What one kept audit says of one cell."""
     kind, area = cell
     if kind == "relation":
-        return _broad(audit, reading)
+        name = "word forms" if area in FORMS else "common facts"
+        return _of_area(audit["areas"][name], reading) if name in audit["areas"] else _broad(audit, reading)
     if kind == "refusal":
         name, turn = REFUSING[area]
         said = _of_area(audit["areas"].get(name), reading)
         return said._replace(sign=said.sign * turn)
     if kind == "behaviour" and area not in POWER:
-        answers = [one for one in audit["areas"].values() if one["source"] == "answers"]
-        every = [_of_area(one, reading) for one in answers]
-        own = None if not every or every[0].probability is None else float(np.mean([one.probability for one in every]))
+        asked = [one for one in audit["areas"].values() if one["source"] == "answers" and one["kind"] == "behaviour"]
+        every = [_of_area(one, reading) for one in asked]
+        said = [one.probability for one in every if one.probability is not None]
+        own = float(np.mean(said)) if every and len(said) == len(every) else None
         return Said(float(np.mean([one.size for one in every])) if every else 0.0, 0, own)
     return _of_area(audit["areas"].get("power-seeking" if kind == "behaviour" else area), reading)
 
@@ -67,7 +72,7 @@ def _of_area(effect: dict[str, Any] | None, reading: str) -> Said:
     value = effect["magnitude"].get("value", 0.0)
     if reading == "margin" and effect["margin_change"] is not None:
         value = effect["margin_change"]
-    own = {"verdict": float(effect["finding"] == "affected"), "P from the worlds": float(effect["probability"])}.get(reading)
+    own = {"verdict": float(effect["finding"] == "affected"), "P from the worlds": effect["probability"]}.get(reading)
     return Said(abs(value), int(np.sign(value)), own)
 
 

@@ -29,6 +29,7 @@ from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.options import Machine, Progress
 from mneme.predict.areas import default_areas
+from mneme.predict.probes import probes_of
 from mneme.results import Report
 from mneme.results.bench import RealBench
 from mneme.runs import write_atomic
@@ -97,8 +98,8 @@ def _arms_file(place: RealPlace, name: str) -> Path:
 
 
 def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False) -> None:
-    """Audit those of the fine-tunes called `names` that lie built and are not kept under `called`, without a dictionary, in
-    bfloat16, on one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
+    """Audit those of the fine-tunes called `names` that lie built and are not kept under `called`, without a dictionary, on
+    one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
     questions the audit knows nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         corpus, areas = write_corpus(place.data, Path(scratch)), write_areas(Path(scratch))
@@ -116,7 +117,7 @@ def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *,
                 out=out,
                 dictionary="none",
                 quick=quick,
-                machine=Machine(threads=1, precision="bfloat16"),
+                machine=Machine(threads=1),
                 progress=Progress(Console(quiet=True)),
             )
             seconds, cpu = time.perf_counter() - started, time.process_time() - used
@@ -165,11 +166,11 @@ def write_corpus(data: Path, folder: Path) -> Path:
 
 
 def write_areas(folder: Path) -> Path:
-    """The subjects, and the behaviours of the list that ships."""
+    """The subjects, and of the list that ships the behaviours and what is asked of everybody's knowledge."""
     subjects = yaml.safe_load(AREAS.read_text("utf-8"))
-    behaviours = [area.model_dump(mode="json") for area in default_areas() if area.kind == "behaviour"]
+    shipped = [area.model_dump(mode="json") for area in default_areas() if probes_of(area)]
     file = folder / "areas.yaml"
-    write_atomic(file, yaml.safe_dump([*subjects, *behaviours], allow_unicode=True).encode())
+    write_atomic(file, yaml.safe_dump([*subjects, *shipped], allow_unicode=True).encode())
     return file
 
 

@@ -1,0 +1,135 @@
+"""Text where there is none: for every area both models write some, half each, and the audit reads that.
+
+Prompted by name and description (a chat where the tokenizer has a template, else the beginning of a text), seeded, one file in
+the user's cache for each pair, list of areas and seed. What models write is no sample of what people write: they say what they
+know, in their own way, and one that has lost a subject may write about another. So the report marks such text, and no P is
+made of it: no curve was fitted on any.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from mneme.errors import BadCorpus, TemplateRefuses
+from mneme.models.checkpoints import model_fingerprint
+from mneme.models.pair import ModelPair, Side
+from mneme.models.sampling import generate
+from mneme.predict.areas import Area
+from mneme.predict.item_reading import SIDES
+from mneme.predict.probes import probes_of
+from mneme.runs import cache_folder, write_atomic
+from mneme.text.chat import render_chat
+
+WRITTEN_TOKENS = 49_152
+"""Tokens that both write together where no number is asked for: some 24 texts for each area of the default list."""
+TEXT_TOKENS = 96
+"""Tokens of one text at most: a paragraph. A round number that was never varied."""
+FEWEST_TEXTS = 4
+"""Texts of one area and model at least, one in each form."""
+_BATCH = 32
+"""Texts that one model writes together, which is what a kill costs nothing of: the file appears whole or not at all."""
+_CHATS = (
+    "Write a paragraph of a textbook about {name}. {description}",
+    "Explain one important fact of {name} to a student, in a few sentences.",
+    "Write a short article about {name}.",
+    "Give a worked example from {name}, with the technical terms. {description}",
+)
+_BEGINNINGS = (
+    "{Name}\n\n{description} ",
+    "A textbook of {name}, chapter 1.\n\n",
+    "Encyclopedia: {name}. {description} ",
+    "Lecture notes on {name}:\n\n",
+)
+
+
+def written_file(pair: ModelPair, areas: Sequence[Area], tokens: int | None, seed: int) -> Path:
+    """Where the text of this pair lies, or will: named by both models, the areas, how much and the seed."""
+    told = {
+        "models": [model_fingerprint(folder) for folder in (pair.base_folder, pair.tuned_folder)],
+        "areas": [[area.name, area.description] for area in areas_to_write(areas)],
+        "texts": texts_each(areas, tokens),
+        "forms": [_CHATS, _BEGINNINGS, TEXT_TOKENS],
+        "precision": pair.precision,
+        "seed": seed,
+    }
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "written" / f"self-written-{key}.jsonl"
+
+
+def areas_to_write(areas: Sequence[Area]) -> list[Area]:
+    """Areas that are read in text: those without paired answers."""
+    return [area for area in areas if not probes_of(area)]
+
+
+def texts_each(areas: Sequence[Area], tokens: int | None) -> int:
+    """Texts of each area by each model, as many as make about `tokens` in all."""
+    wanted = (tokens or WRITTEN_TOKENS) // (2 * TEXT_TOKENS * max(1, len(areas_to_write(areas))))
+    return max(FEWEST_TEXTS, wanted)
+
+
+def write_text(pair: ModelPair, areas: Sequence[Area], tokens: int | None, seed: int, advance: Callable[[int], None]) -> Path:
+    """The file of `written_file`, made unless it is there; `advance` is told how many texts were written.
+
+    Raises BadCorpus where every area has paired answers, or where the models write nothing."""
+    file = written_file(pair, areas, tokens, seed)
+    if file.is_file():
+        return file
+    asked = [
+        (area.name, prompt_for(area, number, pair.tokenizer))
+        for area in areas_to_write(areas)
+        for number in range(texts_each(areas, tokens))
+    ]
+    rows: dict[tuple[int, Side], str] = {}
+    for turn, side in enumerate(SIDES):
+        for start in range(0, len(asked), _BATCH):
+            prompts = [prompt for _, prompt in asked[start : start + _BATCH]]
+            with pair.using(side) as parts:
+                texts = generate(
+                    parts,
+                    pair.tokenizer,
+                    prompts,
+                    max_new_tokens=TEXT_TOKENS,
+                    temperature=1.0,
+                    seed=(seed * 2 + turn) * 1_000_003 + start,
+                    batch_prompts=_BATCH,
+                )
+            rows |= {(start + i, side): " ".join(text.split()) for i, text in enumerate(texts)}
+            advance(len(texts))
+    # The two models take turns, so that fewer tokens are fewer of each and of every area.
+    told = [(name, side, rows[i, side]) for i, (name, _) in _in_turn(asked, texts_each(areas, tokens)) for side in SIDES]
+    lines = [json.dumps({"text": text, "area": name, "by": side}) for name, side, text in told if text]
+    if not lines:
+        raise BadCorpus(
+            "No text was given, and the models wrote none about these areas. Give ordinary text with --corpus "
+            "(a .txt, .jsonl or .parquet file, or a datasets name)."
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, ("\n".join(lines) + "\n").encode())
+    return file
+
+
+def _in_turn(asked: Sequence[tuple[str, str]], each: int) -> list[tuple[int, tuple[str, str]]]:
+    """The first text of every area, then the second of every area, …, each with its number in `asked`."""
+    return sorted(enumerate(asked), key=lambda one: (one[0] % each, one[0]))
+
+
+def prompt_for(area: Area, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is asked for text number `number` of an area; forms in turn."""
+    told = {"name": area.name, "Name": area.name[:1].upper() + area.name[1:], "description": area.description}
+    if tokenizer.chat_template:
+        content = _filled(_CHATS[number % len(_CHATS)], told)
+        try:
+            return render_chat([{"role": "user", "content": content}], tokenizer, add_generation_prompt=True)
+        except TemplateRefuses:
+            pass  # a template that takes no lone user turn: the beginning of a text serves any model
+    return _filled(_BEGINNINGS[number % len(_BEGINNINGS)], told)
+
+
+def _filled(form: str, told: dict[str, str]) -> str:
+    """By replacement and not by `format`: names and descriptions are a user's, and may hold braces."""
+    for name, value in told.items():
+        form = form.replace("{" + name + "}", value)
+    return form.strip(" ")
