@@ -60,8 +60,8 @@ def audit_says(audit: dict[str, Any], cell: Cell, reading: str) -> Said:
     if kind == "behaviour" and area not in POWER:
         asked = [one for one in audit["areas"].values() if one["source"] == "answers" and one["kind"] == "behaviour"]
         every = [_of_area(one, reading) for one in asked]
-        said = [one.probability for one in every if one.probability is not None]
-        own = float(np.mean(said)) if every and len(said) == len(every) else None
+        chances = [one.probability for one in every if one.probability is not None]
+        own = float(np.mean(chances)) if every and len(chances) == len(every) else None
         return Said(float(np.mean([one.size for one in every])) if every else 0.0, 0, own)
     return _of_area(audit["areas"].get("power-seeking" if kind == "behaviour" else area), reading)
 
