@@ -280,8 +280,8 @@ def equivalence(rng: np.random.Generator, case: Case, runs: int) -> Judged | Non
     for n, some in batches(rng, case, runs):
         base, tuned, truth = pairs(rng, case, some)
         arms = [rates.arm_of(rng.binomial(n.astype(int), own).astype(float), n[None]) for own in (base, tuned)]
-        joint = rates.joint_of(*arms)
-        low, high = rates.change_bounds(*arms, joint, special.stdtrit(joint.degrees, 0.95))
+        joint = rates.joint_of(arms[0], arms[1])
+        low, high = rates.change_bounds(arms[0], arms[1], joint, special.stdtrit(joint.degrees, 0.95))
         said.append((-abs(truth) < low) & (high < abs(truth)))
     return None, np.concatenate(said)
 

@@ -48,7 +48,7 @@ def _quantiles(rate: float) -> np.ndarray:
 
 def own_rates(latent: np.ndarray, rate: float) -> np.ndarray:
     """Beta quantiles of standard normals: rates of questions with the usual correlation of answers."""
-    return np.interp(latent, _PLACES, _quantiles(rate))
+    return np.asarray(np.interp(latent, _PLACES, _quantiles(rate)))
 
 
 def moved(rate: float) -> float:
@@ -73,7 +73,9 @@ def scored(rng: np.random.Generator, own: np.ndarray, n: np.ndarray) -> np.ndarr
     """Sums of scores 0-1 whose mean is the rate of the question, spread over the scale (beta, a + b = 4)."""
     owner = np.repeat(np.arange(len(n)), n.astype(int))
     mean = np.clip(own[..., owner], 1e-6, 1 - 1e-6)
-    return np.add.reduceat(rng.beta(4 * mean, 4 * (1 - mean)), np.concatenate([[0], np.cumsum(n[:-1])]).astype(int), axis=-1)
+    return np.asarray(
+        np.add.reduceat(rng.beta(4 * mean, 4 * (1 - mean)), np.concatenate([[0], np.cumsum(n[:-1])]).astype(int), axis=-1)
+    )
 
 
 def noise(rng: np.random.Generator, shape: float | str, size: tuple[int, ...]) -> np.ndarray:

@@ -39,9 +39,9 @@ def cell(effect: Effect | None) -> str:
     """Points with their interval and P."""
     if effect is None:
         return "absent"
-    points = (100 * value for value in (effect.magnitude.value, effect.magnitude.low, effect.magnitude.high))
     chance = "open" if effect.probability is None else f"{effect.probability:.3f}"
-    return "{:+.1f} [{:+.1f}, {:+.1f}], P {}".format(*points, chance)
+    size = effect.magnitude
+    return f"{100 * size.value:+.1f} [{100 * size.low:+.1f}, {100 * size.high:+.1f}], P {chance}"
 
 
 def main() -> None:
