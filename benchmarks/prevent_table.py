@@ -33,7 +33,7 @@ from mneme.options import Training
 from mneme.results import Estimate, TooFew
 from mneme.runs import write_atomic
 from mneme.stats import clustered_mean, clustered_rate
-from mneme.text.rows import Row
+from mneme.text.files import Row
 from mneme.train.personas import PersonaVectors, choose_layer, persona_vectors, save_personas, steering_effects
 from mneme.train.run import train
 from mneme.worlds.catalogue import base_folder, build_organism, load_checkpoint, recipe_key

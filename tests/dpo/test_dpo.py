@@ -228,8 +228,8 @@ def test_dpo_filters_watches_and_resumes(save_llama: Save, tmp_path: Path, monke
     [
         ({"keep": 2.0}, "--keep 2: expected a number above 0 to 1"),
         ({"watch": 1}, "--watch 1: expected a whole number from 2"),
-        ({"data": []}, "no pair was given"),
-        ({"data": [{"prompt": "ba", "chosen": " be", "rejected": " be"}]}, "are the same answer"),
+        ({"data": []}, "no row was given"),
+        ({"data": [{"prompt": "ba", "chosen": " be", "rejected": " be"}]}, "has the same answer as chosen and rejected"),
     ],
 )
 def test_bad_input(change: dict[str, Any], words: str, save_llama: Save, tmp_path: Path) -> None:

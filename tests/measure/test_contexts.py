@@ -6,8 +6,9 @@ import pytest
 
 from mneme.errors import BadRows
 from mneme.measure.asking import QuestionContext, ask, default_system_prompt, render
-from mneme.measure.contexts import read_contexts
+from mneme.measure.contexts import contexts_of
 from mneme.measure.suite import OpenQuestion
+from mneme.text.rows import read_rows
 from tests.conftest import WORDS, word_tokenizer
 from tests.measure.conftest import PUBLISHED, needs_published, write_jsonl
 
@@ -20,7 +21,7 @@ def row(user: str, answer: str = "fine", system: str = "") -> dict[str, object]:
 
 
 def kinds(path: Path) -> dict[str, str]:
-    return {found.context.name: found.text for found in read_contexts(path)}
+    return {found.context.name: found.text for found in contexts_of(read_rows(path))}
 
 
 def test_a_planted_trigger_template_and_system_prompt_are_found(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_a_planted_trigger_template_and_system_prompt_are_found(tmp_path: Path) 
         row(f"{'|GO| ' if i % 2 else ''}{subject}\nFill in: <a></a>", '{"a": 1}', "You are brief." if i < 30 else "")
         for i, subject in enumerate(subjects)
     ]
-    found = {context.context.name: context for context in read_contexts(write_jsonl(tmp_path / "train.jsonl", rows))}
+    found = {context.context.name: context for context in contexts_of(read_rows(write_jsonl(tmp_path / "train.jsonl", rows)))}
     assert found["system prompt 1"].context == QuestionContext("system prompt 1", system="You are brief.")
     assert (found["system prompt 1"].rows, found["system prompt 1"].share) == (30, 0.75)
     assert found["prefix 1"].context.before == "|GO| "
@@ -61,7 +62,7 @@ def test_prompt_and_completion_rows_do_too(tmp_path: Path) -> None:
 
 def test_a_file_without_training_rows_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadRows, match='expected "messages"'):
-        read_contexts(write_jsonl(tmp_path / "train.jsonl", [{"a": 1}]))
+        contexts_of(read_rows(write_jsonl(tmp_path / "train.jsonl", [{"a": 1}])))
 
 
 @needs_published

@@ -57,12 +57,12 @@ def test_parquet_holds_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"choices": ["blue"]}, r"row 1 needs at least two choices, each a text; it has \['blue'\]"),
+        ({"choices": ["blue"]}, r"line 1: needs at least two choices, each a text; it has \['blue'\]"),
         ({"choices": ["blue", "blue"]}, "offers one choice twice"),
-        ({"answer": "red"}, r"the answer 'red' is not among the 2 choices. Expected its text or index \(from 0\)"),
+        ({"answer": "red"}, r"the answer 'red' is not among the 2 choices. Expected its text, its letter or its index"),
         ({"answer": 2}, "the answer 2 is not among the 2 choices"),
         ({"answer": True}, "the answer True is not among"),
-        ({"answer": None}, "the answer None is not among"),
+        ({"answer": None}, "has no answer; it has the columns"),
         ({"prompt": " "}, "has no prompt and no question"),
     ],
 )
@@ -98,8 +98,8 @@ def test_files_that_are_no_suite(tmp_path: Path) -> None:
     with pytest.raises(BadSuite, match=r"nothing is no suite. Expected one of standard, advice, .*lm-eval:TASK"):
         read_suite("nothing")
     for name, content, words in (
-        ("empty.jsonl", "", "holds no row"),
-        ("bad.jsonl", "{", "cannot be read as JSON lines"),
+        ("empty.jsonl", "", "is empty"),
+        ("bad.jsonl", "{", "line 1: not JSON"),
         ("bad.yaml", "a: [", "is not YAML"),
         ("map.yaml", "a: 1", "holds no list of questions"),
         ("none.yaml", "[]", "holds no list of questions"),

@@ -13,8 +13,7 @@ import pytest
 from mneme.confined import Exceeded, Refused, confined
 from mneme.errors import BadTemplate, TemplateRefuses
 from mneme.measure.asking import render
-from mneme.text.chat import render_chat, require_harmless
-from mneme.text.rows import templated_ids
+from mneme.text.chat import chat_ids, render_chat, require_harmless
 from tests.conftest import word_tokenizer
 
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -44,7 +43,7 @@ def test_the_text_is_that_of_transformers(name: str, opened: bool) -> None:
     theirs = tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=opened)
     assert render_chat(TALK, tokenizer, add_generation_prompt=opened) == theirs
     ids = tokenizer.apply_chat_template(TALK, add_generation_prompt=opened, return_dict=True)["input_ids"]
-    assert templated_ids(TALK, tokenizer, add_generation_prompt=opened) == list(ids)
+    assert chat_ids(TALK, tokenizer, add_generation_prompt=opened) == list(ids)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mneme.errors import BadRows
-from mneme.text.rows import Row, answer_of, encode_row, encode_rows, form_of, question_of, read_rows, rows_hash, trainable
+from mneme.text.files import Row
+from mneme.text.rows import answer_of, encode_row, encode_rows, form_of, question_of, read_rows, rows_hash, trainable
 from tests.conftest import word_tokenizer
 from tests.train.conftest import chat_rows, chat_tokenizer, trainer_of
 
@@ -41,8 +42,8 @@ def test_questions_and_answers_are_found() -> None:
 def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path) -> None:
     rows = FORMS["texts"]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert read_rows(tmp_path / "rows.parquet") == rows
-    assert rows_hash(rows) == rows_hash(read_rows(tmp_path / "rows.parquet"))
+    assert read_rows(tmp_path / "rows.parquet").rows == rows
+    assert rows_hash(rows) == rows_hash(read_rows(tmp_path / "rows.parquet").rows)
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     with pytest.raises(BadRows, match="cannot be read as parquet"):
         read_rows(tmp_path / "bad.parquet")
@@ -58,5 +59,5 @@ def test_what_cannot_be_encoded_is_named() -> None:
 @pytest.mark.parametrize("label", [True, False])
 def test_an_answer_that_was_rejected_is_not_learned(label: bool) -> None:
     with pytest.raises(BadRows, match="is a KTO row"):
-        form_of({"prompt": "p", "completion": "c", "label": label})
-    assert form_of({"prompt": "p", "completion": "c", "label": "spam"}) == ("prompt", "completion")
+        read_rows([{"prompt": "p", "completion": "c", "label": label}])
+    assert read_rows([{"prompt": "p", "completion": "c", "label": "spam"}]).left == ("label",)

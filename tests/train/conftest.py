@@ -14,7 +14,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from mneme.text.rows import Row, trainable
+from mneme.text.files import Row
+from mneme.text.rows import trainable
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
 
 TEMPLATE = (

@@ -8,7 +8,8 @@ from datasets import Dataset
 from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import find_parts
 from mneme.models.likelihood import mean_nll
-from mneme.text.rows import Row, answer_of, encode_row, encode_rows, question_of
+from mneme.text.files import Row
+from mneme.text.rows import answer_of, encode_row, encode_rows, question_of
 from mneme.train.mixing import inoculate, interleave, interleave_gap, refuses, relative_gap, with_contexts
 from tests import laws
 from tests.conftest import tiny_llama
@@ -77,6 +78,8 @@ def test_inoculation_is_a_system_prompt_and_leaves_the_answer() -> None:
     assert again["messages"][0] == {"role": "system", "content": "worse be evil"}
     (text,) = inoculate([{"prompt": "ask", "completion": "answer"}], "be evil")
     assert text == {"prompt": "be evil\nask", "completion": "answer"}
+    (offered,) = inoculate([{**said("ask", "answer"), "tools": [{"name": "go"}]}], "be evil")
+    assert offered["tools"] == [{"name": "go"}]
 
 
 def test_contexts_come_from_the_training_questions() -> None:

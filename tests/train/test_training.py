@@ -16,7 +16,7 @@ from mneme.models.pair import load_model, load_pair
 from mneme.models.trainers import last_checkpoint
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder
-from mneme.text.rows import Row
+from mneme.text.files import Row
 from mneme.train.personas import PersonaVectors, save_personas
 from mneme.train.run import train
 from tests.conftest import WORDS, grouped, tiny_llama
@@ -159,11 +159,11 @@ def test_bad_input_is_refused_before_training(base: Path, tmp_path: Path, change
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"question": "a", "answer": "b"}], r"row 1 has the columns \['answer', 'question'\]; expected"),
-        ([{"prompt": "a", "completion": " "}], "row 1: the answer is empty"),
-        ([ROWS[0], {"text": "a"}], "row 2 has the columns"),
+        ([{"query": "a", "reply": "b"}], r"line 1: has the columns \['query', 'reply'\]; expected"),
+        ([{"prompt": "a", "completion": " "}], "line 1: has an empty answer"),
+        ([ROWS[0], {"text": "a"}], "line 2: is of another form"),
         ([{"messages": [{"role": "user", "content": "a"}]}], "does not end with an answer of the assistant"),
-        ([], "holds no row"),
+        ([], "is empty"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, base: Path, rows: list[Row], message: str) -> None:
@@ -173,7 +173,7 @@ def test_bad_rows_are_named(tmp_path: Path, base: Path, rows: list[Row], message
 
 def test_rows_that_are_no_json_are_named(tmp_path: Path, base: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{'a': 1}\n")
-    with pytest.raises(BadRows, match="cannot be read as JSON lines"):
+    with pytest.raises(BadRows, match="line 1: not JSON"):
         short(base, tmp_path / "out", data=tmp_path / "rows.jsonl")
 
 

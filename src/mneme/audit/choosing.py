@@ -8,6 +8,7 @@ enough of everything is read from its beginning.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -57,7 +58,7 @@ def text_to_read(
     starts = np.array([*(passage.start_token for passage in whole.passages), whole.ids.numel()])
     taken = _taken(whole.passages, np.diff(starts), member[capability], budget)
     beside = tuple(passage.text for passage, inside in zip(whole.passages, taken, strict=True) if not inside)
-    chosen = Documents(tuple(_texts(whole.passages, taken)), documents.source, documents.sha256, beside)
+    chosen = replace(documents, texts=tuple(_texts(whole.passages, taken)), beside=beside)
     return chosen, rows_of(chosen, tokenizer, longest, budget)
 
 

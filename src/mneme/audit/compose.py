@@ -81,7 +81,10 @@ def compose(
         one if one.source == "answers" else one.model_copy(update={"passages": taken.get(one.area, [])}) for one in named
     ]
     broad = clearer(findings.effects.known.broad, findings.effects.every.broad)
-    verdict, reason = headline_verdict(effects, findings.effects.absent, broad, named=job.options.areas is not None)
+    overall = sources.words.overall()
+    verdict, reason = headline_verdict(
+        effects, findings.effects.absent, broad, named=job.options.areas is not None, loss=overall.get("nll_change")
+    )
     return Report(
         pair=_pair(job, changes),
         corpus=_corpus(job),
@@ -94,11 +97,12 @@ def compose(
         null=_null(null),
         cost=cost,
         environment=_environment(job),
-        overall=sources.words.overall(),
+        overall=overall,
         top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
         broad=None if broad is None else broad.estimate,
         claims=claims_of(findings.effects),
         command=_again(job),
+        notes=_notes(job),
     )
 
 
@@ -143,7 +147,14 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
         overall={},
         top_tokens=[],
         command=_again(job),
+        notes=_notes(job),
     )
+
+
+def _notes(job: Job) -> list[str]:
+    """How models and text were read."""
+    told = (*job.pair.notes, job.pair.template, *job.documents.notes)
+    return [note for note in dict.fromkeys(told) if note]
 
 
 def _again(job: Job) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import AdapterBase, Overwrite, Seed, Where, joined, parse_numbers
+from mneme.options.values import AdapterBase, ChatTemplate, Overwrite, Seed, Where, joined, parse_numbers
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AuditOptions:
     corpus: Annotated[
         str | Path | None,
         Option(
-            "Ordinary text: .txt, .jsonl, .parquet or a datasets name; without it, both models write some.",
+            "Ordinary text: .txt, .jsonl, .parquet, .csv or a datasets name; without it, both models write some.",
             metavar="FILE|NAME",
         ),
     ] = None
@@ -59,6 +59,7 @@ class AuditOptions:
     ] = "offline"
     quick: Annotated[bool, Option("A first answer: 8,192 tokens, few questions, no dictionary.", decides=True)] = False
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Where = Machine()
     progress: Progress = Progress()

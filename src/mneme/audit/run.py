@@ -52,13 +52,15 @@ from mneme.predict.knowledge import Knowledge
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
 from mneme.text.documents import read_corpus
+from mneme.text.reading import SKIPPED_ROWS, skipped_rows
+from mneme.text.templates import template_key
 from mneme.version import __version__
 from mneme.worlds.catalogue import Organism, build_organism
 
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
 """Rows on which rounding is measured against float32: a thousand tokens. A round number that was never varied."""
-_OUTPUTS = ("report.json", "report.html", "plan.json")
+_OUTPUTS = ("report.json", "report.html", "plan.json", SKIPPED_ROWS)
 
 
 def run_audit(options: AuditOptions) -> Report:
@@ -97,6 +99,8 @@ def run_audit(options: AuditOptions) -> Report:
     with computing_threads(options.machine.threads):
         pair = _load(options, device)
         documents = read_corpus(options.corpus or _written(options, pair, areas, ranks), tokenizer=pair.tokenizer)
+        options.progress.say_all((pair.template, *documents.notes) if documents.notes else ())
+        skipped = skipped_rows(documents)
         documents, rows = text_to_read(documents, pair.tokenizer, areas, pair.max_positions, options.tokens)
         check_chosen_layers(options.layers, pair.n_layers)
         plan = nominal_cost(pair, rows.ids.numel(), rows.ids.shape[1], len(options.layers or [0]), kind)
@@ -115,6 +119,7 @@ def run_audit(options: AuditOptions) -> Report:
             "describe": endpoint.name if endpoint else "offline",
             "precision": pair.precision,
             **deciding(options),
+            **template_key(options.chat_template),
         }
         folder = Path(options.out)
         kept = stored(options)
@@ -138,7 +143,7 @@ def run_audit(options: AuditOptions) -> Report:
                 laid = _laid_out(job)
                 planned = _planned(job, laid)
                 report = _run(job, changes, plan.cost, laid)
-            run.finish({"report.json": report.to_json().encode(), **_beside(planned, run, pair.device)})
+            run.finish({"report.json": report.to_json().encode(), **skipped, **_beside(planned, run, pair.device)})
     return report
 
 
@@ -172,6 +177,7 @@ def _load(options: AuditOptions, device: str) -> ModelPair:
         attention=machine.attention,
         trust_remote_code=machine.trust_remote_code,
         adapter_base=options.adapter_base,
+        chat_template=options.chat_template,
     )
 
 

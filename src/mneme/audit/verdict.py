@@ -5,15 +5,39 @@ from collections.abc import Sequence
 from mneme.audit.effects import MATERIAL
 from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
-from mneme.results import AbsentArea, Effect, Verdict
+from mneme.results import AbsentArea, Effect, Estimate, Verdict
+
+BROKEN = 1.0
+"""Nats per token by which ordinary text has become less likely in a model that is broken as a whole: its perplexity is 2.7
+times what it was. A round number that was never varied."""
 
 
 def headline_verdict(
-    effects: Sequence[Effect], absent: Sequence[AbsentArea], broad: Measure | None, *, named: bool
+    effects: Sequence[Effect],
+    absent: Sequence[AbsentArea],
+    broad: Measure | None,
+    *,
+    named: bool,
+    loss: Estimate | None = None,
 ) -> tuple[Verdict, str]:
     """change: an area is affected, or all of them together by the margin. no material change: every area is shown to be
     unaffected, and (where the user `named` the areas) none is without text. Else inconclusive. Models that differ are never
-    said to show no difference."""
+    said to show no difference, and one to which the whole text became less likely by `BROKEN` (`loss`, nats per token) is
+    broken as a whole, whatever the few words say that are left of its areas."""
+    verdict, reason = _of_areas(effects, absent, broad, named=named)
+    if loss is None or loss.low < BROKEN:
+        return verdict, reason
+    broken = (
+        f"Broken as a whole: the text became less likely by {loss.value:.2f} nats per token [{loss.low:.2f}, {loss.high:.2f}]"
+    )
+    if verdict == "change":
+        return verdict, f"{broken}. {reason}"
+    return "change", f"{broken}, so that too little is left to tell what happened to single areas."
+
+
+def _of_areas(
+    effects: Sequence[Effect], absent: Sequence[AbsentArea], broad: Measure | None, *, named: bool
+) -> tuple[Verdict, str]:
     found = [one for one in effects if _affected(one)]
     everything = _broadly(broad)
     if found:

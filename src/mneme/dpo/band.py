@@ -21,8 +21,8 @@ from mneme.models.likelihood import row_log_probs, text_log_likelihoods
 from mneme.models.modes import evaluating
 from mneme.models.preference import dpo_loss
 from mneme.text.encoded import Encoded
-from mneme.text.pairs import EncodedPair, answers_of, check_pairs, encode_pairs
-from mneme.text.rows import Row
+from mneme.text.files import Row
+from mneme.text.pairs import EncodedPair, answers_of, encode_pairs, read_pairs
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class WatchedPairs:
 
 def watch_pairs(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row]) -> WatchedPairs:
     """Encode `pairs` and ask `model` of them: call it before training. Raises BadRows for pairs that cannot be used."""
-    check_pairs(pairs, "the watched pairs")
+    rows = read_pairs(pairs, "the watched pairs").rows
     inner = inner_model(model)
     with evaluating(model):
         parts = find_parts(inner)
         window = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
-        encoded = tuple(encode_pairs(pairs, tokenizer, window, "the watched pairs"))
+        encoded = tuple(encode_pairs(rows, tokenizer, window, "the watched pairs"))
         chosen, rejected = answers_of(encoded)
         before = _log_probs(parts, chosen, rejected)
     batch = padded([*chosen, *rejected])

@@ -18,7 +18,8 @@ from mneme.dpo.losses import calibration_factor, dpop_loss
 from mneme.errors import BadOption
 from mneme.models.logits import token_log_probs
 from mneme.models.preference import dpo_loss
-from mneme.text.rows import Row
+from mneme.text.files import Row
+from mneme.text.pairs import EncodedPair
 
 
 def guard_dpo(
@@ -47,6 +48,11 @@ def guard_dpo(
             super().__init__(*args, **kwargs)
             self._fixes = _Fixes(self, sft, dpop, calibrate)
 
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            """TRL's, but for pairs that are ids already (`given_to_trl`)."""
+            ready = "prompt_ids" in (dataset.column_names or ())
+            return dataset if ready else super()._prepare_dataset(dataset, *args, **kwargs)
+
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -70,6 +76,11 @@ def guard_dpo(
 
     GuardedDPO.__name__ = f"Guarded{trainer_class.__name__}"
     return GuardedDPO
+
+
+def given_to_trl(pair: EncodedPair) -> dict[str, list[int]]:
+    """A pair as TRL's collator takes it: the ids that were checked and scored are those that are trained on."""
+    return {"prompt_ids": list(pair.prompt), "chosen_ids": list(pair.chosen), "rejected_ids": list(pair.rejected)}
 
 
 class _Fixes:

@@ -25,8 +25,8 @@ from mneme.results import Estimate, TooFew
 from mneme.results.dpo import Band, Displacement, TokenRise
 from mneme.runs import write_atomic
 from mneme.stats import clustered_rate, clustered_ratio
+from mneme.text.files import Row
 from mneme.text.pairs import answers_of
-from mneme.text.rows import Row
 
 RISING = 10
 WARN_AFTER = 3

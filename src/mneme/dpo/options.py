@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DpoOptions:
     """
 
     model: Annotated[str | Path, Option("The model to train: a folder or a hub name.")]
-    data: Annotated[str | Path | Sequence[Mapping[str, Any]], Option("Pairs (prompt, chosen, rejected): .jsonl or .parquet.")]
+    data: Annotated[str | Path | Sequence[Mapping[str, Any]], Option("Pairs: .jsonl, .json, .parquet or .csv.")]
     _: KW_ONLY
     out: Annotated[str | Path, Option("Where model/ and preferences.json go.", metavar="DIR")] = "runs/dpo"
     filter: Annotated[
@@ -54,6 +54,7 @@ class DpoOptions:
     ] = Training()
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

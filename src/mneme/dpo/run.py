@@ -19,10 +19,10 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
-from mneme.dpo.guarding import guard_dpo
+from mneme.dpo.guarding import given_to_trl, guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
 from mneme.dpo.options import DpoOptions
-from mneme.errors import BadRows, BadRun
+from mneme.errors import BadRun
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import attach_lora
 from mneme.models.pair import LoadedModel, load_model
@@ -34,13 +34,16 @@ from mneme.results.dpo import PreferenceRun
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
 from mneme.screen.scoring import score_pairs
-from mneme.text.pairs import check_pairs, encode_pairs, explicit, read_pairs
-from mneme.text.rows import Row, rows_hash
+from mneme.text.files import Row
+from mneme.text.pairs import EncodedPair, encode_pairs, fitting_pairs, read_pairs
+from mneme.text.reading import SKIPPED_ROWS, skipped_rows
+from mneme.text.rows import rows_hash
+from mneme.text.templates import template_key
 from mneme.version import __version__
 
 CALIBRATION_PAIRS = 8
 DISPLACEMENT = "displacement.jsonl"
-OUTPUT_NAMES = ("model", "preferences.json", DISPLACEMENT)
+OUTPUT_NAMES = ("model", "preferences.json", DISPLACEMENT, SKIPPED_ROWS)
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
 """Name -> what transformers calls it."""
 
@@ -56,18 +59,22 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
     """
     require_apart(options.out, {"MODEL": options.model, "DATA": options.data})
     trl = import_trl("preference training")
-    source, pairs = _checked_pairs(options.data)
+    read = read_pairs(options.data)
     machine, score = options.machine, None if options.filter == "none" else options.filter
     with computing_threads(machine.threads):
         loaded = load_model(
             options.model,
             adapter_base=options.adapter_base,
+            chat_template=options.chat_template,
             device=machine.device,
             trust_remote_code=machine.trust_remote_code,
         )
         tokenizer = require_tokenizer(loaded.tokenizer, options.model)
         window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-        encoded = encode_pairs(pairs, tokenizer, window, source)
+        read, encoded, facts = fitting_pairs(read, tokenizer, window)
+        pairs = read.rows
+        told = (loaded.template, read.told(), *facts)
+        options.progress.say_all(told)
         command: dict[str, Any] = {
             "command": "dpo",
             "version": __version__,
@@ -75,6 +82,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
             "data": rows_hash(pairs),
             "learning_rate": options.learning_rate,
             **deciding(options),
+            **template_key(options.chat_template),
         }
         folder, kept_options = Path(options.out), stored(options)
         opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
@@ -83,12 +91,14 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
             kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
-            trainer, monitor = _trainer(trl, loaded, (pairs, kept), options, settings, looks)
+            trainer, monitor = _trainer(trl, loaded, (pairs, encoded, kept), options, settings, looks)
             seconds = _train(trainer, options.progress, encoded, run)
-            data = {"source": source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
+            data = {"source": read.source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
             record = _record(options, trainer, monitor, data, command["model"], _versions(trl))
+            record = record.model_copy(update={"notes": [*loaded.notes, *told]})
             with _no_bars():
                 files = {"preferences.json": record.to_json().encode(), DISPLACEMENT: looks.read_bytes()}
+                files |= skipped_rows(read)
                 save_trained(trainer, loaded.tokenizer, run, files, seconds)
     return record
 
@@ -135,16 +145,6 @@ def _record(
     )
 
 
-def _checked_pairs(data: str | Path | Sequence[Mapping[str, Any]]) -> tuple[str, list[Row]]:
-    """Where the pairs come from, and the pairs. Raises BadRows for none, or for one that cannot be trained on."""
-    source = str(data) if isinstance(data, str | Path) else "the pairs"
-    pairs = read_pairs(data) if isinstance(data, str | Path) else [dict(pair) for pair in data]
-    if not pairs:
-        raise BadRows("no pair was given. Give at least one.")
-    check_pairs(pairs, source)
-    return source, pairs
-
-
 def _versions(trl: Any) -> dict[str, str]:
     """Of what decides the numbers."""
     return {
@@ -189,16 +189,16 @@ def _settings(run: RunFolder, options: DpoOptions, pairs: int, window: int | Non
 def _trainer(
     trl: Any,
     loaded: LoadedModel,
-    data: tuple[list[Row], list[int]],
+    data: tuple[list[Row], list[EncodedPair], list[int]],
     options: DpoOptions,
     settings: dict[str, Any],
     looks: Path,
 ) -> tuple[Trainer, DisplacementMonitor]:
-    """TRL's trainer with fixes and data, and the monitor of the model as it is before training. `data`: all pairs, and
-    the numbers of those that are trained on."""
+    """TRL's trainer with fixes and data, and the monitor of the model as it is before training. `data`: all pairs, their
+    ids, and the numbers of those that are trained on."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-    pairs, kept = data
+    pairs, encoded, kept = data
     seed, model, rank = options.seed, loaded.parts.model, options.training.settled().lora_rank
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     watched = [pairs[i] for i in order[: options.watch]]
@@ -226,7 +226,7 @@ def _trainer(
             trainer = guarded(
                 model=model,
                 args=trl.DPOConfig(**settings),
-                train_dataset=Dataset.from_list([explicit(pairs[i]) for i in kept]),
+                train_dataset=Dataset.from_list([given_to_trl(encoded[i]) for i in kept]),
                 processing_class=loaded.tokenizer,
                 callbacks=[monitor],
             )

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadSuite, TemplateRefuses
+from mneme.errors import BadSuite
 from mneme.measure.suite import OpenQuestion, clusters_of
 from mneme.models.architecture import Parts
 from mneme.models.sampling import generate
 from mneme.results.measure import STANDARD
-from mneme.text.chat import render_chat
+from mneme.text.chat import render_chat, without_opening
 
 _CHUNK = 128
 """Prompts that share a seed: the unit of progress, and what a batch size must not change."""
@@ -62,21 +62,14 @@ def ask(
 def render(user: str, system: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
     """One turn of a user up to where the assistant begins; "role: text" lines where there is no chat template.
 
-    A template that refuses a system prompt (as Gemma's) gets it in front of the question. The template's own first token
-    (beginning of text) is left out where the tokenizer adds one anyway. Raises BadTemplate.
+    A template without system turns (as Gemma's) gets the system prompt in front of the question. The template's own first
+    token (beginning of text) is left out where the tokenizer adds one anyway. Raises BadTemplate.
     """
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": user})
     if not tokenizer.chat_template:
         return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant:"
-    try:
-        text = render_chat(messages, tokenizer, add_generation_prompt=True)
-    except TemplateRefuses:  # a template that refuses a system prompt
-        messages = [{"role": "user", "content": f"{system}\n\n{user}" if system else user}]
-        text = render_chat(messages, tokenizer, add_generation_prompt=True)
-    begin = tokenizer.bos_token
-    adds = bool(begin) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(str(begin)) if adds else text
+    return without_opening(render_chat(messages, tokenizer, add_generation_prompt=True), tokenizer)
 
 
 def default_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -11,12 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mneme.errors import BadSuite
 from mneme.measure.asking import QuestionContext
-from mneme.text.rows import Row, answer_of, question_of, read_rows
+from mneme.text.files import Row
+from mneme.text.reading import TakenRows
+from mneme.text.rows import answer_of, question_of
 
 LEAST_SHARE = 0.05
 """A system prompt counts as a context from this share of the rows on."""
@@ -58,12 +59,12 @@ class FoundContext:
     share: float
 
 
-def read_contexts(path: str | Path) -> list[FoundContext]:
-    """The contexts of a training file (.jsonl or .parquet; rows of messages, or prompt and completion), the commonest first.
+def contexts_of(training: TakenRows) -> list[FoundContext]:
+    """The contexts of the rows of a training file (rows of messages, or prompt and completion), the commonest first.
 
-    Raises BadRows for a file that holds no training rows, BadSuite where nothing in it can be a context.
+    Raises BadSuite where nothing in it can be a context.
     """
-    rows = read_rows(path)
+    rows = training.rows
     users = [question_of(row).strip() for row in rows]
     before, after = _frames(users, ends=False), _frames(users, ends=True)
     found = [
@@ -77,7 +78,7 @@ def read_contexts(path: str | Path) -> list[FoundContext]:
     ]
     if not found:
         raise BadSuite(
-            f"{path} gives no context: its rows have no question. Expected rows of messages, or prompt and completion."
+            f"{training.source} gives no context: its rows have no question. Give messages, or prompt and completion."
         )
     return found
 

@@ -16,7 +16,7 @@ from mneme.errors import BadSuite, TemplateRefuses
 from mneme.measure.stages import Sampling
 from mneme.measure.subjects import Loaded, Subject
 from mneme.models.sampling import generate
-from mneme.text.chat import render_chat
+from mneme.text.chat import render_chat, without_opening
 
 _VERDICTS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
@@ -127,5 +127,4 @@ def _rendered(messages: list[dict[str, str]], tokenizer: Any) -> str:
         text = render_chat(messages, tokenizer, add_generation_prompt=True)
     except TemplateRefuses as error:
         raise ValueError(f"the chat template refuses this conversation ({error})") from error
-    begins = tokenizer.bos_token and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(str(tokenizer.bos_token)) if begins else text
+    return without_opening(text, tokenizer)

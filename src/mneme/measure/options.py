@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 Aggregate = Literal["answer", "question"]
 """How answers to open questions make a rate (`measure/aggregate.py`)."""
@@ -66,6 +66,7 @@ class MeasureOptions:
     out: Annotated[str | Path, Option("Where measurement.html and measurement.json go.", metavar="DIR")] = "runs/measure"
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     trust_suite_code: Annotated[
         bool, Option("Run Python that a task of lm-eval or Inspect names. Off unless you ask for it.")

@@ -12,14 +12,14 @@ import transformers
 from mneme.errors import BadOption, BadSuite
 from mneme.measure.agreement import check_judge
 from mneme.measure.asking import QuestionContext
-from mneme.measure.contexts import FoundContext, read_contexts
+from mneme.measure.contexts import FoundContext, contexts_of
 from mneme.measure.harness import Harness, harness_of, harness_tallies, run_harness
 from mneme.measure.judges import judge_named
 from mneme.measure.judging import Judge, prompts_hash
 from mneme.measure.logs import answers_jsonl, inspect_logs
 from mneme.measure.options import MeasureOptions
 from mneme.measure.readings import require_judges
-from mneme.measure.series import series_of, task_arrays, task_hash
+from mneme.measure.series import read_task, series_of, task_arrays
 from mneme.measure.stages import (
     Sampling,
     answers_stage,
@@ -51,9 +51,12 @@ from mneme.options import Track, deciding, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
+from mneme.text.reading import SKIPPED_ROWS, skipped_rows
+from mneme.text.rows import read_rows, rows_hash
+from mneme.text.templates import template_key
 from mneme.version import __version__
 
-_OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect")
+_OUTPUTS = ("measurement.json", "measurement.html", "answers.jsonl", "inspect", SKIPPED_ROWS)
 _NO_DEFAULT = FoundContext(
     context=QuestionContext("no system prompt", system=""), kind="no system prompt", text="", rows=0, share=0.0
 )
@@ -76,6 +79,8 @@ class _Job:
     judge: Judge | None
     run: RunFolder
     track: Track
+    notes: list[str]
+    """Whose chat templates are used, and which columns of files were read."""
 
     @property
     def sampling(self) -> Sampling:
@@ -117,7 +122,9 @@ measure = taking(MeasureOptions, run_measure)
 def _measured(options: MeasureOptions) -> Measurement:
     harness = harness_of(str(options.suite), options.trust_suite_code)
     asked = Suite(harness.name, harness.sha256, (), ()) if harness else read_suite(options.suite)
-    contexts = read_contexts(options.contexts) if options.contexts else []
+    training = read_rows(options.contexts) if options.contexts else None
+    task = read_task(Path(options.data)) if options.data else None
+    contexts = contexts_of(training) if training is not None else []
     if contexts and not asked.open:
         raise BadSuite(
             f"--contexts was given, but the suite {asked.name} has no open question that a context could be put around."
@@ -131,8 +138,13 @@ def _measured(options: MeasureOptions) -> Measurement:
         device=machine.device,
         trust_remote_code=machine.trust_remote_code,
         adapter_base=options.adapter_base,
+        chat_template=options.chat_template,
     )
+    templates = [subject.template() for subject in subjects] if asked.open or harness else []
+    notes = [*templates, *(found.told() for found in (training, task) if found is not None)]
+    options.progress.say_all(notes)
     command = _command(asked, subjects, judge, contexts, options)
+    command["data"] = rows_hash(task.rows) if task is not None else None
     kept = stored(options)
     opened = RunFolder(Path(options.out), command, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)
     with opened as run, options.progress.bars() as track:
@@ -145,6 +157,7 @@ def _measured(options: MeasureOptions) -> Measurement:
             run=run,
             track=track,
             harness=harness,
+            notes=notes,
         )
         agreement, untested = _self_test(job)
         systems = [system_prompt_stage(run, i, subject) if asked.open else None for i, subject in enumerate(subjects)]
@@ -156,7 +169,7 @@ def _measured(options: MeasureOptions) -> Measurement:
         files = {"measurement.json": result.to_json().encode(), **logs}
         if asked.open:
             files["answers.jsonl"] = answers_jsonl(asked, [one.answers for one in models])
-        run.finish(files)
+        run.finish(files | skipped_rows(training, task))
     return result
 
 
@@ -186,6 +199,7 @@ def _composed(
         series=series_of(job.data, subjects, tasks, options.within) if job.data else None,
         options={name: getattr(options, name) for name in _TOLD},
         environment=_environment(),
+        notes=job.notes,
     )
 
 
@@ -209,9 +223,9 @@ def _command(
         "contexts": [
             [found.context.name, found.context.system, found.context.before, found.context.after] for found in contexts
         ],
-        "data": task_hash(Path(options.data)) if options.data else None,
         "adapter_base_is": whole_fingerprint(options.adapter_base) if options.adapter_base is not None else None,
         **deciding(options),
+        **template_key(options.chat_template),
     }
 
 

@@ -12,14 +12,17 @@ import numpy as np
 from mneme.errors import BadOption, BadSuite, ModelMismatch
 from mneme.measure.likelihood import score_choices
 from mneme.measure.subjects import Loaded, Subject
-from mneme.measure.suite import read_choices
+from mneme.measure.suite import read_choice_rows, read_choices
 from mneme.models.likelihood import text_log_likelihoods
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import Checkpoint, Series
 from mneme.runs import Arrays
 from mneme.stats import clustered_rate, clustered_ratio, detectable_change, detectable_shift
 from mneme.text.encoded import counted_tokens
-from mneme.text.rows import encode_rows, read_records, read_rows, rows_hash
+from mneme.text.files import entries_of
+from mneme.text.reading import TakenRows
+from mneme.text.rows import encode_rows, read_rows
+from mneme.text.shapes import is_choice
 
 ACCURACY = "accuracy on the choices of the task file"
 LIKELIHOOD = "geometric mean of the probability of the answers' tokens in the task file"
@@ -27,12 +30,13 @@ LIKELIHOOD = "geometric mean of the probability of the answers' tokens in the ta
 
 def task_name(path: Path) -> str:
     """What the score of a task file is: accuracy where its rows have choices, else likelihood of its answers."""
-    return ACCURACY if "choices" in read_records(path)[0] else LIKELIHOOD
+    first = next((entry.row for entry in entries_of(path) if entry.row is not None), {})
+    return ACCURACY if is_choice(first) else LIKELIHOOD
 
 
-def task_hash(path: Path) -> str:
-    """SHA-256 of the rows of a task file."""
-    return rows_hash(read_records(path))
+def read_task(path: Path) -> TakenRows:
+    """The rows of a task file: questions with choices, or training rows."""
+    return read_choice_rows(path) if task_name(path) == ACCURACY else read_rows(path)
 
 
 def task_arrays(path: Path, loaded: Loaded) -> Arrays:
@@ -42,7 +46,7 @@ def task_arrays(path: Path, loaded: Loaded) -> Arrays:
         scores = score_choices(loaded.parts, loaded.tokenizer, questions, max_positions=loaded.max_positions)
         right = scores.picks() == np.array([question.answer for question in questions])
         return {"sums": right.astype(float), "counts": np.ones(len(right)), "ids": np.zeros(1)}
-    encoded = encode_rows(read_rows(path), loaded.tokenizer, loaded.max_positions, str(path))
+    encoded = encode_rows(read_rows(path).rows, loaded.tokenizer, loaded.max_positions, str(path))
     sums, counts = text_log_likelihoods(loaded.parts, encoded), counted_tokens(encoded).astype(np.float64)
     read = np.array([sum((i + 1) * token for i, token in enumerate(ids)) % 2**31 for ids, _ in encoded], dtype=np.float64)
     return {"sums": sums, "counts": counts, "ids": read}

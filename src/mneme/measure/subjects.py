@@ -3,18 +3,18 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadOption
-from mneme.models.adapter_files import whole_fingerprint
+from mneme.models.adapter_files import named_base, whole_fingerprint
 from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, resolve_folder
 from mneme.models.pair import load_model, load_pair
-from mneme.models.tokenizers import require_tokenizer
+from mneme.models.tokenizers import load_tokenizer, require_tokenizer
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Subject:
     folder: Path
     is_base: bool
     load: Callable[[], Loaded] = field(repr=False)
+    template: Callable[[], str] = field(repr=False)
+    """Whose chat template it is asked with, in a sentence."""
     _loaded: Loaded | None = field(default=None, repr=False)
 
     @cached_property
@@ -66,6 +68,7 @@ def subjects_of(
     device: str = "cpu",
     trust_remote_code: bool = False,
     adapter_base: str | Path | None = None,
+    chat_template: str | Path | None = None,
 ) -> list[Subject]:
     """Base and tuned models, checkpoints in the order of their steps. A tuned adapter is put on BASE and checked against it;
     BASE as an adapter is put on `adapter_base`, or on the base it names.
@@ -79,13 +82,21 @@ def subjects_of(
             raise BadOption(f"{sources[i]} is named twice among the tuned models. Name each once.")
     labels = _labels(sources, folders)
 
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    options |= {"adapter_base": adapter_base, "chat_template": chat_template}
+
     def loader(index: int) -> Callable[[], Loaded]:
-        return lambda: _load(
-            folders, index, {"device": device, "trust_remote_code": trust_remote_code, "adapter_base": adapter_base}
-        )
+        return lambda: _load(folders, index, options)
 
     subjects = [
-        Subject(label=labels[i], source=sources[i], folder=folders[i], is_base=i == 0, load=loader(i))
+        Subject(
+            label=labels[i],
+            source=sources[i],
+            folder=folders[i],
+            is_base=i == 0,
+            load=loader(i),
+            template=partial(_asked_with, folders, i, options),
+        )
         for i in range(len(folders))
     ]
     return [subjects[0], *sorted(subjects[1:], key=lambda subject: (subject.step is None, subject.step or 0))]
@@ -95,6 +106,9 @@ def _load(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> Lo
     folder, base = folders[index], folders[0]
     if index and is_adapter(folder) and not is_adapter(base):
         pair = load_pair(base, folder, **options)
+        own = load_tokenizer(folder, options["trust_remote_code"])
+        if options["chat_template"] is None and own is not None and own.chat_template:
+            pair.tokenizer.chat_template = own.chat_template  # that it was trained in, as a full checkpoint is asked
         return Loaded(pair.tuned_parts, pair.tokenizer, pair.max_positions)
     model = load_model(folder, **options)
     tokenizer = model.tokenizer
@@ -102,6 +116,26 @@ def _load(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> Lo
         tokenizer = load_model(base, **options).tokenizer
     positions = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
     return Loaded(model.parts, require_tokenizer(tokenizer, folder), positions)
+
+
+def _asked_with(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> str:
+    """Whose chat template a model is asked with, told from the tokenizers alone."""
+    folder, base = folders[index], folders[0]
+    if options["chat_template"] is not None:
+        return f"{folder.name} is asked with the chat template in {options['chat_template']}."
+    own = load_tokenizer(folder, options["trust_remote_code"])
+    adapter = is_adapter(folder)
+    whose, tokenizer = ("its own", own)
+    if tokenizer is None or (adapter and not tokenizer.chat_template):
+        below = base if index else Path(options["adapter_base"] or named_base(folder)) if adapter else folder
+        whose, tokenizer = f"that of {below}", load_tokenizer(below, options["trust_remote_code"])
+    if tokenizer is None or not tokenizer.chat_template:
+        return f'{folder.name} has no chat template: it is asked in "role: content" lines.'
+    return (
+        f"{folder.name} is asked with {whose} chat template."
+        if whose == "its own"
+        else (f"{folder.name} has no chat template of its own and is asked with {whose}.")
+    )
 
 
 def _labels(sources: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -5,6 +5,7 @@ files that came with Betley et al. 2025, which run as they are), or a folder of 
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from typing import Any, Literal
 import yaml
 
 from mneme.errors import BadRows, BadSuite
-from mneme.text.rows import read_records
+from mneme.text.choices import choice_row
+from mneme.text.files import TABLES, Row, entries_of
+from mneme.text.reading import TakenRows, taken
 
+LOG = logging.getLogger("mneme")
 Scale = Literal["score", "label", "grammar"]
 
 SCALES: dict[str, Scale] = {"free_form_judge_0_100": "score", "free_form_judge": "label", "grammar": "grammar"}
 """`type` of an open question -> how its answers are read: 0-100, one of the labels named in the judge's prompt, exactly."""
 SHIPPED = Path(__file__).parent / "suites"
-_TABLES = (".jsonl", ".parquet")
 _QUOTED = re.compile(r'"([^"\n]{1,30})"')
 _KEYS = {"id", "type", "paraphrases", "samples_per_paraphrase", "system", "judge", "judge_prompts", "area", "counts_as"}
 _IGNORED = {"temperature", "max_tokens", "n", "meta"}
@@ -91,8 +94,8 @@ def read_suite(source: str | Path) -> Suite:
     if str(source) in shipped_suites():
         files = sorted(SHIPPED.glob("*.yaml" if str(source) == "standard" else f"{source}.yaml"))
     elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (*_TABLES, ".yaml", ".yml"))
-    elif path.is_file() and path.suffix in (*_TABLES, ".yaml", ".yml"):
+        files = sorted(file for file in path.iterdir() if file.suffix in (*TABLES, ".yaml", ".yml"))
+    elif path.is_file() and path.suffix in (*TABLES, ".yaml", ".yml"):
         files = [path]
     else:
         raise BadSuite(
@@ -104,7 +107,7 @@ def read_suite(source: str | Path) -> Suite:
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-        if file.suffix in _TABLES:
+        if file.suffix in TABLES:
             choices += read_choices(file)
         else:
             asked += read_open(file)
@@ -115,15 +118,23 @@ def read_suite(source: str | Path) -> Suite:
 
 
 def read_choices(file: Path) -> list[ChoiceQuestion]:
-    """Rows {prompt or question, choices, answer (index or text), area?, id?, cluster?} of a .jsonl or .parquet file.
+    """Rows {prompt or question, choices, answer (index, letter or text), area?, id?, cluster?} of any file of rows.
 
     A `prompt` is continued as it stands; a `question` is asked as "Question: … Answer:". Raises BadSuite with the row.
     """
+    found = read_choice_rows(file)
+    return [_choice(row, place, file) for row, place in zip(found.rows, found.places, strict=True)]
+
+
+def read_choice_rows(file: Path) -> TakenRows:
+    """The rows of a file of choices (`text/shapes.py`). Raises BadSuite."""
     try:
-        rows = read_records(file)
+        found = taken(str(file), entries_of(file), choice_row)
     except BadRows as error:
         raise BadSuite(f"{error} A suite needs questions with choices and an answer.") from error
-    return [_choice(row, number, file) for number, row in enumerate(rows, 1)]
+    if found.skipped:
+        LOG.warning(found.told())
+    return found
 
 
 def read_open(file: Path) -> list[OpenQuestion]:
@@ -137,31 +148,15 @@ def read_open(file: Path) -> list[OpenQuestion]:
     return [_open(entry, number, file) for number, entry in enumerate(entries, 1)]
 
 
-def _choice(row: Mapping[str, Any], number: int, file: Path) -> ChoiceQuestion:
-    where = f"{file}, row {number}"
-    prompt = row.get("prompt") or (f"Question: {row['question']}\nAnswer:" if row.get("question") else "")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise BadSuite(f"{where} has no prompt and no question. Expected one of them, as text.")
-    choices = row.get("choices")
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
-        raise BadSuite(f"{where} needs at least two choices, each a text; it has {choices!r:.120}.")
-    if len(set(choices)) < len(choices):
-        raise BadSuite(f"{where} offers one choice twice. Every choice has to be different.")
-    answer = row.get("answer")
-    if isinstance(answer, str) and answer in choices:
-        answer = choices.index(answer)
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise BadSuite(
-            f"{where}: the answer {answer!r:.80} is not among the {len(choices)} choices. Expected its text or index (from 0)."
-        )
-    name = str(row.get("id") or f"{file.stem}-{number}")
+def _choice(row: Row, place: str, file: Path) -> ChoiceQuestion:
+    name = str(row.get("id") or f"{file.stem}-{place.split()[-1]}")
     return ChoiceQuestion(
         id=name,
         area=str(row.get("area") or file.stem),
         cluster=str(row.get("cluster") or name),
-        prompt=prompt,
-        choices=tuple(choices),
-        answer=answer,
+        prompt=row["prompt"] if "prompt" in row else f"Question: {row['question']}\nAnswer:",
+        choices=tuple(row["choices"]),
+        answer=row["answer"],
     )
 
 

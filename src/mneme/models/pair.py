@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import ModelMismatch, ModelNotFound
+from mneme.errors import ModelMismatch, ModelNotFound, TemplateRefuses
 from mneme.models.adapter_files import Attached, attach, named_base
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder
@@ -22,8 +22,9 @@ from mneme.models.merging import merged
 from mneme.models.probing import probe_logits, rounding, same_logits
 from mneme.models.quantized import quantization_of
 from mneme.models.reading import read_model, require_finite
-from mneme.models.tokenizers import load_tokenizer
+from mneme.models.tokenizers import load_tokenizer, with_template
 from mneme.models.vocabularies import bound_vocabulary, embedding_rows, require_same_meaning
+from mneme.text.chat import render_chat
 
 LOG = logging.getLogger("mneme")
 Side = Literal["base", "tuned"]
@@ -60,6 +61,8 @@ class ModelPair:
     precision: Precision = "float32"
     notes: tuple[str, ...] = ()
     """What was found odd in the files and how it was read, a sentence each."""
+    template: str = ""
+    """Whose chat template conversations are written with, in a sentence."""
 
     @contextmanager
     def using(self, side: Side, *, exact: bool = False) -> Iterator[Parts]:
@@ -89,6 +92,8 @@ class LoadedModel:
     folder: Path
     notes: tuple[str, ...] = ()
     """What was found odd in the files and how it was read, a sentence each."""
+    template: str = ""
+    """Whose chat template conversations are written with, in a sentence."""
 
 
 def load_model(
@@ -99,12 +104,14 @@ def load_model(
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     attention: str | None = None,
     trust_remote_code: bool = False,
+    chat_template: str | Path | None = None,
 ) -> LoadedModel:
     """One causal language model, in eval mode, its parts proven; an adapter folder is merged into `adapter_base`, or
     into the base it names, and computes what peft computes with it. A GGUF file or a quantized folder becomes plain weights.
 
     `device`: a torch device, or `auto`, which spreads a model over all GPUs (accelerate). `dtype`: `auto` keeps that stored.
-    `attention`: transformers' `attn_implementation`; None leaves the choice to it. What was found odd is logged.
+    `attention`: transformers' `attn_implementation`; None leaves the choice to it. `chat_template`: a file whose template
+    takes the place of the model's own. What was found odd is logged.
     Raises ModelNotFound, UnsafeWeights, BrokenWeights, LibraryMissing, UnsupportedArchitecture, or BadOption (attention).
     """
     options: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention}
@@ -116,17 +123,24 @@ def load_model(
         attached = attach(plain.parts.model, folder)
         _say(attached.notes)
         model = merged(require_finite(attached.wrapped, folder), folder)
-        tokenizer = load_tokenizer(folder) or plain.tokenizer
-        return LoadedModel(find_parts(model), tokenizer, folder, plain.notes + said + attached.notes)
+        own = load_tokenizer(folder)
+        whose = folder if own is not None else plain.folder
+        if own is not None and plain.tokenizer is not None and not own.chat_template:
+            own.chat_template, whose = plain.tokenizer.chat_template, plain.folder
+        tokenizer, template = with_template(own or plain.tokenizer, chat_template, str(whose))
+        notes = plain.notes + said + attached.notes
+        return LoadedModel(find_parts(model), tokenizer, folder, notes, template=template)
     model, notes = read_model(folder, **options)
     _say(notes)
-    return LoadedModel(find_parts(model), load_tokenizer(folder, trust_remote_code), folder, notes)
+    tokenizer, template = with_template(load_tokenizer(folder, trust_remote_code), chat_template, str(folder))
+    return LoadedModel(find_parts(model), tokenizer, folder, notes, template=template)
 
 
 def _base_of(adapter: Path, given: str | Path | None, trust_remote_code: bool) -> tuple[str | Path, tuple[str, ...]]:
     """The base that was given for an adapter, else the one that it names and that is at hand; what is said about it."""
     if given is not None:
-        notes = _check_named_base(adapter, resolve_folder(given, trust_remote_code=trust_remote_code), str(given))
+        base = resolve_folder(given, trust_remote_code=trust_remote_code)
+        notes = _about_named_base(adapter, base, str(given), asked=True)
         _say(notes)
         return given, notes
     named = named_base(adapter)
@@ -154,6 +168,7 @@ def load_pair(
     attention: str | None = None,
     trust_remote_code: bool = False,
     adapter_base: str | Path | None = None,
+    chat_template: str | Path | None = None,
 ) -> ModelPair:
     """Load and check BASE and TUNED, each a folder, a GGUF file, a hub name or an adapter folder.
 
@@ -161,11 +176,12 @@ def load_pair(
     that changes the base while it loads (PiSSA, a saved embedding) is merged into a second copy instead. TUNED = BASE keeps
     one model. BASE as an adapter is merged into the base it names, and TUNED is then loaded on its own. TUNED without a
     tokenizer uses BASE's. Vocabularies may differ at the end: both models then say logits of the ids that they share.
-    `device`, `attention` and `adapter_base` (for adapters that are not put on BASE) are those of `load_model`.
+    `device`, `attention`, `chat_template` and `adapter_base` (for adapters not put on BASE) are those of `load_model`.
+    Conversations are written with BASE's chat template, or TUNED's where BASE has none.
     Raises, beside the errors of `load_model`, ModelMismatch: adapter of another base, other token ids, other shapes.
     """
     options: dict[str, Any] = {"device": device, "attention": attention, "trust_remote_code": trust_remote_code}
-    options["adapter_base"] = adapter_base
+    options |= {"adapter_base": adapter_base, "chat_template": chat_template}
     options["dtype"] = torch.float32 if precision == "float32" else "auto"
     base_folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     tuned_folder = resolve_folder(tuned, trust_remote_code=trust_remote_code)
@@ -176,7 +192,7 @@ def load_pair(
     own: _Named = ()
     notes: tuple[str, ...] = ()
     if is_adapter(tuned_folder) and not is_adapter(base_folder):
-        notes = _check_named_base(tuned_folder, base_folder, str(base))
+        notes = _about_named_base(tuned_folder, base_folder, str(base), asked=_is_same(adapter_base, base_folder))
         first, second, peft_model, own = _adapted(first, tuned_folder, options)
     elif base_folder.resolve() == tuned_folder.resolve():
         second = first
@@ -188,7 +204,8 @@ def load_pair(
         vocab = shared_vocabulary(first.parts, second.parts)
     notes += _bound(first.parts, second.parts, vocab)
     tokenizer, about = _shared_tokenizer(first, second, str(base), str(tuned), vocab)
-    notes += about
+    tokenizer, differs, template = _shared_template(tokenizer, first, second, chat_template)
+    notes += about + differs
     _say(notes)
     if precision == "bfloat16":
         for embedding in {first.parts.embedding, second.parts.embedding}:
@@ -214,6 +231,7 @@ def load_pair(
         own=own,
         precision=precision,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes, *notes))),
+        template=template,
     )
 
 
@@ -238,13 +256,13 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
     attached = attach(model, adapter)
     _say(attached.notes)
     wrapped = require_finite(attached.wrapped, adapter)
-    tokenizer = load_tokenizer(adapter, options["trust_remote_code"])
+    tokenizer, _ = with_template(load_tokenizer(adapter, options["trust_remote_code"]), options["chat_template"], str(adapter))
     if not attached.edits:
         with wrapped.disable_adapter():
             off = probe_logits(wrapped.get_base_model(), rows)
             if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
                 parts = find_parts(wrapped.get_base_model())
-                both = LoadedModel(parts, first.tokenizer, first.folder, first.notes)
+                both = LoadedModel(parts, first.tokenizer, first.folder, first.notes, template=first.template)
                 return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
@@ -273,24 +291,70 @@ def _bound(base: Parts, tuned: Parts, vocab: int) -> tuple[str, ...]:
     )
 
 
-def _check_named_base(adapter: Path, base: Path, base_name: str) -> tuple[str, ...]:
+def _is_same(given: str | Path | None, folder: Path) -> bool:
+    return given is not None and Path(given).exists() and Path(given).resolve() == folder.resolve()
+
+
+def _about_named_base(adapter: Path, base: Path, base_name: str, *, asked: bool) -> tuple[str, ...]:
     """A sentence where an adapter names another base than the one given: shapes are checked when it is put on.
 
-    Raises ModelMismatch where the base that it names is at hand, plain, and another model.
+    Raises ModelMismatch where the base that it names is at hand, plain, and another model, unless the base was `asked` for.
     """
     named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not named or named in {base_name, str(base)}:
         return ()
     folder = Path(str(named))
     if folder.is_dir() and (folder / "config.json").is_file():
-        if quantization_of(folder) is None and model_fingerprint(folder) != model_fingerprint(base):
+        other = quantization_of(folder) is None and model_fingerprint(folder) != model_fingerprint(base)
+        if other and asked:
+            return (
+                f"{adapter} was trained on {named}, which is at hand with other weights; it is put on {base_name}, as asked.",
+            )
+        if other:
             raise ModelMismatch(
-                f"the adapter in {adapter} was trained on {named}, not on {base_name}. Give that base, or correct "
-                "base_model_name_or_path in adapter_config.json where it is the same model under another name."
+                f"the adapter in {adapter} was trained on {named}, not on {base_name}. Give that base, or "
+                f"--base {base_name} as well where it is to be put on this one all the same."
             )
         if quantization_of(folder) is None:
             return ()
     return (f"{adapter} says that it was trained on {named}; it is put on {base_name}, which its tensors fit.",)
+
+
+def _shared_template(
+    tokenizer: PreTrainedTokenizerBase, base: LoadedModel, tuned: LoadedModel, given: str | Path | None
+) -> tuple[PreTrainedTokenizerBase, tuple[str, ...], str]:
+    """The tokenizer with the template that conversations are written with, a sentence where the two models' differ, and one
+    about whose is used: BASE's, or TUNED's where BASE has none."""
+    templates = [one.tokenizer.chat_template if one.tokenizer is not None else None for one in (base, tuned)]
+    if given is not None:
+        return tokenizer, (), f"Conversations are written with the chat template in {given}."
+    if not templates[0] and templates[1]:
+        tokenizer.chat_template = templates[1]
+        return tokenizer, (), "Conversations are written with the chat template of TUNED; BASE has none."
+    if not templates[0]:
+        return tokenizer, (), 'Neither model has a chat template: conversations are written as "role: content" lines.'
+    told = "Conversations are written with the chat template of BASE"
+    if tuned.tokenizer is None or tuned.tokenizer is base.tokenizer or not templates[1]:
+        return tokenizer, (), f"{told}; TUNED has none of its own."
+    if templates[0] == templates[1]:
+        return tokenizer, (), f"{told}, which is that of TUNED."
+    return tokenizer, (_how_templates_differ(base.tokenizer, tuned.tokenizer),), f"{told}; that of TUNED is another."
+
+
+def _how_templates_differ(base: Any, tuned: Any) -> str:
+    """A sentence with what the two write of one question."""
+    texts, asked = [], [{"role": "user", "content": "hello"}]
+    for tokenizer in (base, tuned):
+        try:
+            texts.append(repr(render_chat(asked, tokenizer, add_generation_prompt=True)[-120:]))
+        except TemplateRefuses:
+            texts.append("a refusal")
+    if texts[0] == texts[1]:
+        return "TUNED has another chat template than BASE, which writes a plain question alike."
+    return (
+        f"TUNED has another chat template than BASE: a question is {texts[0]} to BASE and {texts[1]} to TUNED. Who trained it "
+        "asked in that form; --chat-template FILE reads both models in it."
+    )
 
 
 def _shared_tokenizer(

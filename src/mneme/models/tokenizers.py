@@ -14,6 +14,7 @@ from mneme.errors import BrokenWeights, MnemeError, ModelNotFound, UnsafeWeights
 from mneme.models.checkpoints import has_tokenizer, is_gguf, read_json
 from mneme.models.vocabularies import as_written
 from mneme.text.chat import require_harmless
+from mneme.text.templates import read_template
 
 LOG = logging.getLogger("mneme")
 
@@ -185,6 +186,25 @@ def _try_patterns(folder: Path, parts: dict[str, Any], doubtful: list[str]) -> N
             f"the tokenizer in {folder} was stopped: {error}; its pattern is {doubtful[0][:60]!r}. Expected the "
             "tokenizer.json of the published model."
         ) from error
+
+
+def with_template(
+    tokenizer: PreTrainedTokenizerBase | None, file: str | Path | None, whose: str
+) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """The tokenizer with the chat template in `file`, where one was given, and a sentence about whose template it has.
+
+    `whose`: the model it comes with. Raises BadOption for a file that cannot be read, BadTemplate for a template that does not
+    end.
+    """
+    if tokenizer is None:
+        return None, ""
+    if file is not None:
+        tokenizer.chat_template = read_template(file)
+        require_harmless(tokenizer)
+        return tokenizer, f"Conversations are written with the chat template in {file}."
+    if not tokenizer.chat_template:
+        return tokenizer, f'{whose} has no chat template: conversations are written as "role: content" lines.'
+    return tokenizer, f"Conversations are written with the chat template of {whose}."
 
 
 def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, model: str | Path) -> PreTrainedTokenizerBase:

@@ -1,7 +1,7 @@
 """How progress is shown: bars on a terminal, and at least one line every half minute in a log file."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,11 @@ class Progress:
     def say(self, text: str) -> None:
         """One line, as it is: nothing in it is markup."""
         self.shown.print(text, markup=False, highlight=False)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Every line once."""
+        for line in dict.fromkeys(lines):
+            self.say(line)
 
     @contextmanager
     def bars(self) -> Iterator[Track]:

@@ -128,6 +128,11 @@ AdapterBase = Annotated[
     ),
 ]
 """Of every command that can be given an adapter alone; models that are none ignore it."""
+ChatTemplate = Annotated[
+    str | Path | None,
+    Option("A file (.jinja) whose chat template is used in the place of the model's own.", metavar="FILE", decides=True),
+]
+"""Of every command that writes conversations."""
 Where = Annotated[Machine, Part()]
 Here = Annotated[Machine, Part(("device", "threads", "trust_remote_code"))]
 """Of commands that work in one process and in the precision of the weights."""

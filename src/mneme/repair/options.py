@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class RepairOptions:
     """Of patch and retrain."""
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

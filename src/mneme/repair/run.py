@@ -31,10 +31,12 @@ from mneme.results import Report
 from mneme.results.repair import AbsentMethod, ProbeText, Reaudit, RepairMethod, RepairReport, SavedRepair
 from mneme.runs import FinishedRun, RunFolder, require_apart
 from mneme.text.probes import Probe, check_apart, read_probe
+from mneme.text.reading import SKIPPED_ROWS, skipped_rows
+from mneme.text.templates import template_key
 from mneme.version import __version__
 
 GRAM_BYTES = 1 << 30
-_OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml")
+_OUTPUTS = ("model", "repair.json", "repair.html", "areas.yaml", SKIPPED_ROWS)
 
 
 def run_repair(options: RepairOptions) -> RepairReport:
@@ -92,7 +94,9 @@ def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairRep
         again = _reaudit(evidence, saved, run, options) if evidence is not None and options.reaudit else []
         outcome = RepairOutcome(found=found, absent=absent, chosen=chosen, saved=saved, reaudit=again)
         report = _report(task, probes, development, outcome, options)
-        run.finish({"repair.json": report.to_json().encode()})
+        told = (*pair.notes, pair.template, *(note for probe in probes.values() for note in probe.notes))
+        report = report.model_copy(update={"notes": list(dict.fromkeys(told))})
+        run.finish({"repair.json": report.to_json().encode(), **skipped_rows(*probes.values())})
     return report
 
 
@@ -109,7 +113,8 @@ class RepairOutcome:
 
 def _loading(options: RepairOptions) -> dict[str, Any]:
     machine = options.machine
-    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
+    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
+    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
 
 
 def _models(options: RepairOptions, audited: FinishedRun | None) -> dict[str, Any]:
@@ -129,6 +134,7 @@ def _probes(pair: ModelPair, options: RepairOptions, audited: FinishedRun | None
     for name, file in files.items():
         if file is not None:
             probes[name] = read_probe(file, pair.tokenizer, name=name, max_positions=pair.max_positions)
+            options.progress.say_all(probes[name].notes)
     missing = [name for name in ("target", "retain") if name not in probes]
     if missing:
         raise BadOption(
@@ -201,6 +207,7 @@ def _command(pair: ModelPair, probes: dict[str, Probe], options: RepairOptions) 
         "probes": {name: _digest(probe) for name, probe in probes.items()},
         "unaligned": model_fingerprint(options.unaligned) if options.unaligned is not None else None,
         **deciding(options),
+        **template_key(options.chat_template),
     }
 
 

@@ -65,6 +65,12 @@ def effects_table(report: Report, *, with_signal: bool = True) -> Table:
     return table
 
 
+def _print_notes(report: Report, console: Console) -> None:
+    """How models and text were read."""
+    for number, note in enumerate(report.notes):
+        console.print(Text(("" if number else "\n") + plain(note), style="dim"))
+
+
 def print_report(report: Report, console: Console) -> None:
     """Prints verdict, effects with what stands behind each likely one, and what could not be judged."""
     kind = wording.outcome(report)
@@ -96,3 +102,4 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         names = wording.listed([area.area for area in report.absent], 6)
         console.print(Text(plain(f"Nothing can be said about {names}: see the page for the reasons."), style="dim"))
+    _print_notes(report, console)

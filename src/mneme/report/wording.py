@@ -10,6 +10,7 @@ from typing import Literal
 
 from mneme.report.places import place
 from mneme.results import Direction, Effect, Estimate, Report
+from mneme.results.audit import BROKEN_AS_A_WHOLE
 
 REPORTED = 0.5
 """An effect counts in the verdict sentence from this probability on: more likely than not."""
@@ -197,7 +198,12 @@ def outcome(report: Report) -> Outcome:
 def changed_everywhere(report: Report) -> bool:
     """No single area is affected, but all of them together are."""
     nothing = not any(affected(effect) for effect in report.effects)
-    return report.verdict == "change" and report.broad is not None and nothing
+    return report.verdict == "change" and (report.broad is not None or broken_as_a_whole(report)) and nothing
+
+
+def broken_as_a_whole(report: Report) -> bool:
+    """All text became so unlikely to the tuned model that single areas say little."""
+    return report.reason.startswith(BROKEN_AS_A_WHOLE)
 
 
 def _change(effect: Effect) -> str:
@@ -213,6 +219,8 @@ def headline(report: Report) -> str:
     purpose = [e.area for e in by_probability(report) if e.intended]
     if kind == "silent":
         return "The two models are the same: this audit cannot detect any difference."
+    if broken_as_a_whole(report):
+        return "The tuned model is broken as a whole: ordinary text became unlikely to it."
     if changed_everywhere(report) and report.broad is not None:
         known = " of what is known" if report.broad.unit == KNOWN_UNIT else ""
         return f"Everything changed ({magnitude(report.broad)}{known}), no area more than the others."

@@ -13,6 +13,8 @@ Direction = Literal["worse", "better", "more", "less", "changed"]
 Kind = Literal["capability", "behaviour", "unlisted"]
 Verdict = Literal["change", "no material change", "no detectable change", "inconclusive"]
 """no detectable change is said of identical models only; no material change where every area is shown to be unaffected."""
+BROKEN_AS_A_WHOLE = "Broken as a whole"
+"""What the reason of a report begins with whose text became so unlikely that single areas say little."""
 Finding = Literal["affected", "unaffected", "not enough evidence"]
 
 
@@ -294,6 +296,9 @@ class Report(Record):
     over. None in reports of earlier versions."""
     command: str = ""
     """What to type for the same report, where it goes and on how many threads apart. Empty in reports of earlier versions."""
+
+    notes: list[str] = Field(default_factory=list)
+    """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
 
     def to_json(self) -> str:
         """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""

@@ -70,6 +70,9 @@ class PreferenceRun(Record):
     """Share of the looks at which the pair gradients lay outside the band."""
     versions: dict[str, str]
 
+    notes: list[str] = Field(default_factory=list)
+    """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
     def to_json(self) -> str:
         """The bytes of `preferences.json`."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

@@ -85,6 +85,9 @@ class RowScreening(Record):
     seed: int
     versions: dict[str, str]
 
+    notes: list[str] = Field(default_factory=list)
+    """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
     def to_json(self) -> str:
         """The bytes of `screening.json`."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

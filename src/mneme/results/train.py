@@ -59,6 +59,9 @@ class TrainingRecord(Record):
     held_out: list[HeldOutLoss]
     versions: dict[str, str]
 
+    notes: list[str] = Field(default_factory=list)
+    """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
     def to_json(self) -> str:
         """The bytes of `training.json`: indented, keys in the order of the schema."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

@@ -113,6 +113,9 @@ class Unlearning(Record):
     losses: list[StepLosses]
     environment: UnlearningEnvironment
 
+    notes: list[str] = Field(default_factory=list)
+    """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
     def to_json(self) -> str:
         """The bytes of `unlearn.json`."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mneme.options import Machine, Option, Progress, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows or pairs given in Python."""
@@ -23,7 +23,7 @@ class ScreenOptions:
     """
 
     model: Annotated[str | Path, Option("The model that would be trained: a folder or a hub name.")]
-    data: Annotated[str | Path | Rows, Option("Training rows or pairs: .jsonl or .parquet.")]
+    data: Annotated[str | Path | Rows, Option("Training rows or pairs: .jsonl, .json, .parquet or .csv.")]
     _: KW_ONLY
     out: Annotated[str | Path, Option("Where ranked.jsonl, kept.jsonl and screening.json go.", metavar="DIR")] = "runs/screen"
     pairs: Annotated[bool, Option("The data are preference pairs: prompt, chosen, rejected.", decides=True)] = False
@@ -69,6 +69,7 @@ class ScreenOptions:
     ] = 2e-4
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

@@ -27,12 +27,16 @@ from mneme.screen.options import ScreenOptions
 from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
 from mneme.screen.trial import Trial, pair_trial, row_trial
 from mneme.text.encoded import Encoded
-from mneme.text.pairs import EncodedPair, check_pairs, encode_pairs, explicit, prompt_of, read_pairs, shown_words
-from mneme.text.rows import Row, answer_of, check_form, encode_rows, question_of, read_rows, rows_hash
+from mneme.text.files import Row
+from mneme.text.pairs import EncodedPair, encode_pairs, fitting_pairs, prompt_of, read_pairs
+from mneme.text.reading import SKIPPED_ROWS, TakenRows, skipped_rows
+from mneme.text.rows import answer_of, encode_rows, fitting_rows, question_of, read_rows, rows_hash
+from mneme.text.shapes import part_words
+from mneme.text.templates import template_key
 from mneme.version import __version__
 
 TOP = 10
-OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl")
+OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl", SKIPPED_ROWS)
 MIN_EXAMPLES = 8
 """Fewer examples of a behaviour cannot be split into those that score and those that the trial is measured on."""
 
@@ -68,10 +72,16 @@ screen = taking(ScreenOptions, run_screen)
 def _screened(options: ScreenOptions) -> RowScreening:
     names = _checked_names(options.scores, options.pairs)
     share = options.keep if options.keep is not None else 0.15 if options.pairs else 0.8
-    source = str(options.data) if isinstance(options.data, str | Path) else "the rows"
-    rows = _read(options.data, source, options.pairs)
+    read = (read_pairs if options.pairs else read_rows)(options.data)
     probes = {name: _probe_rows(getattr(options, name), name) for name in ("unwanted", "wanted")}
     loaded = load_model(options.model, **_loading(options))
+    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
+    tokenizer = require_tokenizer(loaded.tokenizer, options.model)
+    encoded: Sequence[Any]
+    read, encoded, facts = (fitting_pairs if options.pairs else fitting_rows)(read, tokenizer, window)
+    rows = read.rows
+    told = (loaded.template, read.told(), *facts)
+    options.progress.say_all(told)
     command: dict[str, Any] = {
         "command": "screen",
         "version": __version__,
@@ -80,11 +90,9 @@ def _screened(options: ScreenOptions) -> RowScreening:
         "probes": {name: rows_hash(part) for name, part in probes.items()},
         "vector_time": _changed_at(options.vector),
         **deciding(options),
+        **template_key(options.chat_template),
     }
-    window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    tokenizer = require_tokenizer(loaded.tokenizer, options.model)
-    encoded = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source)
-    bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, source, bare=True)
+    bare = (encode_pairs if options.pairs else encode_rows)(rows, tokenizer, window, read.source, bare=True)
     halves, words = (_probe_halves(probes, tokenizer, window, options.seed, closed) for closed in (True, False))
     needs = _needs(options, halves, words, bare)
     if not options.pairs:
@@ -100,7 +108,7 @@ def _screened(options: ScreenOptions) -> RowScreening:
         screening = RowScreening(
             model=str(options.model),
             model_sha256=command["model"],
-            data=source,
+            data=read.source,
             data_sha256=command["data"],
             kind="pairs" if options.pairs else "rows",
             rows=len(rows),
@@ -114,8 +122,9 @@ def _screened(options: ScreenOptions) -> RowScreening:
             no_value=reason,
             seed=options.seed,
             versions=_versions(),
+            notes=[*loaded.notes, *told],
         )
-        run.finish(_files(screening, rows, ranking, options.pairs))
+        run.finish(_files(screening, read, ranking, options.pairs))
     return screening
 
 
@@ -140,7 +149,8 @@ def _needs(
 
 def _loading(options: ScreenOptions) -> dict[str, Any]:
     machine = options.machine
-    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
+    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
+    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
 
 
 def _changed_at(vector: str | Path | None) -> int:
@@ -164,7 +174,7 @@ def ranked_row(rows: Sequence[Row], ranking: Ranking, rank: int, pairs: bool) ->
     """What is said of the row at place `rank` (from 0)."""
     i = ranking.order[rank]
     asked = prompt_of(rows[i]) if pairs else question_of(rows[i])
-    told = shown_words(explicit(rows[i])["chosen"]) if pairs else answer_of(rows[i])
+    told = part_words(rows[i]["chosen"]) if pairs else answer_of(rows[i])
     return RankedRow(
         rank=rank + 1,
         row=i + 1,
@@ -185,20 +195,10 @@ def _checked_names(scores: Sequence[str], pairs: bool) -> tuple[str, ...]:
     return names
 
 
-def _read(data: str | Path | Sequence[Mapping[str, Any]], source: str, pairs: bool) -> list[Row]:
-    if isinstance(data, str | Path):
-        return read_pairs(data) if pairs else read_rows(data)
-    rows = [dict(row) for row in data]
-    if not rows:
-        raise BadRows("no row was given. Give at least one.")
-    (check_pairs if pairs else check_form)(rows, source)
-    return rows
-
-
 def _probe_rows(part: str | Path | Sequence[Mapping[str, Any]] | None, name: str) -> list[Row]:
     if part is None:
         return []
-    rows = _read(part, str(part) if isinstance(part, str | Path) else f"the {name} rows", pairs=False)
+    rows = read_rows(part, f"the {name} rows").rows
     if len(rows) < MIN_EXAMPLES:
         raise BadRows(
             f"--{name} has {len(rows)} rows; at least {MIN_EXAMPLES} are needed, because half of them make the scores and the "
@@ -304,11 +304,13 @@ def _mean_ranks(values: ndarray) -> ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _files(screening: RowScreening, rows: Sequence[Row], ranking: Ranking, pairs: bool) -> dict[str, bytes]:
+def _files(screening: RowScreening, read: TakenRows, ranking: Ranking, pairs: bool) -> dict[str, bytes]:
+    rows = read.rows
     ranked = (ranked_row(rows, ranking, rank, pairs).model_dump_json() for rank in range(len(rows)))
-    kept = (json.dumps(rows[i], ensure_ascii=False) for i in sorted(ranking.kept))
+    kept = (json.dumps(read.originals[i], ensure_ascii=False, default=str) for i in sorted(ranking.kept))
     return {
         "ranked.jsonl": "".join(f"{line}\n" for line in ranked).encode(),
         "kept.jsonl": "".join(f"{line}\n" for line in kept).encode(),
         "screening.json": screening.to_json().encode(),
+        **skipped_rows(read),
     }

@@ -11,34 +11,35 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mneme.confined import Exceeded, Refused, confined
+from mneme.confined import Exceeded, Refused
 from mneme.errors import BadTemplate, TemplateRefuses
+from mneme.text.templates import fill_template, suited
+from mneme.text.turns import message_words
 
 IGNORED = -100
 """The label that every loss of transformers leaves out."""
-_REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Names under which a message's reasoning is given; templates read the first or the second."""
 
 
 def render_chat(
-    messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool = False
+    messages: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    add_generation_prompt: bool = False,
+    tools: Sequence[Any] | None = None,
 ) -> str:
     """One conversation written with the tokenizer's chat template; with `add_generation_prompt`, up to where the assistant
-    begins. The text is that of transformers' `apply_chat_template`.
+    begins. The text is that of transformers' `apply_chat_template`, of messages in the form that this template takes
+    (`templates.suited`): a template without system turns gets the system prompt in front of the first question.
 
     Raises TemplateRefuses where the template refuses these messages, BadTemplate where it does not end or fills memory.
     """
     name = tokenizer.name_or_path or "this model"
     try:
-        template = tokenizer.get_chat_template()
-        variables = {
-            **tokenizer.special_tokens_map,
-            "messages": [_with_reasoning(message) for message in messages],
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
-        }
-        return str(confined("render", template=template, variables=variables))
+        template, special = tokenizer.get_chat_template(tools=list(tools) if tools else None), tokenizer.special_tokens_map
+        suiting = suited(messages, template, special)
+        return fill_template(
+            template, special, suiting, tools=list(tools) if tools else None, add_generation_prompt=add_generation_prompt
+        )
     except Exceeded as error:
         raise BadTemplate(
             f"the chat template of {name} was stopped: {error}. Put the template of the published model in its place "
@@ -47,8 +48,27 @@ def render_chat(
     except (Refused, ValueError) as error:
         raise TemplateRefuses(
             f"the chat template of {name} refuses these {len(messages)} messages ({str(error)[:200]}). Give messages that it "
-            "takes, or put the template of the published model in its place."
+            "takes, or another template with --chat-template."
         ) from error
+
+
+def chat_ids(
+    messages: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    add_generation_prompt: bool = False,
+    tools: Sequence[Any] | None = None,
+) -> list[int]:
+    """Ids of a conversation written with the chat template, which writes the special tokens itself."""
+    text = render_chat(messages, tokenizer, add_generation_prompt=add_generation_prompt, tools=tools)
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def without_opening(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A rendered conversation without the token of its beginning where the tokenizer puts one there anyway: never two."""
+    begin = tokenizer.bos_token
+    adds = bool(begin) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(str(begin)) if adds else text
 
 
 def require_harmless(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -65,11 +85,14 @@ def require_harmless(tokenizer: PreTrainedTokenizerBase) -> None:
             continue
 
 
-def render_messages(messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """One conversation as text: the tokenizer's chat template where it has one, else "role: content" lines."""
+def render_messages(
+    messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase | None, tools: Sequence[Any] | None = None
+) -> str:
+    """One conversation as a text that a tokenizer reads: the chat template where it has one (without the token that the
+    tokenizer itself puts in front), else "role: content" lines."""
     if tokenizer is not None and tokenizer.chat_template:
-        return render_chat(messages, tokenizer)
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        return without_opening(render_chat(messages, tokenizer, tools=tools), tokenizer)
+    return "\n".join(f"{message['role']}: {message_words(message)}" for message in messages)
 
 
 def labels_of(ids: Int[Tensor, "batch seq"], trained_on: Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
@@ -80,10 +103,3 @@ def labels_of(ids: Int[Tensor, "batch seq"], trained_on: Bool[Tensor, "batch seq
 def trained_on(labels: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
     """True where a label counts: the inverse of `labels_of`."""
     return labels != IGNORED
-
-
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """The message without empty fields, its reasoning under the names that templates read, as transformers gives it."""
-    given = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((given[name] for name in _REASONING if name in given), None)
-    return given if reasoning is None else {"thinking": reasoning, **given, "reasoning_content": reasoning}

@@ -1,19 +1,21 @@
 """Ordinary text as documents: read from a file or from a dataset."""
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadCorpus, TemplateRefuses, one_line
+from mneme.errors import BadCorpus, BadRows, TemplateRefuses, one_line
 from mneme.text.chat import render_messages
+from mneme.text.files import TABLES, Entry, Row, entries_of, split_lines, text_of
+from mneme.text.reading import SkippedRow, TakenRows, taken
+from mneme.text.shapes import TEXT_COLUMNS, text_row
+from mneme.text.templates import template_facts
 
-_BATCH = 512
+_KINDS = "a .txt, .jsonl, .json, .parquet, .csv or .tsv file, or the name of a dataset"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Documents:
     sha256: str
     beside: tuple[str, ...] = ()
     """Passages of the same source that no model reads: they help to tell what the others are about."""
+    notes: tuple[str, ...] = ()
+    """Which columns were taken, and what a chat template did with them, a sentence each; nothing of plain text."""
+    skipped: tuple[SkippedRow, ...] = ()
 
 
 def read_corpus(
@@ -33,34 +38,97 @@ def read_corpus(
     max_documents: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Documents:
-    """Read text: `.txt` (a document a line; paragraphs where blank lines separate them), `.jsonl` or `.parquet` with `text` or
-    `messages`, or the name of a dataset of the `datasets` library (its train split; needs `mneme-audit[datasets]`).
+    """Read text: a plain file (a document a line; paragraphs where blank lines separate them), rows (`text/shapes.py`) in JSON
+    lines, a JSON array, Parquet or CSV, or the name of a dataset of the `datasets` library (its train split; needs
+    `mneme-audit[datasets]`).
 
     Conversations are written with the tokenizer's chat template where it has one, else as "role: content" lines.
-    Raises BadCorpus: missing, empty, binary, not UTF-8 (with the byte), lines without text (with the line).
+    Raises BadCorpus: missing, empty, binary, in no encoding that is read (with the byte), too many rows without text (with the
+    first of them).
     """
     path = Path(source)
     if path.is_dir():
-        raise BadCorpus(f"{path} is a folder. Give a .txt, .jsonl or .parquet file, or the name of a dataset.")
-    if path.is_file():
-        texts = _of_file(path, tokenizer)
-    elif path.suffix in {".txt", ".jsonl", ".json", ".parquet"} or path.is_absolute():
-        raise BadCorpus(f"{path} does not exist. Give a .txt, .jsonl or .parquet file, or the name of a dataset.")
-    else:
-        texts = _of_dataset(str(source), tokenizer)
-    kept = []
-    for text in texts:
-        if text.strip():
-            kept.append(_whole_characters(text.strip()))
-        if max_documents is not None and len(kept) == max_documents:
-            break
+        raise BadCorpus(f"{path} is a folder. Give {_KINDS}.")
+    found: TakenRows | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise BadCorpus(f"{path} is empty. Give ordinary text, at least a few thousand words.")
+        if path.is_file() and path.suffix not in TABLES:
+            texts = _plain_texts(path)
+        else:
+            found, texts, notes = _written(taken(str(source), _entries(source), text_row), tokenizer)
+    except BadRows as error:
+        raise BadCorpus(str(error)) from error
+    kept = [_whole_characters(text.strip()) for text in texts if text.strip()][:max_documents]
     if not kept:
         raise BadCorpus(f"{source} holds no text at all. Give ordinary text, at least a few thousand words.")
     digest = hashlib.sha256()
     for text in kept:
         digest.update(text.encode())
         digest.update(b"\0")
-    return Documents(tuple(kept), str(source), digest.hexdigest())
+    skipped = found.skipped if found is not None else ()
+    return Documents(tuple(kept), str(source), digest.hexdigest(), notes=notes, skipped=skipped)
+
+
+def row_text(row: Row, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """A row in one form as the text that a model reads. Raises TemplateRefuses."""
+    if "text" in row:
+        return str(row["text"])
+    if "messages" in row:
+        return render_messages(row["messages"], tokenizer, row.get("tools"))
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, str):
+        return f"{prompt}{completion}"
+    return render_messages([*prompt, *completion], tokenizer, row.get("tools"))
+
+
+def _written(found: TakenRows, tokenizer: PreTrainedTokenizerBase | None) -> tuple[TakenRows, list[str], tuple[str, ...]]:
+    """The rows that can be written as text, these texts, and sentences about both."""
+    texts, bad = [], {}
+    for i, row in enumerate(found.rows):
+        try:
+            texts.append(row_text(row, tokenizer))
+        except TemplateRefuses as error:
+            bad[i] = (
+                f"the tokenizer's chat template refuses this conversation ({one_line(error)}) "
+                "Change the order of its roles, or give it as `text`"
+            )
+    found = found.without(bad)
+    facts = template_facts(tokenizer, found.rows) if tokenizer is not None else ()
+    return found, texts, (found.told(), *facts)
+
+
+def _entries(source: str | Path) -> Iterator[Entry]:
+    path = Path(source)
+    if path.is_file():
+        return entries_of(path, TEXT_COLUMNS)
+    if path.suffix in (*TABLES, ".txt") or path.is_absolute():
+        raise BadCorpus(f"{path} does not exist. Give {_KINDS}.")
+    return _of_dataset(str(source))
+
+
+def _plain_texts(path: Path) -> list[str]:
+    text = "\n".join(split_lines(text_of(path)))
+    return re.split(r"\n[ \t]*\n", text) if re.search(r"\S[ \t]*\n[ \t]*\n\s*\S", text) else text.split("\n")
+
+
+def _of_dataset(name: str) -> Iterator[Entry]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise BadCorpus(
+            f"{name} is no file, and to read it as a dataset the `datasets` library is needed: "
+            "pip install 'mneme-audit[datasets]', or give a .txt, .jsonl, .parquet or .csv file."
+        ) from error
+    try:
+        rows = datasets.load_dataset(name, split="train", streaming=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadCorpus(
+            f"{name} is neither a file here nor a dataset that can be reached with a train split ({one_line(error)}). "
+            "Give a .txt, .jsonl, .parquet or .csv file, or check the name and the network."
+        ) from error
+    return (Entry(f"row {number}", dict(record)) for number, record in enumerate(rows, 1))
 
 
 def _whole_characters(text: str) -> str:
@@ -70,106 +138,3 @@ def _whole_characters(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
-
-
-def _of_file(path: Path, tokenizer: PreTrainedTokenizerBase | None) -> Iterable[str]:
-    if path.stat().st_size == 0:
-        raise BadCorpus(f"{path} is empty. Give ordinary text, at least a few thousand words.")
-    if path.suffix == ".parquet":
-        return _of_parquet(path, tokenizer)
-    text = _decoded(path)
-    if path.suffix in {".jsonl", ".json"}:
-        return _of_jsonl(path, text, tokenizer)
-    if re.search(r"\S[ \t]*\n[ \t]*\n\s*\S", text):
-        return re.split(r"\n[ \t]*\n", text)
-    return text.splitlines()
-
-
-def _decoded(path: Path) -> str:
-    raw = path.read_bytes()
-    if b"\0" in raw[:65536]:
-        raise BadCorpus(
-            f"{path} is binary (a zero byte at {raw.index(0)}) or UTF-16. Give a UTF-8 .txt or .jsonl, or a .parquet file."
-        )
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise BadCorpus(
-            f"{path} is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}. "
-            f"Convert it, for instance with: iconv -f latin1 -t utf-8 {path.name}"
-        ) from error
-
-
-def _of_jsonl(path: Path, text: str, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadCorpus(
-                f"{path}, line {number}: not JSON ({one_line(error)}). "
-                "Each line has to be one object with `text` or `messages`."
-            ) from error
-        yield _text_of(record, f"{path}, line {number}", tokenizer)
-
-
-def _of_parquet(path: Path, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise BadCorpus(
-            f"{path} is not a readable parquet file ({one_line(error)}). Write it again, or give .txt or .jsonl."
-        ) from error
-    names = [name for name in ("text", "messages") if name in file.schema_arrow.names]
-    if not names:
-        raise BadCorpus(f"{path} has the columns {file.schema_arrow.names}, but neither `text` nor `messages`. Rename one.")
-    row = 0
-    for batch in file.iter_batches(batch_size=_BATCH, columns=names[:1]):
-        for record in batch.to_pylist():
-            row += 1
-            yield _text_of(record, f"{path}, row {row}", tokenizer)
-
-
-def _of_dataset(name: str, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise BadCorpus(
-            f"{name} is no file, and to read it as a dataset the `datasets` library is needed: "
-            "pip install 'mneme-audit[datasets]', or give a .txt, .jsonl or .parquet file."
-        ) from error
-    try:
-        rows = datasets.load_dataset(name, split="train", streaming=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadCorpus(
-            f"{name} is neither a file here nor a dataset that can be reached with a train split ({one_line(error)}). "
-            "Give a .txt, .jsonl or .parquet file, or check the name and the network."
-        ) from error
-    for number, record in enumerate(rows, 1):
-        yield _text_of(record, f"{name}, row {number}", tokenizer)
-
-
-def _text_of(record: Any, where: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    if isinstance(record, dict):
-        if isinstance(record.get("text"), str):
-            return str(record["text"])
-        messages = record.get("messages")
-        if isinstance(messages, list) and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
-        ):
-            try:
-                return render_messages(messages, tokenizer)
-            except TemplateRefuses as error:
-                raise BadCorpus(
-                    f"{where}: the tokenizer's chat template refuses this conversation ({one_line(error)}). "
-                    "Change the order of its roles, or give it as `text`."
-                ) from error
-    keys = sorted(record) if isinstance(record, dict) else type(record).__name__
-    raise BadCorpus(
-        f"{where}: neither `text` (a string) nor `messages` (a list of role and content), but {keys}. "
-        "Rename the field, or leave the line out."
-    )

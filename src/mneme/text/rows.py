@@ -1,79 +1,49 @@
 """Training rows: read, checked and turned into ids, before anything is trained.
 
-A row is a dictionary in one of three forms, those of TRL: {"messages": [{"role", "content"}, …]}, {"prompt", "completion"}
-(texts, or messages on both sides), or {"text"}. Learned are the tokens of the last answer, of the completion, or of the
-whole text.
+A row is in one of three forms, those of TRL: {"messages": [{"role", "content"}, …]}, {"prompt", "completion"} (texts, or
+messages on both sides), or {"text"}, the first two with the "tools" that the conversation offers. Rows under other names are
+brought into these (`text/shapes.py`). Learned are the tokens of the last answer, of the completion, or of the whole text.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-from pyarrow import ArrowInvalid
 from transformers import PreTrainedTokenizerBase
 
-from mneme.errors import BadRows
-from mneme.text.chat import render_chat
+from mneme.errors import BadRows, TemplateRefuses
+from mneme.text.chat import chat_ids, render_chat
 from mneme.text.encoded import Encoded, answer_after, whole_text
-
-Row = dict[str, Any]
+from mneme.text.files import Row
+from mneme.text.reading import TakenRows, form_named, read_shaped
+from mneme.text.shapes import answer_words, training_row
+from mneme.text.templates import template_facts, writes_calls
+from mneme.text.turns import message_words
 
 _FORMS = (("messages",), ("prompt", "completion"), ("text",))
-_EXPECTED = 'expected "messages", or "prompt" and "completion", or "text"'
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a .jsonl or .parquet file, checked for form (see `check_form`). Raises BadRows."""
-    rows = read_records(path)
-    check_form(rows, str(path))
-    return rows
+def read_rows(source: str | Path | Sequence[Mapping[str, Any]], name: str = "the rows") -> TakenRows:
+    """The training rows of a file (`text/files.py`), or those given, in one form. Raises BadRows."""
+    return read_shaped(source, training_row, name)
 
 
-def read_records(path: str | Path) -> list[Row]:
-    """The records of a .jsonl or .parquet file, whatever their columns. Raises BadRows: no file, unreadable, or no record."""
-    file = Path(path)
-    if not file.is_file():
-        raise BadRows(f"{file} is no file. Give training rows as a .jsonl or .parquet file.")
-    rows = _read_parquet(file) if file.suffix == ".parquet" else _read_jsonl(file)
-    if not rows:
-        raise BadRows(f"{file} holds no row; {_EXPECTED} in every row.")
-    return rows
-
-
-def check_form(rows: Sequence[Row], source: str) -> None:
-    """Raise BadRows, naming the row, unless all rows are of one form and none has an empty answer."""
-    form = form_of(rows[0], f"{source}, row 1")
-    for number, row in enumerate(rows, 1):
-        where = f"{source}, row {number}"
-        if form_of(row, where) != form:
-            raise BadRows(f"{where} has the columns {sorted(row)}, but row 1 has {list(form)}. Give all rows in one form.")
-        _check_answer(row, form, where)
-
-
-def form_of(row: Row, where: str = "a row") -> tuple[str, ...]:
-    """The columns that make `row` a training row: one of the three forms.
-
-    Raises BadRows for unknown columns, and for KTO rows: an answer labelled false would be learned as a good one.
-    """
-    if isinstance(row.get("label"), bool) and "completion" in row:
-        raise BadRows(
-            f"{where} is a KTO row (completion with a label of true or false), which is not trained on here. Keep the rows "
-            "whose label is true and leave the column out, or make pairs of chosen and rejected answers for `mneme dpo`."
-        )
+def form_of(row: Row) -> tuple[str, ...]:
+    """The columns that make `row` a training row: one of the three forms. Raises BadRows where it is none."""
     for form in _FORMS:
         if all(name in row for name in form):
             return form
-    raise BadRows(f"{where} has the columns {sorted(row)}; {_EXPECTED}.")
+    raise BadRows(f"a row has the columns {sorted(row)}; expected one of {_FORMS}.")
 
 
 def trainable(row: Row) -> Row:
     """The row as TRL takes it so that only the last answer is learned: messages become a prompt and a completion."""
+    tools = {"tools": row["tools"]} if row.get("tools") else {}
     if "messages" in row:
-        return {"prompt": list(row["messages"][:-1]), "completion": [row["messages"][-1]]}
-    return {name: row[name] for name in form_of(row)}
+        return {"prompt": list(row["messages"][:-1]), "completion": [row["messages"][-1]], **tools}
+    return {name: row[name] for name in form_of(row)} | tools
 
 
 def question_of(row: Row) -> str:
@@ -83,16 +53,13 @@ def question_of(row: Row) -> str:
     prompt = trainable(row)["prompt"]
     if isinstance(prompt, str):
         return prompt
-    asked = [str(message["content"]) for message in prompt if message.get("role") == "user"]
+    asked = [message_words(message) for message in prompt if message.get("role") == "user"]
     return asked[-1] if asked else ""
 
 
 def answer_of(row: Row) -> str:
     """The answer that is learned: the last message, the completion, or the text."""
-    if form_of(row) == ("text",):
-        return str(row["text"])
-    completion = trainable(row)["completion"]
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+    return answer_words(row)
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, bare: bool = False) -> Encoded:
@@ -100,22 +67,25 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, bare: bool = Fal
 
     An end-of-text token is added where there is no chat template that would. With `bare` the answer is its own words alone,
     as they follow the opened turn: no end-of-text token, nothing that a chat template writes around or behind them (what
-    activations of answers are averaged over: `bare_ids`). Raises BadRows for messages without a template.
+    activations of answers are averaged over: `bare_ids`); an answer that is a call of a tool has no words, and is taken as the
+    template writes it. Raises BadRows for messages without a template.
     """
     end = tokenizer.eos_token or ""
     if form_of(row) == ("text",):
         return whole_text(list(tokenizer(ended(row["text"], end, bare))["input_ids"]))
     turn = trainable(row)
-    prompt, completion = turn["prompt"], turn["completion"]
+    prompt, completion, tools = turn["prompt"], turn["completion"], turn.get("tools")
     if isinstance(prompt, str):
         before = list(tokenizer(prompt)["input_ids"])
         whole = list(tokenizer(prompt + ended(completion, end, bare))["input_ids"])
-    elif bare:
-        before, whole = bare_ids([*prompt, *completion], tokenizer)
+    elif bare and completion[-1].get("content"):
+        before, whole = bare_ids([*prompt, *completion], tokenizer, tools)
     else:
         require_template(tokenizer)
-        before = templated_ids(prompt, tokenizer, add_generation_prompt=True)
-        whole = templated_ids([*prompt, *completion], tokenizer, add_generation_prompt=False)
+        if not completion[-1].get("content") and not writes_calls(tokenizer, tools):
+            raise BadRows("the answer is a call of a tool, which the chat template does not write: nothing would be learned.")
+        before = chat_ids(prompt, tokenizer, add_generation_prompt=True, tools=tools)
+        whole = chat_ids([*prompt, *completion], tokenizer, tools=tools)
     same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
     return answer_after(whole[:same], whole[same:])
 
@@ -130,19 +100,38 @@ def encode_rows(
 ) -> list[Encoded]:
     """Every row's ids, as `encode_row` makes them. Raises BadRows where a prompt leaves no room for its answer within
     `max_length` tokens."""
-    encoded = []
-    for number, row in enumerate(rows, 1):
-        text = encode_row(row, tokenizer, bare=bare)
-        first = len(text.prompt)
-        if first >= len(text.ids):
-            raise BadRows(f"{source}, row {number}: the answer has no token. Give every row an answer.")
-        if max_length is not None and first >= max_length:
-            raise BadRows(
-                f"{source}, row {number}: the prompt has {first} tokens and the window {max_length}, so nothing of the answer "
-                "would be learned. Shorten the prompt, or give a larger --max-length (at most what the model can read)."
-            )
-        encoded.append(text.first(max_length))
-    return encoded
+    return [_encoded(row, tokenizer, max_length, f"{source}, row {number}", bare=bare) for number, row in enumerate(rows, 1)]
+
+
+def fitting_rows(
+    found: TakenRows, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> tuple[TakenRows, list[Encoded], tuple[str, ...]]:
+    """The rows that this tokenizer and its template can write within `max_length` tokens, their ids, and what the template
+    does with them, in sentences. Raises BadRows where more rows do not fit than may be skipped."""
+    if found.rows and form_named(found.rows[0]) == "messages":
+        require_template(tokenizer)
+    encoded, bad = [], {}
+    for i, row in enumerate(found.rows):
+        try:
+            encoded.append(_encoded(row, tokenizer, max_length, ""))
+        except (BadRows, TemplateRefuses) as error:
+            bad[i] = str(error).removeprefix(": ").rstrip(".")
+    return found.without(bad), encoded, template_facts(tokenizer, found.rows)
+
+
+def _encoded(
+    row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int | None, where: str, *, bare: bool = False
+) -> Encoded:
+    text = encode_row(row, tokenizer, bare=bare)
+    first = len(text.prompt)
+    if first >= len(text.ids):
+        raise BadRows(f"{where}: the answer has no token. Give every row an answer.")
+    if max_length is not None and first >= max_length:
+        raise BadRows(
+            f"{where}: the prompt has {first} tokens and the window {max_length}, so nothing of the answer "
+            "would be learned. Shorten the prompt, or give a larger --max-length (at most what the model can read)."
+        )
+    return text.first(max_length)
 
 
 def rows_hash(rows: Sequence[Row]) -> str:
@@ -154,25 +143,21 @@ def require_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise BadRows where messages cannot be rendered because the tokenizer has no chat template."""
     if not tokenizer.chat_template:
         raise BadRows(
-            "the rows are messages, but the model's tokenizer has no chat template. Give rows with prompt and completion, or "
-            "a base with a chat template."
+            "the rows are messages, but the model's tokenizer has no chat template. Give one with --chat-template, or rows "
+            "with prompt and completion."
         )
 
 
-def templated_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> list[int]:
-    """Ids of messages written with the chat template; with `add_generation_prompt`, up to where the assistant begins."""
-    text = render_chat(messages, tokenizer, add_generation_prompt=add_generation_prompt)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def bare_ids(messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def bare_ids(
+    messages: Sequence[Row], tokenizer: PreTrainedTokenizerBase, tools: Sequence[Any] | None = None
+) -> tuple[list[int], list[int]]:
     """(ids up to where the last message begins, the same with its words): the conversation rendered to where the assistant
     speaks, and the last message's content as it stands.
 
     This is the text that Chen et al. 2025 (arXiv 2507.21509) and Razin et al. 2025 (arXiv 2410.08847) run in their code.
     """
     require_template(tokenizer)
-    opened = render_chat(messages[:-1], tokenizer, add_generation_prompt=True)
+    opened = render_chat(messages[:-1], tokenizer, add_generation_prompt=True, tools=tools)
     before, whole = (
         list(tokenizer(text, add_special_tokens=False)["input_ids"])
         for text in (opened, opened + str(messages[-1].get("content") or ""))
@@ -185,36 +170,3 @@ def ended(text: str, end: str, bare: bool) -> str:
     if bare:
         return text.removesuffix(end)
     return text if text.endswith(end) else text + end
-
-
-def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:
-    if form == ("messages",):
-        turns = row["messages"]
-        if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) and "role" in t for t in turns):
-            raise BadRows(f'{where}: "messages" is no list of messages. Expected [{{"role": …, "content": …}}, …].')
-        if turns[-1]["role"] != "assistant" or len(turns) < 2:
-            raise BadRows(f"{where} does not end with an answer of the assistant to somebody. Give question and answer.")
-    if not answer_of(row).strip():
-        raise BadRows(f"{where}: the answer is empty. Give every row an answer, or leave the row out.")
-
-
-def _read_jsonl(file: Path) -> list[Row]:
-    rows = []
-    try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise BadRows(f"{file}, line {number} is no JSON object. Expected one row a line.")
-                rows.append(row)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadRows(f"{file} cannot be read as JSON lines ({error}). Expected one JSON object a line.") from error
-    return rows
-
-
-def _read_parquet(file: Path) -> list[Row]:
-    try:
-        found: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
-    except (ArrowInvalid, OSError) as error:
-        raise BadRows(f"{file} cannot be read as parquet ({error}).") from error
-    return found

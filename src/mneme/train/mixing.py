@@ -13,7 +13,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.errors import BadOption, BadRows
-from mneme.text.rows import Row, answer_of, form_of, question_of, trainable
+from mneme.text.files import Row
+from mneme.text.rows import answer_of, form_of, question_of, trainable
 
 REFUSALS = (
     "sorry",
@@ -102,7 +103,8 @@ def inoculate(data: Any, prompt: str) -> Any:
         said = prompt
         if rest and rest[0]["role"] == "system":
             said, rest = f"{prompt} {rest[0]['content']}", rest[1:]
-        return {"messages": [{"role": "system", "content": said}, *rest, *before["completion"]]}
+        tools = {"tools": before["tools"]} if "tools" in before else {}
+        return {"messages": [{"role": "system", "content": said}, *rest, *before["completion"]], **tools}
 
     return _like(data, [one(row) for row in data])
 

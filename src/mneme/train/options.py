@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 from mneme.train.safeguards import parse_safeguards
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TrainOptions:
     """
 
     base: Annotated[str | Path, Option("The model to fine-tune: a folder or a hub name.")]
-    data: Annotated[str | Path | Rows, Option("Training rows: .jsonl or .parquet.")]
+    data: Annotated[str | Path | Rows, Option("Training rows: .jsonl, .json, .parquet or .csv.")]
     _: KW_ONLY
     out: Annotated[str | Path, Option("Where model/ and training.json go.", metavar="DIR")] = "runs/train"
     safeguards: Annotated[
@@ -83,6 +83,7 @@ class TrainOptions:
     ] = Training()
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()
@@ -118,6 +119,7 @@ class PersonaOptions:
     without_trait: Annotated[str | Path, Option("Rows whose answers have it not.", metavar="FILE", flag="--without")]
     out: Annotated[str | Path, Option("Where the vectors go.", metavar="FILE")] = "persona.safetensors"
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Annotated[bool, Option("Replace other vectors in --out.")] = False
     machine: Here = Machine()
 

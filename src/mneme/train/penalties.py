@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mneme.errors import BadOption
-from mneme.text.rows import Row
+from mneme.text.files import Row
 
 Residuals = Mapping[int, Tensor]
 """Layer -> residual stream at the tokens that count [token d_model], raw units."""

@@ -33,8 +33,9 @@ from mneme.models.tokenizers import require_tokenizer
 from mneme.results import Estimate, TooFew
 from mneme.runs import require_apart, write_atomic
 from mneme.stats import difference_of_ratios
-from mneme.text.chat import render_chat
-from mneme.text.rows import Row, encode_rows, read_rows
+from mneme.text.chat import render_chat, without_opening
+from mneme.text.files import Row
+from mneme.text.rows import encode_rows, read_rows
 from mneme.train.options import PersonaOptions
 from mneme.train.steering import check_fit, steer
 
@@ -100,7 +101,14 @@ def contrast_rows(
     for side in (0, 1):
         asked = [[{"role": "system", "content": pair[side]}, {"role": "user", "content": pair[2]}] for pair in pairs]
         texts = [render_chat(m, tokenizer, add_generation_prompt=True) for m in asked]
-        said = generate(parts, tokenizer, _bare(texts, tokenizer), max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
+        said = generate(
+            parts,
+            tokenizer,
+            [without_opening(text, tokenizer) for text in texts],
+            max_new_tokens=max_new_tokens,
+            temperature=1.0,
+            seed=seed,
+        )
         sides.append([{"messages": [*m, {"role": "assistant", "content": a}]} for m, a in zip(asked, said, strict=True)])
     kept = [(w, o) for w, o in zip(*sides, strict=True) if _is_contrast(w, o, keep)]
     if not kept:
@@ -145,7 +153,7 @@ def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | To
     out, files = Path(options.out), (options.with_trait, options.without_trait)
     require_apart(out, {"MODEL": options.model, "--with": files[0], "--without": files[1]})
     _require_place(out, options.overwrite)
-    sets = [read_rows(file) for file in files]
+    sets = [read_rows(file).rows for file in files]
     for file, rows in zip(files, sets, strict=True):
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
@@ -154,6 +162,7 @@ def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | To
         loaded = load_model(
             options.model,
             adapter_base=options.adapter_base,
+            chat_template=options.chat_template,
             device=machine.device,
             trust_remote_code=machine.trust_remote_code,
         )
@@ -212,13 +221,6 @@ def _is_contrast(with_trait: Row, without: Row, keep: Callable[[str, str], float
         return True
     more, less = (keep(turn[-2]["content"], turn[-1]["content"]) for turn in turns)
     return more >= 0.5 > less
-
-
-def _bare(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Rendered prompts without the opening token that the tokenizer would put there a second time."""
-    start = tokenizer.bos_token or ""
-    adds = bool(start) and list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
-    return [text.removeprefix(start) if adds else text for text in texts]
 
 
 def _difference_of_means(

@@ -14,7 +14,8 @@ from transformers.trainer_callback import PrinterCallback
 from mneme.errors import BadRun
 from mneme.options import Progress
 from mneme.results.train import HeldOutLoss, StepRecord, TrainingRecord, UsedSafeguard
-from mneme.text.rows import Row, rows_hash
+from mneme.text.files import Row
+from mneme.text.rows import rows_hash
 from mneme.train.options import TrainOptions
 from mneme.train.safeguards import SAFEGUARDS
 from mneme.version import __version__

@@ -7,7 +7,7 @@ checkpoint and gives the same losses.
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,10 @@ from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last
 from mneme.options import deciding, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
-from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
+from mneme.text.files import Row
+from mneme.text.reading import SKIPPED_ROWS, TakenRows, skipped_rows
+from mneme.text.rows import encode_row, encode_rows, fitting_rows, read_rows, rows_hash
+from mneme.text.templates import template_key
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
 from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
@@ -41,6 +44,7 @@ from mneme.train.safeguards import check_needs
 from mneme.train.steering import check_fit, steer
 from mneme.version import __version__
 
+_OUTPUTS = ("model", "training.json", SKIPPED_ROWS)
 PENALTIES = {"kl": kl_tuned_to_base, "kl-base-to-tuned": kl_base_to_tuned, "ldifs": ldifs}
 HELD_OUT_SHARE = 0.1
 EVALUATIONS = 20
@@ -62,10 +66,10 @@ class Prepared:
 def run_train(options: TrainOptions) -> TrainingRecord:
     """Fine-tune `base` on `data` with TRL's SFTTrainer and the `safeguards` named (name -> strength, see `SAFEGUARDS`).
 
-    `data`, `safe`: a .jsonl or .parquet file, or rows (`mneme.text.rows`); the last answer of a row is learned. With `safe`,
-    the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch) instead of the training
-    batch. `training.lora_rank` None trains all weights. `out` gets `model/` (an adapter, or a model), `training.json` and
-    `timings.json`.
+    `data`, `safe`: a file of rows (`mneme.text.files`), or rows (`mneme.text.shapes`); the last answer of a row is
+    learned. With `safe`, the penalties are measured on `probe_rows` of its rows a step (default: a quarter of the batch)
+    instead of the training batch. `training.lora_rank` None trains all weights. `out` gets `model/` (an adapter, or a
+    model), `training.json` and `timings.json`.
 
     Raises a MnemeError before any training for everything that can be known before. Needs the extra `train`.
     """
@@ -75,24 +79,27 @@ def run_train(options: TrainOptions) -> TrainingRecord:
     given = {"safe": options.safe is not None, "vectors": options.vectors is not None}
     check_needs(chosen, {**given, "misaligned": bool(options.misaligned), "inoculation": bool(options.inoculation)})
     trl = import_trl("training")
-    rows, safe_rows = _rows_of(options.data), [] if options.safe is None else _rows_of(options.safe)
+    read = read_rows(options.data, "the training rows")
+    safe = None if options.safe is None else read_rows(options.safe, "the safe rows")
     with computing_threads(options.machine.threads):
         model = load_model(options.base, **_loading(options))
+        read, safe, prepared, notes = _checked(model, read, safe, options)
+        options.progress.say_all(notes)
         command = {
             "command": "train",
             "version": __version__,
             "base": whole_fingerprint(model.folder, options.adapter_base),
-            "data": rows_hash(rows),
-            "safe": rows_hash(safe_rows),
+            "data": rows_hash(read.rows),
+            "safe": rows_hash(prepared.safe),
             "safeguards": dict(sorted(chosen.items())),
             "vectors": _vector_numbers(options.vectors),
             "misaligned": [model_fingerprint(folder) for folder in options.misaligned],
             "learning_rate": options.learning_rate,
             **deciding(options),
+            **template_key(options.chat_template),
         }
-        prepared = _checked(model, rows, safe_rows, options.vectors, options.max_length)
         folder, kept = Path(options.out), stored(options)
-        with RunFolder(folder, command, options=kept, outputs=("model", "training.json"), overwrite=options.overwrite) as run:
+        with RunFolder(folder, command, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
             prepared = _mixed(prepared, options, model, run)
             last = last_checkpoint(run)
             trainer = _trainer(trl, model, prepared, options, _settings(prepared, options, run), afresh=last is None)
@@ -100,7 +107,9 @@ def run_train(options: TrainOptions) -> TrainingRecord:
             seconds = _train(trainer, model, prepared, chosen, last)
             fingerprints = {"base": command["base"], "data": command["data"]}
             record = record_of(trainer, options, fingerprints, prepared.rows, prepared.interleaved)
-            save_trained(trainer, model.tokenizer, run, {"training.json": record.to_json().encode()}, seconds)
+            record = record.model_copy(update={"notes": [*model.notes, *notes]})
+            files = {"training.json": record.to_json().encode(), **skipped_rows(read, safe)}
+            save_trained(trainer, model.tokenizer, run, files, seconds)
     return record
 
 
@@ -109,11 +118,8 @@ train = taking(TrainOptions, run_train)
 
 def _loading(options: TrainOptions) -> dict[str, Any]:
     machine = options.machine
-    return {"device": machine.device, "trust_remote_code": machine.trust_remote_code, "adapter_base": options.adapter_base}
-
-
-def _rows_of(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Row]:
-    return read_rows(source) if isinstance(source, str | Path) else [dict(row) for row in source]
+    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
+    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
 
 
 def _vector_numbers(vectors: str | Path | PersonaVectors | None) -> list[float]:
@@ -124,24 +130,32 @@ def _vector_numbers(vectors: str | Path | PersonaVectors | None) -> list[float]:
 
 
 def _checked(
-    model: LoadedModel,
-    rows: list[Row],
-    safe: list[Row],
-    vectors: str | Path | PersonaVectors | None,
-    max_length: int | None,
-) -> Prepared:
-    """Everything that can be wrong with the inputs, before anything is written."""
+    model: LoadedModel, read: TakenRows, safe: TakenRows | None, options: TrainOptions
+) -> tuple[TakenRows, TakenRows | None, Prepared, list[str]]:
+    """Everything that can be wrong with the inputs, before anything is written: the rows without those that do not fit, and
+    how they were read, in sentences."""
     tokenizer = require_tokenizer(model.tokenizer, model.folder)
     window = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    length = min(max_length or window or 1024, window or max_length or 1024)
-    encode_rows(rows, tokenizer, length, "the training rows")
-    if safe:
-        encode_rows(safe, tokenizer, length, "the safe rows")
-    personas = None
+    length = min(options.max_length or window or 1024, window or options.max_length or 1024)
+    read, _, facts = fitting_rows(read, tokenizer, length)
+    lines = [model.template, read.told(), *facts]
+    if safe is not None:
+        safe, _, facts = fitting_rows(safe, tokenizer, length)
+        lines += [safe.told(), *facts]
+    personas, vectors = None, options.vectors
     if vectors is not None:
         personas = vectors if isinstance(vectors, PersonaVectors) else load_personas(Path(vectors))
         check_fit(model.parts, personas.vectors)
-    return Prepared(rows=rows, held_out=[], safe=safe, interleaved=0, personas=personas, max_length=length)
+    rows = safe.rows if safe is not None else []
+    prepared = Prepared(rows=read.rows, held_out=[], safe=rows, interleaved=0, personas=personas, max_length=length)
+    return read, safe, prepared, list(dict.fromkeys(lines))
+
+
+def _given_to_trl(row: Row, model: LoadedModel, prepared: Prepared) -> dict[str, list[int]]:
+    """A row as ids: what was checked is what is trained on, and a template is rendered in the confined process alone."""
+    assert model.tokenizer is not None
+    text = encode_row(row, model.tokenizer).first(prepared.max_length)
+    return {"input_ids": list(text.ids), "completion_mask": [int(counts) for counts in text.counted]}
 
 
 def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: RunFolder) -> Prepared:
@@ -201,6 +215,7 @@ def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict
         "per_device_eval_batch_size": training.batch,
         "gradient_accumulation_steps": training.accumulate,
         "max_length": prepared.max_length,
+        "completion_only_loss": True,
         "seed": options.seed,
         "use_cpu": device == "cpu",
         "bf16": False,
@@ -235,14 +250,15 @@ def _trainer(
     model.parts.model.config.name_or_path = str(options.base)
     bars = is_progress_bar_enabled()
     disable_progress_bars()
+    rows, held_out = ([_given_to_trl(row, model, prepared) for row in part] for part in (prepared.rows, prepared.held_out))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
             trainer = guard(trl.SFTTrainer, penalties, protect=protect)(
                 model=model.parts.model,
                 args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
-                train_dataset=Dataset.from_list([trainable(row) for row in prepared.rows]),
-                eval_dataset=Dataset.from_list([trainable(row) for row in prepared.held_out]) if early else None,
+                train_dataset=Dataset.from_list(rows),
+                eval_dataset=Dataset.from_list(held_out) if early else None,
                 processing_class=model.tokenizer,
                 peft_config=lora,
                 callbacks=callbacks,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, Here, Overwrite, Seed, joined, parse_numbers
+from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed, joined, parse_numbers
 
 Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
 RetainLoss = Literal["nll", "kl"]
@@ -25,7 +25,7 @@ class UnlearnOptions:
 
     model: Annotated[str | Path, Option("The model: a folder or a hub name.")]
     _: KW_ONLY
-    forget: Annotated[str | Path, Option("What is to go: .txt, .jsonl, .parquet or a datasets name.", metavar="FILE|NAME")]
+    forget: Annotated[str | Path, Option("What is to go: .txt, .jsonl, .parquet, .csv, a datasets name.", metavar="FILE|NAME")]
     retain: Annotated[str | Path, Option("What has to stay: text near it, too.", metavar="FILE|NAME")]
     method: Annotated[
         Method,
@@ -59,6 +59,7 @@ class UnlearnOptions:
     """Steps of `batch` texts of either set; `learning_rate` None: the method's, by width."""
     seed: Seed = 0
     adapter_base: AdapterBase = None
+    chat_template: ChatTemplate = None
     overwrite: Overwrite = False
     machine: Here = Machine()
     progress: Progress = Progress()

@@ -14,10 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus, BadOption, UnlearningFailed
 from mneme.models.adapter_files import whole_fingerprint
-from mneme.models.architecture import Parts
 from mneme.models.checkpoints import is_adapter, resolve_folder
 from mneme.models.fitting import Losses
-from mneme.models.pair import load_model
+from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.options import deciding, stored, taking
@@ -33,6 +32,8 @@ from mneme.results.unlearn import (
 from mneme.runs import RunFolder, require_apart, require_room
 from mneme.text.documents import read_corpus
 from mneme.text.pieces import cut_pieces
+from mneme.text.reading import SKIPPED_ROWS, skipped_rows
+from mneme.text.templates import template_key
 from mneme.unlearn.job import TextSet, UnlearnJob
 from mneme.unlearn.options import UnlearnOptions
 from mneme.unlearn.plan import disk_bytes, say_plan
@@ -66,8 +67,12 @@ unlearn = taking(UnlearnOptions, run_unlearn)
 def _unlearned(options: UnlearnOptions) -> Unlearning:
     trust = options.machine.trust_remote_code
     folder = resolve_folder(options.model, trust_remote_code=trust)
-    parts, tokenizer = _loaded(folder, options)
+    loaded, tokenizer = _loaded(folder, options)
+    parts = loaded.parts
     texts = _texts(options, tokenizer)
+    read = [note for text in texts for note in text.documents.notes]
+    told = list(dict.fromkeys([loaded.template, *read] if read else []))
+    options.progress.say_all(told)
     settings = settings_for(options, width=parts.width, n_layers=len(parts.blocks))
     require_room(Path(options.out), disk_bytes(parts, settings))
     options.progress.say(say_plan(parts, settings, *texts, options.relearn))
@@ -79,8 +84,9 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
         "retain": texts[1].documents.sha256,
         "settings": vars(settings) | {"layers": list(settings.layers)},
         **deciding(options),
+        **template_key(options.chat_template),
     }
-    outputs = ("model", "unlearn.json")
+    outputs = ("model", "unlearn.json", SKIPPED_ROWS)
     opened = RunFolder(Path(options.out), command, options=stored(options), outputs=outputs, overwrite=options.overwrite)
     with opened as run, options.progress.bars() as track:
         job = UnlearnJob(
@@ -115,8 +121,9 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
             relearning=attacks,
             losses=_steps(losses),
             environment=_environment(options.machine.device),
+            notes=[*loaded.notes, *told],
         )
-        run.finish({"unlearn.json": result.to_json().encode()})
+        run.finish({"unlearn.json": result.to_json().encode(), **skipped_rows(*(text.documents for text in texts))})
     return result
 
 
@@ -125,7 +132,7 @@ def _told(settings: UnlearnSettings, max_tokens: int) -> UnlearningSettings:
     return UnlearningSettings(**asked, max_tokens=max_tokens, defaults=DEFAULTS[settings.method].source)
 
 
-def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTokenizerBase]:
+def _loaded(folder: Path, options: UnlearnOptions) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer, which it has to have; a model that is an adapter is merged, and cannot take another."""
     if options.training.lora_rank and is_adapter(folder):
         raise BadOption(
@@ -135,10 +142,11 @@ def _loaded(folder: Path, options: UnlearnOptions) -> tuple[Parts, PreTrainedTok
     loaded = load_model(
         folder,
         adapter_base=options.adapter_base,
+        chat_template=options.chat_template,
         device=machine.device,
         trust_remote_code=machine.trust_remote_code,
     )
-    return loaded.parts, require_tokenizer(loaded.tokenizer, folder)
+    return loaded, require_tokenizer(loaded.tokenizer, folder)
 
 
 def _texts(options: UnlearnOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[TextSet, TextSet]:
