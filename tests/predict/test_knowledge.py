@@ -235,3 +235,19 @@ def test_the_largest_excess_has_its_noise_taken_off() -> None:
     assert area is not None
     size = abs(area.estimate.value)
     assert largest_excess(found) == pytest.approx(size * (1 - (area.error / size) ** 2))
+
+
+def test_items_that_count_for_nothing_change_nothing() -> None:
+    """Words of no weight in documents of their own: they made clusters of size 0, and no interval came out."""
+    rng = np.random.default_rng(0)
+    change, document, type_ = rng.normal(-0.2, 0.1, 60), rng.integers(0, 12, 60), rng.integers(0, 15, 60)
+    alone = weighted_change(change, np.ones(60), document, type_)
+    joined = weighted_change(
+        np.concatenate([change, np.ones(5)]),
+        np.concatenate([np.ones(60), np.zeros(5)]),
+        np.concatenate([document, 100 + np.arange(5)]),
+        np.concatenate([type_, 100 + np.arange(5)]),
+    )
+    assert alone is not None
+    assert joined == alone
+    assert alone.p_value < 0.001

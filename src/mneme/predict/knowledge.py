@@ -135,6 +135,8 @@ def weighted_change(
     tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less certain. n is Kish's number of
     items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
     """
+    counted = weight > 0  # an item that counts for nothing makes no cluster
+    change, weight, document, type_ = change[counted], weight[counted], document[counted], type_[counted]
     value = float((weight * change).sum() / weight.sum())
     found = two_way(change, document, type_, KNOWLEDGE_UNIT, weights=weight, identical=identical)
     clusters = min(len(np.unique(document)), len(np.unique(type_)))

@@ -58,8 +58,8 @@ def two_way(
     level: float = 0.95,
     identical: bool = False,
 ) -> Rate | TooFew:
-    """Mean of `values` (with `weights`: their weighted mean), of which each belongs to the cluster `first` and the cluster
-    `second`, with a two-sided p of 0.
+    """Mean of `values` (with `weights` above 0: their weighted mean), of which each belongs to the cluster `first` and the
+    cluster `second`, with a two-sided p of 0.
 
     TooFew below 8 clusters of either kind, or without any spread. `estimate.n` counts the scarcer kind. `identical` says that
     the two models are the same: then, and only where every value is 0, the interval is [0, 0] and p 1. No other call returns a
