@@ -40,7 +40,8 @@ def test_planted_damage_is_the_first_effect(whole_run: Run) -> None:
     assert botany.magnitude.value < -0.8
     assert botany.excess is not None
     assert (botany.finding, botany.beyond, botany.source, botany.types) == ("affected", True, "words", 18)
-    assert botany.magnitude.n == 18  # the scarcer kind of cluster: words, not documents
+    # The scarcer kind of cluster: words, not documents; of the 18 the nine that follow others are known, and count.
+    assert botany.magnitude.n == 9
     assert not botany.intended
     assert report.verdict == "change"
     assert "botany" in report.reason
