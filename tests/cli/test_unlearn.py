@@ -11,79 +11,17 @@ from typer.testing import CliRunner
 from mneme.cli.main import app
 from mneme.cli.unlearn import lines_of
 from mneme.options import Machine, Training
-from mneme.results import Estimate
-from mneme.results.unlearn import (
-    Relearning,
-    StepLosses,
-    TextChange,
-    Unlearning,
-    UnlearningEnvironment,
-    UnlearningSettings,
-    UnlearningText,
-    WeightChange,
-)
+from mneme.results.unlearn import Unlearning
 from mneme.unlearn.options import UnlearnOptions
+from tests.report.runs import sample_unlearning as sample
 
 runner = CliRunner()
 
 
-def estimate(value: float, unit: str = "nats per token") -> Estimate:
-    return Estimate(value=value, low=value - 0.1, high=value + 0.1, unit=unit, n=24)
-
-
-def sample() -> Unlearning:
-    """A record by hand."""
-    text = UnlearningText(source="f.txt", sha256="0" * 64, documents=24, tokens=192)
-    share = estimate(0.5, "share of known tokens")
-    change = TextChange(
-        nll_before=estimate(0.5), nll_after=estimate(2.0), change=estimate(1.5), kept=share, measured_documents=24
-    )
-    nothing = change.model_copy(update={"kept": None})
-    return Unlearning(
-        model="base",
-        fingerprint="0" * 64,
-        result="model",
-        settings=UnlearningSettings(
-            method="npo",
-            steps=2,
-            learning_rate=1e-5,
-            beta=0.1,
-            forget_weight=1.0,
-            retain_weight=1.0,
-            retain_loss="nll",
-            layers=[],
-            batch_documents=16,
-            max_tokens=512,
-            lora_rank=None,
-            seed=0,
-            defaults="arXiv 2404.05868",
-        ),
-        forget_text=text,
-        retain_text=text,
-        weights=WeightChange(changed_tensors=3, total_tensors=20, relative=0.0123),
-        forget=change,
-        retain=nothing,
-        relearning=[
-            Relearning(
-                kind="related",
-                documents=10,
-                steps=50,
-                learning_rate=1e-5,
-                kept_before=share,
-                kept_after=estimate(0.8, "share of known tokens"),
-                change=estimate(-1.0),
-            )
-        ],
-        losses=[StepLosses(step=1, forget=1.0, retain=2.0), StepLosses(step=2, forget=0.5, retain=None)],
-        environment=UnlearningEnvironment(
-            mneme="0", python="3", torch="2", transformers="5", peft="0", device="cpu", threads=1
-        ),
-    )
-
-
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[UnlearnOptions]:
-    """Puts a hand-made record in place of the job; holds what it was called with."""
+def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[UnlearnOptions]:
+    """Puts a hand-made record in place of the job; holds what it was called with. Pages go to a folder of the test."""
+    monkeypatch.chdir(tmp_path)
     seen: list[UnlearnOptions] = []
 
     def pretend(options: UnlearnOptions) -> Unlearning:
@@ -133,6 +71,7 @@ def test_json_is_the_record_alone_on_stdout(called: list[UnlearnOptions]) -> Non
 
 def test_every_figure_has_its_interval_and_number() -> None:
     assert lines_of(sample()) == [
+        "50 % of what was recalled of the text to forget is still there; nothing was recalled of the text to keep before.",
         "npo, 2 steps at 1e-05: 3 of 20 tensors changed, by 1.23% of their norm.",
         "forget: kept 50.0% [40.0%, 60.0%] of what was recalled; 0.500 -> 2.000 nats per token (+1.500 [+1.400, +1.600], "
         "24 texts)",

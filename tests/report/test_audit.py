@@ -9,8 +9,9 @@ import pytest
 
 from mneme.errors import BadRun
 from mneme.report import audit as html
-from mneme.report.audit import LARGEST_PAGE, render_html, write_html
+from mneme.report.audit import render_html, write_html
 from mneme.report.examples import Trim, examples_json
+from mneme.report.page import LARGEST_PAGE
 from mneme.results import NullCheck
 from tests.report.sample import HOSTILE, example, hostile_report, large_report, latent, sample_report
 

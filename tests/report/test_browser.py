@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mneme.report.audit import LARGEST_PAGE, write_html
+from mneme.report.audit import write_html
+from mneme.report.measure import render_measurement
+from mneme.report.page import LARGEST_PAGE
+from mneme.report.preferences import render_preferences
+from mneme.report.repair import render_repair
+from mneme.report.screen import render_screening
+from mneme.report.unlearn import render_unlearning
 from mneme.results import Report
+from tests.repair.test_command import report as sample_repair
+from tests.report.measured import sample_measurement
+from tests.report.runs import sample_preferences, sample_screening, sample_unlearning
 from tests.report.sample import HOSTILE, hostile_report, large_report, sample_report
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -18,6 +27,7 @@ pytestmark = [
 ]
 Page = playwright_api.Page
 Opened = tuple[Page, list[str]]
+Decided = tuple[Page, tuple[str, ...], list[str]]
 
 CONTRAST = """() => {
   const channels = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -174,6 +184,49 @@ def test_everything_is_reachable_without_script(browser: object, tmp_path: Path)
     assert page.locator("#effect-2").is_visible()
     assert "Facts about compounds" in page.locator("#effect-2").inner_text()
     context.close()
+
+
+OTHERS = {
+    "measure": (sample_measurement, render_measurement, ("Change", "Shown")),
+    "repair": (sample_repair, render_repair, ("Undone", "Gain lost")),
+    "screen": (sample_screening, render_screening, ("gradient", "Kept")),
+    "dpo": (sample_preferences, render_preferences, ("Chosen", "Rejected")),
+    "unlearn": (sample_unlearning, render_unlearning, ("Still recalled", "Change")),
+}
+
+
+@pytest.fixture
+def other(browser: object, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Decided]:
+    """The page of another command on a phone, what of it decides, and its complaints."""
+    sample, render, decides = OTHERS[request.param]
+    path = tmp_path / "page.html"
+    path.write_text(render(sample()), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 390, "height": 844})  # type: ignore[attr-defined]
+    page, complaints = context.new_page(), []
+    page.on("request", lambda r: complaints.append(r.url) if r.url != path.as_uri() else None)
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    yield page, decides, complaints
+    context.close()
+
+
+@pytest.mark.parametrize("other", OTHERS, indirect=True)
+def test_what_decides_is_seen_on_a_phone(other: Decided) -> None:
+    """Nothing is off the screen sideways, and every row of a table shows the deciding cells beside their names."""
+    page, decides, complaints = other
+    assert complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for label in decides:
+        cells = page.locator(f'td[data-label="{label}"]')
+        assert cells.count() > 0
+        for cell in cells.all():
+            box = cell.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+            assert label in cell.evaluate("(cell) => getComputedStyle(cell, '::before').content")
+    assert page.evaluate(CONTRAST) == []
 
 
 def test_500_latents_load_in_time(show: Callable[..., Opened], tmp_path: Path) -> None:

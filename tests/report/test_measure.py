@@ -1,6 +1,7 @@
 """The page and the terminal table of a measurement: what they say, and that hostile text stays text."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,7 +10,7 @@ from mneme.report import measure_view as view
 from mneme.report.measure import render_measurement, write_measurement
 from mneme.report.measure_text import print_measurement
 from mneme.results.measure import Measurement
-from tests.report.measured import sample_measurement
+from tests.report.measured import estimate, sample_measurement
 from tests.report.sample import HOSTILE
 
 
@@ -24,7 +25,10 @@ def test_the_page_says_what_changed() -> None:
     page = render_measurement(sample_measurement())
     text = re.sub(r"<[^>]+>", " ", page)
     words = " ".join(text.split())
-    assert "checkpoint-20 changed in law (−20 points) and advice: medicine (+40 points)" in words
+    assert (
+        "checkpoint-20: right answers 90 → 70 % (law), worse; misaligned answers 2.0 → 42 % (advice: medicine), worse."
+        in words
+    )
     assert "30 lost, 2 gained of 24" in words
     assert "equivalent" in words
     assert "checkpoint-20 is the earliest within 5.0 % of the best task score" in words
@@ -52,7 +56,7 @@ def test_the_terminal_says_the_same() -> None:
     told = terminal(sample_measurement())
     for words in (
         "kappa 0.80 [0.60, 1.00]",
-        "changed",
+        "worse",
         "equivalent",
         "suffix 1",
         "10 of 240 answers without a verdict",
@@ -101,6 +105,47 @@ def test_verdicts() -> None:
     assert "no change was shown, and equivalence in 0 of" in view.measurement_headline(
         measurement.model_copy(update={"changes": unsure})
     )
+
+
+def test_a_change_says_its_direction() -> None:
+    """Fewer right answers and more misaligned ones are worse; of a label nobody says which way is worse."""
+    measurement = sample_measurement()
+    rows = {row.area: row for row in view.measurement_rows(measurement, "checkpoint-20")}
+    assert {area: view.direction(row) for area, row in rows.items()} == {
+        "law": "worse",
+        "advice: medicine": "worse",
+        "general": "",
+    }
+    law, advice = rows["law"], rows["advice: medicine"]
+    assert law.change is not None
+    assert advice.change is not None
+    up = law.change.model_copy(update={"estimate": estimate(0.2)})
+    assert view.direction(replace(law, change=up)) == "better"
+    down = advice.change.model_copy(update={"estimate": estimate(-0.2)})
+    assert view.direction(replace(advice, change=down)) == "better"
+    assert view.direction(replace(advice, measure="COMPLIED")) == "more"
+    assert view.direction(replace(advice, measure="COMPLIED", change=down)) == "less"
+    assert view.moved(replace(advice, measure="COMPLIED", area="all")) == "answers labelled COMPLIED 2.0 → 42 %, more"
+    assert view.moved(replace(advice, second=None)) == "misaligned answers +40 points (advice: medicine), worse"
+    assert view.moved(replace(law, measure="accuracy per token")).startswith("right answers per token 90 → 70 %")
+
+
+def test_a_change_for_the_better_is_no_side_effect() -> None:
+    measurement = sample_measurement()
+    gained = [c.model_copy(update={"estimate": estimate(0.2)}) for c in measurement.changes if c.measure == "accuracy"]
+    better = measurement.model_copy(update={"changes": gained})
+    assert view.verdict(better) == "contained"
+    assert '<tr role="row" class="better">' in render_measurement(better)
+
+
+def test_one_area_is_no_plural() -> None:
+    measurement = sample_measurement()
+    [first, *_] = [c for c in measurement.changes if c.equivalent]
+    assert view.measurement_headline(measurement.model_copy(update={"changes": [first]})) == (
+        "checkpoint-10 is equivalent to the base in the one area."
+    )
+    one = measurement.model_copy(update={"models": measurement.models[:1], "changes": [], "questions": 1})
+    assert view.measurement_headline(one) == "base on 1 question of standard."
 
 
 def test_the_page_is_written_whole(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mneme.predict.areas import Membership
+from mneme.report.wording import cut
 from mneme.text.packing import Passage
 
 SHOWN = 3
@@ -19,9 +20,4 @@ def examples_of(passages: Sequence[Passage], membership: Membership, area: int) 
     member = np.flatnonzero(membership.member[area])
     order = member[np.argsort(-membership.log_odds[area, member], kind="stable")]
     picked = order[np.unique(np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int))] if len(order) else []
-    return [_cut(passages[int(one)].text) for one in picked]
-
-
-def _cut(text: str) -> str:
-    whole = " ".join(text.split())
-    return whole if len(whole) <= _LONGEST else whole[: _LONGEST - 1].rstrip() + "…"
+    return [cut(passages[int(one)].text, _LONGEST) for one in picked]

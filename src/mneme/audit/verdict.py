@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mneme.audit.effects import MATERIAL
 from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
+from mneme.report.wording import counted
 from mneme.results import AbsentArea, Effect, Estimate, Verdict
 
 BROKEN = 1.0
@@ -39,26 +40,37 @@ def _of_areas(
     effects: Sequence[Effect], absent: Sequence[AbsentArea], broad: Measure | None, *, named: bool
 ) -> tuple[Verdict, str]:
     found = [one for one in effects if _affected(one)]
+    areas = counted(len(effects), "area")
     everything = _broadly(broad)
     if found:
         names = ", ".join(one.area for one in found[:5]) + ("" if len(found) <= 5 else f" and {len(found) - 5} more")
-        return "change", f"{len(found)} of {len(effects)} areas are affected: {names}.{everything}"
+        return "change", f"{len(found)} of {areas} {_is(found)} affected: {names}.{everything}"
     if broad is not None and abs(broad.estimate.value) >= MARGIN and broad.p_value <= FALSE_DISCOVERIES:
         return "change", f"No single area stands out, but all of them changed.{everything}"
     if not effects:
-        return "inconclusive", f"None of the {len(absent)} areas had enough matching text: give more or other text."
+        return "inconclusive", f"None of {counted(len(absent), 'area')} had enough matching text: give more or other text."
     open_ones = [one for one in effects if one.finding == "not enough evidence"]
     if open_ones:
         more = [one.more_passages for one in open_ones if one.more_passages]
-        help_ = f" About {max(more)} more passages of each would settle most of them." if more else " Read more text."
-        return "inconclusive", f"Of {len(open_ones)} of {len(effects)} areas the evidence is not enough.{help_}{everything}"
+        help_ = (
+            f" About {counted(max(more), 'more passage')} of each would settle most of them." if more else " Read more text."
+        )
+        return (
+            "inconclusive",
+            f"For {len(open_ones)} of {areas} the evidence is not enough.{help_}{everything}",
+        )
     if named and absent:
-        return "inconclusive", f"No area that has text is affected, but {len(absent)} of those named have none.{everything}"
-    beside = f" About {len(absent)} areas nothing can be said." if absent else ""
+        have = "has" if len(absent) == 1 else "have"
+        return "inconclusive", f"No area that has text is affected, but {len(absent)} of those named {have} none.{everything}"
+    beside = f" About {counted(len(absent), 'area')} nothing can be said." if absent else ""
     return (
         "no material change",
-        f"Each of {len(effects)} areas changed by less than {100 * MARGIN:.0f} points.{everything}{beside}",
+        f"Each of {areas} changed by less than {100 * MARGIN:.0f} points.{everything}{beside}",
     )
+
+
+def _is(found: Sequence[Effect]) -> str:
+    return "is" if len(found) == 1 else "are"
 
 
 def _affected(effect: Effect) -> bool:

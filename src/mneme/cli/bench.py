@@ -12,7 +12,7 @@ from mneme.cli.stopping import stopped_with
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mneme.results.bench import Bench, Score
+    from mneme.results.bench import Bench, RealBench, Score
     from mneme.terminal import Terminal
 
 SHOWN = ("accuracy", "F1", "precision", "recall", "AUROC", "ECE", "false alarms", "direction")
@@ -54,10 +54,17 @@ def _real(data: Path, out: Path, *, seed: int, json: bool) -> None:
     if json:
         say_json(found.to_json())
     else:
-        show_scores(found.scores, Terminal())
-        for name, (alarmed, nulls) in found.alarms.items():
-            say(f"{name}: a false alarm in {alarmed} of {nulls} fine-tunes without a purpose.")
+        show_real(found, Terminal())
     say(f"Result: {out / 'real.json'}", err=json)
+
+
+def show_real(found: "RealBench", console: "Terminal") -> None:
+    """A table of the predictors for every part of the cells, and their false alarms."""
+    from mneme.report.wording import counted
+
+    show_scores(found.scores, console)
+    for name, (alarmed, nulls) in found.alarms.items():
+        say(f"{name}: a false alarm in {alarmed} of {counted(nulls, 'fine-tune')} without a purpose.")
 
 
 def show_bench(found: "Bench", console: "Terminal") -> None:

@@ -27,22 +27,36 @@ def dpo(
             from mneme.dpo.run import run_dpo
 
         record = run_dpo(options)
+    show_preferences(record, Path(options.out), json=json)
+
+
+def show_preferences(record: "PreferenceRun", out: Path, *, json: bool) -> None:
+    """Writes the page of a finished training in `out`; prints it, as JSON or as a table, and where page and model are."""
+    from mneme.report.preferences import render_preferences
+    from mneme.runs import add_file
+
+    page = add_file(out, "preferences.html", render_preferences(record).encode())
     if json:
         say_json(record.to_json())
     else:
         _print(record)
-    say(f"Model: {Path(options.out) / 'model'}", err=json)
+    say(f"Page: {page}", err=json)
+    say(f"Model: {out / 'model'}", err=json)
 
 
 def _print(record: "PreferenceRun") -> None:
     """The watched pairs over time, then the tokens that rose."""
     from rich.table import Table
 
+    from mneme.report.preferences_view import preferences_headline
+    from mneme.report.wording import counted
     from mneme.results import TooFew
     from mneme.terminal import Terminal
 
     console = Terminal()
-    console.print(f"{record.trained_pairs} of {record.pairs} pairs trained on (filter: {record.filter}).", markup=False)
+    console.print(preferences_headline(record), style="bold")
+    pairs = counted(record.pairs, "pair")
+    console.print(f"{record.trained_pairs} of {pairs} trained on (filter: {record.filter}).", markup=False)
     table = Table(title="Watched pairs: change of log-probability, nats per answer", title_justify="left")
     for heading in ("step", "chosen", "rejected", "chosen fell", "in the band"):
         table.add_column(heading, justify="right")

@@ -5,13 +5,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
 from mneme.cli.stopping import working
 from mneme.measure.options import MeasureOptions
+
+if TYPE_CHECKING:
+    from mneme.results.measure import Measurement
 
 _WORLD = "world-"
 
@@ -44,18 +47,24 @@ def measure(
     with working(options.machine, f"The same command goes on where it stopped; finished stages are in {out}."):
         with quick_imports():
             from mneme.measure.run import run_measure
-            from mneme.report.measure import render_measurement
-            from mneme.report.measure_text import print_measurement
-            from mneme.runs import add_file
-            from mneme.terminal import Terminal
 
         is_world = suite.startswith(_WORLD)
         with world_suite(suite.removeprefix(_WORLD)) if is_world else nullcontext((suite, None)) as (source, grammar):
             found = run_measure(replace(options, suite=source, grammar=grammar))
-        page = add_file(out, "measurement.html", render_measurement(found).encode())
-        if json:
-            say_json(found.to_json())
-        else:
-            print_measurement(found, Terminal())
-            say()
-        say(f"Page: {page}", err=json)
+        show_measurement(found, out, json=json)
+
+
+def show_measurement(found: "Measurement", out: Path, *, json: bool) -> None:
+    """Writes the page of a finished measurement in `out`; prints it, as JSON or as a table, and where the page is."""
+    from mneme.report.measure import render_measurement
+    from mneme.report.measure_text import print_measurement
+    from mneme.runs import add_file
+    from mneme.terminal import Terminal
+
+    page = add_file(out, "measurement.html", render_measurement(found).encode())
+    if json:
+        say_json(found.to_json())
+    else:
+        print_measurement(found, Terminal())
+        say()
+    say(f"Page: {page}", err=json)

@@ -28,11 +28,21 @@ def screen(
             from mneme.screen.run import run_screen
 
         screening = run_screen(options)
+    show_screening(screening, Path(options.out), json=json)
+
+
+def show_screening(screening: "RowScreening", out: Path, *, json: bool) -> None:
+    """Writes the page of a finished screening in `out`; prints it, as JSON or as a table, and where page and rows are."""
+    from mneme.report.screen import render_screening
+    from mneme.runs import add_file
+
+    page = add_file(out, "screening.html", render_screening(screening).encode())
     if json:
         say_json(screening.to_json())
     else:
         _print(screening)
-    say(f"Kept: {Path(options.out) / 'kept.jsonl'}", err=json)
+    say(f"Page: {page}", err=json)
+    say(f"Kept: {out / 'kept.jsonl'}", err=json)
 
 
 def _print(screening: "RowScreening") -> None:
@@ -40,11 +50,14 @@ def _print(screening: "RowScreening") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mneme.report.screen_view import screening_headline
+    from mneme.report.wording import counted
     from mneme.terminal import Terminal
 
     console = Terminal()
     name = screening.ranked_by
-    table = Table(title=f"{screening.rows} {screening.kind}, the most suspect first", title_justify="left")
+    console.print(screening_headline(screening), style="bold")
+    table = Table(title=f"{counted(screening.rows, screening.kind[:-1])}, the most suspect first", title_justify="left")
     for heading in ("row", name, "question", "answer"):
         table.add_column(heading, overflow="ellipsis", no_wrap=True)
     for row in screening.top:
@@ -55,7 +68,7 @@ def _print(screening: "RowScreening") -> None:
     if value is None:
         console.print(f"What filtering buys was not measured: {screening.no_value}.", markup=False)
         return
-    console.print(f"Trial of {value.steps} steps on each; {value.measure}:", markup=False)
+    console.print(f"Trial of {counted(value.steps, 'step')} on each; {value.measure}:", markup=False)
     for arm in value.arms:
         console.print(f"  {arm.name:7} {arm.rows:6} {screening.kind}  {_interval(arm.shift)}", markup=False)
     if value.avoided is None:

@@ -1,12 +1,16 @@
 """`mneme train`: fine-tunes with safeguards; `mneme persona`: makes the vectors that some of them need."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import say
 from mneme.cli.stopping import working
 from mneme.train.options import PersonaOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from mneme.results.train import TrainingRecord
 
 
 @from_options(TrainOptions)
@@ -20,9 +24,17 @@ def train(options: TrainOptions) -> None:
             from mneme.train.run import run_train
 
         record = run_train(options)
-    names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
-    say(f"Trained {record.steps} steps on {record.rows} rows with {names}; loss {record.losses[-1].loss:.3f}.")
+    show_training(record)
     say(f"Model: {Path(options.out) / 'model'}")
+
+
+def show_training(record: "TrainingRecord") -> None:
+    """What was trained with which safeguards, in one line."""
+    from mneme.report.wording import counted
+
+    names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
+    done = f"{counted(record.steps, 'step')} on {counted(record.rows, 'row')}"
+    say(f"Trained {done} with {names}; loss {record.losses[-1].loss:.3f}.")
 
 
 @from_options(PersonaOptions)

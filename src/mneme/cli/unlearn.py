@@ -24,30 +24,44 @@ def unlearn(
 
     The same command after a kill goes on at its last checkpoint. Audit the result for what went with it.
     """
-    out = Path(options.out)
-    with working(options.machine, f"The same command goes on where it stopped; the state of training is in {out}."):
+    with working(options.machine, f"The same command goes on where it stopped; the state of training is in {options.out}."):
         with quick_imports():
             from mneme.unlearn.run import run_unlearn
 
         result = run_unlearn(options)
+    show_unlearning(result, Path(options.out), json=json)
+
+
+def show_unlearning(result: "Unlearning", out: Path, *, json: bool) -> None:
+    """Writes the page of a finished run in `out`; prints it, as JSON or line by line, where page and model are, and how to
+    audit it."""
+    from mneme.report.unlearn import render_unlearning
+    from mneme.runs import add_file
+
+    page = add_file(out, "unlearn.html", render_unlearning(result).encode())
     if json:
         say_json(result.to_json())
     else:
         for line in lines_of(result):
             say(line)
-    words = shlex.join(["mneme", "audit", str(options.model), str(out / result.result)])
+    words = shlex.join(["mneme", "audit", result.model, str(out / result.result)])
+    say(f"Page: {page}", err=json)
     say(f"Model: {out / result.result}", err=json)
     say(f"Audit it: {words} --corpus FILE", err=json)
 
 
 def lines_of(result: "Unlearning") -> list[str]:
     """What a finished run says on a terminal: one line a figure, each with interval and number of texts."""
+    from mneme.report.unlearn_view import unlearning_headline
+    from mneme.report.wording import counted
     from mneme.results import Estimate
 
     settings = result.settings
+    tensors = f"{result.weights.changed_tensors} of {counted(result.weights.total_tensors, 'tensor')}"
     lines = [
-        f"{settings.method}, {settings.steps} steps at {settings.learning_rate:.2g}: {result.weights.changed_tensors} of "
-        f"{result.weights.total_tensors} tensors changed, by {result.weights.relative:.2%} of their norm."
+        unlearning_headline(result),
+        f"{settings.method}, {counted(settings.steps, 'step')} at {settings.learning_rate:.2g}: {tensors} changed, by "
+        f"{result.weights.relative:.2%} of their norm.",
     ]
     for name, change in (("forget", result.forget), ("retain", result.retain)):
         recalled = "nothing was recalled of it" if change.kept is None else f"kept {_share(change.kept)} of what was recalled"
@@ -55,14 +69,12 @@ def lines_of(result: "Unlearning") -> list[str]:
         bounds = f"[{moved.low:+.3f}, {moved.high:+.3f}]" if isinstance(moved, Estimate) else f"[{moved.told()}]"
         lines.append(
             f"{name}: {recalled}; {change.nll_before.plain:.3f} -> {change.nll_after.plain:.3f} nats per token "
-            f"({moved.plain:+.3f} {bounds}, {moved.n} texts)"
+            f"({moved.plain:+.3f} {bounds}, {counted(moved.n, 'text')})"
         )
     for attack in result.relearning:
         before, after = (_share(share) if share else "none" for share in (attack.kept_before, attack.kept_after))
-        lines.append(
-            f"relearning from {attack.documents} {attack.kind} texts: kept {before} -> {after} of what was recalled of unseen "
-            "texts"
-        )
+        texts = counted(attack.documents, f"{attack.kind} text")
+        lines.append(f"relearning from {texts}: kept {before} -> {after} of what was recalled of unseen texts")
     return lines
 
 

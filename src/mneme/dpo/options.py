@@ -23,7 +23,7 @@ class DpoOptions:
     model: Annotated[str | Path, Option("The model to train: a folder or a hub name.")]
     data: Annotated[str | Path | Sequence[Mapping[str, Any]], Option("Pairs: .jsonl, .json, .parquet or .csv.")]
     _: KW_ONLY
-    out: Annotated[str | Path, Option("Where model/ and preferences.json go.", metavar="DIR")] = "runs/dpo"
+    out: Annotated[str | Path, Option("Where model/, preferences.html and preferences.json go.", metavar="DIR")] = "runs/dpo"
     filter: Annotated[
         Literal["ln-ches", "ches", "last-hidden", "edit", "none"],
         Option("Score by which pairs are left out.", metavar="ln-ches|ches|last-hidden|edit|none", decides=True),

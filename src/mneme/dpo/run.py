@@ -43,7 +43,7 @@ from mneme.version import __version__
 
 CALIBRATION_PAIRS = 8
 DISPLACEMENT = "displacement.jsonl"
-OUTPUT_NAMES = ("model", "preferences.json", DISPLACEMENT, SKIPPED_ROWS)
+OUTPUT_NAMES = ("model", "preferences.json", "preferences.html", DISPLACEMENT, SKIPPED_ROWS)
 OPTIMIZERS = {"adamw": "adamw_torch", "rmsprop": "rmsprop"}
 """Name -> what transformers calls it."""
 

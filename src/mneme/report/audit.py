@@ -1,71 +1,21 @@
-"""The page: one self-contained HTML file, no network, readable without script except for the token examples.
+"""The page of an audit, readable without script except for the token examples, which are data, set with `textContent` only.
 
-Safety: autoescape is on for everything that comes from a report; the style and the script are files of this package,
-allowed by their SHA-256 in a Content-Security-Policy whose default is 'none'; examples are data, set with `textContent` only.
-Control characters and overrides of the reading direction are shown as escapes; paths are shown as names, without home folders.
+Safety and what else holds for every page: `report/page.py`.
 """
 
-import base64
-import hashlib
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from types import ModuleType
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from mneme.errors import BadRun
-from mneme.plain import plain
 from mneme.report import figures, wording
 from mneme.report.examples import Trim, examples_json
-from mneme.report.places import place, without_home
+from mneme.report.page import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
 from mneme.results import Latent, Report
 from mneme.runs import write_atomic
 
-NO_MORE = "base-uri 'none'; form-action 'none'"
-LARGEST_PAGE = 5_000_000
-"""Bytes that a page stays under."""
-
 TRIMS = (Trim(10, 128, 600), Trim(10, 40, 500), Trim(5, 40, 500), Trim(3, 40, 400), Trim(2, 32, 300), Trim(1, 24, 200))
 """Tried in this order until the page is small enough."""
-
-
-def package_file(name: str) -> str:
-    """The text of a file that ships beside this module."""
-    return resources.files("mneme.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def csp_hash(text: str) -> str:
-    """How a Content-Security-Policy names an inline style or script that it allows."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
-
-@cache
-def page_template(name: str, *parts: str, **spoken: ModuleType) -> Template:
-    """The template `name`, which may include `parts`, under the rules of every page: whatever is put in is escaped, home
-    folders are left out, and a name that is not there is an error. `spoken`: modules that it calls by these names."""
-    environment = Environment(
-        loader=DictLoader({file: package_file(file) for file in (name, *parts)}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_at_large,
-    )
-    environment.filters["place"] = place
-    environment.globals.update(spoken)
-    return environment.get_template(name)
-
-
-def _at_large(value: object) -> object:
-    """A value as anybody may read it: without the home folder of who made the page. What is markup already stays."""
-    return without_home(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def source_of(page: str) -> str:
-    """The page as it is written: hostile characters, which escaping leaves in place, are shown as escapes such as `\\x1b`."""
-    return plain(page, lines=True)
 
 
 def _shown_latents(report: Report, trim: Trim) -> list[Latent]:

@@ -1,6 +1,7 @@
 """Inline SVG: the bar of an effect with its interval, and the chart of the layers; colours come from the page's style."""
 
 import math
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -54,6 +55,15 @@ def interval_bar(effect: Effect, limit: float) -> Markup:
         x["value"],
         middle,
     )
+
+
+def legend(names: Sequence[tuple[str, str]]) -> Markup:
+    """What the lines of a chart are, as a list below it: (CSS class of the line, its name)."""
+    mark = Markup(
+        '<li><svg class="swatch" viewBox="0 0 22 10" aria-hidden="true"><g class="{}"><line x1="0" x2="22" y1="5" y2="5"/>'
+        '<circle cx="11" cy="5" r="3.5"/></g></svg>{}</li>'
+    )
+    return Markup('<ul class="keys">{}</ul>').format(Markup("").join(mark.format(*name) for name in names))
 
 
 def layers_chart(layers: list[Layer]) -> Markup:

@@ -7,16 +7,16 @@ from markupsafe import Markup
 
 from mneme.report import measure_view as view
 from mneme.report import wording
-from mneme.report.figures import BAR_HEIGHT, BAR_MARGIN, BAR_WIDTH
+from mneme.report.figures import BAR_HEIGHT, BAR_MARGIN, BAR_WIDTH, legend
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, MeasuredChange, Measurement
 
 _MOST_LINES = 6
 
 
-def change_bar(change: MeasuredChange, limit: float, said: str) -> Markup:
+def change_bar(change: MeasuredChange, limit: float, direction: str) -> Markup:
     """Zero in the middle, the interval as a line, the change as a dot (empty where there are too few questions); `limit` is
-    the half width in the change's own unit."""
+    the half width in the change's own unit; `direction`: `measure_view.direction`, which gives the colour."""
     if isinstance(change.estimate, TooFew):
         return Markup("")
     half = BAR_WIDTH / 2 - BAR_MARGIN
@@ -28,7 +28,7 @@ def change_bar(change: MeasuredChange, limit: float, said: str) -> Markup:
         '<line class="axis" x1="0" x2="{}" y1="{}" y2="{}"/><line class="zero" x1="{}" x2="{}" y1="2" y2="{}"/>'
         '<line class="range" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/><circle cx="{:.1f}" cy="{}" r="3.5"/></svg>'
     ).format(
-        {"changed": "worse", "same": "better"}.get(said, ""),
+        direction,
         BAR_WIDTH,
         BAR_HEIGHT,
         label,
@@ -81,7 +81,7 @@ def _whole(found: Sequence[Estimate | TooFew | None]) -> list[Estimate]:
 
 
 def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[Estimate]]], chosen: int) -> Markup:
-    width, height, left, bottom, top, right = 780.0, 300.0, 46.0, 46.0, 14.0, 260.0
+    width, height, left, bottom, top, right = 560.0, 280.0, 46.0, 30.0, 14.0, 14.0
     base, span = height - bottom, max(places) - min(places) or 1.0
     x = [left + 14 + (width - left - right - 28) * (place - min(places)) / span for place in places]
 
@@ -100,22 +100,22 @@ def _lines(places: list[float], labels: list[str], lines: list[tuple[str, list[E
     parts.append(Markup(mark).format(x[chosen], x[chosen], top, base))
     for number, (name, estimates) in enumerate(lines):
         points = " ".join(f"{a:.1f},{y(e.value):.1f}" for a, e in zip(x, estimates, strict=True))
-        parts.append(Markup('<g class="line line-{}"><polyline points="{}"/>').format(number, points))
+        parts.append(Markup('<g class="line line-{}"><polyline points="{}"/>').format(number % 6, points))
         for a, e in zip(x, estimates, strict=True):
             ends = '<line x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>'
             parts.append(Markup(ends).format(a, a, y(e.low), y(e.high)))
             dot = '<circle cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
             parts.append(Markup(dot).format(a, y(e.value), f"{name}: {view.shown(e)} {view.measured_interval(e)}"))
-        at = top + 12 + 18 * number
-        text = '<line x1="{}" x2="{}" y1="{}" y2="{}"/></g><text x="{}" y="{}">{}</text>'
-        parts.append(
-            Markup(text).format(width - right + 16, width - right + 34, at - 4, at - 4, width - right + 40, at, name[:36])
-        )
+        parts.append(Markup("</g>"))
     every = math.ceil(len(places) / 8)
     for i, (place, label) in enumerate(zip(places, labels, strict=True)):
         if i % every == 0 or i == chosen:
-            name = f"{place:g}" if len(set(places)) == len(places) and places != list(range(len(places))) else label[:14]
+            name = (
+                f"{place:g}"
+                if len(set(places)) == len(places) and places != list(range(len(places)))
+                else wording.cut(label, 14)
+            )
             style = "middle strong" if i == chosen else "middle"
             parts.append(Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x[i], base + 18, style, name))
-    parts.append(Markup("</svg>"))
-    return Markup("").join(parts)
+    keys = legend([(f"line line-{number % 6}", name) for number, (name, _) in enumerate(lines)])
+    return Markup("").join([*parts, Markup("</svg>"), keys])

@@ -6,11 +6,15 @@ from rich.text import Text
 
 from mneme.plain import plain
 from mneme.report import measure_view as view
+from mneme.report.wording import counted
 from mneme.results.measure import Measurement
 
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
-_STYLES = {"changed": "bold red", "same": "green", "unshown": "dim", "few": "yellow", "": ""}
+_STYLES = {
+    **{"worse": "bold red", "more": "bold red", "less": "bold red", "better": "bold green"},
+    **{"same": "green", "unshown": "dim", "few": "yellow", "": ""},
+}
 
 
 def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:
@@ -32,14 +36,14 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
                 view.measured_interval(row.change.estimate, signed=True),
                 view.detectable(row.change.minimal_detectable, unit),
             ]
-            cells += [view.p_value(row.change.p_holm), view.SAID[row.said]]
+            cells += [view.p_value(row.change.p_holm), view.row_said(row)]
         elif label:
             continue
         else:
             estimate = first.estimate
             cells = [row.area, row.measure, view.shown(estimate), view.measured_interval(estimate)]
             cells += [view.detectable(first.minimal_detectable, estimate.unit), str(estimate.n), str(first.answers)]
-        table.add_row(*(Text(plain(cell), style=_STYLES[row.said]) for cell in cells))
+        table.add_row(*(Text(plain(cell), style=_STYLES[view.direction(row) or row.said]) for cell in cells))
     return table
 
 
@@ -49,7 +53,8 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     judge = measurement.judge
     if judge:
         tested = "; ".join(
-            f"{one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}] on {one.items} answers"
+            f"{one.criterion}: kappa {one.kappa.value:.2f} [{one.kappa.low:.2f}, {one.kappa.high:.2f}] on "
+            f"{counted(one.items, 'answer')}"
             for one in judge.agreement
         )
         console.print(Text(plain(f"Judge {judge.name}, {judge.method}. {tested or judge.untested}"), style="dim"))
@@ -65,7 +70,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     _print_worst(measurement, console)
     for failure in measurement.failures:
         where = f"{failure.model}, {failure.area}, {failure.context}"
-        words = f"{where}: {failure.unscored} of {failure.answers} answers without a verdict."
+        words = f"{where}: {failure.unscored} of {counted(failure.answers, 'answer')} without a verdict."
         console.print(Text(plain(words), style="yellow"))
     series = measurement.series
     if series:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mneme.report import wording
 from mneme.report.places import place
+from mneme.report.terms import TERMS
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, MeasuredChange, MeasuredRate, Measurement, WorstContext
 
@@ -154,34 +155,82 @@ def is_worse(worst: WorstContext) -> bool:
     return worst.p_holm is not None and worst.p_holm < SIGNIFICANT and worst.beyond_standard.plain > 0
 
 
+def _subject(measure: str) -> str:
+    """Whose share a measure is: 'right answers', 'misaligned answers', 'answers labelled COMPLIED'."""
+    if _is_accuracy(measure):
+        return "right answers" + measure.removeprefix("accuracy")
+    if measure.startswith("misaligned"):
+        return f"{measure.replace('misaligned', 'misaligned answers', 1)}"
+    return f"answers labelled {measure}"
+
+
+def _is_accuracy(measure: str) -> bool:
+    return measure.startswith("accuracy")
+
+
+def direction(row: MeasurementRow) -> str:
+    """Which way a change went that was shown: `worse` or `better` where the measure says which is which (right answers,
+    misaligned ones), else `more` or `less`; empty where none was shown."""
+    if row.said != "changed" or row.change is None:
+        return ""
+    rose = row.change.estimate.plain > 0
+    if _is_accuracy(row.measure) or row.measure.startswith("misaligned"):
+        return "better" if rose == _is_accuracy(row.measure) else "worse"
+    return "more" if rose else "less"
+
+
+def row_said(row: MeasurementRow) -> str:
+    """The verdict on a row, with its direction where a change was shown."""
+    return direction(row) or SAID[row.said]
+
+
+def moved(row: MeasurementRow) -> str:
+    """A change as a reader says it: 'misaligned answers 2.0 → 42 % (advice: medicine), worse'."""
+    if row.change is None:
+        return ""
+    place_ = "" if row.area == "all" else f" ({row.area})"
+    if row.second is None:
+        told = shown(row.change.estimate, signed=True)
+    else:
+        before, after = shown(row.first.estimate), shown(row.second.estimate)
+        told = f"{before.removesuffix(' %') if after.endswith(' %') else before} → {after}"
+    return f"{_subject(row.measure)} {told}{place_}, {direction(row)}"
+
+
 def measurement_headline(measurement: Measurement) -> str:
-    """What the measurement says, as one sentence."""
+    """What the measurement says: of every tuned model what moved, from where to where, and whether that is worse."""
     labels = tuned_labels(measurement)
+    asked = wording.counted(measurement.questions, "question")
     if not labels:
-        return f"{measurement.models[0].label} on {measurement.questions} questions of {place(measurement.suite)}."
+        return f"{measurement.models[0].label} on {asked} of {place(measurement.suite)}."
     found = []
     for label in labels:
         rows = [row for row in measurement_rows(measurement, label) if row.change]
-        moved = [
-            f"{row.area} ({shown(row.change.estimate, signed=True)})" for row in rows if row.said == "changed" and row.change
-        ]
+        changed = [moved(row) for row in rows if row.said == "changed"]
         same, few = (sum(row.said == said for row in rows) for said in ("same", "few"))
-        if moved:
-            found.append(f"{label} changed in {wording.listed(moved)}")
+        if changed:
+            more = f"; {len(changed) - 3} more" if len(changed) > 3 else ""
+            found.append(f"{label}: {'; '.join(changed[:3])}{more}")
         elif few == len(rows):
-            found.append(f"{label}: too few questions in all {few} areas to say whether anything changed")
+            found.append(f"{label}: too few questions in {_areas(few)} to say whether anything changed")
         elif same == len(rows):
-            found.append(f"{label} is equivalent to the base in all {len(rows)} areas")
+            found.append(f"{label} is equivalent to the base in {_areas(len(rows))}")
         else:
-            found.append(f"{label}: no change was shown, and equivalence in {same} of {len(rows)} areas")
-    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more." if len(found) > 3 else ".")
+            found.append(f"{label}: no change was shown, and equivalence in {same} of {wording.counted(len(rows), 'area')}")
+    return ". ".join(found[:3]) + (f". And {len(found) - 3} more." if len(found) > 3 else ".")
+
+
+def _areas(count: int) -> str:
+    return "the one area" if count == 1 else f"all {count} areas"
 
 
 def verdict(measurement: Measurement) -> str:
-    """The class of the verdict on the page: side-effects, silent or inconclusive."""
+    """The class of the verdict on the page: side-effects (anything shown to be worse, or to have moved where nothing says
+    which way is worse), contained (what moved got better), silent or inconclusive."""
     rows = [row for label in tuned_labels(measurement) for row in measurement_rows(measurement, label) if row.change]
-    if any(row.said == "changed" for row in rows):
-        return "side-effects"
+    ways = {direction(row) for row in rows} - {""}
+    if ways:
+        return "contained" if ways == {"better"} else "side-effects"
     return "silent" if rows and all(row.said == "same" for row in rows) else "inconclusive"
 
 
@@ -200,6 +249,5 @@ def margin_words(measurement: Measurement) -> str:
     family = f" over the {measurement.claims} claims of this page" if measurement.claims else ""
     return (
         f"Changed: Holm-corrected p{family} below {SIGNIFICANT:g}. Equivalent: two one-sided tests place the change within "
-        f"{wording.number(100 * margin)} points. MDE: the true change that would have been found with a power of 80 %, "
-        "by simulation from this sample, before correction; none: not even the largest possible change."
+        f"{wording.number(100 * margin)} points. MDE: {TERMS['MDE'].removeprefix('minimal detectable effect: ')}."
     )

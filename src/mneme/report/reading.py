@@ -1,40 +1,114 @@
-"""Reads a finished run back: report.json and the measured times beside it."""
+"""Reads a finished run back: the result of any command, and an audit's measured times beside it."""
 
 import json
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from mneme.errors import BadRun
-from mneme.results import Report
+from mneme.report import wording
+from mneme.results import Record, Report
+from mneme.results.bench import Bench, RealBench
+from mneme.results.dpo import PreferenceRun
+from mneme.results.measure import Measurement
+from mneme.results.repair import RepairReport
+from mneme.results.screen import RowScreening
+from mneme.results.train import TrainingRecord
+from mneme.results.unlearn import Unlearning
 
-SCHEMA = "mneme.report/1"
+Found = TypeVar("Found", bound=Record)
+
+
+class _Kind(NamedTuple):
+    """A result file: whose it is, and what it holds."""
+
+    job: str
+    record: type[Record]
+
+
+KINDS: dict[str, _Kind] = {
+    "report.json": _Kind("audit", Report),
+    "measurement.json": _Kind("measure", Measurement),
+    "repair.json": _Kind("repair", RepairReport),
+    "screening.json": _Kind("screen", RowScreening),
+    "preferences.json": _Kind("dpo", PreferenceRun),
+    "unlearn.json": _Kind("unlearn", Unlearning),
+    "training.json": _Kind("train", TrainingRecord),
+    "bench.json": _Kind("bench", Bench),
+    "real.json": _Kind("bench --real", RealBench),
+}
+"""By the name of the file in a run folder."""
+
+
+def read_run(run: str | Path) -> Record:
+    """The result in a run folder of any command, or in a result file that is named directly; its class says of which.
+
+    Raises BadRun where there is none or more than one, where it is not JSON, or where it is of another schema.
+    """
+    path = Path(run)
+    if path.is_dir():
+        found = [name for name in KINDS if (path / name).is_file()]
+        if len(found) > 1:
+            raise BadRun(f"{path} holds {wording.listed(found, 9)}: the results of several commands. Name one of the files.")
+        if not found:
+            raise BadRun(
+                f"No result of a run in {path}. Name the folder that a command of mneme wrote with --out; it holds one of "
+                f"{', '.join(KINDS)}."
+            )
+        path = path / found[0]
+    if path.name in KINDS:
+        return _read(path, *KINDS[path.name])
+    kinds = {kind.record.model_fields["schema_"].default: kind for kind in KINDS.values()}
+    kind = kinds.get(_schema_of(path))
+    if kind is None:
+        raise BadRun(f"{path} is no result of mneme: expected one of the schemas {', '.join(kinds)}.")
+    return _read(path, *kind)
 
 
 def read_report(run: str | Path) -> Report:
-    """The report of a run folder, or of a report.json named directly.
+    """The report of a run folder of `audit`, or of a report.json named directly.
 
     Raises BadRun where there is none, where it is not JSON, or where it is of another schema.
     """
     path = Path(run)
-    path = path / "report.json" if path.is_dir() else path
+    return _read(path / "report.json" if path.is_dir() else path, "audit", Report)
+
+
+def _read(path: Path, job: str, record: type[Found]) -> Found:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BadRun(
-            f"No report at {path}. Name a run folder that holds report.json (`mneme audit --out DIR` makes one)."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRun(f"Cannot read {path}: {error}. Expected the report.json that `mneme audit` wrote.") from error
-    try:
-        return Report.model_validate_json(text)
+        return record.model_validate_json(_text(path, job))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
+        schema = record.model_fields["schema_"].default
         raise BadRun(
-            f"{path} is not a report of schema {SCHEMA}: {place}: {first['msg']} ({error.error_count()} problem(s) in all). "
-            "Run the audit again, or read it with the version of mneme that wrote it."
+            f"{path} is not a {'report' if record is Report else 'result'} of schema {schema}: {place}: {first['msg']} "
+            f"({error.error_count()} problem(s) in all). Run the {job} again, or read it with the version of mneme that wrote "
+            "it."
         ) from error
+
+
+def _text(path: Path, job: str) -> str:
+    if path.exists() and not path.is_file():  # a device, a pipe: it may never end
+        raise BadRun(f"{path} is no file. Expected the {path.name} that `mneme {job}` wrote.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadRun(
+            f"No report at {path}. Name a run folder that holds {path.name} (`mneme {job} --out DIR` makes one)."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRun(f"Cannot read {path}: {error}. Expected the {path.name} that `mneme {job}` wrote.") from error
+
+
+def _schema_of(path: Path) -> str:
+    """What a file of another name says that it is; empty where it says nothing."""
+    try:
+        found = json.loads(_text(path, "audit"))
+    except (ValueError, RecursionError):
+        return ""
+    return str(found.get("schema", "")) if isinstance(found, dict) else ""
 
 
 def read_timings(run: str | Path) -> dict[str, float] | None:

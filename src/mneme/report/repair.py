@@ -1,4 +1,4 @@
-"""The page and the terminal table of a repair; the page is one self-contained file without script, under the audit's rules."""
+"""The page of a repair (without script, under the rules of `report/page.py`) and its table in the terminal."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mneme.errors import BadRun
 from mneme.plain import plain
 from mneme.report import repair_view as view
 from mneme.report import wording
-from mneme.report.audit import LARGEST_PAGE, NO_MORE, csp_hash, package_file, page_template, source_of
+from mneme.report.figures import legend
+from mneme.report.page import render_page
 from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720.0, 420.0, 52.0, 44.0, 14.0, 150.0
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 580.0, 420.0, 52.0, 44.0, 14.0, 20.0
 
 
 def frontier(report: RepairReport) -> Markup:
@@ -37,19 +37,14 @@ def frontier(report: RepairReport) -> Markup:
         parts.append(_text(x, y0 + 18, f"{tick:.0%}", "middle") + _text(x0 - 8, y + 4, f"{tick:.0%}", "end"))
     parts.append(_line("even", *at(0.0, 0.0), *at(1.0, 1.0)) + _line("goal", *at(0.0, report.goal), *at(1.0, report.goal)))
     parts.append(_text(x0 + wide / 2, _HEIGHT - 6, "gain of the fine-tune that is lost", "middle"))
-    parts.append(_text(x0 + wide + 12, _TOP + 10, "undone, by method", "start"))
     for number, method in enumerate(report.methods):
         parts.append(_curve(number, method, at))
-        y = _TOP + 32 + 18 * number
-        mark = Markup('<g class="{}"><circle cx="{:.1f}" cy="{:.1f}" r="4"/>{}</g>')
-        parts.append(
-            mark.format(_class(number, method), x0 + wide + 18, y - 4, _text(x0 + wide + 30, y, method.method, "start"))
-        )
-    return Markup("").join([*parts, Markup("</svg>")])
+    keys = legend([(_class(number, method), method.method) for number, method in enumerate(report.methods)])
+    return Markup("").join([*parts, Markup("</svg>"), keys])
 
 
 def _class(number: int, method: RepairMethod) -> str:
-    return f"curve m-{number % 6}{' second' if number >= 6 else ''}{' control' if method.control else ''}"
+    return f"line line-{number % 6}{' second' if number >= 6 else ''}{' control' if method.control else ''}"
 
 
 def _curve(number: int, method: RepairMethod, at: object) -> Markup:
@@ -62,7 +57,9 @@ def _curve(number: int, method: RepairMethod, at: object) -> Markup:
         if isinstance(p.lost, Estimate) and isinstance(p.closed, Estimate):
             low, high = at(p.lost.low, p.closed.low), at(p.lost.high, p.closed.high)
             marks.append(_line("", x, low[1], x, high[1]) + _line("", low[0], y, high[0], y))
-        title = f"{method.method} at {wording.number(p.strength)}: undone {view.share(p.closed)}, lost {view.share(p.lost)}"
+        title = (
+            f"{method.method} at {wording.number(p.strength)}: undone {wording.share(p.closed)}, lost {wording.share(p.lost)}"
+        )
         marks.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(x, y, title))
     return Markup('<g class="{}">{}</g>').format(_class(number, method), Markup("").join(marks))
 
@@ -77,19 +74,16 @@ def _text(x: float, y: float, text: str, anchor: str) -> Markup:
 
 def render_repair(report: RepairReport) -> str:
     """The whole page. Raises BadRun where it would be larger than 5 MB (texts of megabytes)."""
-    style = package_file("style.css") + package_file("repair.css")
-    page = page_template("repair.html.j2", v=view, w=wording).render(
+    return render_page(
+        "repair.html.j2",
+        ["tables.css", "lines.css", "repair.css"],
+        record="repair.json",
+        view=view,
         r=report,
         best=view.chosen(report),
         methods=view.ranked_methods(report),
         chart=frontier(report),
-        style=Markup(style),
-        csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
     )
-    page = source_of(page)
-    if len(page.encode()) >= LARGEST_PAGE:
-        raise BadRun(f"The page of this repair exceeds {LARGEST_PAGE:,} bytes. Shorten the texts; repair.json is whole.")
-    return page
 
 
 def write_repair_html(report: RepairReport, path: str | Path) -> Path:
@@ -126,7 +120,7 @@ def _cells(method: RepairMethod, goal: float) -> list[str]:
             "",
             "",
         ]
-    shares = [f"{view.share(e)} {view.share_range(e)}" for e in (point.closed, point.lost, point.selectivity)]
-    coherent = f"{view.share(method.coherent)}" if method.coherent is not None else "–"
-    other = view.nats(method.other_change) if method.other_change is not None else "–"
+    shares = [f"{wording.share(e)} {wording.share_range(e)}" for e in (point.closed, point.lost, point.selectivity)]
+    coherent = f"{wording.share(method.coherent)}" if method.coherent is not None else "–"
+    other = wording.nats(method.other_change) if method.other_change is not None else "–"
     return [method.method, wording.number(point.strength), *shares, coherent, other]

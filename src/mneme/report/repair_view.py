@@ -16,31 +16,6 @@ class RepairRow(NamedTuple):
     after: str
 
 
-def share(estimate: Estimate | TooFew) -> str:
-    """A share as whole percent."""
-    return f"{round(100 * estimate.plain)} %".replace("-", wording.MINUS)
-
-
-def share_range(estimate: Estimate | TooFew) -> str:
-    """Its interval, whole percent, or 'too few (3 texts, 8 needed)'."""
-    if isinstance(estimate, TooFew):
-        return estimate.told()
-    low, high = (f"{round(100 * bound)}".replace("-", wording.MINUS) for bound in (estimate.low, estimate.high))
-    return f"[{low}, {high}]"
-
-
-def nats(estimate: Estimate | TooFew) -> str:
-    """Nats per token with sign."""
-    return wording.number(estimate.plain, signed=True)
-
-
-def nats_interval(estimate: Estimate | TooFew) -> str:
-    """The interval of nats per token, or why there is none."""
-    if isinstance(estimate, TooFew):
-        return estimate.told()
-    return f"[{wording.number(estimate.low, signed=True)}, {wording.number(estimate.high, signed=True)}]"
-
-
 def most(method: RepairMethod) -> float:
     """The largest share that any strength of this method closed; 0 where none was tried."""
     return max([0.0, *(point.closed.plain for point in method.points)])
@@ -56,7 +31,8 @@ def repair_headline(report: RepairReport) -> str:
     best = chosen(report)
     if best is None or best.chosen is None:
         return f"No method undoes {wording.percent(report.goal)} of the side effect."
-    return f"{share(best.chosen.closed)} of the side effect is undone, {share(best.chosen.lost)} of the purpose is lost."
+    undone, lost = wording.share(best.chosen.closed), wording.share(best.chosen.lost)
+    return f"{undone} of the side effect is undone, {lost} of the purpose is lost."
 
 
 def reason(report: RepairReport) -> str:
@@ -65,7 +41,7 @@ def reason(report: RepairReport) -> str:
     if best is None or best.chosen is None:
         return "No model was written. Ask for less with --close, or give other text."
     controls = [m for m in report.methods if m.control and m.chosen is not None and m is not best]
-    beside = ", ".join(f"{m.method} loses {share(m.chosen.lost)}" for m in controls if m.chosen is not None)
+    beside = ", ".join(f"{m.method} loses {wording.share(m.chosen.lost)}" for m in controls if m.chosen is not None)
     text = f"{best.method}: {best.description}."
     if beside:
         text += f" To undo as much, {beside}."
@@ -92,24 +68,24 @@ def before_after(report: RepairReport) -> list[RepairRow]:
         ),
         RepairRow(
             "Coherent continuations",
-            f"{report.tuned_coherent.n} prompts",
-            f"{share(report.tuned_coherent)} {share_range(report.tuned_coherent)}",
-            f"{share(coherent)} {share_range(coherent)}" if coherent is not None else absent,
+            wording.counted(report.tuned_coherent.n, "prompt"),
+            f"{wording.share(report.tuned_coherent)} {wording.share_range(report.tuned_coherent)}",
+            f"{wording.share(coherent)} {wording.share_range(coherent)}" if coherent is not None else absent,
         ),
     ]
     if report.tuned_other_change is not None:
-        before = f"{nats(report.tuned_other_change)} {nats_interval(report.tuned_other_change)}"
-        after = f"{nats(other)} {nats_interval(other)}" if other is not None else absent
+        before = f"{wording.nats(report.tuned_other_change)} {wording.nats_range(report.tuned_other_change)}"
+        after = f"{wording.nats(other)} {wording.nats_range(other)}" if other is not None else absent
         rows.append(RepairRow("Other text", "log-likelihood against the base, nats per token", before, after))
     return rows
 
 
 def _rest(estimate: Estimate | TooFew) -> str:
     if isinstance(estimate, TooFew):
-        return f"{share(estimate.model_copy(update={'value': 1 - estimate.plain}))} {share_range(estimate)}"
+        return f"{wording.share(estimate.model_copy(update={'value': 1 - estimate.plain}))} {wording.share_range(estimate)}"
     low, high = 1 - estimate.high, 1 - estimate.low
     rest = estimate.model_copy(update={"value": 1 - estimate.value, "low": low, "high": high})
-    return f"{share(rest)} {share_range(rest)}"
+    return f"{wording.share(rest)} {wording.share_range(rest)}"
 
 
 def ranked_methods(report: RepairReport) -> list[RepairMethod]:

@@ -5,11 +5,12 @@ a unit that starts with "point" already holds points; everything else (nats per 
 """
 
 import math
+import re
 import shlex
 from typing import Literal
 
 from mneme.report.places import place
-from mneme.results import Direction, Effect, Estimate, Report
+from mneme.results import Direction, Effect, Estimate, Report, TooFew
 from mneme.results.audit import BROKEN_AS_A_WHOLE
 
 REPORTED = 0.5
@@ -124,6 +125,31 @@ def share_interval(estimate: Estimate) -> str:
     return f"{value} % [{low}, {high}]"
 
 
+def share(estimate: Estimate | TooFew) -> str:
+    """A share as whole percent: '34 %'."""
+    return f"{round(100 * estimate.plain)} %".replace("-", MINUS)
+
+
+def share_range(estimate: Estimate | TooFew) -> str:
+    """Its interval in percent, '[28, 40]', or 'too few (3 texts, 8 needed)'."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
+    low, high = (f"{round(100 * bound)}".replace("-", MINUS) for bound in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def nats(estimate: Estimate | TooFew, *, signed: bool = True) -> str:
+    """Nats, or any figure that is shown as it is."""
+    return number(estimate.plain, signed=signed)
+
+
+def nats_range(estimate: Estimate | TooFew, *, signed: bool = True) -> str:
+    """Their interval, or why there is none."""
+    if isinstance(estimate, TooFew):
+        return estimate.told()
+    return f"[{number(estimate.low, signed=signed)}, {number(estimate.high, signed=signed)}]"
+
+
 def figure_name(key: str) -> str:
     """The name of a whole-corpus figure for people: 'kl_tuned_to_base' -> 'KL tuned to base'."""
     known = {"kl": "KL", "nll": "loss"}
@@ -148,10 +174,39 @@ def size(value: float | int) -> str:
     return f"{number(value)} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
+def cut(text: str, longest: int) -> str:
+    """`text` in at most `longest` characters: cut behind a word and ended by an ellipsis where it is longer. A single word
+    that is longer is cut itself."""
+    whole = " ".join(text.split())
+    if len(whole) <= longest:
+        return whole
+    begun = whole[:longest]
+    words = begun[: begun.rfind(" ")] if " " in begun else begun[: longest - 1]
+    return words.rstrip(" ,;:–-") + "…"
+
+
+def cut_lines(text: str, longest: int) -> str:
+    """The same for text whose lines are kept, such as a prompt as a model read it."""
+    if len(text) <= longest:
+        return text
+    begun = text[:longest]
+    ends = max(begun.rfind(" "), begun.rfind("\n"))
+    return (begun[:ends] if ends > 0 else begun[: longest - 1]).rstrip() + "…"
+
+
 def short(description: str, longest: int = 100) -> str:
     """The first clause of a description, for lists; where it stands open the whole is shown."""
-    clause = description.split("; ")[0].strip()
-    return clause if len(clause) <= longest else clause[: longest - 1].rstrip() + "…"
+    return cut(description.split("; ")[0].strip(), longest)
+
+
+def together(text: str) -> str:
+    """A headline whose numbers stay on one line with their units."""
+    return re.sub(r"(?<=\d) (?=%|points?\b|nats\b)", "\N{NO-BREAK SPACE}", text)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 tensor', '2 tensors', '1,200 texts'; `many` where the plural is not made with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def listed(names: list[str], limit: int = 3) -> str:
@@ -171,7 +226,7 @@ def said_of(effect: Effect) -> str:
     """The verdict on one area, with what would settle it: 'unaffected', 'not enough evidence: about 40 more passages'."""
     if effect.finding is None:
         return ""
-    more = f": about {effect.more_passages} more passages" if effect.more_passages else ""
+    more = f": about {counted(effect.more_passages, 'more passage')}" if effect.more_passages else ""
     beyond = ", beyond the others" if effect.beyond else ""
     return effect.finding + (beyond if effect.finding == "affected" else more)
 

@@ -25,7 +25,7 @@ class ScreenOptions:
     model: Annotated[str | Path, Option("The model that would be trained: a folder or a hub name.")]
     data: Annotated[str | Path | Rows, Option("Training rows or pairs: .jsonl, .json, .parquet or .csv.")]
     _: KW_ONLY
-    out: Annotated[str | Path, Option("Where ranked.jsonl, kept.jsonl and screening.json go.", metavar="DIR")] = "runs/screen"
+    out: Annotated[str | Path, Option("Where kept.jsonl, ranked.jsonl and the page go.", metavar="DIR")] = "runs/screen"
     pairs: Annotated[bool, Option("The data are preference pairs: prompt, chosen, rejected.", decides=True)] = False
     scores: Annotated[
         Sequence[str],

@@ -36,7 +36,7 @@ from mneme.text.templates import template_key
 from mneme.version import __version__
 
 TOP = 10
-OUTPUTS = ("screening.json", "ranked.jsonl", "kept.jsonl", SKIPPED_ROWS)
+OUTPUTS = ("screening.json", "screening.html", "ranked.jsonl", "kept.jsonl", SKIPPED_ROWS)
 MIN_EXAMPLES = 8
 """Fewer examples of a behaviour cannot be split into those that score and those that the trial is measured on."""
 

@@ -47,7 +47,7 @@ class UnlearnOptions:
         int,
         Option("Attack the result: train on N texts of either set and measure again.", metavar="N", least=0, decides=True),
     ] = 0
-    out: Annotated[str | Path, Option("Where model/ and unlearn.json go.", metavar="DIR")] = "runs/unlearn"
+    out: Annotated[str | Path, Option("Where model/, unlearn.html and unlearn.json go.", metavar="DIR")] = "runs/unlearn"
     training: Annotated[
         Training,
         Part(

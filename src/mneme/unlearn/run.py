@@ -86,7 +86,7 @@ def _unlearned(options: UnlearnOptions) -> Unlearning:
         **deciding(options),
         **template_key(options.chat_template),
     }
-    outputs = ("model", "unlearn.json", SKIPPED_ROWS)
+    outputs = ("model", "unlearn.json", "unlearn.html", SKIPPED_ROWS)
     opened = RunFolder(Path(options.out), command, options=stored(options), outputs=outputs, overwrite=options.overwrite)
     with opened as run, options.progress.bars() as track:
         job = UnlearnJob(
