@@ -271,7 +271,7 @@ def test_no_tokenizer_anywhere(save_llama: Save) -> None:
 def test_adapter_of_another_base(tiny_pair: TinyPair, save_llama: Save, tmp_path: Path) -> None:
     other = save_llama(seed=5)
     adapter = save_adapter(tmp_path / "named", other)
-    with pytest.raises(ModelMismatch, match=r"was trained on .*, not on .*Give that base, or correct base_model_name_or_path"):
+    with pytest.raises(ModelMismatch, match=r"was trained on .*, not on .*Give that base, or --base .*all the same"):
         load_pair(tiny_pair.base, adapter)
     copied = shutil.copytree(tiny_pair.base, tmp_path / "copy of the base")
     assert load_pair(tiny_pair.base, save_adapter(tmp_path / "copy", copied)).adapter
