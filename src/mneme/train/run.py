@@ -32,6 +32,7 @@ from mneme.runs import RunFolder, require_apart
 from mneme.text.rows import Row, encode_rows, read_rows, rows_hash, trainable
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
+from mneme.train.learned import lean
 from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
 from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
@@ -238,7 +239,7 @@ def _trainer(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
-            trainer = guard(trl.SFTTrainer, penalties, protect=protect)(
+            trainer = guard(lean(trl.SFTTrainer), penalties, protect=protect)(
                 model=model.parts.model,
                 args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
                 train_dataset=Dataset.from_list([trainable(row) for row in prepared.rows]),
