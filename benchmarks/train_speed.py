@@ -1,11 +1,11 @@
 """What `mneme train` costs on a real model against a plain loop, CPU time a step: LoRA, all weights, and with penalties.
 
-    python benchmarks/train_speed.py --model FOLDER --data ROWS.jsonl     about 20 minutes on one core, then docs/benchmarks.md
+    python benchmarks/train_speed.py --model FOLDER --data ROWS.jsonl     ten minutes on a quiet core, docs/benchmarks.md
 
-The model is SmolLM2-135M-Instruct (`mneme.worlds.real.model`), the rows are chats. The plain loop is what anyone would write: rows
-in order, padded to the longest of a batch, prompts masked, `model(ids, labels=labels).loss.backward()`, AdamW. Arms take turns, block
-by block, in one process; first steps are left out. Tokens are those of the rows, padding not counted, so that an arm that pads less is
-faster. CPU time, because other work runs on the machine; the interval is over blocks.
+The model is SmolLM2-135M-Instruct (`mneme.worlds.real.model`), the rows are chats. The plain loop is what anyone would
+write: rows in order, padded to the longest of a batch, prompts masked, `model(ids, labels=labels).loss.backward()`, AdamW.
+Arms take turns, block by block, in one process; first steps are left out. CPU time, because other work runs on the machine;
+a step is from the end of one to the end of the next, so that checkpoints and data count. The interval is over blocks.
 """
 
 import argparse
@@ -133,7 +133,12 @@ def main() -> None:
         f"{options.blocks} blocks of {options.steps} steps.\n\n"
         + markdown_table(["training", "CPU s a step", "ratio (interval over blocks)"], lines)
     )
-    write_section("train-speed", "Training a real model: time a step", "python benchmarks/train_speed.py", body)
+    write_section(
+        "train-speed",
+        "Training a real model: time a step",
+        "python benchmarks/train_speed.py --model FOLDER --data gsm8k.jsonl",
+        body,
+    )
 
 
 if __name__ == "__main__":

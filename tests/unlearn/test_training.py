@@ -19,7 +19,7 @@ from mneme.unlearn.relearning import relearn
 from mneme.unlearn.settings import METHODS, UnlearnSettings, settings_for
 from mneme.unlearn.training import minimise, prepare, signature
 from tests import laws
-from tests.conftest import WORDS, grouped, tiny_llama, word_tokenizer
+from tests.conftest import WORDS, grouped, keep_every, tiny_llama, word_tokenizer
 from tests.unlearn.conftest import as_documents
 
 TEXTS = tuple(" ".join(WORDS[(i * 7 + j * (i + 1)) % len(WORDS)] for j in range(3 + i % 5)) for i in range(10))
@@ -137,11 +137,15 @@ def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
 
 @pytest.mark.parametrize("lora_rank", [None, 2])
 @pytest.mark.parametrize("stop_after", [0, 3, 5])
-def test_a_killed_run_goes_on_with_the_same_losses(lora_rank: int | None, stop_after: int, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_same_losses(
+    lora_rank: int | None, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_every(monkeypatch, 2)
     chosen = settings("npo", lora_rank=lora_rank or 0)
     undisturbed = run(chosen)
     with pytest.raises(KeyboardInterrupt):
         run(chosen, tmp_path / "state.safetensors", stop_after)
+    assert (tmp_path / "state.safetensors").exists() == (stop_after > 0)
     assert laws.bytes_of(run(chosen, tmp_path / "state.safetensors")) == laws.bytes_of(undisturbed)
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 

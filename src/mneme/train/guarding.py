@@ -129,7 +129,7 @@ class _Watch:
 
 
 class _BatchPenalties:
-    """The penalties on one batch of the training, the base's residual streams there, and those on probes where their turn is."""
+    """The penalties on one batch of the training with the base's residual streams there, and those on probes in their turn."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""The loss of the learned tokens without what nobody learns from: no logits of prompts, no padding, no second pass of the head.
+"""The loss of the learned tokens without what nobody learns from: no logits of prompts, no padding, the head once.
 
 TRL puts every position of a batch through the head where it has no Triton, prompts and padding included, and again in the
-backward pass. Here only the positions that predict a learned token go through it, a chunk at a time, and their gradient is made
-while the logits exist (three products of the head a token, as in a plain loop; the idea is Liger's, Hsu et al. 2024, arXiv
-2410.10989). A batch is cut into pieces of rows of about equal length, whose gradients add up: the loss is divided by the learned
-tokens of the whole step, so that it and its gradient are those of the padded batch, to rounding.
+backward pass. Here only the positions that predict a learned token go through it, a chunk at a time, and their gradient is
+made while the logits exist (three products of the head a token, as in a plain loop; the idea is Liger's, Hsu et al. 2024,
+arXiv 2410.10989). A batch is cut into pieces of rows of about equal length, whose gradients add up: the loss is divided by
+the learned tokens of the whole step, so that it and its gradient are those of the padded batch, to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from mneme.models.modes import evaluating
 from mneme.text.chat import trained_on
 
 PIECE_TOKENS = 1024
-"""Tokens that run together, padding included: more of them are no faster on a CPU, and their activations are what fills memory."""
+"""Tokens that run together, padding included: more are no faster on a CPU, and their activations are what fills memory."""
 _FEW = 256
 """A pass over so many tokens is busy with products; of fewer, with reading the weights."""
 _WASTE = 0.1
@@ -67,9 +67,7 @@ def cut_batch(inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """A plain batch as pieces of `length_pieces`, each as wide as its longest row."""
     lengths = inputs["attention_mask"].sum(1).tolist()
     tensors = {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
-    return [
-        {name: tensor[rows, : lengths[rows[0]]] for name, tensor in tensors.items()} for rows in length_pieces(lengths)
-    ]
+    return [{name: tensor[rows, : lengths[rows[0]]] for name, tensor in tensors.items()} for rows in length_pieces(lengths)]
 
 
 def chunked_loss(parts: Parts, hidden: Float[Tensor, "token d_model"], of_chunk: ChunkLoss) -> Float[Tensor, ""]:
@@ -110,8 +108,8 @@ class _Chunked(torch.autograd.Function):
 
 
 def lean(trainer_class: type[Trainer]) -> type[Trainer]:
-    """A subclass of TRL's SFTTrainer with the same loss and gradient, made as above where that saves something: on one process,
-    for the plain loss of plain batches, not on CUDA, where TRL leaves prompts and padding out itself."""
+    """A subclass of TRL's SFTTrainer with the same loss and gradient, made as above where that saves something: in a single
+    process, for the plain loss of plain batches, not on CUDA, where TRL leaves prompts and padding out itself."""
 
     class Lean(trainer_class):  # type: ignore[misc]
         """The trainer whose head sees learned tokens alone."""
@@ -152,7 +150,9 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
 
             def of_chunk(chunk: Tensor, cut: slice) -> Tensor:
                 logits = lens(parts, chunk)
-                loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets[cut], reduction="sum")
+                loss = cross_entropy(
+                    logits if logits.dtype == torch.float64 else logits.float(), targets[cut], reduction="sum"
+                )
                 loss = loss / torch.as_tensor(count).clamp(min=1)
                 return loss if self.with_logits is None else loss + self.with_logits(logits, chunk, cut)
 
@@ -165,7 +165,9 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
 def _parts_of(trainer: Any) -> Parts | None:
     """The parts of the trained model, where the loss can be made from them; None where the trainer's own loss is needed."""
     args = trainer.args
-    other_loss = getattr(args, "loss_type", "nll") != "nll" or trainer.compute_loss_func is not None or args.label_smoothing_factor
+    other_loss = (
+        getattr(args, "loss_type", "nll") != "nll" or trainer.compute_loss_func is not None or args.label_smoothing_factor
+    )
     other_pass = args.bf16 or args.fp16 or getattr(trainer, "aux_loss_enabled", False) or trainer.accelerator.num_processes > 1
     model = trainer.accelerator.unwrap_model(trainer.model)
     if other_loss or other_pass or next(model.parameters()).device.type == "cuda":
@@ -179,5 +181,3 @@ def _parts_of(trainer: Any) -> Parts | None:
 
 def _cuts(count: int, rows: int) -> list[slice]:
     return [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
-
-

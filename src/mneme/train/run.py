@@ -25,7 +25,7 @@ from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import CHECKPOINTS, SAVING, KeepCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.options import deciding, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
@@ -97,7 +97,7 @@ def run_train(options: TrainOptions) -> TrainingRecord:
             prepared = _mixed(prepared, options, model, run)
             last = last_checkpoint(run)
             trainer = _trainer(trl, model, prepared, options, _settings(prepared, options, run), afresh=last is None)
-            trainer.add_callback(SealCheckpoints(run))
+            trainer.add_callback(KeepCheckpoints(run))
             seconds = _train(trainer, model, prepared, chosen, last)
             fingerprints = {"base": command["base"], "data": command["data"]}
             record = record_of(trainer, options, fingerprints, prepared.rows, prepared.interleaved)
@@ -208,9 +208,7 @@ def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict
         "gradient_checkpointing": device != "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": max(1, -(-steps // 5)),
-        "save_total_limit": 2,
+        **SAVING,
         "report_to": "none",
         "disable_tqdm": True,
         "eval_strategy": "steps" if early else "no",
