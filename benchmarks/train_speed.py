@@ -31,7 +31,7 @@ from mneme.text.rows import Row, encode_rows, read_rows
 from mneme.train.progress import ShowProgress
 
 WARM_STEPS = 1
-LENGTH = 256
+LENGTH = 128
 
 
 class Clock(ShowProgress):

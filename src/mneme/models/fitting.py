@@ -85,8 +85,8 @@ def fit(
     """Train `parameters` in place on the weighted sum of `terms`; the loss of every term at every step, before it was taken.
 
     Gradients are clipped to norm 1. A term of weight 0 is not computed and reads NaN. With `checkpoint`, the state is kept
-    there about once a minute (`Keeping`) and at the end, and training goes on from there. `on_step(step, losses)` is called after each step.
-    Errors: BadRun where the state cannot be kept, and what a term raises.
+    there about once a minute (`Keeping`) and at the end, and training goes on from there. `on_step(step, losses)` is called
+    after each step. Errors: BadRun where the state cannot be kept, and what a term raises.
     """
     trained = list(parameters.values())
     optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay)
