@@ -121,6 +121,11 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
             super().__init__(*args, **kwargs)
             self._lean_parts = _parts_of(self)
 
+        @property
+        def cuts_batches(self) -> bool:
+            """Whether plain batches run in pieces."""
+            return self._lean_parts is not None
+
         def is_lean(self, inputs: dict[str, Any]) -> bool:
             """Whether the loss of this batch is made here, or by the class that this one came from."""
             return self._lean_parts is not None and is_plain(inputs)

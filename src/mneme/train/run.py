@@ -25,7 +25,15 @@ from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.models.trainers import CHECKPOINTS, SAVING, KeepCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import (
+    CHECKPOINTS,
+    SAVING,
+    KeepCheckpoints,
+    import_trl,
+    last_checkpoint,
+    recompute_activations,
+    save_trained,
+)
 from mneme.options import deciding, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
@@ -37,6 +45,7 @@ from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_g
 from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
+from mneme.train.plan import Work, plan_training
 from mneme.train.progress import ShowProgress, quiet, record_of
 from mneme.train.safeguards import check_needs
 from mneme.train.steering import check_fit, steer
@@ -220,7 +229,7 @@ def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict
 def _trainer(
     trl: Any, model: LoadedModel, prepared: Prepared, options: TrainOptions, settings: dict[str, Any], *, afresh: bool
 ) -> Trainer:
-    """TRL's trainer, guarded, with its data; says what the run will cost."""
+    """TRL's trainer, guarded, with its data."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
     chosen, rank = options.chosen, options.training.lora_rank or None
@@ -250,15 +259,35 @@ def _trainer(
         if bars:
             enable_progress_bars()
     quiet(trainer)
-    tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
-    parameters = sum(weight.numel() for weight in model.parts.model.parameters())
-    flops = 6 * parameters * tokens * settings["max_steps"] / max(1, len(trainer.get_train_dataloader()))
-    options.progress.say(
-        f"Plan: {settings['max_steps']} steps, {len(prepared.rows):,} rows ({prepared.interleaved:,} interleaved), about "
-        f"{flops / 1e9:,.0f} GFLOP and "
-        f"{16 * parameters / 1e9:.1f} GB of memory at most before activations."
-    )
+    _say_plan(trainer, model, prepared, options, penalties)
     return trainer
+
+
+def _say_plan(
+    trainer: Any, model: LoadedModel, prepared: Prepared, options: TrainOptions, penalties: Sequence[Penalty]
+) -> None:
+    """Says what the run will cost, and has activations made twice where they would not fit into memory."""
+    batch, steps = options.training.settled().batch, trainer.args.max_steps
+    probed = sum(penalty.probes.batch_rows for penalty in penalties if penalty.probes is not None)
+    held_out = sum(len(ids) for ids in trainer.eval_dataset["input_ids"]) if prepared.held_out else 0
+    batches = steps * trainer.args.gradient_accumulation_steps
+    plan = plan_training(
+        model.parts,
+        list(trainer.train_dataset),
+        require_tokenizer(model.tokenizer, model.folder).pad_token_id or 0,
+        Work(
+            batches=batches,
+            batch_rows=batch,
+            base_passes=float(any(penalty.probes is None for penalty in penalties)),
+            own_rows=probed / batch,
+            held_out_tokens=held_out * (1 + EVALUATIONS),
+        ),
+        lean=trainer.cuts_batches,
+        seed=options.seed,
+    )
+    if plan.recomputes:
+        recompute_activations(trainer)
+    options.progress.say(plan.told(steps, len(prepared.rows), prepared.interleaved))
 
 
 def _penalties(prepared: Prepared, options: TrainOptions) -> list[Penalty]:
