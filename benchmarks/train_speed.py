@@ -1,11 +1,12 @@
 """What `mneme train` costs on a real model against a plain loop, CPU time a step: LoRA, all weights, and with penalties.
 
-    python benchmarks/train_speed.py --model FOLDER --data ROWS.jsonl     ten minutes on a quiet core, docs/benchmarks.md
+    python benchmarks/train_speed.py --model FOLDER --data ROWS.jsonl     five minutes on a quiet core, docs/benchmarks.md
 
 The model is SmolLM2-135M-Instruct (`mneme.worlds.real.model`), the rows are chats. The plain loop is what anyone would
-write: rows in order, padded to the longest of a batch, prompts masked, `model(ids, labels=labels).loss.backward()`, AdamW.
-Arms take turns, block by block, in one process; first steps are left out. CPU time, because other work runs on the machine;
-a step is from the end of one to the end of the next, so that checkpoints and data count. The interval is over blocks.
+write: rows in order, padded to the longest of a batch, prompts masked, `model(ids, labels=labels).loss.backward()`, clipping,
+AdamW. The other arms make the same step with the trainer of `mneme train`. All arms of a kind of weights are built first and
+then take a step each on the same rows, in turn, in one process; CPU time, because other work runs on the machine. The first
+round is left out; the interval is over rounds.
 """
 
 import argparse
@@ -13,132 +14,161 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
+import trl
+from datasets import Dataset, disable_progress_bars
 from tables import markdown_table, write_section
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-import mneme
 from mneme.models.adapters import attach_lora
 from mneme.stats import clustered_mean
 from mneme.text.encoded import Encoded
-from mneme.text.rows import Row, encode_rows, read_rows
-from mneme.train.progress import ShowProgress
+from mneme.text.rows import Row, encode_row, encode_rows, read_rows, trainable
+from mneme.train.guarding import guard
+from mneme.train.learned import lean
+from mneme.train.penalties import Penalty, kl_tuned_to_base, ldifs
 
-WARM_STEPS = 1
-LENGTH = 128
-
-
-class Clock(ShowProgress):
-    """CPU seconds of every step, from the end of the one before: what is done between two steps counts."""
-
-    seconds: list[float] = []  # noqa: RUF012  one run at a time
-
-    def on_train_begin(self, *args: object, **kwargs: object) -> None:
-        super().on_train_begin(*args, **kwargs)
-        Clock.seconds, self.began = [], time.process_time()
-
-    def on_step_end(self, *_args: object, **_kwargs: object) -> None:
-        now = time.process_time()
-        Clock.seconds.append(now - self.began)
-        self.began = now
+Step = Callable[[Sequence[int]], None]
+"""Makes one optimizer step on some of the rows."""
 
 
-def plain(model: Path, rows: list[Row], batch: int, rank: int | None) -> float:
-    """CPU seconds a step of the loop without mneme."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    encoded = encode_rows(rows, tokenizer, LENGTH)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).train()
-    if rank:
-        net = attach_lora(net, rank, seed=0)
-    trained = [weight for weight in net.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=2e-5)
-    seconds = []
-    began = time.process_time()
-    for first in range(0, len(encoded), batch):
-        ids, mask, labels = padded(encoded[first : first + batch], tokenizer.pad_token_id or 0)
-        net(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        now = time.process_time()
-        seconds.append(now - began)
-        began = now
-    return float(np.mean(seconds[WARM_STEPS:]))
-
-
-def padded(texts: list[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(ids, attention mask, labels) of some rows."""
+def padded(texts: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """What a collator gives: ids, attention mask, labels."""
     longest = max(len(text.ids) for text in texts)
     ids, mask, labels = (torch.full((len(texts), longest), fill) for fill in (pad, 0, -100))
     for row, text in enumerate(texts):
         n = len(text.ids)
         ids[row, :n], mask[row, :n] = torch.tensor(text.ids), 1
         labels[row, :n] = torch.where(torch.tensor(text.counted), ids[row, :n], -100)
-    return ids, mask, labels
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def ours(model: Path, rows: list[Row], batch: int, rank: int, safeguards: dict[str, float]) -> float:
-    """CPU seconds a step of `mneme train`."""
-    quiet = mneme.Progress(Console(quiet=True))
-    with tempfile.TemporaryDirectory() as folder, patch("mneme.train.run.ShowProgress", Clock):
-        training = mneme.Training(lora_rank=rank, batch=batch, epochs=1, learning_rate=2e-5)
-        mneme.train(model, rows, out=folder, training=training, max_length=LENGTH, safeguards=safeguards, progress=quiet)
-    return float(np.mean(Clock.seconds[WARM_STEPS:]))
+def network(folder: Path, rank: int) -> Any:
+    """The model that is trained, in training mode."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return (attach_lora(model, rank, seed=0) if rank else model).train()
+
+
+def finishing(model: Any) -> Callable[[], None]:
+    """Clipping, AdamW, and no gradient left."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-5)
+
+    def finish() -> None:
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return finish
+
+
+def plain(folder: Path, encoded: list[Encoded], pad: int, rank: int) -> Step:
+    """The loop without mneme."""
+    model = network(folder, rank)
+    finish = finishing(model)
+
+    def step(which: Sequence[int]) -> None:
+        model(**padded([encoded[i] for i in which], pad)).loss.backward()
+        finish()
+
+    return step
+
+
+def trained(folder: Path, rows: list[Row], tokenizer: PreTrainedTokenizerBase, rank: int, penalties: list[Penalty]) -> Step:
+    """The trainer of `mneme train`."""
+    model = network(folder, rank)
+    arguments = trl.SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        max_steps=1,
+        max_length=LENGTH,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = guard(lean(trl.SFTTrainer), penalties)(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([trainable(row) for row in rows]),
+        processing_class=tokenizer,
+    )
+    finish = finishing(model)
+    trainer.current_gradient_accumulation_steps = 1
+
+    def step(which: Sequence[int]) -> None:
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in which])
+        trainer.training_step(model, batch, int((batch["labels"][:, 1:] != -100).sum()))
+        finish()
+
+    return step
+
+
+LENGTH = 128
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--arms", default="", help="only arms whose name holds this")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[16, 0], help="of LoRA; 0: all weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bars()
+    warnings.simplefilter("ignore")
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
     every = read_rows(options.data)
-    arms: dict[str, Callable[[list[Row]], float]] = {}
-    for name, rank in (("LoRA of rank 16", 16), ("all weights", 0)):
-        arms[f"plain loop, {name}"] = lambda rows, rank=rank: plain(options.model, rows, options.batch, rank)
-        for told, safeguards in (("", {}), (" + kl", {"kl": 0.1}), (" + ldifs", {"ldifs": 1.0})):
-            arms[f"mneme train{told}, {name}"] = lambda rows, rank=rank, safeguards=safeguards: ours(
-                options.model, rows, options.batch, rank, safeguards
-            )
-    arms = {name: run for name, run in arms.items() if options.arms in name}
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for block in range(options.blocks):
-        size = options.batch * (options.steps + WARM_STEPS)
-        rows = every[block * size : (block + 1) * size]
-        for name, run in arms.items():
-            seconds[name].append(run(rows))
-            gc.collect()
-            print(block, name, f"{seconds[name][-1]:.2f}", flush=True)
+    fitting = [row for row in every if len(encode_row(row, tokenizer).ids) <= LENGTH]
+    rows = fitting[: options.batch * (options.rounds + 1)]
+    encoded = encode_rows(rows, tokenizer, LENGTH)
     lines = []
-    for name, own in seconds.items():
-        of = "plain loop" if "+" not in name else "mneme train"
-        reference = seconds.get(f"{of}, {name.split(', ')[1]}", own)
-        ratio = clustered_mean(np.array(own) / np.array(reference), np.ones(len(own)), "times").estimate
-        shown = "" if own is reference else f"{ratio.value:.2f} ({ratio.low:.2f}-{ratio.high:.2f}) x {of}"
-        lines.append([name, f"{float(np.median(own)):.2f}", shown])
-        print(lines[-1], flush=True)
+    for rank in options.ranks:
+        arms = {"plain loop": plain(options.model, encoded, tokenizer.pad_token_id or 0, rank)}
+        for name, penalties in (("mneme train", []), ("with kl", [kl_tuned_to_base(0.1)]), ("with ldifs", [ldifs(1.0)])):
+            arms[name] = trained(options.model, rows, tokenizer, rank, penalties)
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        for turn in range(options.rounds + 1):
+            which = range(turn * options.batch, (turn + 1) * options.batch)
+            for name, step in arms.items():
+                began = time.process_time()
+                step(which)
+                seconds[name].append(time.process_time() - began)
+            print(rank, turn, {name: round(own[-1], 2) for name, own in seconds.items()}, flush=True)
+        measured = {name: np.array(own[1:]) for name, own in seconds.items()}
+        for name, own in measured.items():
+            told = [
+                _ratio(own, measured[of]) if name not in (of, "plain loop") and (of == "plain loop" or "with" in name) else ""
+                for of in ("plain loop", "mneme train")
+            ]
+            lines.append([f"LoRA of rank {rank}" if rank else "all weights", name, f"{float(np.median(own)):.2f}", *told])
+            print(lines[-1], flush=True)
+        del arms
+        gc.collect()
+    layers = json.loads((options.model / "config.json").read_text())["num_hidden_layers"]
     body = (
-        f"{options.model.name}: {json.loads((options.model / 'config.json').read_text())['num_hidden_layers']} layers; "
-        f"{options.data.name}, {options.batch} rows a step of at most {LENGTH} tokens, prompts not learned; one thread, "
-        f"{options.blocks} blocks of {options.steps} steps.\n\n"
-        + markdown_table(["training", "CPU s a step", "ratio (interval over blocks)"], lines)
+        f"SmolLM2-135M-Instruct ({layers} layers), {options.data.name}, {options.batch} rows a step of at most {LENGTH} "
+        f"tokens, prompts not learned; one thread, {options.rounds} rounds, TRL {trl.__version__}. Penalties on the training "
+        "batch.\n\n" + markdown_table(["trained", "arm", "CPU s a step", "time / plain loop", "time / mneme train"], lines)
     )
     write_section(
         "train-speed",
         "Training a real model: time a step",
-        "python benchmarks/train_speed.py --model FOLDER --data gsm8k.jsonl",
+        "python benchmarks/train_speed.py --model … --data gsm8k.jsonl",
         body,
     )
+
+
+def _ratio(own: np.ndarray, reference: np.ndarray) -> str:
+    found = clustered_mean(own / reference, np.ones(len(own)), "times").estimate
+    return f"{found.value:.2f} ({found.low:.2f}-{found.high:.2f})"
 
 
 if __name__ == "__main__":
