@@ -13,7 +13,7 @@ from mneme.models.architecture import find_parts
 from mneme.models.footprint import footprint, saved_bytes
 from mneme.text.rows import encode_rows
 from mneme.train import plan as planning
-from mneme.train.plan import Work, batch_tokens, plan_training
+from mneme.train.plan import TrainingWork, batch_tokens, plan_training
 from tests.conftest import tiny_llama
 from tests.train.conftest import chat_rows, chat_tokenizer
 
@@ -48,7 +48,7 @@ def test_activations_are_made_twice_only_where_memory_is_short(monkeypatch: pyte
 
     def plan(free: int | None) -> planning.TrainingPlan:
         monkeypatch.setattr(planning, "free_bytes", lambda: free)
-        return plan_training(parts, rows, 0, Work(batches=3, batch_rows=4), lean=True, seed=0)
+        return plan_training(parts, rows, 0, TrainingWork(batches=3, batch_rows=4), lean=True, seed=0)
 
     plenty, unknown, short = plan(10**12), plan(None), plan(10**6)
     assert not plenty.recomputes

@@ -145,10 +145,7 @@ def score_choices(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ChoiceScores:
-    """Log-likelihood of every choice; `advance` is told how many questions are done.
-
-    Raises BadSuite where a question does not fit into `max_positions` tokens: nothing is cut off.
-    """
+    """Log-likelihood of every choice, as `plan_choices` lays them out; `advance` is told how many questions are done."""
     plan = plan_choices(parts, tokenizer, questions, max_positions=max_positions, batch_tokens=batch_tokens)
     sums = []
     for number in range(len(plan.batches)):

@@ -63,7 +63,7 @@ def probe(parts: Parts, rows: list[dict[str, Any]], pad_id: int) -> Footprint:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingWork:
     """What a training runs, beside the learning itself."""
 
     batches: int
@@ -96,7 +96,9 @@ class TrainingPlan:
         )
 
 
-def plan_training(parts: Parts, rows: list[dict[str, Any]], pad_id: int, work: Work, *, lean: bool, seed: int) -> TrainingPlan:
+def plan_training(
+    parts: Parts, rows: list[dict[str, Any]], pad_id: int, work: TrainingWork, *, lean: bool, seed: int
+) -> TrainingPlan:
     """The plan for tokenised `rows` (`input_ids`, `completion_mask`), of the model as it is: its weights that require a
     gradient are those that are trained. `lean`: batches are cut into pieces (see `learned.py`).
 

@@ -45,7 +45,7 @@ from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_g
 from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
-from mneme.train.plan import Work, plan_training
+from mneme.train.plan import TrainingWork, plan_training
 from mneme.train.progress import ShowProgress, quiet, record_of
 from mneme.train.safeguards import check_needs
 from mneme.train.steering import check_fit, steer
@@ -275,7 +275,7 @@ def _say_plan(
         model.parts,
         list(trainer.train_dataset),
         require_tokenizer(model.tokenizer, model.folder).pad_token_id or 0,
-        Work(
+        TrainingWork(
             batches=batches,
             batch_rows=batch,
             base_passes=float(any(penalty.probes is None for penalty in penalties)),
