@@ -14,7 +14,7 @@ from mneme.models.batching import padded
 from mneme.models.footprint import Footprint, footprint, free_bytes, resident_bytes
 from mneme.models.hooks import read, stop_after
 from mneme.text.encoded import Encoded, answer_after
-from mneme.train.learned import PIECE_TOKENS, chunked_loss, length_pieces
+from mneme.train.learned import chunked_loss, length_pieces
 
 _PROBE_TOKENS = 256
 """Tokens of the piece that is timed: enough to be busy with products, few enough to take a few seconds."""
@@ -31,7 +31,7 @@ def batch_tokens(lengths: Int[ndarray, " row"], batch: int, seed: int, *, cut: b
     pieces = [[[rows[i] for i in piece] for piece in length_pieces(rows)] if cut else [rows] for rows in drawn]
     sizes = [[max(piece) * len(piece) for piece in batch_pieces] for batch_pieces in pieces]
     longest = int(lengths.max())
-    most = max(longest, min(PIECE_TOKENS, longest * batch)) if cut else longest * batch
+    most = max(longest, *(max(one) for one in sizes)) if cut else longest * batch
     return float(np.mean([sum(one) for one in sizes])), most
 
 
