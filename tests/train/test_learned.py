@@ -45,6 +45,19 @@ def test_penalties_from_shared_logits_are_the_same(trainer_of: Build, monkeypatc
     laws.padding(step_losses(theirs), step_losses(ours), tolerance=1e-5)
 
 
+def test_an_evaluation_after_a_step_has_no_penalty(trainer_of: Build) -> None:
+    ours = trainer_of(guard(lean(SFTTrainer), [kl_tuned_to_base(5.0)]))
+    batch = ours._prepare_inputs(ours.data_collator([ours.train_dataset[i] for i in range(4)]))
+    ours.model.train()
+    with_penalty = ours.compute_loss(ours.model, dict(batch)).item()
+    ours.model.eval()
+    with torch.no_grad():
+        evaluated = ours.compute_loss(ours.model, dict(batch)).item()
+        plain = SFTTrainer.compute_loss(trainer_of(), ours.model, dict(batch)).item()
+    assert evaluated == pytest.approx(plain, rel=1e-5)
+    assert with_penalty > plain + 1e-3
+
+
 def test_only_learned_tokens_meet_the_head(trainer_of: Build) -> None:
     trainer = trainer_of(lean(SFTTrainer), chat_rows(4), max_steps=1)
     learned = sum(sum(label != -100 for label in row["labels"][1:]) for row in _with_labels(trainer))

@@ -32,7 +32,7 @@ def footprint(loss: Callable[[], Tensor], tokens: int, weights: Iterable[Tensor]
                 forward = time.perf_counter() - started
         started = time.perf_counter()
         found, size = saved_bytes(loss, kept)
-        found.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(found)
         step = time.perf_counter() - started
     for weight in kept:
         weight.grad = None

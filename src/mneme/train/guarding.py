@@ -70,8 +70,11 @@ def guard(
             batch = self._watch.batch(self, forward, trained_on(inputs["labels"]), num_items_in_batch)
             if lean:
                 self.with_logits = batch.with_logits()
-            with read(self._watch.parts, self._watch.batch_layers) as tuned:
-                result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            try:
+                with read(self._watch.parts, self._watch.batch_layers) as tuned:
+                    result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                self.with_logits = None  # of this batch alone, and never of an evaluation
             loss, *rest = result if return_outputs else (result,)
             for term in batch.terms(tuned):
                 loss = loss + term
