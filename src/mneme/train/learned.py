@@ -142,9 +142,9 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             """Mean nats of the learned tokens."""
-            if return_outputs or not self.is_lean(inputs):
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             parts = self._lean_parts
+            if parts is None or return_outputs or not self.is_lean(inputs):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             learned = trained_on(inputs["labels"])
             count = learned[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
             last = len(parts.blocks) - 1
