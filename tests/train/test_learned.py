@@ -48,6 +48,7 @@ def test_penalties_from_shared_logits_are_the_same(trainer_of: Build, monkeypatc
 def test_an_evaluation_after_a_step_has_no_penalty(trainer_of: Build) -> None:
     ours = trainer_of(guard(lean(SFTTrainer), [kl_tuned_to_base(5.0)]))
     batch = ours._prepare_inputs(ours.data_collator([ours.train_dataset[i] for i in range(4)]))
+    ours.current_gradient_accumulation_steps = 1
     ours.model.train()
     with_penalty = ours.compute_loss(ours.model, dict(batch)).item()
     ours.model.eval()
