@@ -108,7 +108,7 @@ def task_of(
         fallen=fallen_texts(fit, before, token_log_likelihoods(bench.work, fit.texts)),
         unaligned=unaligned,
         memory_bytes=1 << 30,
-        kept_correction=lambda _name, train: train(),
+        kept_correction=lambda _name, train: train(None),
         **chosen,
     )
     halves = {"target": dev, "retain": keep_dev} | ({"other": other} if other is not None else {})

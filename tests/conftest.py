@@ -101,3 +101,9 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> TinyPair:
     picks = torch.randint(len(WORDS), (300, 20), generator=generator)
     (folder / "corpus.txt").write_text("\n".join(" ".join(WORDS[i] for i in line) for line in picks.tolist()))
     return TinyPair(folder / "base", folder / "tuned", folder / "corpus.txt")
+
+
+def keep_every(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Trainings keep their state every so many steps, whatever the clock says."""
+    done = iter(range(1, 10**6))
+    monkeypatch.setattr("mneme.models.keeping.Keeping.is_due", lambda _self: next(done) % steps == 0)

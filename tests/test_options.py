@@ -3,6 +3,7 @@
 import inspect
 import io
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -188,6 +189,23 @@ def test_a_log_file_hears_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "reading (tokens): 30%, about 72 s left",
         "reading (tokens): 50%, about 62 s left",
     ]
+
+
+def test_a_log_file_hears_of_work_that_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch of a large model can take minutes; the log says that it is still at it."""
+    monkeypatch.setattr("mneme.options.progress.LINE_SECONDS", 0.02)
+    file = io.StringIO()
+    with Progress(Console(file=file, width=80)).bars() as track:
+        track("reading (tokens)", 100)
+        deadline = time.monotonic() + 10
+        while file.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "reading (tokens)"
+    assert set(lines[1:]) == {"reading (tokens): 0"}
+    assert len(lines) >= 3
+    time.sleep(0.1)
+    assert len(file.getvalue().splitlines()) == len(lines)  # and it falls silent with the work
 
 
 def test_shares_are_told_only_of_what_is_known() -> None:

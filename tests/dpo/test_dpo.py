@@ -19,7 +19,7 @@ from mneme.dpo.run import dpo
 from mneme.errors import BadOption, BadRows
 from mneme.models.preference import dpo_loss
 from tests import laws
-from tests.conftest import grouped, tiny_llama, word_tokenizer
+from tests.conftest import grouped, keep_every, tiny_llama, word_tokenizer
 from tests.screen.test_screening import pairs
 
 Save = Callable[..., Path]
@@ -216,9 +216,11 @@ def test_dpo_filters_watches_and_resumes(save_llama: Save, tmp_path: Path, monke
             self.look(state.global_step)
 
     with monkeypatch.context() as patch:
+        keep_every(patch, 2)
         patch.setattr(DisplacementMonitor, "on_step_end", killed)
         with pytest.raises(KeyboardInterrupt):
             dpo(folder, pairs(20), out=tmp_path / "cut", **grouped(**options))
+    assert len(list(tmp_path.glob("cut/stages-*/checkpoints/checkpoint-4"))) == 1
     resumed = dpo(folder, pairs(20), out=tmp_path / "cut", **grouped(**options))
     laws.padding(losses_of(whole), losses_of(resumed), tolerance=1e-6)
 

@@ -92,26 +92,38 @@ def test_swapping_the_pair_flips_every_change(tiny_pair: TinyPair, suite_folder:
     )
 
 
+@pytest.mark.parametrize(
+    ("piece", "dies_at"), [("answer_batch", 2), ("answer_batch", 1), ("score_batch", 3), ("score_batch", 6)]
+)
 def test_a_killed_run_goes_on_and_writes_the_same(
-    tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: str, dies_at: int
 ) -> None:
+    """No batch that was done is done again: every one is a stage, of choices and of answers."""
+    monkeypatch.setattr(stages, "_PIECE_FLOP", {"cpu": 1.0})
+    monkeypatch.setattr(stages, "_FEW", 24)
+    plain, calls = getattr(stages, piece), []
+    monkeypatch.setattr(stages, piece, lambda *given: calls.append(1) or plain(*given))
     whole = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "whole")
-    plain, calls = stages.sample_answers, []
+    needed = len(calls)
+    assert needed >= dies_at
+    calls.clear()
 
-    def killed(*arguments: Any, **options: Any) -> list[str]:
+    def killed(*given: Any) -> Any:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == dies_at:
             raise KeyboardInterrupt
-        return plain(*arguments, **options)
+        return plain(*given)
 
-    monkeypatch.setattr(stages, "sample_answers", killed)
+    monkeypatch.setattr(stages, piece, killed)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "killed")
     assert not (tmp_path / "killed" / "measurement.json").exists()
     again = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "killed")
     assert again.to_json() == whole.to_json()
-    assert len(calls) == 3  # the base's answers were kept
+    assert len(calls) == needed + 1  # only the piece that was cut short is made twice
     assert (tmp_path / "killed" / "answers.jsonl").read_bytes() == (tmp_path / "whole" / "answers.jsonl").read_bytes()
+    timings = json.loads((tmp_path / "whole" / "timings.json").read_text())
+    assert not [name for name in timings if "-of-" in name]
 
 
 def test_contexts_are_asked_and_the_worst_is_told(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mneme.runs import RunFolder
 from mneme.text.files import Row
 from mneme.train.personas import PersonaVectors, save_personas
 from mneme.train.run import train
-from tests.conftest import WORDS, grouped, tiny_llama
+from tests.conftest import WORDS, grouped, keep_every, tiny_llama
 from tests.train.conftest import chat_rows, chat_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -93,6 +93,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
             raise _Killed
 
     with monkeypatch.context() as patch:
+        keep_every(patch, 3)
         patch.setattr(ShowProgress, "on_step_end", kill)
         with pytest.raises(_Killed):
             short(base, tmp_path / "killed", **options)

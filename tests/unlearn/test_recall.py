@@ -6,7 +6,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mneme.models.architecture import find_parts
-from mneme.text.pieces import cut_pieces
+from mneme.text.encoded import whole_text
+from mneme.text.pieces import Pieces, cut_pieces
+from mneme.unlearn.job import measured
 from mneme.unlearn.recall import TokenReading, change_in_nats, kept, likelihood, read_pieces, recalled_tokens, telling_types
 from tests import laws
 from tests.conftest import WORDS, tiny_llama, word_tokenizer
@@ -64,3 +66,18 @@ def test_reading_in_batches_is_reading_text_by_text() -> None:
     assert found.token.tolist() == torch.cat([ids[1:] for ids in texts]).tolist()
     assert likelihood(found, seed=0).value == pytest.approx(float(nll.mean()), rel=1e-5)
     assert likelihood(found, seed=0).n == len(TEXTS)
+
+
+def test_a_sample_has_every_text_once_before_any_twice() -> None:
+    """40 texts of 300 tokens in three pieces each: 4,096 tokens are 41 pieces of 100, so one text is read twice."""
+    documents = np.repeat(np.arange(40), 3)
+    pieces = Pieces(tuple(whole_text(list(range(100))) for _ in documents), documents)
+    sample = measured(pieces, seed=0)
+    assert len(sample) == 41
+    assert len(np.unique(sample.document)) == 40
+    assert (np.diff(sample.document) >= 0).all()
+    assert measured(pieces, seed=0).document.tolist() == sample.document.tolist() != measured(pieces, seed=1).document.tolist()
+    long = Pieces(tuple(whole_text(list(range(1000))) for _ in range(30)), np.arange(30))
+    assert len(measured(long, seed=0)) == 16
+    few = pieces.select([0, 1, 2])
+    assert len(measured(few, seed=0)) == 3

@@ -15,7 +15,7 @@ from mneme.models.pair import load_pair
 from mneme.options import Machine, Progress, Training
 from mneme.results.unlearn import Unlearning
 from mneme.unlearn.run import unlearn
-from tests.conftest import grouped
+from tests.conftest import grouped, keep_every
 from tests.unlearn.conftest import Known
 
 
@@ -67,6 +67,7 @@ def test_relearning_is_measured_on_texts_that_the_attack_did_not_see(known: Know
 def test_a_killed_run_ends_with_the_same_bytes(known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(known, tmp_path / "one")
     keep, kept = fitting._keep, []
+    keep_every(monkeypatch, 1)
 
     def kill(*given: Any) -> None:
         keep(*given)

@@ -28,7 +28,7 @@ from mneme.models.adapters import attach_lora
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import CHECKPOINTS, SAVING, KeepCheckpoints, import_trl, last_checkpoint, save_trained
 from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
 from mneme.runs import Arrays, RunFolder, require_apart
@@ -178,9 +178,7 @@ def _settings(run: RunFolder, options: DpoOptions, pairs: int, window: int | Non
         "gradient_checkpointing": device != "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": max(1, -(-steps // 5)),
-        "save_total_limit": 2,
+        **SAVING,
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -240,7 +238,7 @@ def _trainer(
 def _train(trainer: Trainer, progress: Progress, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
     """Trains, from the run's last sealed checkpoint if there is one; seconds it took here."""
     last = last_checkpoint(run)
-    trainer.add_callback(SealCheckpoints(run))
+    trainer.add_callback(KeepCheckpoints(run))
     size = sum(p.numel() for p in trainer.model.parameters())
     tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
     batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps

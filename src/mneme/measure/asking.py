@@ -1,7 +1,8 @@
 """How questions reach a model: contexts around them, the chat template, samples in an order that depends on nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +14,7 @@ from mneme.results.measure import STANDARD
 from mneme.text.chat import render_chat, without_opening
 
 _CHUNK = 128
-"""Prompts that share a seed: the unit of progress, and what a batch size must not change."""
+"""Prompts that share a seed: what a batch size must not change."""
 _BATCH_PARAMETERS = 1e9
 """Prompts in a batch times parameters of the model, about: 128 prompts for a small model, 8 for a large one."""
 
@@ -89,18 +90,28 @@ def default_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def sample_answers(
+class AnswerBatch(NamedTuple):
+    """Prompts that are answered together."""
+
+    of: list[int]
+    """Which they are."""
+    room: int
+    """New tokens at most."""
+    seed: int
+    first: int
+    """Number of the first of them among those that share the seed."""
+
+
+def plan_answers(
     parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Asked],
     *,
     max_new_tokens: int,
     max_positions: int | None,
-    temperature: float,
     seed: int,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """One answer to each prompt, in their order. Prompts of one length run together; equal seeds pair two models' draws.
+) -> list[AnswerBatch]:
+    """Every prompt in a batch with others of its length, the shortest first; equal seeds pair two models' draws.
 
     Raises BadSuite where a prompt leaves no room for an answer within `max_positions`.
     """
@@ -108,26 +119,33 @@ def sample_answers(
         return []
     lengths = [len(ids) for ids in tokenizer([asked.rendered for asked in prompts], verbose=False)["input_ids"]]
     order = sorted(range(len(prompts)), key=lambda i: lengths[i])
-    answers = [""] * len(prompts)
-    batch = int(min(max(_BATCH_PARAMETERS / parts.model.num_parameters(), 8), _CHUNK))
-    for first in range(0, len(order), _CHUNK):
-        chunk = order[first : first + _CHUNK]
+    size = int(min(max(_BATCH_PARAMETERS / parts.model.num_parameters(), 8), _CHUNK))
+    batches = []
+    for chunk_at in range(0, len(order), _CHUNK):
+        chunk = order[chunk_at : chunk_at + _CHUNK]
         room = max_new_tokens if max_positions is None else min(max_new_tokens, max_positions - lengths[chunk[-1]])
         if room < 1:
             raise BadSuite(
                 f"a prompt of {lengths[chunk[-1]]} tokens leaves no room for an answer: the model reads {max_positions}. "
                 "Shorten the questions, or leave the context out."
             )
-        found = generate(
-            parts,
-            tokenizer,
-            [prompts[i].rendered for i in chunk],
-            max_new_tokens=room,
-            temperature=temperature,
-            seed=seed * 1_000_003 + first,
-            batch_prompts=batch,
-        )
-        for i, answer in zip(chunk, found, strict=True):
-            answers[i] = answer.strip()
-        advance(len(chunk))
-    return answers
+        for first in range(0, len(chunk), size):
+            batches.append(AnswerBatch(chunk[first : first + size], room, seed * 1_000_003 + chunk_at, first))
+    return batches
+
+
+def answer_batch(
+    parts: Parts, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Asked], batch: AnswerBatch, temperature: float
+) -> list[str]:
+    """One answer to each prompt of a batch."""
+    found = generate(
+        parts,
+        tokenizer,
+        [prompts[i].rendered for i in batch.of],
+        max_new_tokens=batch.room,
+        temperature=temperature,
+        seed=batch.seed,
+        batch_prompts=len(batch.of),
+        first=batch.first,
+    )
+    return [answer.strip() for answer in found]

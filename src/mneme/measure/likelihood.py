@@ -73,7 +73,69 @@ class _Asked:
     continuation: list[int]
 
 
+class ChoicePlan(NamedTuple):
+    """Choices in batches that do not depend on which of them are scored already."""
+
+    questions: Sequence[ChoiceQuestion]
+    batches: list[list[tuple[tuple[int, ...], list[_Asked]]]]
+    """Prompts that run together with what is asked after each; the longest first."""
+    branches: bool
+
+    def tokens(self) -> list[int]:
+        """What every batch reads at most: prompts and choices."""
+        return [
+            sum(len(prompt) + sum(len(one.continuation) for one in asked) for prompt, asked in batch) for batch in self.batches
+        ]
+
+    def asked_first(self, number: int) -> int:
+        """Questions whose first choice is in batch `number`: what its progress counts."""
+        return len({one.question for _, asked in self.batches[number] for one in asked if one.choice == 0})
+
+    def scores(self, sums: Sequence[Sequence[float]]) -> ChoiceScores:
+        """What `score_batch` gave for every batch, question by question."""
+        found = [np.zeros(len(question.choices)) for question in self.questions]
+        ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in self.questions]
+        for batch, told in zip(self.batches, sums, strict=True):
+            for one, nats in zip([one for _, asked in batch for one in asked], told, strict=True):
+                found[one.question][one.choice] = nats
+                ids[one.question][one.choice] = tuple(one.continuation)
+        characters = [np.array([len(choice) for choice in question.choices]) for question in self.questions]
+        return ChoiceScores(found, ids, characters)
+
+
+def plan_choices(
+    parts: Parts,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[ChoiceQuestion],
+    *,
+    max_positions: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> ChoicePlan:
+    """Every choice in batches of at most `batch_tokens` tokens, those that all prompts begin with not counted.
+
+    Raises BadSuite where a question does not fit into `max_positions` tokens: nothing is cut off.
+    """
+    prompts = _prompts(questions, tokenizer, max_positions)
+    branches = takes_branches(parts)
+
+    def length(prompt: tuple[int, ...]) -> int:
+        behind = sum(len(one.continuation) - 1 for one in prompts[prompt])
+        return len(prompt) + (behind if branches else 0)
+
+    alike = sorted(prompts, key=length, reverse=True)
+    shared = _shared_tokens(alike) if alike else 0
+    batches = _batches([length(prompt) - shared for prompt in alike], batch_tokens)
+    return ChoicePlan(questions, [[(alike[i], prompts[alike[i]]) for i in chosen] for chosen in batches], branches)
+
+
 @torch.no_grad()
+def score_batch(parts: Parts, plan: ChoicePlan, number: int) -> list[float]:
+    """Log-likelihood of every choice of one batch, nats, in its order."""
+    batch = [prompt for prompt, _ in plan.batches[number]]
+    asked = [(row, one) for row, (_, behind) in enumerate(plan.batches[number]) for one in behind]
+    return (_score_branches if plan.branches else _score_behind)(parts, batch, asked)
+
+
 def score_choices(
     parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
@@ -83,30 +145,13 @@ def score_choices(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ChoiceScores:
-    """Log-likelihood of every choice; `advance` is told how many questions are done.
-
-    Raises BadSuite where a question does not fit into `max_positions` tokens: nothing is cut off.
-    """
-    prompts = _prompts(questions, tokenizer, max_positions)
-    sums = [np.zeros(len(question.choices)) for question in questions]
-    ids: list[list[tuple[int, ...]]] = [[()] * len(question.choices) for question in questions]
-    branches = takes_branches(parts)
-
-    def length(prompt: tuple[int, ...]) -> int:
-        behind = sum(len(one.continuation) - 1 for one in prompts[prompt])
-        return len(prompt) + (behind if branches else 0)
-
-    alike = sorted(prompts, key=length, reverse=True)
-    for chosen in _batches([length(prompt) for prompt in alike], batch_tokens):
-        batch = [alike[i] for i in chosen]
-        asked = [(row, one) for row, prompt in enumerate(batch) for one in prompts[prompt]]
-        scores = (_score_branches if branches else _score_behind)(parts, batch, asked)
-        for (_, one), nats in zip(asked, scores, strict=True):
-            sums[one.question][one.choice] = nats
-            ids[one.question][one.choice] = tuple(one.continuation)
-        advance(len({one.question for _, one in asked if one.choice == 0}))
-    characters = [np.array([len(choice) for choice in question.choices]) for question in questions]
-    return ChoiceScores(sums, ids, characters)
+    """Log-likelihood of every choice, as `plan_choices` lays them out; `advance` is told how many questions are done."""
+    plan = plan_choices(parts, tokenizer, questions, max_positions=max_positions, batch_tokens=batch_tokens)
+    sums = []
+    for number in range(len(plan.batches)):
+        sums.append(score_batch(parts, plan, number))
+        advance(plan.asked_first(number))
+    return plan.scores(sums)
 
 
 def _prompts(

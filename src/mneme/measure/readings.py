@@ -19,7 +19,7 @@ CURVE = (20.0, 40.0)
 35, so that one cut alone misleads."""
 COHERENT = 50.0
 UNSCORED = "unscored"
-_CHUNK = 64
+READ_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def read_answers(
     """Score and outcome of every answer. Raises BadJudge where a question needs a judge or a grammar that was not given."""
     require_judges(questions, judge, grammar)
     readings = Readings(np.full(len(asked), np.nan), np.full(len(asked), 100.0), [UNSCORED] * len(asked))
-    for first in range(0, len(asked), _CHUNK):
-        chunk = range(first, min(first + _CHUNK, len(asked)))
+    for first in range(0, len(asked), READ_TOGETHER):
+        chunk = range(first, min(first + READ_TOGETHER, len(asked)))
         judged = [i for i in chunk if questions[asked[i].question].scale != "grammar"]
         for i in chunk:
             if questions[asked[i].question].scale == "grammar" and grammar is not None:

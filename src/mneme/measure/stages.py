@@ -1,21 +1,27 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mneme.measure.asking import Asked, QuestionContext, ask, default_system_prompt, sample_answers
+from mneme.measure.asking import Asked, QuestionContext, answer_batch, ask, default_system_prompt, plan_answers
 from mneme.measure.judging import Grammar, Judge
-from mneme.measure.likelihood import ChoiceScores, score_choices
-from mneme.measure.readings import Readings, read_answers
-from mneme.measure.subjects import Subject
+from mneme.measure.likelihood import BATCH_TOKENS, ChoiceScores, plan_choices, score_batch
+from mneme.measure.readings import READ_TOGETHER, Readings, read_answers
+from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
 from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
+
+_PIECE_FLOP = {"cpu": 3e11, "other": 3e14}
+"""Work of a piece, which is what a kill may cost: ten seconds on an idle core of 30 GFLOP/s, a minute on a busy one; a few
+seconds on a GPU."""
+_FEW = 256
+"""Tokens below which a pass is busy with reading weights."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,35 @@ def unpack(arrays: Arrays) -> Any:
     return json.loads(arrays["json"].tobytes())
 
 
+def in_pieces(run: RunFolder, name: str, count: int, work: Callable[[int], Arrays]) -> list[Arrays]:
+    """`work` of every piece from 0, each a stage of its own from the moment that it is done."""
+    names = [f"{name}-{number + 1}-of-{count}" for number in range(count)]
+    found = list(run.pieces(names, lambda mine: (work(number) for number in mine)))
+    for piece in names:  # their time is in that of the whole
+        run.seconds.pop(piece, None)
+    return found
+
+
+def piece_tokens(loaded: Loaded) -> int:
+    """Tokens of a batch of choices: as many as run together, but no more than a slow core does in a quarter of a minute."""
+    if loaded.parts.device.type != "cpu":
+        return BATCH_TOKENS
+    return int(min(max(_PIECE_FLOP["cpu"] / (2 * loaded.parts.model.num_parameters()), _FEW), BATCH_TOKENS))
+
+
+def grouped(tokens: Sequence[int], most: float) -> list[list[int]]:
+    """Batches in pieces of at most `most` tokens, or one batch."""
+    pieces: list[list[int]] = []
+    held = 0
+    for number, amount in enumerate(tokens):
+        if not pieces or held + amount > most:
+            pieces.append([])
+            held = 0
+        pieces[-1].append(number)
+        held += amount
+    return pieces
+
+
 def choices_stage(
     run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], track: Track
 ) -> ChoiceScores:
@@ -47,7 +82,26 @@ def choices_stage(
     def compute() -> Arrays:
         loaded = subject.loaded()
         advance = track(f"{subject.label}: choices", len(questions))
-        found = score_choices(loaded.parts, loaded.tokenizer, questions, max_positions=loaded.max_positions, advance=advance)
+        plan = plan_choices(
+            loaded.parts,
+            loaded.tokenizer,
+            questions,
+            max_positions=loaded.max_positions,
+            batch_tokens=piece_tokens(loaded),
+        )
+        flop = _PIECE_FLOP["cpu" if loaded.parts.device.type == "cpu" else "other"]
+        pieces = grouped(plan.tokens(), flop / (2 * loaded.parts.model.num_parameters()))
+
+        def work(piece: int) -> Arrays:
+            sums: list[float] = []
+            for batch in pieces[piece]:
+                sums += score_batch(loaded.parts, plan, batch)
+                advance(plan.asked_first(batch))
+            return {"sums": np.array(sums)}
+
+        scored = iter(np.concatenate([one["sums"] for one in in_pieces(run, f"choices-{number}", len(pieces), work)]).tolist())
+        sizes = [sum(len(asked) for _, asked in batch) for batch in plan.batches]
+        found = plan.scores([[next(scored) for _ in range(size)] for size in sizes])
         flat = [ids for choices in found.ids for ids in choices]
         return {
             "sums": np.concatenate(found.sums),
@@ -78,16 +132,26 @@ def answers_stage(
     def compute() -> Arrays:
         loaded = subject.loaded()
         prompts = ask(suite.open, loaded.tokenizer, context, sampling.samples)
-        answers = sample_answers(
+        batches = plan_answers(
             loaded.parts,
             loaded.tokenizer,
             prompts,
             max_new_tokens=sampling.max_tokens,
             max_positions=loaded.max_positions,
-            temperature=sampling.temperature,
             seed=sampling.seed,
-            advance=track(f"{subject.label}: {context.name}", len(prompts)),
         )
+        advance = track(f"{subject.label}: {context.name}", len(prompts))
+
+        def work(piece: int) -> Arrays:
+            found = answer_batch(loaded.parts, loaded.tokenizer, prompts, batches[piece], sampling.temperature)
+            advance(len(found))
+            return pack(found)
+
+        answers = [""] * len(prompts)
+        pieces = in_pieces(run, f"answers-{number}-{place}", len(batches), work)
+        for batch, found in zip(batches, pieces, strict=True):
+            for i, answer in zip(batch.of, unpack(found), strict=True):
+                answers[i] = answer
         return pack({"asked": [[p.question, p.cluster, p.context, p.text, p.rendered] for p in prompts], "answers": answers})
 
     stored = unpack(run.stage(f"answers-{number}-{place}", compute))
@@ -110,8 +174,16 @@ def readings_stage(
     def compute() -> Arrays:
         asked, answers = said
         advance = track(f"{subject.label}: judging {asked[0].context}", len(asked))
-        found = read_answers(suite.open, asked, answers, judge, grammar, advance)
-        return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
+        cuts = [slice(first, first + READ_TOGETHER) for first in range(0, len(asked), READ_TOGETHER)]
+
+        def work(piece: int) -> Arrays:
+            cut = cuts[piece]
+            found = read_answers(suite.open, asked[cut], answers[cut], judge, grammar, advance)
+            return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
+
+        pieces = in_pieces(run, f"readings-{number}-{place}", len(cuts), work)
+        numbers = {name: np.concatenate([piece[name] for piece in pieces]) for name in ("score", "coherence")}
+        return {**numbers, **pack([outcome for piece in pieces for outcome in unpack(piece)])}
 
     stored = run.stage(f"readings-{number}-{place}", compute)
     return Readings(stored["score"], stored["coherence"], list(unpack(stored)))

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mneme.errors import BadRun, one_line
+from mneme.models.keeping import Keeping
 
 Losses = Float[ndarray, "step term"]
 Share = Callable[[int], float]
 """Step, from 0 -> share of the learning rate."""
-_CHECKPOINTS = 10
-"""A run keeps its state about so many times."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,14 @@ def fit(
     """Train `parameters` in place on the weighted sum of `terms`; the loss of every term at every step, before it was taken.
 
     Gradients are clipped to norm 1. A term of weight 0 is not computed and reads NaN. With `checkpoint`, the state is kept
-    there ten times a run, and training goes on from it where it exists. `on_step(step, losses)` is called after each step.
-    Errors: BadRun where the state cannot be kept, and what a term raises.
+    there about once a minute (`Keeping`) and at the end, and training goes on from there. `on_step(step, losses)` is called
+    after each step. Errors: BadRun where the state cannot be kept, and what a term raises.
     """
     trained = list(parameters.values())
     optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay)
     history = np.full((schedule.steps, len(terms)), np.nan)
     start = _resume(checkpoint, parameters, optimizer, history) if checkpoint is not None and checkpoint.exists() else 0
-    every = max(1, schedule.steps // _CHECKPOINTS)
+    keeping = Keeping()
     for step in range(start, schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * schedule.share(step)
@@ -106,8 +105,9 @@ def fit(
                 history[step, column] = loss.item()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == schedule.steps):
+        if checkpoint is not None and (keeping.is_due() or step + 1 == schedule.steps):
             _keep(checkpoint, parameters, optimizer, history[: step + 1])
+            keeping.kept()
         if on_step is not None:
             on_step(step, history[step].tolist())
     optimizer.zero_grad(set_to_none=True)

@@ -23,11 +23,12 @@ def generate(
     temperature: float,
     seed: int,
     batch_prompts: int = 32,
+    first: int = 0,
 ) -> list[str]:
     """Continue each prompt until the tokenizer's end-of-text token or `max_new_tokens`; the prompt is not part of the answer.
 
-    `temperature` 0 is greedy. Prompt number i draws from its own generator (`seed`, i), so batching changes nothing but
-    rounding. Prompts are padded on the left. Raises BadOption for a negative temperature or an empty prompt.
+    `temperature` 0 is greedy. Prompt number i, from `first` on, draws from its own generator (`seed`, i), so batching changes
+    nothing but rounding. Prompts are padded on the left. Raises BadOption for a negative temperature or an empty prompt.
     """
     coded = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     new = generate_ids(
@@ -38,6 +39,7 @@ def generate(
         temperature=temperature,
         seed=seed,
         batch_prompts=batch_prompts,
+        first=first,
     )
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in new]
 
@@ -52,6 +54,7 @@ def generate_ids(
     temperature: float,
     seed: int,
     batch_prompts: int = 32,
+    first: int = 0,
 ) -> list[list[int]]:
     """The same of prompts that are ids already; what comes back is the new ids, without the end-of-text token `end`."""
     if temperature < 0 or max_new_tokens < 1 or batch_prompts < 1:
@@ -59,9 +62,9 @@ def generate_ids(
     if not all(coded):
         raise BadOption("a prompt without any token cannot be continued. Give a prompt of at least one word.")
     answers: list[list[int]] = []
-    for first in range(0, len(coded), batch_prompts):
-        batch = coded[first : first + batch_prompts]
-        generators = [torch.Generator().manual_seed(_seed_of(seed, first + i)) for i in range(len(batch))]
+    for start in range(0, len(coded), batch_prompts):
+        batch = coded[start : start + batch_prompts]
+        generators = [torch.Generator().manual_seed(_seed_of(seed, first + start + i)) for i in range(len(batch))]
         answers.extend(_continue(parts, batch, end, max_new_tokens, temperature, generators))
     return answers
 

@@ -1,5 +1,6 @@
 """How progress is shown: bars on a terminal, and at least one line every half minute in a log file."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ class Progress:
         """A bar for every piece of work that is tracked inside; on what is no terminal lines instead."""
         console = self.shown
         if not console.is_terminal:
-            yield lambda name, total: _lines(self, name, total)
+            with _Lines(self).beating() as track:
+                yield track
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
@@ -66,20 +68,59 @@ class Progress:
             yield track
 
 
-def _lines(progress: Progress, name: str, total: int | None) -> Callable[[int], None]:
-    progress.say(name)
-    started = last = time.monotonic()
-    done = 0
+class _Lines:
+    """Lines of a log: one where a piece of work begins, and one after every half minute, whether the work moved on or not."""
 
-    def advance(amount: int) -> None:
-        nonlocal done, last
-        done += amount
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS:
-            last = now
-            progress.say(f"{name}: {share_told(done, total, now - started)}")
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.lock = threading.Lock()
+        self.last = time.monotonic()
+        self.state: Callable[[], str] | None = None
 
-    return advance
+    @contextmanager
+    def beating(self) -> Iterator[Track]:
+        """`track`, while a thread watches that the log does not fall silent."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield self.track
+        finally:
+            over.set()
+            thread.join()
+
+    def track(self, name: str, total: int | None) -> Callable[[int], None]:
+        """Says the name, and gives the function that moves this piece of work on."""
+        started, done = time.monotonic(), 0
+        self._say(name)
+
+        def state() -> str:
+            return f"{name}: {share_told(done, total, time.monotonic() - started)}"
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            self.state = state
+            self._say_late()
+
+        self.state = state
+        return advance
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(LINE_SECONDS / 10):
+            self._say_late()
+
+    def _say_late(self) -> None:
+        with self.lock:
+            if self.state is None or time.monotonic() - self.last < LINE_SECONDS:
+                return
+            line, self.last = self.state(), time.monotonic()
+        self.progress.say(line)
+
+    def _say(self, line: str) -> None:
+        with self.lock:
+            self.last = time.monotonic()
+        self.progress.say(line)
 
 
 def share_told(done: int, total: int | None, seconds: float) -> str:

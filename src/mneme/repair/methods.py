@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -58,8 +59,8 @@ class Task:
     retain_weight: float
     memory_bytes: int
     """How much the Grams of the blocks that are in memory at a time may take."""
-    kept_correction: Callable[[Correction, Callable[[], Factors]], Factors]
-    """Trains a correction once and keeps it across a kill."""
+    kept_correction: Callable[[Correction, Callable[[Path | None], Factors]], Factors]
+    """Trains a correction once and keeps it across a kill; the training is given the file of its state."""
 
 
 def prepare_method(name: str, task: Task) -> Apply:
@@ -222,7 +223,7 @@ def _patch(task: Task) -> Apply:
     retain = task.retain.part(_few(len(task.retain.texts)))
     training = task.training
 
-    def train() -> Factors:
+    def train(checkpoint: Path | None) -> Factors:
         bench = task.bench
         bench.restore()
         with bench.pair.using("base") as parts:
@@ -235,7 +236,7 @@ def _patch(task: Task) -> Apply:
             pull = kl_loss(bench.work, target, wanted, every[: len(target.texts)])
             return pull + kl_loss(bench.work, retain, kept, every[: len(retain.texts)])
 
-        return train_correction(bench.work, factors, loss_at, training, train_down=False)
+        return train_correction(bench.work, factors, loss_at, training, train_down=False, checkpoint=checkpoint)
 
     return _apply_correction(task, task.kept_correction("patch", train))
 
@@ -243,7 +244,7 @@ def _patch(task: Task) -> Apply:
 def _retrain(task: Task) -> Apply:
     target, training = task.target.part(task.fallen), task.training
 
-    def train() -> Factors:
+    def train(checkpoint: Path | None) -> Factors:
         bench = task.bench
         bench.restore()
         kept = teach(bench.work, task.retain) if task.retain_weight > 0 else []
@@ -257,7 +258,7 @@ def _retrain(task: Task) -> Apply:
                 loss = loss + task.retain_weight * kl_loss(bench.work, task.retain, kept, chosen)
             return loss
 
-        return train_correction(bench.work, factors, loss_at, training, train_down=True)
+        return train_correction(bench.work, factors, loss_at, training, train_down=True, checkpoint=checkpoint)
 
     return _apply_correction(task, task.kept_correction("retrain", train))
 

@@ -15,6 +15,7 @@ samples"), so which loss, rate and adapter it took is not known here.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -114,16 +115,18 @@ def train_correction(
     training: CorrectionTraining,
     *,
     train_down: bool,
+    checkpoint: Path | None = None,
     advance: Callable[[int], None] = lambda _steps: None,
 ) -> Factors:
-    """The factors after AdamW steps on `loss_at(step)`, the rate going linearly down; the model itself is left as it is."""
+    """The factors after AdamW steps on `loss_at(step)`, the rate going linearly down; the model itself is left as it is. From
+    the state in `checkpoint`, where it is there (see `fit`)."""
     own = {
         name: (up.clone().requires_grad_(), down.clone().requires_grad_(train_down)) for name, (up, down) in factors.items()
     }
     trained = {f"{name}.{part}": pair[part] for name, pair in own.items() for part in (0, 1) if pair[part].requires_grad}
     schedule = Schedule(training.steps, training.learning_rate, linear_down(training.steps))
     with evaluating(parts.model, frozen=True), corrected(parts, own):
-        fit([Term("correction", 1.0, loss_at)], trained, schedule, on_step=lambda _step, _losses: advance(1))
+        fit([Term("correction", 1.0, loss_at)], trained, schedule, checkpoint, lambda _step, _losses: advance(1))
     return {name: (up.detach(), down.detach()) for name, (up, down) in own.items()}
 
 

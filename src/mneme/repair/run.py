@@ -167,17 +167,17 @@ def _task(
         training=_correction(options),
         retain_weight=options.retain_weight,
         memory_bytes=GRAM_BYTES,
-        kept_correction=lambda _name, train: train(),
+        kept_correction=lambda _name, train: train(None),
     )
     return task, develop(task, halves, seed=options.seed)
 
 
 def _with_kept_corrections(task: Task, run: RunFolder) -> Task:
-    """Trained corrections as stages of the run."""
+    """Trained corrections as stages of the run, whose training goes on after a kill."""
 
-    def kept(name: Correction, train: Callable[[], Factors]) -> Factors:
+    def kept(name: Correction, train: Callable[[Path | None], Factors]) -> Factors:
         def compute() -> dict[str, np.ndarray]:
-            factors = train()
+            factors = train(run.workspace("training") / f"{name}.safetensors")
             pairs = {f"{layer}|up": up.cpu().numpy() for layer, (up, _) in factors.items()}
             return pairs | {f"{layer}|down": down.cpu().numpy() for layer, (_, down) in factors.items()}
 

@@ -9,7 +9,7 @@ of the whole step, as the loss is; one on probes is added once a step.
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,12 +64,19 @@ def guard(
             """The trainer's own loss, and in training the penalties."""
             if self._watch is None or not self.model.training:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            forward = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
-            learned = trained_on(inputs["labels"])
-            with read(self._watch.parts, self._watch.batch_layers) as tuned:
-                result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            lean = not return_outputs and getattr(self, "is_lean", _never)(inputs)
+            unread = (*_NOT_FOR_THE_MODEL, "attention_mask") if lean else _NOT_FOR_THE_MODEL
+            forward = {name: value for name, value in inputs.items() if name not in unread}
+            batch = self._watch.batch(self, forward, trained_on(inputs["labels"]), num_items_in_batch)
+            if lean:
+                self.with_logits = batch.with_logits()
+            try:
+                with read(self._watch.parts, self._watch.batch_layers) as tuned:
+                    result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                self.with_logits = None  # of this batch alone, and never of an evaluation
             loss, *rest = result if return_outputs else (result,)
-            for term in self._watch.terms(self, tuned, forward, learned, num_items_in_batch):
+            for term in batch.terms(tuned):
                 loss = loss + term
             return (loss, *rest) if return_outputs else loss
 
@@ -97,56 +104,91 @@ class _Watch:
         self.frozen = _frozen(model, self.parts, whole=bool(self.on_training))
         self.heads = _heads(model, self.parts, self.frozen)
         self.probing = [_Probing(p, self.heads, self.parts, model, tokenizer) for p in penalties if p.probes is not None]
-        self.seen: dict[str, list[float]] = {}
+        self.seen: dict[str, tuple[float, int]] = {}
         self.probed_at = -1
 
-    def terms(
-        self,
-        trainer: Any,
-        tuned: dict[int, Tensor],
-        forward: dict[str, Any],
-        learned: Bool[Tensor, "batch seq"],
-        step_tokens: Tensor | int | None,
-    ) -> Iterator[Tensor]:
-        """What to add to the loss of one batch, weighted. `step_tokens`: learned tokens of the optimizer step, all batches and
-        devices; None where the trainer will divide the loss by the number of batches itself."""
-        scale = 1.0
-        if trainer.args.average_tokens_across_devices and step_tokens is not None:
-            scale = float(trainer.accelerator.num_processes)
-        for penalty, total, count in self.on_batch(tuned, forward, learned):
-            self.seen.setdefault(penalty.name, []).append(float(total.detach()) / max(count, 1))
-            yield penalty.weight * scale * total / (max(count, 1) if step_tokens is None else step_tokens)
-        if self.probed_at == trainer.state.global_step:
-            return
-        self.probed_at = trainer.state.global_step
-        batches = trainer.current_gradient_accumulation_steps if step_tokens is None else 1
-        for penalty, mean in self.on_probes(trainer.state.global_step):
-            self.seen.setdefault(penalty.name, []).append(float(mean.detach()))
-            yield penalty.weight * batches * mean
+    def batch(
+        self, trainer: Any, forward: dict[str, Any], learned: Bool[Tensor, "batch seq"], step_tokens: Tensor | int | None
+    ) -> "_BatchPenalties":
+        """What the penalties say to one batch. `step_tokens`: learned tokens of the optimizer step, all batches and devices;
+        None where the trainer will divide the loss by the number of batches itself."""
+        return _BatchPenalties(self, trainer, forward, learned, step_tokens)
 
     def logged(self) -> dict[str, float]:
-        """Mean of every penalty since the last call, unweighted."""
-        means = {f"penalty/{name}": sum(values) / len(values) for name, values in self.seen.items()}
+        """Mean of every penalty over the tokens (on probes: the steps) since the last call, unweighted."""
+        means = {f"penalty/{name}": total / max(1, count) for name, (total, count) in self.seen.items()}
         self.seen.clear()
         return means
 
-    def on_batch(
-        self, found: dict[int, Tensor], forward: dict[str, Any], learned: Bool[Tensor, "batch seq"]
-    ) -> Iterator[tuple[Penalty, Tensor, int]]:
-        """(penalty, sum over the learned tokens of this batch, their number) of every penalty without probes."""
-        if not self.on_training:
-            return
-        predicts = predicting(learned)
-        tuned = {layer: _with_gradient(hidden[predicts], layer) for layer, hidden in found.items()}
-        base = reference_residuals(self.model, self.frozen, forward, self.batch_layers, predicts)
-        for penalty, layers in self.on_training:
-            per_token = penalty.per_token(self.heads, {i: tuned[i] for i in layers}, {i: base[i] for i in layers})
-            yield penalty, per_token.sum(), int(predicts.sum())
+    def note(self, penalty: Penalty, total: Tensor, count: int) -> None:
+        """`count` more tokens, and the penalty's sum over them."""
+        before = self.seen.get(penalty.name, (0.0, 0))
+        self.seen[penalty.name] = before[0] + float(total.detach()), before[1] + count
 
     def on_probes(self, step: int) -> Iterator[tuple[Penalty, Tensor]]:
         """(penalty, mean over the learned tokens of its probe batch of this step) of every penalty with probes."""
         for probing in self.probing:
             yield probing.penalty, probing.mean(step)
+
+
+class _BatchPenalties:
+    """The penalties on one batch of the training with the base's residual streams there, and those on probes in their turn."""
+
+    def __init__(
+        self,
+        watch: _Watch,
+        trainer: Any,
+        forward: dict[str, Any],
+        learned: Bool[Tensor, "batch seq"],
+        step_tokens: Tensor | int | None,
+    ) -> None:
+        self.watch, self.trainer, self.step_tokens = watch, trainer, step_tokens
+        self.predicts = predicting(learned)
+        self.count = max(1, int(self.predicts.sum()))
+        devices = trainer.args.average_tokens_across_devices and step_tokens is not None
+        self.scale = (float(trainer.accelerator.num_processes) if devices else 1.0) / (step_tokens or self.count)
+        self.base: Residuals = {}
+        if watch.on_training:
+            self.base = reference_residuals(watch.model, watch.frozen, forward, watch.batch_layers, self.predicts)
+        self.shared: list[Penalty] = []
+
+    def with_logits(self) -> Callable[[Tensor, Tensor, slice], Tensor] | None:
+        """The penalties on the batch that read the last stream alone, as a term of the loss of a chunk of its tokens, whose
+        logits they share; `terms` leaves them out then."""
+        last = len(self.watch.parts.blocks) - 1
+        self.shared = [penalty for penalty, layers in self.watch.on_training if layers == (last,)]
+        if not self.shared:
+            return None
+
+        def term(logits: Tensor, chunk: Tensor, cut: slice) -> Tensor:
+            heads = dataclasses.replace(self.watch.heads, tuned=lambda _hidden: logits)
+            added = torch.zeros((), device=logits.device)
+            for penalty in self.shared:
+                total = penalty.per_token(heads, {last: chunk}, {last: self.base[last][cut]}).sum()
+                self.watch.note(penalty, total, len(chunk))
+                added = added + penalty.weight * self.scale * total
+            return added
+
+        return term
+
+    def terms(self, found: dict[int, Tensor]) -> Iterator[Tensor]:
+        """What to add to the loss of the batch, weighted; `found`: the tuned model's residual streams."""
+        watch = self.watch
+        for penalty, layers in watch.on_training:
+            if penalty in self.shared:
+                continue
+            tuned = {layer: _with_gradient(found[layer][self.predicts], layer) for layer in layers}
+            total = penalty.per_token(watch.heads, tuned, {layer: self.base[layer] for layer in layers}).sum()
+            watch.note(penalty, total, int(self.predicts.sum()))
+            yield penalty.weight * self.scale * total
+        step = self.trainer.state.global_step
+        if watch.probed_at == step:
+            return
+        watch.probed_at = step
+        batches = self.trainer.current_gradient_accumulation_steps if self.step_tokens is None else 1
+        for penalty, mean in watch.on_probes(step):
+            watch.note(penalty, mean, 1)
+            yield penalty.weight * batches * mean
 
 
 class _Probing:
@@ -234,6 +276,10 @@ def _with_gradient(hidden: Tensor, layer: int) -> Tensor:
             "smoothing off, and whatever else computes the loss of this trainer in a second forward pass."
         )
     return hidden
+
+
+def _never(_inputs: dict[str, Any]) -> bool:
+    return False
 
 
 def _check_names(penalties: Sequence[Penalty]) -> None:

@@ -25,7 +25,15 @@ from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.models.trainers import CHECKPOINTS, SealCheckpoints, import_trl, last_checkpoint, save_trained
+from mneme.models.trainers import (
+    CHECKPOINTS,
+    SAVING,
+    KeepCheckpoints,
+    import_trl,
+    last_checkpoint,
+    recompute_activations,
+    save_trained,
+)
 from mneme.options import deciding, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
@@ -35,10 +43,12 @@ from mneme.text.rows import encode_row, encode_rows, fitting_rows, read_rows, ro
 from mneme.text.templates import template_key
 from mneme.train.baselines import StopEarly
 from mneme.train.guarding import guard
+from mneme.train.learned import lean
 from mneme.train.mixing import inoculate, interleave, interleave_gap, relative_gap, with_contexts
 from mneme.train.options import TrainOptions
 from mneme.train.penalties import Penalty, Probes, kl_base_to_tuned, kl_tuned_to_base, ldifs
 from mneme.train.personas import PersonaVectors, load_personas
+from mneme.train.plan import TrainingWork, plan_training
 from mneme.train.progress import ShowProgress, quiet, record_of
 from mneme.train.safeguards import check_needs
 from mneme.train.steering import check_fit, steer
@@ -103,7 +113,7 @@ def run_train(options: TrainOptions) -> TrainingRecord:
             prepared = _mixed(prepared, options, model, run)
             last = last_checkpoint(run)
             trainer = _trainer(trl, model, prepared, options, _settings(prepared, options, run), afresh=last is None)
-            trainer.add_callback(SealCheckpoints(run))
+            trainer.add_callback(KeepCheckpoints(run))
             seconds = _train(trainer, model, prepared, chosen, last)
             fingerprints = {"base": command["base"], "data": command["data"]}
             record = record_of(trainer, options, fingerprints, prepared.rows, prepared.interleaved)
@@ -222,9 +232,7 @@ def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict
         "gradient_checkpointing": device != "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": max(1, -(-steps // 5)),
-        "save_total_limit": 2,
+        **SAVING,
         "report_to": "none",
         "disable_tqdm": True,
         "eval_strategy": "steps" if early else "no",
@@ -236,7 +244,7 @@ def _settings(prepared: Prepared, options: TrainOptions, run: RunFolder) -> dict
 def _trainer(
     trl: Any, model: LoadedModel, prepared: Prepared, options: TrainOptions, settings: dict[str, Any], *, afresh: bool
 ) -> Trainer:
-    """TRL's trainer, guarded, with its data; says what the run will cost."""
+    """TRL's trainer, guarded, with its data."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
     chosen, rank = options.chosen, options.training.lora_rank or None
@@ -254,7 +262,7 @@ def _trainer(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
-            trainer = guard(trl.SFTTrainer, penalties, protect=protect)(
+            trainer = guard(lean(trl.SFTTrainer), penalties, protect=protect)(
                 model=model.parts.model,
                 args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
                 train_dataset=Dataset.from_list(rows),
@@ -267,15 +275,35 @@ def _trainer(
         if bars:
             enable_progress_bars()
     quiet(trainer)
-    tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
-    parameters = sum(weight.numel() for weight in model.parts.model.parameters())
-    flops = 6 * parameters * tokens * settings["max_steps"] / max(1, len(trainer.get_train_dataloader()))
-    options.progress.say(
-        f"Plan: {settings['max_steps']} steps, {len(prepared.rows):,} rows ({prepared.interleaved:,} interleaved), about "
-        f"{flops / 1e9:,.0f} GFLOP and "
-        f"{16 * parameters / 1e9:.1f} GB of memory at most before activations."
-    )
+    _say_plan(trainer, model, prepared, options, penalties)
     return trainer
+
+
+def _say_plan(
+    trainer: Any, model: LoadedModel, prepared: Prepared, options: TrainOptions, penalties: Sequence[Penalty]
+) -> None:
+    """Says what the run will cost, and has activations made twice where they would not fit into memory."""
+    batch, steps = options.training.settled().batch, trainer.args.max_steps
+    probed = sum(penalty.probes.batch_rows for penalty in penalties if penalty.probes is not None)
+    held_out = sum(len(ids) for ids in trainer.eval_dataset["input_ids"]) if prepared.held_out else 0
+    batches = steps * trainer.args.gradient_accumulation_steps
+    plan = plan_training(
+        model.parts,
+        list(trainer.train_dataset),
+        require_tokenizer(model.tokenizer, model.folder).pad_token_id or 0,
+        TrainingWork(
+            batches=batches,
+            batch_rows=batch,
+            base_passes=float(any(penalty.probes is None for penalty in penalties)),
+            own_rows=probed / batch,
+            held_out_tokens=held_out * (1 + EVALUATIONS),
+        ),
+        lean=trainer.cuts_batches,
+        seed=options.seed,
+    )
+    if plan.recomputes:
+        recompute_activations(trainer)
+    options.progress.say(plan.told(steps, len(prepared.rows), prepared.interleaved))
 
 
 def _penalties(prepared: Prepared, options: TrainOptions) -> list[Penalty]:

@@ -28,8 +28,11 @@ from mneme.unlearn.relearning import STEPS, relearn
 from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
-MEASURED_DOCUMENTS = 256
-"""Before and after are read on so many texts of each set at most, evenly spread."""
+MEASURED_TOKENS = 4096
+"""Before and after are read on a sample of so many tokens of each set, and told with an interval over texts: half a minute
+before the first step for a model of 135 M parameters on one core."""
+_FEWEST_DOCUMENTS = 16
+"""An interval over fewer texts says little, so that long ones are read past `MEASURED_TOKENS`."""
 
 
 class TextSet(NamedTuple):
@@ -51,12 +54,16 @@ def some(pieces: Pieces, documents: Int[ndarray, " document"]) -> Pieces:
     return pieces.select(np.flatnonzero(np.isin(pieces.document, documents)))
 
 
-def measured(pieces: Pieces) -> Pieces:
-    """The pieces of at most `MEASURED_DOCUMENTS` documents, evenly spread."""
-    documents = np.unique(pieces.document)
-    if len(documents) > MEASURED_DOCUMENTS:
-        documents = documents[np.linspace(0, len(documents) - 1, MEASURED_DOCUMENTS).astype(int)]
-    return some(pieces, documents)
+def measured(pieces: Pieces, seed: int) -> Pieces:
+    """A sample of documents drawn by `seed`, one piece of each and then, where tokens are left, another."""
+    documents, counts = np.unique(pieces.document, return_counts=True)
+    rng = np.random.default_rng([seed, 4])
+    place = dict(zip(documents.tolist(), rng.permutation(len(documents)).tolist(), strict=True))
+    turns = np.concatenate([rng.permutation(int(count)) for count in counts])  # pieces lie document after document
+    order = sorted(range(len(pieces)), key=lambda i: (int(turns[i]), place[int(pieces.document[i])]))
+    tokens = np.cumsum([len(pieces.texts[i].ids) for i in order])
+    enough = max(int(np.searchsorted(tokens, MEASURED_TOKENS)) + 1, _FEWEST_DOCUMENTS)
+    return pieces.select(np.sort(order[:enough]))
 
 
 def plan_attacks(forget: Pieces, retain: Pieces, documents: int, seed: int) -> tuple[list[Attack], Pieces]:
@@ -104,9 +111,12 @@ class UnlearnJob:
     def read(self, when: str) -> dict[str, TokenReading]:
         """The measured texts under the model as it is now, from their stages where they are finished: `forget`, `retain`,
         and, where relearning is asked for, `unseen`."""
-        texts = {"forget": measured(self.forget.pieces), "retain": measured(self.retain.pieces)}
+        texts = {
+            "forget": measured(self.forget.pieces, self.settings.seed),
+            "retain": measured(self.retain.pieces, self.settings.seed),
+        }
         if self.relearn_documents:
-            texts["unseen"] = measured(self._attacks()[1])
+            texts["unseen"] = measured(self._attacks()[1], self.settings.seed)
         advance = self.track(f"reading {when} (tokens)", sum(pieces.tokens for pieces in texts.values()))
         return {name: self._reading(f"{when}-{name}", self.parts, pieces, advance) for name, pieces in texts.items()}
 
@@ -142,7 +152,7 @@ class UnlearnJob:
         """What comes back of the unseen forget texts; `before`, `after`: those texts under the model as it was and as it
         is."""
         attacks, unseen = self._attacks()
-        return [self._attacked(attack, measured(unseen), before, after) for attack in attacks]
+        return [self._attacked(attack, measured(unseen, self.settings.seed), before, after) for attack in attacks]
 
     def save(self, trust_remote_code: bool) -> WeightChange:
         """Writes the model or adapter, reads it back beside the model as it was, and puts it in place as a whole.

@@ -17,7 +17,7 @@ from mneme.models.architecture import Parts
 from mneme.models.batching import Batch, epoch_batch, padded, run_blocks
 from mneme.models.fitting import Term
 from mneme.models.hooks import read, stop_after
-from mneme.models.likelihood import counted_log_probs, counted_logits, logits_at, text_log_likelihoods
+from mneme.models.likelihood import counted_log_probs, counted_logits, logits_at
 from mneme.text.pieces import Pieces
 from mneme.unlearn import losses
 from mneme.unlearn.settings import UnlearnSettings
@@ -45,7 +45,7 @@ class Frozen:
 
 def needs_frozen(settings: UnlearnSettings) -> bool:
     """Whether the method asks the frozen model while it trains."""
-    return settings.method in ("rmu", "undial") or (settings.retain_loss == "kl" and settings.retain_weight > 0)
+    return settings.method in ("npo", "rmu", "undial") or (settings.retain_loss == "kl" and settings.retain_weight > 0)
 
 
 def freeze(parts: Parts, adapter: Any, settings: UnlearnSettings) -> Frozen | None:
@@ -62,7 +62,7 @@ def freeze(parts: Parts, adapter: Any, settings: UnlearnSettings) -> Frozen | No
 def objective(
     settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces, retain: Pieces
 ) -> tuple[Term, Term]:
-    """(forget, retain) of `settings.method`. Call before the first step: references are read from the model as it is now."""
+    """(forget, retain) of `settings.method`. Call before the first step: rmu reads the model's own lengths."""
     if settings.method == "rmu":
         forget_at, retain_at = _misdirection(settings, parts, _given(frozen), forget, retain)
     else:
@@ -82,8 +82,6 @@ def plain_loss(parts: Parts, texts: Pieces, batch_documents: int, seed: int) -> 
 
 
 def _forget_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None, forget: Pieces) -> StepLoss:
-    reference = reference_nll(parts, forget) if settings.method == "npo" else torch.zeros(0)
-
     def at(step: int) -> Float[Tensor, ""]:
         which = epoch_batch(len(forget), settings.batch_documents, step, settings.seed)
         batch = _batch(forget, which)
@@ -98,7 +96,10 @@ def _forget_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None,
             return losses.ascent_loss(nll, target)
         total, count = losses.document_nll(nll, target)
         if settings.method == "npo":
-            return losses.npo_loss(total, reference[torch.from_numpy(which)].to(total), settings.beta)
+            # Read in the same batch at every step: to read all of the text before the first step would take minutes.
+            with _given(frozen).using() as base:
+                reference, _ = losses.document_nll(_nll(base, batch), target)
+            return losses.npo_loss(total, reference, settings.beta)
         return losses.simnpo_loss(total / count, settings.beta)
 
     return at
@@ -116,11 +117,6 @@ def _retain_loss(settings: UnlearnSettings, parts: Parts, frozen: Frozen | None,
         return losses.divergence_loss(logits_at(parts, batch, batch.real), base_logits)
 
     return at
-
-
-def reference_nll(parts: Parts, pieces: Pieces) -> Float[Tensor, " piece"]:
-    """Nats of every piece (sum over its tokens) under the model as it is."""
-    return -torch.from_numpy(text_log_likelihoods(parts, pieces.texts)).float()
 
 
 def _misdirection(

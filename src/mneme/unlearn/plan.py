@@ -1,20 +1,16 @@
 """What a run will cost, said before it starts."""
 
-import time
-
-import torch
-
 from mneme.models.architecture import Parts
 from mneme.models.batching import padded
-from mneme.models.likelihood import logits_at
-from mneme.unlearn.job import MEASURED_DOCUMENTS, TextSet
+from mneme.models.footprint import Footprint, footprint, resident_bytes
+from mneme.models.likelihood import counted_log_probs
+from mneme.unlearn.job import TextSet, measured
 from mneme.unlearn.objective import needs_frozen
 from mneme.unlearn.relearning import BATCH_DOCUMENTS, STEPS
 from mneme.unlearn.settings import UnlearnSettings
 
-_PROCESS_BYTES = 600_000_000
-_BACKWARD = 2.0
-"""A backward pass costs two forward ones."""
+_PROBE_TEXTS, _PROBE_TOKENS = 8, 256
+"""So many texts at most are timed, and tokens, if one text is no longer: enough to be busy with products."""
 
 
 def disk_bytes(parts: Parts, settings: UnlearnSettings) -> int:
@@ -25,35 +21,56 @@ def disk_bytes(parts: Parts, settings: UnlearnSettings) -> int:
 
 
 def say_plan(parts: Parts, settings: UnlearnSettings, forget: TextSet, retain: TextSet, relearn_documents: int) -> str:
-    """One sentence: steps, tokens, seconds (from one pass over one batch, here and now), memory, disk."""
+    """One sentence: steps, tokens, seconds and memory (from a small piece of the training, here and now), disk."""
+    own = _footprint(parts, forget)
     sizes = [text.pieces.tokens / len(text.pieces) for text in (forget, retain)]
-    step_tokens = settings.batch_documents * (sizes[0] + (sizes[1] if settings.retain_weight > 0 else 0))
-    forwards = settings.steps * step_tokens * (1 + _BACKWARD + needs_frozen(settings))
+    both = settings.retain_weight > 0
+    step_tokens = settings.batch_documents * (sizes[0] + (sizes[1] if both else 0))
+    trained = settings.steps * step_tokens
+    frozen = settings.steps * settings.batch_documents * _frozen_texts(settings, sizes)
     if relearn_documents:
-        forwards += (1 + _BACKWARD) * STEPS * min(BATCH_DOCUMENTS, relearn_documents) * sum(sizes)
-    for text, size in zip((forget, retain), sizes, strict=True):
-        forwards += 2 * min(text.pieces.tokens, MEASURED_DOCUMENTS * size)
-    copies = (1 if settings.lora_rank else 4) + (needs_frozen(settings) and not settings.lora_rank)
+        trained += 2 * STEPS * min(BATCH_DOCUMENTS, relearn_documents) * sum(sizes) / 2
+    read = 2 * sum(measured(text.pieces, settings.seed).tokens for text in (forget, retain))
+    seconds = trained * own.step_seconds + (frozen + read) * own.forward_seconds
+    longest = max(len(piece.ids) for text in (forget, retain) for piece in text.pieces.texts)
+    together = settings.batch_documents * longest
     vocabulary = int(parts.model.config.get_text_config().vocab_size)
-    logits = 3 * settings.batch_documents * max(sizes) * vocabulary
-    peak = 4 * (copies * _parameters(parts) + logits) + _PROCESS_BYTES
-    seconds = forwards * _seconds_per_token(parts, settings, forget)
+    logits = _logits_at_once(settings, together, vocabulary)
+    copy = _parameters(parts) if needs_frozen(settings) and not settings.lora_rank else 0
+    peak = resident_bytes() + 4 * (3 * _trained(parts, settings) + copy + logits) + together * own.saved_bytes
     return (
         f"Plan: {settings.steps} steps of {settings.method} on {settings.batch_documents} texts of either set, "
-        f"{settings.steps * step_tokens:,.0f} tokens, about {seconds:.0f} s here, "
+        f"{settings.steps * step_tokens:,.0f} tokens, about {seconds:,.0f} s here, "
         f"peak memory about {peak / 1e9:.1f} GB, disk about {disk_bytes(parts, settings) / 1e6:.0f} MB."
     )
 
 
-@torch.no_grad()
-def _seconds_per_token(parts: Parts, settings: UnlearnSettings, text: TextSet) -> float:
-    """Of a forward pass over one batch; the second pass is timed, the first is slower than all others."""
-    batch = padded(text.pieces.texts[: settings.batch_documents])
-    for _ in range(2):
-        started = time.perf_counter()
-        logits_at(parts, batch, batch.real)[0, 0].item()
-        seconds = time.perf_counter() - started
-    return seconds / batch.ids.numel()
+def _frozen_texts(settings: UnlearnSettings, sizes: list[float]) -> float:
+    """Tokens that the frozen model reads for every text of a batch."""
+    forget = sizes[0] if settings.method in ("npo", "undial") else 0.0
+    held = settings.method == "rmu" or settings.retain_loss == "kl"
+    return forget + (sizes[1] if held and settings.retain_weight > 0 else 0.0)
+
+
+def _logits_at_once(settings: UnlearnSettings, tokens: int, vocabulary: int) -> int:
+    """Logits and their like that exist together: of a chunk, but of a batch in both models where a loss compares them."""
+    whole = settings.method == "undial" or (settings.retain_loss == "kl" and settings.retain_weight > 0)
+    return 5 * tokens * vocabulary if whole else 4 * 2**24
+
+
+def _footprint(parts: Parts, text: TextSet) -> Footprint:
+    """Of the ordinary loss on a few texts."""
+    chosen = list(text.pieces.texts[:_PROBE_TEXTS])
+    while len(chosen) > 1 and sum(len(piece.ids) for piece in chosen) > _PROBE_TOKENS:
+        chosen.pop()
+    batch = padded(chosen)
+    required = {weight: weight.requires_grad for weight in parts.model.parameters()}
+    parts.model.requires_grad_(True)
+    try:
+        return footprint(lambda: -counted_log_probs(parts, batch).mean(), batch.ids.numel(), required)
+    finally:
+        for weight, on in required.items():
+            weight.requires_grad_(on)
 
 
 def _parameters(parts: Parts) -> int:
