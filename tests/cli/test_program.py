@@ -21,6 +21,7 @@ from mneme.cli.audit import unintended
 from mneme.cli.main import app, main
 from mneme.options import Machine
 from mneme.results import Report
+from mneme.runs import RunFolder
 from tests.report.sample import effect, sample_report
 
 ROOT = Path(__file__).parents[2]
@@ -249,18 +250,52 @@ def test_a_deliberate_error_is_one_sentence_and_2(
 
 def test_ctrl_c_says_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object, **__: object) -> Report:
+        with RunFolder(tmp_path, {"command": "audit"}):
+            raise KeyboardInterrupt
+
+    in_place_of_the_audit(monkeypatch, interrupted)
+    done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
+    assert done.exit_code == 130
+    assert "mneme: stopped. The same command goes on where it stopped" in done.stderr
+
+
+def test_ctrl_c_before_anything_was_written_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> Report:
         raise KeyboardInterrupt
 
     in_place_of_the_audit(monkeypatch, interrupted)
     done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
     assert done.exit_code == 130
-    assert "The same command goes on where it stopped" in done.stderr
+    assert done.stderr == "\nmneme: stopped before anything was written.\n"
+
+
+@pytest.mark.parametrize(
+    ("finding", "intended", "verdict", "code"),
+    [
+        ("unaffected", False, "no material change", 0),
+        ("not enough evidence", False, "inconclusive", 3),
+        ("not enough evidence", True, "change", 0),
+        ("not enough evidence", False, "change", 3),
+        ("affected", False, "change", 1),
+    ],
+)
+def test_a_gate_that_has_not_enough_evidence_ends_with_3(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finding: str, intended: bool, verdict: str, code: int
+) -> None:
+    one = effect("law", 0.9 if finding == "affected" else 0.1, 0.0, finding=finding, intended=intended)
+    in_place_of_the_audit(monkeypatch, lambda _options: sample_report(effects=[one], verdict=verdict))
+    done = runner.invoke(app, ["audit", "--fail-on", "0.5", "--out", str(tmp_path)])
+    assert done.exit_code == code
+    assert ("the evidence is not enough for law" in done.stderr) == (code == 3)
+    assert runner.invoke(app, ["audit", "--out", str(tmp_path)]).exit_code == 0
 
 
 def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
-        "run = types.ModuleType('mneme.audit.run'); run.run_audit = lambda _: (print('in', flush=True), time.sleep(30))\n"
+        "run = types.ModuleType('mneme.audit.run'); from mneme.runs import RunFolder\n"
+        "def go(_):\n    with RunFolder(__import__('pathlib').Path('x'), {}): print('in', flush=True); time.sleep(30)\n"
+        "run.run_audit = go\n"
         "sys.modules['mneme.audit.run'] = run\nsys.argv = ['mneme', 'audit', '--out', 'x']\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mneme.cli.main import main; main()"

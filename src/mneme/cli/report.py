@@ -14,6 +14,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Print a finished report and write its page again, from report.json alone."""
+    from mneme.options.fields import check_text
     from mneme.report.reading import read_report
+
+    check_text("RUN", run, path=True)
 
     show_audit(read_report(run), run if run.is_dir() else run.parent, json=json)

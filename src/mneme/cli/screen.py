@@ -37,18 +37,14 @@ def screen(
 
 def _print(screening: "RowScreening") -> None:
     """The most suspect rows, then what filtering buys."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from mneme.terminal import Terminal
+    from mneme.terminal import Listing, Terminal
 
     console = Terminal()
     name = screening.ranked_by
-    table = Table(title=f"{screening.rows} {screening.kind}, the most suspect first", title_justify="left")
-    for heading in ("row", name, "question", "answer"):
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    console.print(f"{screening.rows} {screening.kind}, the most suspect first:")
+    table = Listing(("row", name, "question", "answer"), short=("question", "answer"))
     for row in screening.top:
-        table.add_row(str(row.row), f"{row.scores[name]:.4g}", Text(row.question), Text(row.answer))
+        table.add(str(row.row), f"{row.scores[name]:.4g}", row.question, row.answer)
     console.print(table)
     console.print(f"{screening.kept} of {screening.rows} kept. {name}: {_unit(screening)}.", markup=False)
     value = screening.value

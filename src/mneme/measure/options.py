@@ -56,7 +56,7 @@ class MeasureOptions:
         Option("Answers to each paraphrase; without it, as the suite says.", metavar="N", least=1, decides=True),
     ] = None
     max_tokens: Annotated[int, Option("Longest answer.", metavar="N", least=1, decides=True)] = 256
-    temperature: Annotated[float, Option("Of sampling; 0 is greedy.", metavar="T", least=0, decides=True)] = 1.0
+    temperature: Annotated[float, Option("Of sampling; 0 is greedy.", metavar="T", least=0, most=100, decides=True)] = 1.0
     margin: Annotated[float, Option("Change that equivalence is tested against.", metavar="SHARE", above=0, below=1)] = 0.05
     seeds_of_one: Annotated[bool, Option("The tuned models are training seeds of one recipe.")] = False
     aggregate: Annotated[

@@ -18,6 +18,8 @@ def read_report(run: str | Path) -> Report:
     """
     path = Path(run)
     path = path / "report.json" if path.is_dir() else path
+    if path.exists() and not path.is_file():  # a device, a pipe: it may never end
+        raise BadRun(f"{path} is no file. Expected the report.json that `mneme audit` wrote.")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
