@@ -47,8 +47,8 @@ def sentence_of(error: BaseException) -> str | None:
         word in text for text in told for word in _FULL_WORDS
     ):
         return (
-            "no room on disk, or stdout takes nothing more. Free some space, then give the same command again: finished stages "
-            "are kept."
+            "no room on disk, or stdout takes nothing more. Free some space, then give the same command again: finished "
+            "stages are kept."
         )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or one_line(error)}. Give a path that can be read, or with --out written."

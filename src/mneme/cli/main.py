@@ -1,7 +1,7 @@
 """The program `mneme`: its commands, and how every failure ends.
 
-Exit codes: 0 done, or whoever read stdout has enough · 1 the gate said no · 2 an input or option cannot be used, one sentence on
-stderr · 3 not enough evidence for the gate · 70 a fault of mneme itself, with the place of the traceback · 130 Ctrl-C.
+Exit codes: 0 done, or whoever read stdout has enough · 1 the gate said no · 2 an input or option cannot be used, one sentence
+on stderr · 3 not enough evidence for the gate · 70 a fault of mneme itself, with the place of the traceback · 130 Ctrl-C.
 Nothing here imports torch; a command imports what it needs when it runs.
 """
 

@@ -49,7 +49,7 @@ class MeasureOptions:
         str | Path | None, Option("Task file: choices, or training rows; gives the task score.", metavar="FILE")
     ] = None
     within: Annotated[
-        float, Option("How much of the best task score may be given up.", metavar="PERCENT", least=0, most=100)
+        float, Option("How much of the best task score may be given up.", metavar="PERCENT", least=0, below=100)
     ] = 5.0
     samples: Annotated[
         int | None,

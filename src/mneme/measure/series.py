@@ -31,7 +31,11 @@ def task_name(path: Path) -> str:
 
 
 def task_hash(path: Path) -> str:
-    """SHA-256 of the rows of a task file."""
+    """SHA-256 of the rows of a task file. Raises BadRows or BadSuite where they cannot be asked, before any model is."""
+    if task_name(path) == ACCURACY:
+        read_choices(path)
+    else:
+        read_rows(path)
     return rows_hash(read_records(path))
 
 

@@ -31,7 +31,9 @@ class UnlearnOptions:
         Method,
         Option("How it is made to go.", metavar="grad-ascent|grad-diff|npo|simnpo|rmu|undial"),
     ] = "npo"
-    beta: Annotated[float | None, Option("Strength, by method; without it, the method's default.", metavar="X")] = None
+    beta: Annotated[
+        float | None, Option("Strength, by method; without it, the method's default.", metavar="X", above=0, most=MOST_WEIGHT)
+    ] = None
     forget_weight: Annotated[
         float | None, Option("Weight of the loss that forgets.", metavar="X", least=0, most=MOST_WEIGHT)
     ] = None
