@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def timeless(content: Any) -> Any:
 
 def leftovers(out: Path) -> list[str]:
     return [str(path) for path in out.rglob("*") if path.name.startswith((".mneme-", ".")) and path.name not in NOISE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Everything that commands import, once, so that no fork has to."""
+    for module in ("audit", "measure", "screen", "train", "dpo", "unlearn", "repair"):
+        import_module(f"mneme.{module}.run")
+    for module in ("mneme.train.personas", "mneme.cli.audit", "trl", "datasets", "mneme.report.audit", "mneme.report.measure"):
+        import_module(module)
 
 
 _WHOLE: dict[str, tuple[dict[str, Any], int]] = {}
