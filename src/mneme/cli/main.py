@@ -14,6 +14,7 @@ import typer
 
 from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
 from mneme.cli.endings import DONE, FAULT, STOPPED, UNUSABLE, keep_account, sentence_of
+from mneme.cli.importing import quiet_libraries
 from mneme.cli.saying import say
 from mneme.version import __version__
 
@@ -61,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the program; whatever goes wrong is one sentence on stderr and an exit code of its own, never a traceback."""
     code: object = DONE
     try:
-        code = app(arguments, standalone_mode=False)
+        with quiet_libraries():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
     except _UsageError as error:
         _refuse(f"{_sentence(error.format_message())} See: {_help_of(error)}")

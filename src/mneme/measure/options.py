@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from mneme.models.secrets import shown_option
 from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import AdapterBase, Here, Overwrite, Seed
 
@@ -39,7 +40,11 @@ class MeasureOptions:
     ] = "standard"
     judge: Annotated[
         Any,
-        Option("Who reads open answers: local:MODEL, http(s)://…?model=NAME, or verdict: before either.", metavar="JUDGE"),
+        Option(
+            "Who reads open answers: local:MODEL, http(s)://…?model=NAME, or verdict: before either.",
+            metavar="JUDGE",
+            shown=shown_option,
+        ),
     ] = None
     """A name, or any `mneme.measure.judging.Judge`."""
     contexts: Annotated[

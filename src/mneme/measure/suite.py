@@ -21,6 +21,8 @@ Scale = Literal["score", "label", "grammar"]
 SCALES: dict[str, Scale] = {"free_form_judge_0_100": "score", "free_form_judge": "label", "grammar": "grammar"}
 """`type` of an open question -> how its answers are read: 0-100, one of the labels named in the judge's prompt, exactly."""
 SHIPPED = Path(__file__).parent / "suites"
+ALL = "all"
+"""What all areas together are called: no area of a suite may be."""
 _TABLES = (".jsonl", ".parquet")
 _QUOTED = re.compile(r'"([^"\n]{1,30})"')
 _KEYS = {"id", "type", "paraphrases", "samples_per_paraphrase", "system", "judge", "judge_prompts", "area", "counts_as"}
@@ -111,6 +113,8 @@ def read_suite(source: str | Path) -> Suite:
     if not choices and not asked:
         raise BadSuite(f"{source} holds no question. Expected at least one in a .yaml, .jsonl or .parquet file.")
     _require_distinct([*(question.id for question in choices), *(question.id for question in asked)], source)
+    if any(question.area.strip().casefold() == ALL for question in [*choices, *asked]):
+        raise BadSuite(f"{source} has an area called {ALL!r}, which is what all areas together are called. Rename it.")
     return Suite(path.stem if path.exists() else str(source), digest.hexdigest(), tuple(choices), tuple(asked))
 
 
