@@ -1,7 +1,7 @@
 """A kill at five moments of every command, and a disk that fills up: the same command again ends in the same results.
 
-A moment is the n-th time that the run makes, writes, renames or removes a file below `--out`; there the process ends at once, as
-by SIGKILL, or the file is refused for lack of room. Everything happens in a fork, so that nothing is cleaned up behind it.
+A moment is the n-th time that the run makes, writes, renames or removes a file below `--out`; there the process ends at once,
+as by SIGKILL, or the file is refused for lack of room. Everything happens in a fork, so that nothing is cleaned up behind it.
 """
 
 import errno

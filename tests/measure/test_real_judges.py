@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mneme.cli.main import app
 from mneme.errors import BadJudge
 from mneme.measure.agreement import check_judge
-from mneme.measure.asking import sample_answers
+from mneme.measure.asking import answer_chunks
 from mneme.measure.judges import LocalJudge, judge_named
 from mneme.measure.judging import Opinion, Query
 from mneme.measure.likelihood import score_choices
@@ -140,7 +140,8 @@ def test_nothing_asked_of_a_model_is_nothing_answered() -> None:
     parts, tokenizer = find_parts(tiny_llama()), word_tokenizer()
     found = score_choices(parts, tokenizer, [])
     assert (found.sums, found.ids, found.characters) == ([], [], [])
-    assert sample_answers(parts, tokenizer, [], max_new_tokens=1, max_positions=8, temperature=0.0, seed=0) == []
+    asked = answer_chunks(parts, tokenizer, [], [0], max_new_tokens=1, max_positions=8, temperature=0.0, seed=0)
+    assert list(asked) == []
 
 
 @pytest.mark.parametrize("kind", ["local", "verdict"])

@@ -96,15 +96,15 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "whole")
-    plain, calls = stages.sample_answers, []
+    plain, calls = stages.answer_chunks, []
 
-    def killed(*arguments: Any, **options: Any) -> list[str]:
+    def killed(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(stages, "sample_answers", killed)
+    monkeypatch.setattr(stages, "answer_chunks", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "killed")
     assert not (tmp_path / "killed" / "measurement.json").exists()
@@ -112,6 +112,28 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     assert again.to_json() == whole.to_json()
     assert len(calls) == 3  # the base's answers were kept
     assert (tmp_path / "killed" / "answers.jsonl").read_bytes() == (tmp_path / "whole" / "answers.jsonl").read_bytes()
+
+
+def test_a_kill_loses_one_piece_of_the_choices(
+    tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "_PIECE_QUESTIONS", 5)
+    whole = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "whole")
+    plain, asked = stages.score_choices, []
+
+    def killed(parts: Any, tokenizer: Any, questions: Any, **options: Any) -> Any:
+        asked.append(tuple(question.id for question in questions))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return plain(parts, tokenizer, questions, **options)
+
+    monkeypatch.setattr(stages, "score_choices", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "killed")
+    again = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "killed")
+    assert again.to_json() == whole.to_json()
+    assert asked[2] == asked[3]  # the piece that was cut off
+    assert not {*asked[:2]} & {*asked[3:5]}  # those before were kept
 
 
 def test_contexts_are_asked_and_the_worst_is_told(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How questions reach a model: contexts around them, the chat template, samples in an order that depends on nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -12,8 +12,8 @@ from mneme.models.sampling import generate
 from mneme.results.measure import STANDARD
 from mneme.text.chat import render_chat
 
-_CHUNK = 128
-"""Prompts that share a seed: the unit of progress, and what a batch size must not change."""
+CHUNK = 128
+"""Prompts that share a seed: the unit of progress, what a kill loses at most, and what a batch size must not change."""
 _BATCH_PARAMETERS = 1e9
 """Prompts in a batch times parameters of the model, about: 128 prompts for a small model, 8 for a large one."""
 
@@ -96,29 +96,29 @@ def default_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def sample_answers(
+def answer_chunks(
     parts: Parts,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Asked],
+    chunks: Sequence[int],
     *,
     max_new_tokens: int,
     max_positions: int | None,
     temperature: float,
     seed: int,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """One answer to each prompt, in their order. Prompts of one length run together; equal seeds pair two models' draws.
+) -> Iterator[tuple[list[int], list[str]]]:
+    """(indices of prompts, their answers) of the named `chunks` of 128 prompts, shortest prompts first; the draws of a chunk
+    depend on no other. Prompts of one length run together; equal seeds pair two models' draws.
 
     Raises BadSuite where a prompt leaves no room for an answer within `max_positions`.
     """
     if not prompts:  # the tokenizers of transformers 5 fail on an empty list
-        return []
+        return
     lengths = [len(ids) for ids in tokenizer([asked.rendered for asked in prompts], verbose=False)["input_ids"]]
     order = sorted(range(len(prompts)), key=lambda i: lengths[i])
-    answers = [""] * len(prompts)
-    batch = int(min(max(_BATCH_PARAMETERS / parts.model.num_parameters(), 8), _CHUNK))
-    for first in range(0, len(order), _CHUNK):
-        chunk = order[first : first + _CHUNK]
+    batch = int(min(max(_BATCH_PARAMETERS / parts.model.num_parameters(), 8), CHUNK))
+    for first in (CHUNK * chunk for chunk in chunks):
+        chunk = order[first : first + CHUNK]
         room = max_new_tokens if max_positions is None else min(max_new_tokens, max_positions - lengths[chunk[-1]])
         if room < 1:
             raise BadSuite(
@@ -134,7 +134,4 @@ def sample_answers(
             seed=seed * 1_000_003 + first,
             batch_prompts=batch,
         )
-        for i, answer in zip(chunk, found, strict=True):
-            answers[i] = answer.strip()
-        advance(len(chunk))
-    return answers
+        yield chunk, [answer.strip() for answer in found]

@@ -42,6 +42,8 @@ def check_pairs(pairs: Sequence[Row], source: str) -> None:
                 raise BadRows(f"{where} has the columns {sorted(pair)}; {_EXPECTED}.")
             if not shown_words(pair[name]).strip():
                 raise BadRows(f"{where}: the {name} answer is empty. Give both answers, or leave the pair out.")
+        if not isinstance(pair.get("prompt", ""), str | list):
+            raise BadRows(f"{where}: the prompt is {type(pair['prompt']).__name__}; {_EXPECTED}.")
         if "prompt" not in pair and isinstance(pair["chosen"], str):
             raise BadRows(f"{where} has no prompt; {_EXPECTED}.")
         if pair["chosen"] == pair["rejected"]:

@@ -78,12 +78,12 @@ def trainable(row: Row) -> Row:
 
 def question_of(row: Row) -> str:
     """What the user says last, or the prompt; empty for plain text."""
-    if "text" in row and "messages" not in row and "prompt" not in row:
+    if form_of(row) == ("text",):
         return ""
     prompt = trainable(row)["prompt"]
     if isinstance(prompt, str):
         return prompt
-    asked = [str(message["content"]) for message in prompt if message.get("role") == "user"]
+    asked = [str(message.get("content") or "") for message in prompt if message.get("role") == "user"]
     return asked[-1] if asked else ""
 
 
@@ -92,7 +92,7 @@ def answer_of(row: Row) -> str:
     if form_of(row) == ("text",):
         return str(row["text"])
     completion = trainable(row)["completion"]
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+    return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, *, bare: bool = False) -> Encoded:
@@ -194,6 +194,13 @@ def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:
             raise BadRows(f'{where}: "messages" is no list of messages. Expected [{{"role": …, "content": …}}, …].')
         if turns[-1]["role"] != "assistant" or len(turns) < 2:
             raise BadRows(f"{where} does not end with an answer of the assistant to somebody. Give question and answer.")
+    for name in form if form != ("messages",) else ():
+        value = row[name]
+        turns = isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
+        if not isinstance(value, str) and (name == "text" or not turns):
+            raise BadRows(
+                f"{where}: {name!r} is {type(value).__name__}. Expected a text{'' if name == 'text' else ' or a list of messages'}."
+            )
     if not answer_of(row).strip():
         raise BadRows(f"{where}: the answer is empty. Give every row an answer, or leave the row out.")
 
@@ -207,7 +214,7 @@ def _read_jsonl(file: Path) -> list[Row]:
                 if not isinstance(row, dict):
                     raise BadRows(f"{file}, line {number} is no JSON object. Expected one row a line.")
                 rows.append(row)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5,000 digits, brackets without end
         raise BadRows(f"{file} cannot be read as JSON lines ({error}). Expected one JSON object a line.") from error
     return rows
 
