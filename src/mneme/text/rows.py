@@ -198,9 +198,8 @@ def _check_answer(row: Row, form: tuple[str, ...], where: str) -> None:
         value = row[name]
         turns = isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
         if not isinstance(value, str) and (name == "text" or not turns):
-            raise BadRows(
-                f"{where}: {name!r} is {type(value).__name__}. Expected a text{'' if name == 'text' else ' or a list of messages'}."
-            )
+            expected = "a text" if name == "text" else "a text or a list of messages"
+            raise BadRows(f"{where}: {name!r} is {type(value).__name__}. Expected {expected}.")
     if not answer_of(row).strip():
         raise BadRows(f"{where}: the answer is empty. Give every row an answer, or leave the row out.")
 
