@@ -69,9 +69,9 @@ class Listing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         """The table, or the blocks."""
-        least = [self._least(i) for i in range(len(self.headings))]
-        if sum(least) + _GAP * (len(least) - 1) <= options.max_width:
-            yield self._table(least)
+        widths = self._widths(options.max_width)
+        if widths is not None:
+            yield self._table(widths)
             return
         for row in self.rows:
             yield Text("  ", overflow="fold").join(row[: self.names])
@@ -84,9 +84,26 @@ class Listing:
                     told.overflow = "fold"
                     yield Padding(told, (0, 0, 0, min(_GAP, options.max_width - 1)))
 
+    def _widths(self, room: int) -> list[int] | None:
+        """Columns as wide as their cells; where there is less `room`, names broken at blanks and running text shortened. None
+        where that is not enough. Left to itself, rich takes the room from whatever may be broken, down to nothing."""
+        whole = [self._whole(i) for i in range(len(self.headings))]
+        widths = [self._least(i) for i in range(len(self.headings))]
+        spare = room - sum(widths) - _GAP * (len(widths) - 1)
+        if spare < 0:
+            return None
+        for i in sorted(range(len(widths)), key=lambda i: self.headings[i] in self.short):  # names first
+            more = min(spare, whole[i] - widths[i])
+            widths[i] += more
+            spare -= more
+        return widths
+
+    def _whole(self, column: int) -> int:
+        return max(map(cell_len, [self.headings[column], *(row[column].plain for row in self.rows)]))
+
     def _least(self, column: int) -> int:
         cells = [self.headings[column], *(row[column].plain for row in self.rows)]
-        width = max(map(cell_len, cells))
+        width = self._whole(column)
         if self.headings[column] in self.short:
             return min(width, _SHORTEST)
         if column < self.names:
@@ -94,7 +111,7 @@ class Listing:
             return max(min(width, _NAME_WIDTH), words)
         return width
 
-    def _table(self, least: Sequence[int]) -> Table:
+    def _table(self, widths: Sequence[int]) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
         for i, heading in enumerate(self.headings):
             running = heading in self.short
@@ -103,7 +120,7 @@ class Listing:
                 justify="left" if heading in self.left else "right",
                 no_wrap=running or i >= self.names,
                 overflow="ellipsis" if running else "fold",
-                min_width=least[i],
+                width=widths[i],
                 header_style="dim",
             )
         for row in self.rows:
