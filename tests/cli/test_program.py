@@ -269,27 +269,6 @@ def test_ctrl_c_before_anything_was_written_says_so(monkeypatch: pytest.MonkeyPa
     assert done.stderr == "\nmneme: stopped before anything was written.\n"
 
 
-@pytest.mark.parametrize(
-    ("finding", "intended", "verdict", "code"),
-    [
-        ("unaffected", False, "no material change", 0),
-        ("not enough evidence", False, "inconclusive", 3),
-        ("not enough evidence", True, "change", 0),
-        ("not enough evidence", False, "change", 3),
-        ("affected", False, "change", 1),
-    ],
-)
-def test_a_gate_that_has_not_enough_evidence_ends_with_3(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finding: str, intended: bool, verdict: str, code: int
-) -> None:
-    one = effect("law", 0.9 if finding == "affected" else 0.1, 0.0, finding=finding, intended=intended)
-    in_place_of_the_audit(monkeypatch, lambda _options: sample_report(effects=[one], verdict=verdict))
-    done = runner.invoke(app, ["audit", "--fail-on", "0.5", "--out", str(tmp_path)])
-    assert done.exit_code == code
-    assert ("the evidence is not enough for law" in done.stderr) == (code == 3)
-    assert runner.invoke(app, ["audit", "--out", str(tmp_path)]).exit_code == 0
-
-
 def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
