@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mneme.cli.audit import unintended
 from mneme.cli.main import app
 from tests.cli.test_program import in_place_of_the_audit, runner
 from tests.report.sample import effect, sample_report
@@ -28,3 +29,8 @@ def test_a_gate_that_has_not_enough_evidence_ends_with_3(
     assert done.exit_code == code
     assert ("the evidence is not enough for law" in done.stderr) == (code == 3)
     assert runner.invoke(app, ["audit", "--out", str(tmp_path)]).exit_code == 0
+
+
+def test_unintended_effects_most_probable_first() -> None:
+    report = sample_report(effects=[effect("a", 0.6, 0), effect("b", 0.8, 0), effect("c", 0.9, 0, intended=True)])
+    assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]

@@ -196,11 +196,6 @@ def test_fail_on_counts_only_unintended_effects(called: list[AuditOptions], tmp_
         assert "biology" not in done.stderr
 
 
-def test_unintended_effects_most_probable_first() -> None:
-    report = sample_report(effects=[effect("a", 0.6, 0), effect("b", 0.8, 0), effect("c", 0.9, 0, intended=True)])
-    assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]
-
-
 def test_an_affected_area_without_a_calibrated_p_is_not_passed_over() -> None:
     found = {one: effect(one, 0.1, 0.3, finding=one) for one in ("affected", "unaffected", "not enough evidence")}
     effects = [one.model_copy(update={"probability": None, "calibrated": False}) for one in found.values()]
