@@ -1,4 +1,4 @@
-"""The gate of an audit: 0 passes, 1 says no, 3 has not enough evidence."""
+"""How an audit ends: 0 where the gate passes, 1 where it says no, 3 where the evidence is not enough, 130 at Ctrl-C."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from mneme.cli.audit import unintended
 from mneme.cli.main import app
+from mneme.results import Report
 from tests.cli.test_program import in_place_of_the_audit, runner
 from tests.report.sample import effect, sample_report
 
@@ -34,3 +35,13 @@ def test_a_gate_that_has_not_enough_evidence_ends_with_3(
 def test_unintended_effects_most_probable_first() -> None:
     report = sample_report(effects=[effect("a", 0.6, 0), effect("b", 0.8, 0), effect("c", 0.9, 0, intended=True)])
     assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]
+
+
+def test_ctrl_c_before_anything_was_written_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> Report:
+        raise KeyboardInterrupt
+
+    in_place_of_the_audit(monkeypatch, interrupted)
+    done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
+    assert done.exit_code == 130
+    assert done.stderr == "\nmneme: stopped before anything was written.\n"

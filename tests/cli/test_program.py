@@ -254,16 +254,6 @@ def test_ctrl_c_says_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPat
     assert "mneme: stopped. The same command goes on where it stopped" in done.stderr
 
 
-def test_ctrl_c_before_anything_was_written_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupted(*_: object, **__: object) -> Report:
-        raise KeyboardInterrupt
-
-    in_place_of_the_audit(monkeypatch, interrupted)
-    done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
-    assert done.exit_code == 130
-    assert done.stderr == "\nmneme: stopped before anything was written.\n"
-
-
 def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
