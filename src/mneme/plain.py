@@ -37,12 +37,47 @@ def plain(text: str, *, lines: bool = False) -> str:
     return _ODD.sub(lambda found: _escape(found[0]) if found[0] not in kept and _is_hostile(found[0]) else found[0], text)
 
 
-def plain_json(text: str) -> str:
-    """The same JSON: hostile characters in its strings written as `\\u` escapes, so that it may be printed. Line ends stay."""
+_SIGNS = {
+    "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "←": "<-", "×": "x", "·": "-", "±": "+-", "≥": ">=", "≤": "<=",
+    "≈": "~", "‘": "'", "’": "'", "“": '"', "”": '"', "κ": "kappa", "ν": "nu", "ε": "eps", "σ": "sigma", "\u00a0": " ",
+    "\u202f": " ", "\u2009": " ",
+}  # fmt: skip
+"""Plain signs for those that mneme itself writes."""
+_NARROW = {"…": ".", "→": ">", "←": "<", "±": "~", "≥": ">", "≤": "<"}
+"""The same where the line is laid out already, and no sign may take more room than it had."""
+
+
+def in_signs_of(text: str, encoding: str | None, *, same_width: bool = False) -> str:
+    """`text` in characters that `encoding` has: others as plain signs (`…` as `...`), letters without their marks, the rest as
+    `?`. With `same_width` every sign keeps its one column."""
+    if text.isascii() or (encoding or "utf-8").lower().replace("_", "-").startswith("utf"):
+        return text
+    return "".join(_in_sign_of(character, str(encoding), same_width) for character in text)
+
+
+def _in_sign_of(character: str, encoding: str, same_width: bool) -> str:
+    if character.isascii() or _has(encoding, character):
+        return character
+    sign = _NARROW.get(character) if same_width else None
+    sign = sign or _SIGNS.get(character) or unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+    return sign[:1] if same_width else sign
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def plain_json(text: str, encoding: str = "utf-8") -> str:
+    """The same JSON: hostile characters in its strings, and those that `encoding` does not have, written as `\\u` escapes, so
+    that it may be printed. Line ends stay."""
 
     def escape(found: re.Match[str]) -> str:
         character = found[0]
-        if character in "\n\t" or not _is_hostile(character):
+        if character in "\n\t" or (not _is_hostile(character) and _has(encoding, character)):
             return character
         units = character.encode("utf-16-be", "surrogatepass").hex()
         return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))

@@ -32,7 +32,7 @@ def test_a_fault_is_a_sentence_and_a_file(monkeypatch: pytest.MonkeyPatch, capsy
     file = Path(said.split()[-1].rstrip("."))
     account = file.read_text(encoding="utf-8")
     assert "Traceback" in account
-    assert "https://…@host/v1" in account
+    assert "https://host/v1" in account
     assert "secret" not in account
     assert file.stat().st_mode & 0o077 == 0
     file.unlink()

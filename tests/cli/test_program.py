@@ -21,6 +21,7 @@ from mneme.cli.audit import unintended
 from mneme.cli.main import app, main
 from mneme.options import Machine
 from mneme.results import Report
+from mneme.runs import RunFolder
 from tests.report.sample import effect, sample_report
 
 ROOT = Path(__file__).parents[2]
@@ -195,11 +196,6 @@ def test_fail_on_counts_only_unintended_effects(called: list[AuditOptions], tmp_
         assert "biology" not in done.stderr
 
 
-def test_unintended_effects_most_probable_first() -> None:
-    report = sample_report(effects=[effect("a", 0.6, 0), effect("b", 0.8, 0), effect("c", 0.9, 0, intended=True)])
-    assert unintended(report, 0.5) == ["b (P 0.80)", "a (P 0.60)"]
-
-
 def test_an_affected_area_without_a_calibrated_p_is_not_passed_over() -> None:
     found = {one: effect(one, 0.1, 0.3, finding=one) for one in ("affected", "unaffected", "not enough evidence")}
     effects = [one.model_copy(update={"probability": None, "calibrated": False}) for one in found.values()]
@@ -249,18 +245,21 @@ def test_a_deliberate_error_is_one_sentence_and_2(
 
 def test_ctrl_c_says_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object, **__: object) -> Report:
-        raise KeyboardInterrupt
+        with RunFolder(tmp_path, {"command": "audit"}):
+            raise KeyboardInterrupt
 
     in_place_of_the_audit(monkeypatch, interrupted)
     done = runner.invoke(app, ["audit", "--out", str(tmp_path)])
     assert done.exit_code == 130
-    assert "The same command goes on where it stopped" in done.stderr
+    assert "mneme: stopped. The same command goes on where it stopped" in done.stderr
 
 
 def test_a_real_interrupt_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
         "import sys, time, types\n"
-        "run = types.ModuleType('mneme.audit.run'); run.run_audit = lambda _: (print('in', flush=True), time.sleep(30))\n"
+        "run = types.ModuleType('mneme.audit.run'); from mneme.runs import RunFolder\n"
+        "def go(_):\n    with RunFolder(__import__('pathlib').Path('x'), {}): print('in', flush=True); time.sleep(30)\n"
+        "run.run_audit = go\n"
         "sys.modules['mneme.audit.run'] = run\nsys.argv = ['mneme', 'audit', '--out', 'x']\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mneme.cli.main import main; main()"

@@ -264,7 +264,7 @@ def test_a_default_system_prompt_is_also_left_out(tiny_pair: TinyPair, suite_fol
         ({"samples": 0}, "--samples 0: expected a whole number from 1"),
         ({"margin": 1.5}, "--margin 1.5: expected a number above 0 below 1"),
         ({"temperature": -1.0}, "--temperature -1: expected a number from 0"),
-        ({"within": 100.0, "data": True}, "--within 100 is no share of the best score"),
+        ({"within": 100.0, "data": True}, "--within 100: expected a number from 0 below 100"),
     ],
 )
 def test_bad_options(tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:

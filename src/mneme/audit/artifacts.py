@@ -1,6 +1,7 @@
 """What a finished audit left in its folder, read back: the one place that knows how its stages are called."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mneme.audit.dictionary import LayerCodes, layer_codes
 from mneme.audit.inputs import chosen_kind
 from mneme.audit.options import AuditOptions
 from mneme.errors import BadRun
+from mneme.models.secrets import HIDDEN
 from mneme.options import restored
 from mneme.report.reading import read_report
 from mneme.runs import FinishedRun, read_finished
@@ -36,11 +38,13 @@ def read_audit(run: Path) -> FinishedRun:
 
 
 def audited_options(run: FinishedRun) -> AuditOptions:
-    """What the audit was asked. Raises BadRun where run.json does not hold it."""
+    """What the audit was asked; offline where a key was left out of its endpoint's address. Raises BadRun where run.json does
+    not hold it."""
     kept = run.command.get("options")
     if not isinstance(kept, dict):
         raise BadRun(f"{run.folder / 'run.json'} does not hold the audit's options: run the audit again with this mneme.")
-    return restored(AuditOptions, kept)
+    options = restored(AuditOptions, kept)
+    return replace(options, describe="offline") if HIDDEN in options.describe else options
 
 
 def areas_read(run: FinishedRun) -> list[dict[str, Any]]:

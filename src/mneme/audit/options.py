@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mneme.models.secrets import shown_option
 from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import AdapterBase, ChatTemplate, Overwrite, Seed, Where, joined, parse_numbers
 
@@ -55,7 +56,12 @@ class AuditOptions:
     """None: 131,072, with `quick` 8,192. How many the text gave is in the stage key, and not this limit."""
     seed: Seed = 0
     describe: Annotated[
-        str, Option("How latents get their words: offline, or an OpenAI-compatible endpoint.", metavar="offline|URL")
+        str,
+        Option(
+            "How latents get their words: offline, or an OpenAI-compatible endpoint.",
+            metavar="offline|URL",
+            shown=shown_option,
+        ),
     ] = "offline"
     quick: Annotated[bool, Option("A first answer: 8,192 tokens, few questions, no dictionary.", decides=True)] = False
     adapter_base: AdapterBase = None

@@ -79,7 +79,7 @@ def chosen_pairs(worlds: list[str], scenario: str) -> list[PairName]:
         raise BadOption(f"No scenario {scenario!r}: expected one of {', '.join(SCENARIOS)}, or all.")
     if len(worlds) < 2 or len(set(worlds)) < len(worlds):
         raise BadOption(
-            f"Worlds {' '.join(worlds)}: expected at least two different ones, because each is judged by calibrations that "
-            "were fitted on the others. Give for example --worlds a b c."
+            f"--worlds {','.join(worlds)}: expected at least two different ones, because each is judged by calibrations that "
+            "were fitted on the others. Give for example --worlds a,b,c."
         )
     return [pair for world in worlds for pair in pairs_of(world) if scenario in ("all", pair.scenario)]

@@ -8,6 +8,7 @@ import typer
 
 from mneme.audit.options import AuditOptions
 from mneme.cli.commands import from_options
+from mneme.cli.endings import DONE, NOT_ENOUGH, REFUSED
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
 from mneme.cli.stopping import answered, working
@@ -32,6 +33,12 @@ def unintended(report: "Report", threshold: float) -> list[str]:
     ]
 
 
+def unsettled(report: "Report") -> list[str]:
+    """Areas outside the named purpose about which the evidence is not enough; where none is left to judge, "every area"."""
+    found = [e.area for e in report.effects if not e.intended and e.finding == "not enough evidence"]
+    return found or (["every area"] if report.verdict == "inconclusive" else [])
+
+
 @from_options(AuditOptions)
 def audit(
     options: AuditOptions,
@@ -41,7 +48,8 @@ def audit(
             metavar="P",
             min=0,
             max=1,
-            help="Exit with 1 when an unintended effect reaches P, or is affected where P is uncalibrated.",
+            help="Exit with 1 when an unintended effect reaches P, or is affected where P is uncalibrated; else with 3 when "
+            "the evidence on an unintended area is not enough.",
             show_default=False,
         ),
     ] = None,
@@ -63,12 +71,21 @@ def audit(
             return
         report = run_audit(options)
         reached = unintended(report, fail_on) if fail_on is not None else []
-        with answered(1 if reached else 0):
+        unsure = unsettled(report) if fail_on is not None else []
+        code = REFUSED if reached else NOT_ENOUGH if unsure else DONE
+        with answered(code):
             if is_first_process():
                 show_audit(report, Path(options.out), json=json)
     if reached:
         say(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
-        raise typer.Exit(1)
+    elif unsure:
+        say(
+            f"mneme: --fail-on {fail_on:g} was not reached, but the evidence is not enough for {', '.join(unsure)}. Give more "
+            "text of these, or name the areas that matter with --areas.",
+            err=True,
+        )
+    if code != DONE:
+        raise typer.Exit(code)
 
 
 def show_plan(options: AuditOptions) -> None:

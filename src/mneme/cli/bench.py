@@ -83,16 +83,14 @@ def show_bench(found: "Bench", console: "Terminal") -> None:
 
 def show_scores(scores: "Sequence[Score]", console: "Terminal") -> None:
     """A table of the predictors for every scenario, each figure with its 95 % interval."""
-    from rich.table import Table
+    from mneme.terminal import Listing
 
     for scenario in dict.fromkeys(score.scenario for score in scores):
         own = [score for score in scores if score.scenario == scenario]
-        table = Table(title=f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material")
-        table.add_column("predictor")
-        for name in SHOWN:
-            table.add_column(name, justify="right")
+        console.print(f"{scenario}: {own[0].pairs} fine-tunes, {own[0].cells} cells, {own[0].material} of them material:")
+        table = Listing(("predictor", *SHOWN))
         for score in own:
-            table.add_row(score.predictor, *(figure(score, name) for name in SHOWN))
+            table.add(score.predictor, *(figure(score, name) for name in SHOWN))
         console.print(table)
 
 

@@ -46,25 +46,22 @@ def show_preferences(record: "PreferenceRun", out: Path, *, json: bool) -> None:
 
 def _print(record: "PreferenceRun") -> None:
     """The watched pairs over time, then the tokens that rose."""
-    from rich.table import Table
-
     from mneme.report.preferences_view import preferences_headline
     from mneme.report.wording import counted
     from mneme.results import TooFew
-    from mneme.terminal import Terminal
+    from mneme.terminal import Listing, Terminal
 
     console = Terminal()
     console.print(preferences_headline(record), style="bold")
     pairs = counted(record.pairs, "pair")
     console.print(f"{record.trained_pairs} of {pairs} trained on (filter: {record.filter}).", markup=False)
-    table = Table(title="Watched pairs: change of log-probability, nats per answer", title_justify="left")
-    for heading in ("step", "chosen", "rejected", "chosen fell", "in the band"):
-        table.add_column(heading, justify="right")
+    console.print("Watched pairs: change of log-probability, nats per answer:")
+    table = Listing(("step", "chosen", "rejected", "chosen fell", "in the band"))
     for look, band in zip(record.displacement, record.band, strict=True):
         changes = (look.chosen_change, look.rejected_change)
         bounds = [e.told() if isinstance(e, TooFew) else f"{e.low:+.2f}, {e.high:+.2f}" for e in changes]
         cells = [f"{e.plain:+.2f} [{told}]" for e, told in zip(changes, bounds, strict=True)]
-        table.add_row(str(look.step), *cells, f"{look.displaced.plain:.0%}", "yes" if band.inside else "no")
+        table.add(str(look.step), *cells, f"{look.displaced.plain:.0%}", "yes" if band.inside else "no")
     console.print(table)
     rising = ", ".join(f"{rise.token!r} (+{rise.rise:.3f})" for rise in record.displacement[-1].rising)
     console.print(f"Tokens that rose where the chosen answers stand: {rising or 'none'}.", markup=False)

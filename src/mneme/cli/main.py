@@ -1,32 +1,25 @@
 """The program `mneme`: its commands, and how every failure ends.
 
-Exit codes: 0 done, or whoever read stdout has enough · 1 `--fail-on` was reached · 2 an input cannot be used, one sentence on
-stderr · 70 a fault of mneme itself, with the place of the traceback · 130 stopped by Ctrl-C.
+Exit codes: 0 done, or whoever read stdout has enough · 1 the gate said no · 2 an input or option cannot be used, one sentence
+on stderr · 3 not enough evidence for the gate · 70 a fault of mneme itself, with the place of the traceback · 130 Ctrl-C.
 Nothing here imports torch; a command imports what it needs when it runs.
 """
 
 import os
-import re
 import select
 import sys
-import tempfile
-import traceback
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
-from typer.rich_utils import rich_format_error
 
 from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
+from mneme.cli.endings import DONE, FAULT, STOPPED, UNUSABLE, keep_account, sentence_of
+from mneme.cli.importing import quiet_libraries
 from mneme.cli.saying import say
-from mneme.errors import MnemeError
-from mneme.plain import plain
 from mneme.version import __version__
 
 _UsageError: Any = typer.BadParameter.__mro__[2]
 """What the parser raises for every wrong use (click's ClickException, which typer keeps to itself)."""
-
-_CREDENTIALS = re.compile(r"://[^/\s@]+@")
-"""User and password in an address."""
 
 app = typer.Typer(
     name="mneme",
@@ -67,42 +60,59 @@ def program(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the program; whatever goes wrong is one sentence on stderr and an exit code of its own, never a traceback."""
-    code: object = 0
+    code: object = DONE
     try:
-        code = app(arguments, standalone_mode=False)
+        with quiet_libraries():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe can still be told from a fault
-    except MnemeError as error:
-        # Some list what there is, below each other and indented; a name with a line end in it cannot begin a line of its own.
-        for line in f"mneme: {error}".replace("\n  ", "\0  ").split("\0"):
-            say(line, err=True)
-        sys.exit(2)
     except _UsageError as error:
-        error.message = plain(error.message)  # it repeats what was typed: names of files among it
-        rich_format_error(error)
-        sys.exit(error.exit_code)
+        _refuse(f"{_sentence(error.format_message())} See: {_help_of(error)}")
+        sys.exit(UNUSABLE)
     except (typer.Abort, KeyboardInterrupt):
-        say("mneme: stopped.", err=True)
-        sys.exit(130)
+        say("mneme: stopped before anything was written.", err=True)
+        sys.exit(STOPPED)
     except SystemExit as stop:
         # rich ends with 1 where its console's pipe is closed, which here would mean that the gate said no.
         if isinstance(stop.__context__, BrokenPipeError):
-            _end_quietly(70 if _reader_is_gone(sys.stderr) else 0)  # progress went nowhere, and the run stopped with it
+            # Progress went nowhere, and the run stopped with it
+            _end_quietly(FAULT if _reader_is_gone(sys.stderr) else DONE)
         raise
-    except MemoryError:
-        say(
-            "mneme: there is not enough memory for this. Give a smaller model or less text, or use a larger machine.", err=True
-        )
-        sys.exit(2)
-    except RecursionError:
-        say("mneme: an input is nested too deeply to be read. Give a flatter file.", err=True)
-        sys.exit(2)
     except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a sentence
-        say(
-            f"mneme: a fault of mneme itself ({type(error).__name__}). Its whole account is in {keep_account(error)}.",
-            err=True,
-        )
-        sys.exit(70)
-    sys.exit(code if isinstance(code, int) else 0)
+        if (sentence := sentence_of(error)) is not None:
+            _refuse(sentence)
+            _forget_stdout()
+            sys.exit(UNUSABLE)
+        file = keep_account(error)
+        say(f"mneme: a fault of mneme itself ({type(error).__name__}). Its whole account is in {file}.", err=True)
+        sys.exit(FAULT)
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(sentence: str) -> None:
+    """`sentence` on stderr. Some list what there is, below each other and indented; a name with a line end in it cannot begin
+    a line of its own."""
+    for line in f"mneme: {sentence}".replace("\n  ", "\0  ").split("\0"):
+        say(line, err=True)
+
+
+def _sentence(message: str) -> str:
+    """What the parser says, as one sentence on one line."""
+    words = " ".join(message.split())
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
+def _help_of(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context is not None else 'mneme'} --help"
+
+
+def _forget_stdout() -> None:
+    """Where stdout takes nothing more (a full disk), what is still to be written goes nowhere: Python would try again at the
+    end, and end with a traceback."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_is_gone(stream: TextIO) -> bool:
@@ -119,11 +129,3 @@ def _end_quietly(code: object) -> NoReturn:
     """Whoever read has enough, as in `| head -1`: the rest goes nowhere, and the command's answer stands."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def keep_account(error: BaseException) -> str:
-    """The file, readable by this user alone, that gets the traceback: without values of variables or secrets of addresses."""
-    account = _CREDENTIALS.sub("://…@", "".join(traceback.format_exception(error)))
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="mneme-fault-", suffix=".txt", delete=False) as file:
-        file.write(account)
-    return file.name

@@ -9,6 +9,9 @@ import typer
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import say
 from mneme.cli.stopping import stopped_with
+from mneme.errors import BadOption
+from mneme.options.fields import check_text
+from mneme.options.values import MOST_SEED
 
 
 def organism(
@@ -25,7 +28,7 @@ def organism(
         Path | None, typer.Option(metavar="DIR", help="Where it is built; without it, the user's cache.", show_default=False)
     ] = None,
     world: Annotated[str, typer.Option(metavar="NAME", help="The synthetic world it lives in.")] = "a",
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the fine-tune.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=MOST_SEED, help="Seed of the fine-tune.")] = 0,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -34,7 +37,12 @@ def organism(
     ] = None,
 ) -> None:
     """Build a pair of small models whose side effects were measured, with the text and areas to audit it."""
-    with stopped_with("Nothing half-built was kept; give the same command again."):
+    for told, given in (("NAME", name), ("--world", world), ("--out", out), ("--data", data)):
+        if given is not None:
+            check_text(told, given, path=True)
+    if out is not None and str(out) == ".":  # also what an empty word comes to
+        raise BadOption("--out is the folder that you are in. Give a folder of its own, or leave --out away for the cache.")
+    with stopped_with("Nothing half-built was kept; give the same command again.", always=True):
         with quick_imports():
             from mneme.worlds.catalogue import build_organism
             from mneme.worlds.real.recipes import RECIPES

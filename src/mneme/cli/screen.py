@@ -47,21 +47,17 @@ def show_screening(screening: "RowScreening", out: Path, *, json: bool) -> None:
 
 def _print(screening: "RowScreening") -> None:
     """The most suspect rows, then what filtering buys."""
-    from rich.table import Table
-    from rich.text import Text
-
     from mneme.report.screen_view import screening_headline
     from mneme.report.wording import counted
-    from mneme.terminal import Terminal
+    from mneme.terminal import Listing, Terminal
 
     console = Terminal()
     name = screening.ranked_by
     console.print(screening_headline(screening), style="bold")
-    table = Table(title=f"{counted(screening.rows, screening.kind[:-1])}, the most suspect first", title_justify="left")
-    for heading in ("row", name, "question", "answer"):
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    console.print(f"{counted(screening.rows, screening.kind[:-1])}, the most suspect first:")
+    table = Listing(("row", name, "question", "answer"), short=("question", "answer"))
     for row in screening.top:
-        table.add_row(str(row.row), f"{row.scores[name]:.4g}", Text(row.question), Text(row.answer))
+        table.add(str(row.row), f"{row.scores[name]:.4g}", row.question, row.answer)
     console.print(table)
     console.print(f"{screening.kept} of {screening.rows} kept. {name}: {_unit(screening)}.", markup=False)
     value = screening.value

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
+from mneme.cli.endings import STOPPED
 from mneme.cli.saying import say
 from mneme.errors import BadOption
 from mneme.options import Machine
@@ -15,14 +16,20 @@ _QUOTA = "/sys/fs/cgroup/cpu.max"
 
 
 @contextmanager
-def stopped_with(message: str) -> Iterator[None]:
-    """On Ctrl-C prints `message` to stderr and exits with 130, as a shell expects of an interrupted program."""
+def stopped_with(message: str, *, always: bool = False) -> Iterator[None]:
+    """On Ctrl-C prints `message` to stderr and exits with 130, as a shell expects of an interrupted program.
+
+    Before a run folder was opened there is nothing to go on from, and it says that in the place of `message`, unless `always`.
+    """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        from mneme.runs import folder_noted
+
+        begun = always or folder_noted(stop) is not None
         say(err=True)
-        say(f"mneme: stopped. {message}", err=True)
-        raise typer.Exit(130) from None
+        say(f"mneme: stopped{f'. {message}' if begun else ' before anything was written.'}", err=True)
+        raise typer.Exit(STOPPED) from None
 
 
 @contextmanager
@@ -38,9 +45,9 @@ def answered(code: int) -> Iterator[None]:
 
 
 @contextmanager
-def working(machine: Machine, message: str) -> Iterator[None]:
+def working(machine: Machine, message: str, *, always: bool = False) -> Iterator[None]:
     """`stopped_with(message)` on a device that is there, with the threads that this process should have."""
-    with stopped_with(message):
+    with stopped_with(message, always=always):
         require_device(machine.device)
         use_threads(machine.threads)
         yield

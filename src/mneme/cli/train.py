@@ -43,7 +43,7 @@ def persona(options: PersonaOptions) -> None:
 
     Every fifth row is kept out of the vectors and used to measure steering.
     """
-    with working(options.machine, "Nothing half-written was kept; give the same command again."):
+    with working(options.machine, "Nothing half-written was kept; give the same command again.", always=True):
         with quick_imports():
             from mneme.results import Estimate
             from mneme.train.personas import extract

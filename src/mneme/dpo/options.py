@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
+from mneme.options.values import MOST_WEIGHT, AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,14 @@ class DpoOptions:
         float, Option("Share of the pairs that the filter keeps.", metavar="SHARE", above=0, most=1, decides=True)
     ] = 0.15
     sft: Annotated[
-        float, Option("DPO+SFT: weight of the chosen answers' loss per token.", metavar="W", least=0, decides=True)
+        float,
+        Option("DPO+SFT: weight of the chosen answers' loss per token.", metavar="W", least=0, most=MOST_WEIGHT, decides=True),
     ] = 0.0
-    dpop: Annotated[float, Option("DPOP: weight of their fall below the reference.", metavar="W", least=0, decides=True)] = 0.0
+    dpop: Annotated[
+        float, Option("DPOP: weight of their fall below the reference.", metavar="W", least=0, most=MOST_WEIGHT, decides=True)
+    ] = 0.0
     calibrate: Annotated[bool, Option("Reward calibration: rebalance the two gradients.", decides=True)] = False
-    beta: Annotated[float, Option("Of DPO.", metavar="X", least=0, decides=True)] = 0.1
+    beta: Annotated[float, Option("Of DPO.", metavar="X", least=0, most=MOST_WEIGHT, decides=True)] = 0.1
     optimizer: Annotated[
         Literal["adamw", "rmsprop"], Option("What moves the weights.", metavar="adamw|rmsprop", decides=True)
     ] = "adamw"

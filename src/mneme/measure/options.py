@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from mneme.models.secrets import shown_option
 from mneme.options import Machine, Option, Progress, settle
 from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
@@ -39,7 +40,11 @@ class MeasureOptions:
     ] = "standard"
     judge: Annotated[
         Any,
-        Option("Who reads open answers: local:MODEL, http(s)://…?model=NAME, or verdict: before either.", metavar="JUDGE"),
+        Option(
+            "Who reads open answers: local:MODEL, http(s)://…?model=NAME, or verdict: before either.",
+            metavar="JUDGE",
+            shown=shown_option,
+        ),
     ] = None
     """A name, or any `mneme.measure.judging.Judge`."""
     contexts: Annotated[
@@ -49,14 +54,14 @@ class MeasureOptions:
         str | Path | None, Option("Task file: choices, or training rows; gives the task score.", metavar="FILE")
     ] = None
     within: Annotated[
-        float, Option("How much of the best task score may be given up.", metavar="PERCENT", least=0, most=100)
+        float, Option("How much of the best task score may be given up.", metavar="PERCENT", least=0, below=100)
     ] = 5.0
     samples: Annotated[
         int | None,
         Option("Answers to each paraphrase; without it, as the suite says.", metavar="N", least=1, decides=True),
     ] = None
     max_tokens: Annotated[int, Option("Longest answer.", metavar="N", least=1, decides=True)] = 256
-    temperature: Annotated[float, Option("Of sampling; 0 is greedy.", metavar="T", least=0, decides=True)] = 1.0
+    temperature: Annotated[float, Option("Of sampling; 0 is greedy.", metavar="T", least=0, most=100, decides=True)] = 1.0
     margin: Annotated[float, Option("Change that equivalence is tested against.", metavar="SHARE", above=0, below=1)] = 0.05
     seeds_of_one: Annotated[bool, Option("The tuned models are training seeds of one recipe.")] = False
     aggregate: Annotated[

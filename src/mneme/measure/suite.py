@@ -25,6 +25,8 @@ Scale = Literal["score", "label", "grammar"]
 SCALES: dict[str, Scale] = {"free_form_judge_0_100": "score", "free_form_judge": "label", "grammar": "grammar"}
 """`type` of an open question -> how its answers are read: 0-100, one of the labels named in the judge's prompt, exactly."""
 SHIPPED = Path(__file__).parent / "suites"
+ALL = "all"
+"""What all areas together are called: no area of a suite may be."""
 _QUOTED = re.compile(r'"([^"\n]{1,30})"')
 _KEYS = {"id", "type", "paraphrases", "samples_per_paraphrase", "system", "judge", "judge_prompts", "area", "counts_as"}
 _IGNORED = {"temperature", "max_tokens", "n", "meta"}
@@ -114,6 +116,9 @@ def read_suite(source: str | Path) -> Suite:
     if not choices and not asked:
         raise BadSuite(f"{source} holds no question. Expected at least one in a .yaml, .jsonl or .parquet file.")
     _require_distinct([*(question.id for question in choices), *(question.id for question in asked)], source)
+    areas = {question.area for question in choices} | {question.area for question in asked}
+    if any(area.strip().casefold() == ALL for area in areas):
+        raise BadSuite(f"{source} has an area called {ALL!r}, which is what all areas together are called. Rename it.")
     return Suite(path.stem if path.exists() else str(source), digest.hexdigest(), tuple(choices), tuple(asked))
 
 

@@ -13,7 +13,7 @@ from mneme.measure.asking import Asked
 from mneme.measure.likelihood import ChoiceScores
 from mneme.measure.options import Aggregate
 from mneme.measure.readings import UNSCORED, Readings, shares_of
-from mneme.measure.suite import Suite
+from mneme.measure.suite import ALL, Suite
 from mneme.results.measure import (
     STANDARD,
     JudgeFailures,
@@ -36,7 +36,6 @@ from mneme.stats import (
     paired_mean_change,
 )
 
-ALL = "all"
 Normalised = Literal["choice", "token", "character"]
 _SCALE = (0.0, 100.0)
 """Of scores."""

@@ -19,6 +19,8 @@ _MOST_PARTS = 3
 _CALLED = re.compile(r"(?i)(?:sk|pk|rk|hf|gh[a-z]|xox[a-z]|key|apikey|token|secret|pass|password|auth|bearer)")
 """How keys begin (OpenAI, Anthropic, Stripe, Hugging Face, GitHub, Slack), and what people call them."""
 _HIDDEN = "[key]"
+HIDDEN = "[…"
+"""How a part begins that was left out of an address."""
 
 
 def may_be_secret(segment: str) -> bool:
@@ -47,8 +49,23 @@ def shown_address(address: str) -> str:
     """
     split = parse.urlsplit(address)
     hidden = set(secrets_in(address))
-    path = "/".join(f"[…{_digest(part)}]" if part in hidden else part for part in split.path.split("/"))
+    path = "/".join(f"{HIDDEN}{_digest(part)}]" if part in hidden else part for part in split.path.split("/"))
     return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{path}"
+
+
+def shown_option(text: str) -> str:
+    """What was given for an option, as it may be written down: in an address (also behind a word, as in `verdict:http://…`)
+    every part that may be a key is left out, and of the query all but the model's name."""
+    before, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    word, colon, scheme = before.rpartition(":")
+    try:
+        model = dict(parse.parse_qsl(parse.urlsplit(f"{scheme}{mark}{rest}").query)).get("model", "")
+        shown = shown_address(f"{scheme}{mark}{rest}")
+    except ValueError:
+        return f"{word}{colon}[address]"
+    return f"{word}{colon}{shown}{f'?model={parse.quote(model, safe=str())}' if model else ''}"
 
 
 def shown_value(text: str) -> str:

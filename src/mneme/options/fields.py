@@ -5,11 +5,19 @@ field with neither `Option` nor `Part` is for callers in Python alone and is not
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, MISSING, Field, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from mneme.errors import BadOption
+
+MOST_WHOLE = 2**31 - 1
+"""Of a whole number without a bound of its own: torch, TRL and safetensors count steps, rows and tokens in 32 or 64 bits, and
+nothing here has so many."""
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of one name and of a whole path at most: NAME_MAX and PATH_MAX of POSIX systems."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Option:
     """From what was typed (of a repeated option: from the list of it); raises BadOption."""
     write: Callable[[Any], list[str]] | None = None
     """The reverse: what would have to be typed after the flag, once for every string."""
+    shown: Callable[[str], str] | None = None
+    """What may be written down of it, where it can hold a key."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,16 @@ class Spec:
         named = self.option.flag if self.option is not None else ""
         return named or "--" + self.name.replace("_", "-")
 
+    @property
+    def told(self) -> str:
+        """As an error calls it: an argument by its name in capitals, an option as it is typed."""
+        return self.name.upper() if self.positional else self.flag
+
+    @property
+    def holds_path(self) -> bool:
+        """It can be the path of a file or folder."""
+        return _holds_path(self.type)
+
 
 def specs(record: type) -> tuple[Spec, ...]:
     """The fields of a record in their order."""
@@ -95,6 +115,10 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return next((found for inner in get_args(annotation) if (found := choices_of(inner))), ())
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_path(inner) for inner in get_args(annotation))
 
 
 def settle(record: Any) -> None:
@@ -143,16 +167,47 @@ def _check_value(spec: Spec, value: Any) -> None:
     if known and value not in known:
         raise BadOption(f"{spec.flag} {value!r}: expected one of {', '.join(map(str, known))}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        option = spec.option
-        inside = option.least <= value <= option.most and option.above < value < option.below
-        if not math.isfinite(value) or not inside:
-            raise BadOption(f"{spec.flag} {value:g}: expected a {_range_told(spec)}.")
+        _check_number(spec, value)
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(text, str | Path):
+            check_text(spec.told, text, path=spec.holds_path)
+
+
+def _check_number(spec: Spec, value: int | float) -> None:
+    assert spec.option is not None
+    option = spec.option
+    inside = option.least <= value <= option.most and option.above < value < option.below
+    if isinstance(value, int):
+        inside = inside and abs(value) <= max(MOST_WHOLE, option.most if math.isfinite(option.most) else 0)
+    if not inside or not math.isfinite(value):
+        told = f"{value:g}" if not isinstance(value, int) or abs(value) < 10**300 else "with hundreds of digits"
+        raise BadOption(f"{spec.flag} {told}: expected a {_range_told(spec)}.")
+
+
+def check_text(told: str, given: str | Path, *, path: bool) -> None:
+    """Raises BadOption for words after the option `told` that can name nothing: none at all, a zero byte, and, with `path`,
+    more than a file system takes."""
+    words = str(given)
+    if not words.strip():
+        raise BadOption(f"{told} is empty. Give a value, or leave it out.")
+    if "\0" in words:
+        raise BadOption(f"{told} holds a zero byte, which no name and no text has. Type it again.")
+    if path and (
+        len(os.fsencode(words)) > LONGEST_PATH or any(len(os.fsencode(one)) > LONGEST_NAME for one in words.split(os.sep))
+    ):
+        raise BadOption(
+            f"{told} {words[:40]}… is too long: a file's name has at most {LONGEST_NAME} bytes and a path {LONGEST_PATH:,}. "
+            "Give a shorter name."
+        )
 
 
 def _range_told(spec: Spec) -> str:
     assert spec.option is not None
     option = spec.option
-    bounds = {"from": option.least, "above": option.above, "to": option.most, "below": option.below}
-    told = " ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
-    kind = "whole number" if spec.type is int or int in get_args(spec.type) else "number"
-    return f"{kind} {told}".strip()
+    whole = spec.type is int or int in get_args(spec.type)
+    most = min(option.most, MOST_WHOLE) if whole and math.isinf(option.most) and math.isinf(option.below) else option.most
+    bounds = {"from": option.least, "above": option.above, "to": most, "below": option.below}
+    told = " ".join(
+        f"{word} {bound:{'d' if isinstance(bound, int) else 'g'}}" for word, bound in bounds.items() if math.isfinite(bound)
+    )
+    return f"{'whole number' if whole else 'number'} {told}".strip()

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from mneme.errors import BadOption, BadRun
 from mneme.options.fields import Spec, default_of, parts_of, specs
@@ -83,7 +83,8 @@ def _typed(spec: Spec, value: Any, default: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [spec.flag]
-    written = spec.option.write(value) if spec.option.write is not None else [str(one) for one in _each(value)]
+    shown = spec.option.shown or str
+    written = spec.option.write(value) if spec.option.write is not None else [shown(str(one)) for one in _each(value)]
     return [word for one in written for word in (spec.flag, one)]
 
 
@@ -95,7 +96,8 @@ def _plain(value: Any, spec: Spec) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | Path):
-        return _absolute(value) if _holds_path(spec.type) else str(value)
+        shown = spec.option.shown if spec.option is not None else None
+        return _absolute(value) if spec.holds_path else shown(str(value)) if shown else str(value)
     if isinstance(value, Mapping) and _all_simple(value.values()):
         return {str(key): one for key, one in sorted(value.items())}
     if isinstance(value, list | tuple) and _all_simple(value):
@@ -105,10 +107,6 @@ def _plain(value: Any, spec: Spec) -> Any:
 
 def _all_simple(values: Any) -> bool:
     return all(value is None or isinstance(value, str | int | float | Path) for value in values)
-
-
-def _holds_path(annotation: Any) -> bool:
-    return annotation is Path or any(_holds_path(inner) for inner in get_args(annotation))
 
 
 def _absolute(given: str | Path) -> str:

@@ -13,6 +13,11 @@ MOST_THREADS = 4096
 MOST_SEED = 2**32 - 1
 """The largest seed that NumPy's legacy generator takes, which transformers seeds beside torch's."""
 
+MOST_RANK = 2**16
+"""Of an adapter: wider than any matrix of a model that is out."""
+MOST_WEIGHT = 1e6
+"""Weights and strengths in a loss: beyond a million the other terms are lost in float32's seven digits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -59,12 +64,21 @@ class Training:
     epochs: Annotated[float | None, Option("How often every row is seen.", metavar="N", above=0, most=1e6, decides=True)] = (
         None
     )
-    learning_rate: Annotated[float | None, Option("Learning rate.", metavar="RATE", flag="--lr", least=0, decides=True)] = None
+    learning_rate: Annotated[
+        float | None, Option("Learning rate.", metavar="RATE", flag="--lr", least=0, below=1, decides=True)
+    ] = None
     batch: Annotated[int | None, Option("Rows, pairs or texts in a batch.", metavar="N", least=1, decides=True)] = None
     accumulate: Annotated[int | None, Option("Batches in a step.", metavar="N", least=1, decides=True)] = None
     lora_rank: Annotated[
         int | None,
-        Option("Train a LoRA adapter of this rank; 0: all weights.", metavar="RANK", flag="--lora", least=0, decides=True),
+        Option(
+            "Train a LoRA adapter of this rank; 0: all weights.",
+            metavar="RANK",
+            flag="--lora",
+            least=0,
+            most=MOST_RANK,
+            decides=True,
+        ),
     ] = None
 
     def __post_init__(self) -> None:

@@ -65,6 +65,8 @@ _SMOOTHING = 0.5
 """Added to each count: Krichevsky & Trofimov (1981), the Jeffreys prior of a share."""
 _BISECTIONS = 60
 """Halvings: beyond the 53 bits of a float64."""
+ALL = "all"
+"""No area: what is said of everything together (a measurement's row of that name, an option's value)."""
 _NAME, _DESCRIPTION, _PROMPT, _ANSWER = 200, 5000, 4000, 2000
 """Characters at most: a page and a batch stay small whatever a file holds. Round numbers, several times what any of ours
 has."""
@@ -177,7 +179,11 @@ def read_areas(path: Path) -> tuple[Area, ...]:
             raise BadAreas(
                 f"{path}, entry {number}: {where}: {first['msg']}. Expected name, description, keywords, kind, probes."
             ) from error
-    names = [area.name.casefold() for area in areas]
+    names = [area.name.strip().casefold() for area in areas]
+    if ALL in names:
+        raise BadAreas(
+            f"{path} has an area called {ALL!r}, which is what all areas together are called. Give it another name."
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise BadAreas(f"{path} names {', '.join(repeated)} more than once. Give every area its own name.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed
+from mneme.options.values import MOST_WEIGHT, AdapterBase, ChatTemplate, Here, Overwrite, Seed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,13 @@ class RepairOptions:
     ] = None
     retain_weight: Annotated[
         float,
-        Option("retrain: how hard it is held to TUNED on retained text; 0: not at all.", metavar="X", least=0, decides=True),
+        Option(
+            "retrain: how hard it is held to TUNED on retained text; 0: not at all.",
+            metavar="X",
+            least=0,
+            most=MOST_WEIGHT,
+            decides=True,
+        ),
     ] = 1.0
     reaudit: Annotated[bool, Option("With --from: do not audit the repaired model.", flag="--no-reaudit")] = True
     out: Annotated[str | Path, Option("Where model/, repair.html and repair.json go.", metavar="DIR")] = "runs/repair"

@@ -1,14 +1,12 @@
 """The terminal table: the same verdict, effects and words as the page, plain where the output is not a terminal."""
 
-from typing import Literal
-
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mneme.plain import plain
 from mneme.report import wording
 from mneme.results import Effect, Report
+from mneme.terminal import Listing
 
 STYLES: dict[wording.Outcome, str] = {
     "side-effects": "bold red",
@@ -37,31 +35,15 @@ def _row(effect: Effect) -> tuple[Text, ...]:
     )
 
 
-def _longest_word(report: Report) -> int:
-    """So wide that no word of an area's name is cut, at most 24."""
-    return min(24, max((len(word) for effect in report.effects for word in effect.area.split()), default=1))
-
-
-def effects_table(report: Report, *, with_signal: bool = True) -> Table:
+def effects_table(report: Report, *, with_signal: bool = True) -> Listing:
     """One row an effect, most probable first; quiet ones beyond the first few are counted, not listed."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    names = ["area", "P", "", "size", "95 % interval", "", *(["found by"] if with_signal else [])]
-    for name in names:
-        justify: Literal["left", "right"] = "right" if name in ("P", "size") else "left"
-        table.add_column(
-            name,
-            justify=justify,
-            no_wrap=name not in ("area", "", "found by"),
-            min_width=_longest_word(report) if name == "area" else None,
-            header_style="dim",
-        )
+    names = ["area", "P", "", "size", "95 % interval", " ", *(["found by"] if with_signal else [])]
+    table = Listing(names, left=("", "95 % interval", " ", "found by"))
     quiet = 0
     for effect in wording.by_probability(report):
         quiet += not wording.affected(effect) and not effect.intended
         if quiet <= QUIET_SHOWN:
-            table.add_row(*_row(effect)[: len(table.columns)])
-    if quiet > QUIET_SHOWN:
-        table.add_row(Text(f"and {quiet - QUIET_SHOWN} more that are not affected", style="dim"))
+            table.add(*_row(effect)[: len(names)])
     return table
 
 
@@ -69,6 +51,12 @@ def _print_notes(report: Report, console: Console) -> None:
     """How models and text were read."""
     for number, note in enumerate(report.notes):
         console.print(Text(("" if number else "\n") + plain(note), style="dim"))
+
+
+def _more_quiet(report: Report) -> int:
+    """Effects that the table leaves out."""
+    quiet = sum(not wording.affected(effect) and not effect.intended for effect in report.effects)
+    return max(0, quiet - QUIET_SHOWN)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -84,6 +72,8 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text(plain(wording.purpose_note(report)), style="dim"))
         console.print()
         console.print(effects_table(report, with_signal=console.width >= WIDE))
+        if more := _more_quiet(report):
+            console.print(Text(f"and {more} more that are not affected", style="dim"))
         if note := wording.family_note(report):
             console.print()
             console.print(Text(note, style="dim"))

@@ -1,13 +1,13 @@
 """A measurement in the terminal: the judge first, then every primary rate with its interval and detectable effect."""
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mneme.plain import plain
 from mneme.report import measure_view as view
 from mneme.report.wording import counted
 from mneme.results.measure import Measurement
+from mneme.terminal import Listing
 
 WIDE = 130
 """Columns of a terminal from which on a change stands beside the two rates it is made of."""
@@ -17,14 +17,12 @@ _STYLES = {
 }
 
 
-def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Table:
+def rates_table(measurement: Measurement, label: str | None, *, wide: bool = True) -> Listing:
     """Areas against the base (with a tuned `label`), or the rates of one model; without `wide` the change alone."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     one = ["area", "measure", "rate", "95 % interval", "MDE", "questions", "answers"]
     two = ["area", "measure", "base", "tuned", "change", "95 % interval", "MDE", "p (Holm)", ""]
     two = two if wide else [name for name in two if name not in ("base", "tuned")]
-    for name in two if label else one:
-        table.add_column(name, justify="left" if name in ("area", "measure", "") else "right", header_style="dim")
+    table = Listing(two if label else one, names=2, left=("",))
     for row in view.measurement_rows(measurement, label):
         first = row.first
         if label and row.change:
@@ -43,7 +41,7 @@ def rates_table(measurement: Measurement, label: str | None, *, wide: bool = Tru
             estimate = first.estimate
             cells = [row.area, row.measure, view.shown(estimate), view.measured_interval(estimate)]
             cells += [view.detectable(first.minimal_detectable, estimate.unit), str(estimate.n), str(first.answers)]
-        table.add_row(*(Text(plain(cell), style=_STYLES[view.direction(row) or row.said]) for cell in cells))
+        table.add(*(Text(plain(cell), style=_STYLES[view.direction(row) or row.said]) for cell in cells))
     return table
 
 
@@ -84,19 +82,8 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
     if not measurement.worst:
         return
     console.print()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (
-        "model",
-        "area",
-        "measure",
-        "worst context",
-        "standard",
-        "under the context",
-        "beyond standard",
-        "MDE",
-        "p (Holm)",
-    ):
-        table.add_column(name, header_style="dim")
+    numbers = ("standard", "under the context", "beyond standard", "MDE", "p (Holm)")
+    table = Listing(("model", "area", "measure", "worst context", *numbers), names=4, left=numbers)
     for worst in measurement.worst:
         cells = [worst.model, worst.area, worst.measure, worst.context]
         cells += [f"{view.shown(e)} {view.measured_interval(e)}" for e in (worst.standard, worst.rate)]
@@ -104,5 +91,5 @@ def _print_worst(measurement: Measurement, console: Console) -> None:
         cells.append(f"{view.shown(beyond, signed=True)} {view.measured_interval(beyond, signed=True)}")
         cells += [view.detectable(worst.minimal_detectable, beyond.unit), view.p_value(worst.p_holm)]
         style = "bold red" if view.is_worse(worst) else ""
-        table.add_row(*(Text(plain(cell), style=style) for cell in cells))
+        table.add(*(Text(plain(cell), style=style) for cell in cells))
     console.print(table)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mneme.plain import plain
@@ -15,6 +14,7 @@ from mneme.report.page import render_page
 from mneme.results import Estimate
 from mneme.results.repair import RepairMethod, RepairReport
 from mneme.runs import write_atomic
+from mneme.terminal import Listing
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 580.0, 420.0, 52.0, 44.0, 14.0, 20.0
 
@@ -97,12 +97,10 @@ def print_repair(report: RepairReport, console: Console) -> None:
     """The headline, every method at its chosen strength, what was not tried."""
     console.print(Text(plain(view.repair_headline(report)), style="bold green" if report.chosen else "bold yellow"))
     console.print(Text(plain(view.reason(report))))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("method", "strength", "undone", "gain lost", "selectivity", "coherent", "other text"):
-        table.add_column(name, justify="left" if name == "method" else "right", header_style="dim")
+    table = Listing(("method", "strength", "undone", "gain lost", "selectivity", "coherent", "other text"))
     for method in view.ranked_methods(report):
         style = "bold" if method.method == report.chosen else "dim" if method.control else ""
-        table.add_row(*(Text(plain(cell), style=style) for cell in _cells(method, report.goal)))
+        table.add(*(Text(plain(cell), style=style) for cell in _cells(method, report.goal)))
     console.print(table)
     for absent in report.absent:
         console.print(Text(plain(f"not tried: {absent.method}: {absent.reason}"), style="dim"))

@@ -1,11 +1,11 @@
 """Run folders, and every write and removal on a disk that may hold things of others (docs/decisions/0004-run-folders.md)."""
 
-from mneme.runs.folder import Arrays, ProcessGroup, RunFolder, key_of
+from mneme.runs.folder import Arrays, ProcessGroup, RunFolder, folder_noted, key_of
 from mneme.runs.inputs import require_apart
 from mneme.runs.ledger import cache_folder
 from mneme.runs.outputs import add_file
 from mneme.runs.reading import FinishedRun, read_finished
-from mneme.runs.writing import file_digest, make_draft, require_room, write_atomic
+from mneme.runs.writing import disk_error, file_digest, make_draft, require_room, write_atomic
 
 __all__ = [
     "Arrays",
@@ -14,7 +14,9 @@ __all__ = [
     "RunFolder",
     "add_file",
     "cache_folder",
+    "disk_error",
     "file_digest",
+    "folder_noted",
     "key_of",
     "make_draft",
     "read_finished",

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mneme.errors import BadRun
+from mneme.errors import BadRun, MnemeError
 from mneme.runs.ledger import (
     LOCK,
     Ledger,
@@ -36,6 +36,7 @@ from mneme.runs.stages import drop_stages, read_arrays, read_seconds, remove_lef
 from mneme.runs.writing import disk_error, write_atomic
 
 Arrays = dict[str, np.ndarray]
+_NOTE = "In the run folder "
 _SHOWN = 3
 """So many names of strangers' files stand in a refusal."""
 
@@ -73,6 +74,13 @@ class _Alone:
 def key_of(command: Mapping[str, Any]) -> str:
     """16 hex digits that name everything which decides the result (JSON with sorted keys, SHA-256)."""
     return hashlib.sha256(json.dumps(command, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def folder_noted(error: BaseException) -> Path | None:
+    """The run folder that was open when `error` (a fault, Ctrl-C) was raised, of several the outermost; None where there was
+    none. RunFolder leaves a note on what passes through it."""
+    noted = [note.removeprefix(_NOTE) for note in getattr(error, "__notes__", ()) if note.startswith(_NOTE)]
+    return Path(noted[-1]) if noted else None
 
 
 class RunFolder:
@@ -128,6 +136,8 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and not isinstance(error, MnemeError):
+            error.add_note(f"{_NOTE}{self.folder}")
         self.close()
 
     def close(self) -> None:

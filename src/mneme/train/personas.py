@@ -154,6 +154,8 @@ def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | To
     require_apart(out, {"MODEL": options.model, "--with": files[0], "--without": files[1]})
     _require_place(out, options.overwrite)
     sets = [read_rows(file).rows for file in files]
+    if sets[0] == sets[1]:
+        raise BadRows("--with and --without hold the same rows, between which there is no trait. Give rows that differ in it.")
     for file, rows in zip(files, sets, strict=True):
         if len(rows) < 5:
             raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")

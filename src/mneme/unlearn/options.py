@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mneme.options import Machine, Option, Part, Progress, Training, settle
-from mneme.options.values import AdapterBase, ChatTemplate, Here, Overwrite, Seed, joined, parse_numbers
+from mneme.options.values import MOST_WEIGHT, AdapterBase, ChatTemplate, Here, Overwrite, Seed, joined, parse_numbers
 
 Method = Literal["grad-ascent", "grad-diff", "npo", "simnpo", "rmu", "undial"]
 RetainLoss = Literal["nll", "kl"]
@@ -31,9 +31,15 @@ class UnlearnOptions:
         Method,
         Option("How it is made to go.", metavar="grad-ascent|grad-diff|npo|simnpo|rmu|undial"),
     ] = "npo"
-    beta: Annotated[float | None, Option("Strength, by method; without it, the method's default.", metavar="X")] = None
-    forget_weight: Annotated[float | None, Option("Weight of the loss that forgets.", metavar="X", least=0)] = None
-    retain_weight: Annotated[float | None, Option("Weight of the loss that retains.", metavar="X", least=0)] = None
+    beta: Annotated[
+        float | None, Option("Strength, by method; without it, the method's default.", metavar="X", above=0, most=MOST_WEIGHT)
+    ] = None
+    forget_weight: Annotated[
+        float | None, Option("Weight of the loss that forgets.", metavar="X", least=0, most=MOST_WEIGHT)
+    ] = None
+    retain_weight: Annotated[
+        float | None, Option("Weight of the loss that retains.", metavar="X", least=0, most=MOST_WEIGHT)
+    ] = None
     retain_loss: Annotated[
         RetainLoss,
         Option("Hold the text that stays by likelihood, or to the model as it was.", metavar="nll|kl"),

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from mneme.errors import BadOrganism
 from mneme.models.threads import computing_threads
-from mneme.runs import cache_folder
+from mneme.runs import cache_folder, disk_error
 from mneme.worlds.finetunes import continue_training, narrow, unlearn_area
 from mneme.worlds.grammar import documents
 from mneme.worlds.rows import Row, parse_name, training_rows
@@ -162,9 +162,12 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """`folder`, written by `write` unless it exists; it appears whole or not at all, also if two processes build it."""
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
-    draft.mkdir()  # not mkdtemp: who may read it is for the user's umask to say
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()  # not mkdtemp: who may read it is for the user's umask to say
+    except OSError as error:
+        raise disk_error(folder, error) from error
     try:
         write(draft)
         try:

@@ -32,6 +32,8 @@ def build_real(name: str, *, seed: int = 0, cache: Path | None = None, data: Pat
     """
     recipe = recipe_called(name)
     root = cache or cache_folder()
+    if recipe.trained and not real_folder(name, seed, root).is_dir():
+        data_folder(data)  # before the base is unpacked, which takes a minute
     base = real_base(root)
     parents = [build_real(one, seed=seed, cache=cache, data=data) for one in recipe.of]
     return write_once(real_folder(name, seed, root), lambda folder: _write(recipe, seed, base, parents, data, folder))
