@@ -25,7 +25,7 @@ from mneme.predict.areas import read_areas
 from mneme.report.audit import render_html
 from mneme.report.reading import read_report
 from mneme.text.documents import read_corpus
-from mneme.text.pairs import explicit, prompt_of, read_pairs
+from mneme.text.pairs import prompt_of, read_pairs
 from mneme.text.rows import answer_of, question_of, read_rows, rows_hash, trainable
 from mneme.train.safeguards import SAFEGUARDS, parse_safeguards
 
@@ -95,14 +95,15 @@ def files(whole: dict[str, Any], written: Callable[[list[Any]], bytes]) -> st.Se
 
 
 def rows_of(path: Path) -> None:
-    for row in read_rows(path):
+    found = read_rows(path).rows
+    for row in found:
         question_of(row), answer_of(row), trainable(row)
-    rows_hash(read_rows(path))
+    rows_hash(found)
 
 
 def pairs_of(path: Path) -> None:
-    for pair in read_pairs(path):
-        explicit(pair), prompt_of(pair)
+    for pair in read_pairs(path).rows:
+        prompt_of(pair)
 
 
 def page_of(path: Path) -> None:

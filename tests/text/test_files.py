@@ -82,7 +82,7 @@ def test_utf16_without_a_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl.gz", gzip.compress(b"{}"), r"is compressed with gzip. Unpack it"),
+        ("a.jsonl.gz", gzip.compress(b"{}", mtime=0), r"is compressed with gzip. Unpack it"),
         ("a.csv", b"PK\x03\x04rest", r"a zip archive or an Excel workbook"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", r"a pointer of Git LFS and not the data"),
         ("a.parquet", b"PAR1 not really", r"cannot be read as parquet"),
