@@ -61,9 +61,9 @@ def binary(path: Path) -> Path:
     return path
 
 
-def utf16(path: Path) -> Path:
+def latin1(path: Path) -> Path:
     path = path.with_suffix(".jsonl")
-    path.write_text('{"text": "ba be bi"}\n' * 40, encoding="utf-16")
+    path.write_text('{"text": "b\u00e4 be bi"}\n' * 40, encoding="latin-1")
     return path
 
 
@@ -99,7 +99,7 @@ def a_link_to_itself(path: Path) -> Path:
 
 
 HARMS: list[Callable[[Path], Path]] = [
-    missing, a_folder, empty, binary, utf16, deep, brackets, numbers, nulls, wrong_types, a_link_to_itself,
+    missing, a_folder, empty, binary, latin1, deep, brackets, numbers, nulls, wrong_types, a_link_to_itself,
 ]  # fmt: skip
 
 

@@ -105,7 +105,6 @@ def test_a_finished_run_is_repeated_from_its_stages(known: Known, tmp_path: Path
         ),
         ({"relearn": 24}, BadOption, r"--relearn 24 needs more texts than that to forget .* there are 24 and 24"),
         ({"max_tokens": 1}, BadOption, r"--max-tokens 1: expected a whole number from 2"),
-        ({"method": "grad-ascent", "learning_rate": 1e30, "steps": 3}, UnlearningFailed, r"the forget loss is nan at step"),
     ],
 )
 def test_what_fails_says_so_and_writes_no_model(

@@ -151,6 +151,16 @@ def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
     assert np.isnan(at_zero[:, 0]).all()
 
 
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    parts, parameters, _ = started(settings("npo"))
+
+    def diverged(step: int) -> Float[Tensor, ""]:
+        return sum(p.sum() for p in parameters.values()) * (1.0 if step == 0 else float("nan"))
+
+    with pytest.raises(UnlearningFailed, match=r"the forget loss is nan at step 2 of 3: training diverged"):
+        minimise([Term("forget", 1.0, diverged)], parameters, steps=3, learning_rate=1e-3)
+
+
 @pytest.mark.parametrize("lora_rank", [None, 2])
 @pytest.mark.parametrize("stop_after", [0, 3, 5])
 def test_a_killed_run_goes_on_with_the_same_losses(
@@ -219,7 +229,8 @@ def test_relearning_merges_an_adapter_first() -> None:
     chosen = settings("npo", lora_rank=2, steps=20)
     parts = find_parts(tiny_llama())
     tunable = prepare(parts, chosen)
-    terms = objective(chosen, parts, None, pieces(TEXTS[:5]), pieces(TEXTS[5:]))
+    frozen = freeze(parts, tunable.adapter, chosen)
+    terms = objective(chosen, parts, frozen, pieces(TEXTS[:5]), pieces(TEXTS[5:]))
     minimise(terms, tunable.parameters, steps=chosen.steps, learning_rate=chosen.learning_rate)
     relearnt = relearn(parts, pieces(TEXTS), steps=1, learning_rate=0.0, seed=0, adapter=tunable.adapter)
     assert not any("lora" in name for name, _ in relearnt.model.named_parameters())
@@ -243,7 +254,7 @@ def test_default_rates_go_with_the_width() -> None:
         ("rmu", {"layers": (2,)}, r"No layer 2: this model has 2 blocks"),
         ("npo", {"steps": 0}, r"--steps 0: expected a whole number from 1"),
         ("npo", {"learning_rate": -1.0}, r"--lr -1: expected a number from 0"),
-        ("npo", {"beta": 0.0}, r"--beta has to be above 0 for npo"),
+        ("npo", {"beta": 0.0}, r"--beta 0: expected a number above 0"),
     ],
 )
 def test_options_that_cannot_be(method: str, changes: dict[str, object], message: str) -> None:

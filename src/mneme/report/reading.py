@@ -62,7 +62,7 @@ def read_run(run: str | Path) -> Record:
     kinds = {kind.record.model_fields["schema_"].default: kind for kind in KINDS.values()}
     kind = kinds.get(_schema_of(path))
     if kind is None:
-        raise BadRun(f"{path} is no result of mneme: expected one of the schemas {', '.join(kinds)}.")
+        raise BadRun(f"{path} is no result of mneme. Expected one of the schemas {', '.join(kinds)}.")
     return _read(path, *kind)
 
 
