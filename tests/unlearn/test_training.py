@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mneme.cli.again import asked_again
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
@@ -35,7 +36,7 @@ def show_preferences(record: "PreferenceRun", out: Path, *, json: bool) -> None:
     from mneme.report.preferences import render_preferences
     from mneme.runs import add_file
 
-    page = add_file(out, "preferences.html", render_preferences(record).encode())
+    page = add_file(out, "preferences.html", render_preferences(record, asked_again(out, "dpo", DpoOptions)).encode())
     if json:
         say_json(record.to_json())
     else:

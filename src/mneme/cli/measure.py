@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mneme.cli.again import asked_again
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
@@ -61,7 +62,7 @@ def show_measurement(found: "Measurement", out: Path, *, json: bool) -> None:
     from mneme.runs import add_file
     from mneme.terminal import Terminal
 
-    page = add_file(out, "measurement.html", render_measurement(found).encode())
+    page = add_file(out, "measurement.html", render_measurement(found, asked_again(out, "measure", MeasureOptions)).encode())
     if json:
         say_json(found.to_json())
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mneme.cli.again import asked_again
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
@@ -43,7 +44,7 @@ def show_repair(report: "RepairReport", out: Path, *, json: bool) -> None:
     from mneme.runs import add_file
     from mneme.terminal import Terminal
 
-    page = add_file(out, "repair.html", render_repair(report).encode())
+    page = add_file(out, "repair.html", render_repair(report, asked_again(out, "repair", RepairOptions)).encode())
     if json:
         say_json(report.to_json())
     else:

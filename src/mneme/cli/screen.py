@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mneme.cli.again import asked_again
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
@@ -36,7 +37,7 @@ def show_screening(screening: "RowScreening", out: Path, *, json: bool) -> None:
     from mneme.report.screen import render_screening
     from mneme.runs import add_file
 
-    page = add_file(out, "screening.html", render_screening(screening).encode())
+    page = add_file(out, "screening.html", render_screening(screening, asked_again(out, "screen", ScreenOptions)).encode())
     if json:
         say_json(screening.to_json())
     else:

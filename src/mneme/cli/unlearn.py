@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mneme.cli.again import asked_again
 from mneme.cli.commands import from_options
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
@@ -38,7 +39,7 @@ def show_unlearning(result: "Unlearning", out: Path, *, json: bool) -> None:
     from mneme.report.unlearn import render_unlearning
     from mneme.runs import add_file
 
-    page = add_file(out, "unlearn.html", render_unlearning(result).encode())
+    page = add_file(out, "unlearn.html", render_unlearning(result, asked_again(out, "unlearn", UnlearnOptions)).encode())
     if json:
         say_json(result.to_json())
     else:

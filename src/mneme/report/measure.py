@@ -9,8 +9,11 @@ from mneme.results.measure import Measurement
 from mneme.runs import write_atomic
 
 
-def render_measurement(measurement: Measurement) -> str:
-    """The whole page. Raises BadRun where it would be larger than 5 MB (names of megabytes)."""
+def render_measurement(measurement: Measurement, again: str = "") -> str:
+    """The whole page; `again`: the command that makes it.
+
+    Raises BadRun where it would be larger than 5 MB (names of megabytes).
+    """
     limit = figures.limit_of([change for change in measurement.changes if change.primary])
     labels = view.tuned_labels(measurement)
     bars = {
@@ -24,6 +27,7 @@ def render_measurement(measurement: Measurement) -> str:
         ["tables.css", "lines.css"],
         record="measurement.json",
         view=view,
+        again=again,
         m=measurement,
         labels=labels,
         bars=bars,

@@ -6,8 +6,8 @@ from mneme.report.page import render_page
 from mneme.results.dpo import PreferenceRun
 
 
-def render_preferences(run: PreferenceRun) -> str:
-    """The whole page. Raises BadRun where it would be larger than 5 MB."""
+def render_preferences(run: PreferenceRun, again: str = "") -> str:
+    """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
     looks = run.displacement
     moved = lines_chart(
         [
@@ -23,6 +23,7 @@ def render_preferences(run: PreferenceRun) -> str:
         ["tables.css", "lines.css"],
         record="preferences.json",
         view=view,
+        again=again,
         p=run,
         looks=list(zip(looks, run.band, strict=True)),
         moved=moved,

@@ -72,13 +72,17 @@ def _text(x: float, y: float, text: str, anchor: str) -> Markup:
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
 
 
-def render_repair(report: RepairReport) -> str:
-    """The whole page. Raises BadRun where it would be larger than 5 MB (texts of megabytes)."""
+def render_repair(report: RepairReport, again: str = "") -> str:
+    """The whole page; `again`: the command that makes it.
+
+    Raises BadRun where it would be larger than 5 MB (texts of megabytes).
+    """
     return render_page(
         "repair.html.j2",
         ["tables.css", "lines.css", "repair.css"],
         record="repair.json",
         view=view,
+        again=again,
         r=report,
         best=view.chosen(report),
         methods=view.ranked_methods(report),

@@ -5,7 +5,9 @@ from mneme.report.page import render_page
 from mneme.results.screen import RowScreening
 
 
-def render_screening(screening: RowScreening) -> str:
-    """The whole page. Raises BadRun where it would be larger than 5 MB."""
+def render_screening(screening: RowScreening, again: str = "") -> str:
+    """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
     unit = next(score.unit for score in screening.scores if score.name == screening.ranked_by)
-    return render_page("screen.html.j2", ["tables.css"], record="screening.json", view=view, s=screening, unit=unit)
+    return render_page(
+        "screen.html.j2", ["tables.css"], record="screening.json", view=view, again=again, s=screening, unit=unit
+    )

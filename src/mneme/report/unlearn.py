@@ -6,8 +6,8 @@ from mneme.report.page import render_page
 from mneme.results.unlearn import Unlearning
 
 
-def render_unlearning(run: Unlearning) -> str:
-    """The whole page. Raises BadRun where it would be larger than 5 MB."""
+def render_unlearning(run: Unlearning, again: str = "") -> str:
+    """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
     drawn = [
         (name, [Point(one.step, loss, loss, loss) for one in run.losses if (loss := getattr(one, name)) is not None])
         for name in ("forget", "retain")
@@ -17,6 +17,7 @@ def render_unlearning(run: Unlearning) -> str:
         ["tables.css", "lines.css"],
         record="unlearn.json",
         view=view,
+        again=again,
         u=run,
         losses=lines_chart(drawn, "Losses over the steps, before each was taken", ""),
     )

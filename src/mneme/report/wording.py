@@ -334,10 +334,15 @@ def family_note(report: Report) -> str:
     return f"{told} In areas that are not affected a loss of {seen} would have been seen (power 80 %)."
 
 
+def shown_command(command: str) -> str:
+    """A command as a page shows it, quoted for a shell: absolute paths by their names alone."""
+    return shlex.join(place(word) for word in shlex.split(command))
+
+
 def command(report: Report) -> str:
     """The command that makes this report again, quoted for a shell; absolute paths by their names alone."""
     if report.command:
-        return shlex.join(place(word) for word in shlex.split(report.command))
+        return shown_command(report.command)
     words = ["mneme", "audit", place(report.pair.base), place(report.pair.tuned), "--corpus", place(report.corpus.source)]
     words += ["--dictionary", report.environment.dictionary, "--seed", str(report.environment.seed)]
     for area in (e.area for e in report.effects if e.intended):
