@@ -154,7 +154,7 @@ def test_zero_strength_is_plain_fine_tuning_on_the_retained_text() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
-    parts, parameters, _ = started(settings("npo"))
+    _, parameters, _ = started(settings("npo"))
 
     def diverged(step: int) -> Float[Tensor, ""]:
         return sum(p.sum() for p in parameters.values()) * (1.0 if step == 0 else float("nan"))
