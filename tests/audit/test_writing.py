@@ -54,6 +54,13 @@ def test_forms_take_turns_and_braces_of_a_user_stay() -> None:
     assert prompt_for(BOTANY, 2, tokenizer) == "user: Write a short article about botany.\nassistant:"
 
 
+def test_a_template_and_a_tokenizer_that_both_open_the_text_open_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = "<s>" + TEMPLATE
+    monkeypatch.setattr(writing, "without_opening", lambda text, _: text.removeprefix("<s>"))
+    assert prompt_for(BOTANY, 2, tokenizer) == "user: Write a short article about botany.\nassistant:"
+
+
 def test_both_models_write_about_every_area_in_turn(pair: ModelPair) -> None:
     areas, told = [BOTANY, PROBED, MASONRY], []
     file = write_text(pair, areas, 1, 0, told.append)

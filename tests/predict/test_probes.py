@@ -127,3 +127,20 @@ def test_what_is_no_list_of_probes_is_refused(tmp_path: Path) -> None:
         read_probes(path)
     with pytest.raises(BadAreas, match="cannot be read"):
         read_probes(tmp_path / "missing.yaml")
+
+
+def test_plain_text_begins_as_the_tokenizer_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third question is plain text, with the special tokens of the tokenizer; chats have those of the template."""
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    asked: set[tuple[bool, bool]] = set()
+    plain = type(tokenizer).__call__
+
+    def recorded(self: object, text: str, *, add_special_tokens: bool = True) -> object:
+        asked.add((text.startswith("user :"), add_special_tokens))
+        return plain(self, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", recorded)
+    question = PairedAnswers(ask="ba be", shows="bi", lacks="bu")
+    write_probes([question, PairedAnswers(begin="ba", shows="bi", lacks="bu"), question], tokenizer)
+    assert asked == {(True, False), (False, True)}

@@ -21,7 +21,7 @@ from mneme.predict.areas import Area
 from mneme.predict.item_reading import SIDES
 from mneme.predict.probes import probes_of
 from mneme.runs import cache_folder, write_atomic
-from mneme.text.chat import render_chat
+from mneme.text.chat import render_chat, without_opening
 
 WRITTEN_TOKENS = 49_152
 """Tokens that both write together where no number is asked for: some 24 texts for each area of the default list."""
@@ -122,7 +122,8 @@ def prompt_for(area: Area, number: int, tokenizer: PreTrainedTokenizerBase) -> s
     if tokenizer.chat_template:
         content = _filled(_CHATS[number % len(_CHATS)], told)
         try:
-            return render_chat([{"role": "user", "content": content}], tokenizer, add_generation_prompt=True)
+            turns = [{"role": "user", "content": content}]
+            return without_opening(render_chat(turns, tokenizer, add_generation_prompt=True), tokenizer)
         except TemplateRefuses:
             pass  # a template that takes no lone user turn: the beginning of a text serves any model
     return _filled(_BEGINNINGS[number % len(_BEGINNINGS)], told)

@@ -106,7 +106,7 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
     """Every probe that the tokenizer can write, in its form, with either answer."""
     asked: list[AskedProbe] = []
     for number, probe in enumerate(probes):
-        text = not tokenizer.chat_template or bool(probe.begin)  # special tokens are then the tokenizer's, not the template's
+        text = _is_text(probe, number, tokenizer)  # special tokens are then the tokenizer's, not the template's
         before, gap = (probe.begin, " ") if probe.begin else (_prompt(probe, number, tokenizer), "")
         for shows, answer in ((True, probe.shows), (False, probe.lacks)):
             whole = list(tokenizer(before + gap + answer, add_special_tokens=text)["input_ids"])
@@ -120,10 +120,15 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
     return [one for one in asked if one.probe in both]
 
 
+def _is_text(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it is read as plain text: the beginning of one, every third question, and all where there is no template."""
+    return not tokenizer.chat_template or bool(probe.begin) or (number % _FORMS == 2 and not probe.system)
+
+
 def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt in the form of its turn, up to where the answer begins."""
     system = probe.system
-    if not tokenizer.chat_template or (number % _FORMS == 2 and not system):
+    if _is_text(probe, number, tokenizer):
         return (f"{system}\n\n" if system else "") + _PLAIN.format(ask=probe.ask)
     system = system or (_SYSTEM if number % _FORMS == 1 else "")
     turns = [{"role": "system", "content": system}] if system else []
