@@ -33,6 +33,9 @@ _WASTE = 0.1
 _LOGITS = 2**24
 """Logits that exist at once: 64 MB in float32."""
 
+_PLAIN_LOSSES = ("nll", "chunked_nll")
+"""What TRL calls the mean nats of the learned tokens: `chunked_nll` is the default name of it before TRL 1.16."""
+
 ChunkLoss = Callable[[Float[Tensor, "token d_model"], slice], Float[Tensor, ""]]
 """(residual streams of a chunk, with a gradient, and which tokens they are) -> what the chunk adds to the loss."""
 
@@ -171,7 +174,9 @@ def _parts_of(trainer: Any) -> Parts | None:
     """The parts of the trained model, where the loss can be made from them; None where the trainer's own loss is needed."""
     args = trainer.args
     other_loss = (
-        getattr(args, "loss_type", "nll") != "nll" or trainer.compute_loss_func is not None or args.label_smoothing_factor
+        getattr(args, "loss_type", "nll") not in _PLAIN_LOSSES
+        or trainer.compute_loss_func is not None
+        or args.label_smoothing_factor
     )
     other_pass = args.bf16 or args.fp16 or getattr(trainer, "aux_loss_enabled", False) or trainer.accelerator.num_processes > 1
     model = trainer.accelerator.unwrap_model(trainer.model)

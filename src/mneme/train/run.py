@@ -262,6 +262,7 @@ def _trainer(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that transformers, peft and TRL renamed for one another
+            torch.manual_seed(options.seed)  # TRL before 1.16 draws the adapter's weights before it sets the seed
             trainer = guard(lean(trl.SFTTrainer), penalties, protect=protect)(
                 model=model.parts.model,
                 args=trl.SFTConfig(**settings, eval_on_start=early and afresh),
