@@ -20,7 +20,7 @@ from mneme.options import Machine
 from mneme.screen.options import ScreenOptions
 from mneme.screen.run import run_screen
 from tests.conftest import tiny_llama
-from tests.models.test_pair import save_adapter
+from tests.models.test_pair import save_orphan
 
 COMMANDS = ("audit", "measure", "train", "dpo", "unlearn", "screen", "repair", "persona")
 
@@ -34,10 +34,7 @@ def base(save_llama: Callable[..., Path]) -> Path:
 @pytest.fixture
 def adapter(tmp_path: Path, base: Path) -> Path:
     """An adapter of it that names a folder which is gone."""
-    folder = save_adapter(tmp_path / "adapter", base)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone/base-4bit"}))
-    return folder
+    return save_orphan(tmp_path / "adapter", base)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

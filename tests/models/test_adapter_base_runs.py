@@ -13,7 +13,7 @@ from mneme.options import Machine, Progress, Training
 from mneme.train.options import PersonaOptions
 from mneme.train.personas import extract
 from tests.conftest import WORDS
-from tests.models.test_pair import save_adapter
+from tests.models.test_pair import save_orphan
 
 TOLD = "trained on /gone/base-4bit; it is put on"
 ROWS = [{"prompt": "ba be ", "completion": f"{word} {WORDS[i + 20]}"} for i, word in enumerate(WORDS[:12])]
@@ -27,10 +27,7 @@ def base(save_llama: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def adapter(tmp_path: Path, base: Path) -> Path:
-    folder = save_adapter(tmp_path / "adapter", base)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone/base-4bit"}))
-    return folder
+    return save_orphan(tmp_path / "adapter", base)
 
 
 def written(file: Path, words: list[str]) -> Path:

@@ -34,6 +34,14 @@ def save_adapter(folder: Path, base: Path, seed: int = 0, **options: object) -> 
     return folder
 
 
+def save_orphan(folder: Path, base: Path) -> Path:
+    """An adapter of `base` that names a folder which is gone."""
+    save_adapter(folder, base)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone/base-4bit"}))
+    return folder
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

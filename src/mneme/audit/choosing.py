@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.inputs import DEFAULT_TOKENS, ROW_LENGTH, rows_of
 from mneme.predict.areas import Area, count_words, match_areas
-from mneme.predict.probes import probes_of
+from mneme.predict.probes import read_at_own_words
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows, Passage, pack_rows
 
@@ -52,7 +52,7 @@ def text_to_read(
     member = match_areas(count_words([passage.text for passage in whole.passages]), areas).member
     head = np.array([passage.start_token < budget for passage in whole.passages])
     n_head, n_all = (member & head).sum(axis=1), member.sum(axis=1)
-    capability = np.array([area.kind == "capability" and not probes_of(area) for area in areas])
+    capability = np.array([read_at_own_words(area) for area in areas])
     if not (capability & (n_head < ENOUGH) & (n_all > n_head)).any():
         return documents, rows
     starts = np.array([*(passage.start_token for passage in whole.passages), whole.ids.numel()])

@@ -28,9 +28,9 @@ from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, clearer, largest_excess
+from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
 from mneme.predict.probes import probes_of
-from mneme.predict.verdicts import MARGIN
+from mneme.predict.verdicts import MARGIN, shortest
 from mneme.results import (
     AbsentArea,
     Baselines,
@@ -80,7 +80,8 @@ def compose(
     effects = [
         one if one.source == "answers" else one.model_copy(update={"passages": taken.get(one.area, [])}) for one in named
     ]
-    broad = clearer(findings.effects.known.broad, findings.effects.every.broad)
+    both = (findings.effects.known.broad, findings.effects.every.broad)
+    broad = both[shortest(both)]
     overall = sources.words.overall()
     verdict, reason = headline_verdict(
         effects, findings.effects.absent, broad, named=job.options.areas is not None, loss=overall.get("nll_change")

@@ -20,7 +20,7 @@ from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
 from mneme.predict.calibration import UNCALIBRATED, Calibration, Curve, probability, shrunk_size
 from mneme.predict.knowledge import EVERY_UNIT, KNOWLEDGE_UNIT, AreaKnowledge, Knowledge, largest_excess, weigh
-from mneme.predict.probes import probe_claim, probes_of
+from mneme.predict.probes import probe_claim, read_at_own_words
 from mneme.predict.verdicts import TAIL, Claim, JudgedClaim, Measure, judge_claims, shortest
 from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
 from mneme.stats import student_t_quantile
@@ -85,7 +85,7 @@ def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibra
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
             continue
         taken = [one for one in own if suspected(one, MATERIAL)]
-        effect = taken[0] if taken else own[shortest(said)]
+        effect = taken[0] if taken else own[shortest([claim.raw for claim in said])]
         if area.kind == "capability" and taken:
             found = found | member[index]
         effects.append(effect)
@@ -120,7 +120,7 @@ def _effect(
 ) -> tuple[list[Effect], list[Claim]]:
     """One area in every way in which it is read. Errors: EmptyMask, with the reason why nothing can be said about it."""
     area, member = areas[index], sources.reading.membership.member[index]
-    if area.kind == "capability" and not probes_of(area):
+    if read_at_own_words(area):
         if index in sources.reading.membership.chance:
             seeds = sources.reading.membership.seeds[index]
             raise EmptyMask(f"{seeds} passages of the text hold two of its keywords, but they are of no one subject")

@@ -183,7 +183,8 @@ def _load(options: AuditOptions, device: str) -> ModelPair:
 
 def _written(options: AuditOptions, pair: ModelPair, areas: tuple[Area, ...], ranks: Ranks) -> Path:
     """The text that both models write where none was given, written by one process while the others wait."""
-    if ranks.rank == 0 and not written_file(pair, areas, options.tokens, options.seed).is_file():
+    file = written_file(pair, areas, options.tokens, options.seed)
+    if ranks.rank == 0 and not file.is_file():
         count = 2 * len(areas_to_write(areas)) * texts_each(areas, options.tokens)
         options.progress.say(
             f"No --corpus: both models write {count} short texts about the areas, and those are read. They are no sample of "
@@ -192,7 +193,7 @@ def _written(options: AuditOptions, pair: ModelPair, areas: tuple[Area, ...], ra
         with options.progress.bars() as track:
             write_text(pair, areas, options.tokens, options.seed, track("writing text (texts)", count))
     ranks.wait()
-    return written_file(pair, areas, options.tokens, options.seed)
+    return file
 
 
 def _built_in_pair(ranks: Ranks) -> Organism:

@@ -19,7 +19,7 @@ from mneme.predict.cloze import Scores, rival_pool
 from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
 from mneme.predict.items import Items, content_types, find_items, mentions_in, own_types, word_table
 from mneme.predict.knowledge import WordEvidence
-from mneme.predict.probes import probes_of
+from mneme.predict.probes import read_at_own_words
 from mneme.predict.tokenised import leading, tokenise
 from mneme.results import Baselines, Estimate
 from mneme.runs import Arrays, RunFolder
@@ -115,7 +115,7 @@ def lay_out_words(
     place = first[table.document] + table.start
     read = place < kept
     passage = rows.passage.reshape(-1).numpy()[np.minimum(place, kept - 1)]
-    knowledge = np.array([area.kind == "capability" and not probes_of(area) for area in areas])
+    knowledge = np.array([read_at_own_words(area) for area in areas])
     inside = member[:, passage] & read & knowledge[:, None]
     own = own_types(table, inside, mentions_in(table, whole[0], whole[1].member, knowledge) if whole else None)
     items = find_items(table, inside, own)

@@ -27,11 +27,11 @@ from numpy import ndarray
 
 from mneme.predict.cloze import Scores
 from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
-from mneme.results import Estimate, TooFew
+from mneme.results import KNOWN_UNIT, Estimate, TooFew
 from mneme.stats import student_t_quantile, two_way
 from mneme.stats.linearised import ASSUMED_ICC
 
-KNOWLEDGE_UNIT = "probability of the true word among four, weighted by what is known"
+KNOWLEDGE_UNIT = KNOWN_UNIT
 EVERY_UNIT = "probability of the true word among four"
 Counted = Literal["known", "every"]
 """How items are counted: by what is known of them, or all alike."""
@@ -242,14 +242,6 @@ def _area(
         without=without,
         base=float(scores.p_true[0][used].mean()) if used.any() else 0.0,
     )
-
-
-def clearer(one: Measure | None, other: Measure | None) -> Measure | None:
-    """The one with the shorter interval."""
-    if one is None or other is None:
-        return one or other
-    widths = [measure.estimate.high - measure.estimate.low for measure in (one, other)]
-    return one if widths[0] <= widths[1] else other
 
 
 def largest_excess(knowledge: Knowledge) -> float:

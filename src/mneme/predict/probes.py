@@ -14,6 +14,7 @@ Law *identity*: exactly 0 where the models are equal. *Antisymmetry*: swapping t
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,7 @@ def checked_probes(content: object, where: str) -> tuple[PairedAnswers, ...]:
     return tuple(probes)
 
 
+@cache
 def shipped_probes(name: str, kind: Kind = "behaviour") -> tuple[PairedAnswers, ...]:
     """mneme's own probes of an area of the default list, by its name and kind; none for any other."""
     folder = SHIPPED if kind == "behaviour" else SHIPPED / kind
@@ -100,6 +102,11 @@ def shipped_probes(name: str, kind: Kind = "behaviour") -> tuple[PairedAnswers, 
 def probes_of(area: Area) -> tuple[PairedAnswers, ...]:
     """The probes of an area: its own, or mneme's; none for most capabilities, which are read at their own words."""
     return area.probes or shipped_probes(area.name, area.kind)
+
+
+def read_at_own_words(area: Area) -> bool:
+    """Whether the text of an area is asked for its knowledge: a capability without paired answers."""
+    return area.kind == "capability" and not probes_of(area)
 
 
 def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizerBase) -> list[AskedProbe]:

@@ -104,13 +104,13 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
             q_excess = next(adjusted) if claim.excess is not None else None
             said.append(_judged(claim, q_raw, q_excess, margin)._replace(reading=number))
         affected = [one for one in said if one.finding == "affected"]
-        judged.append(affected[0] if affected else said[shortest(claims)] if said else _UNKNOWN)
+        judged.append(affected[0] if affected else said[shortest([claim.raw for claim in claims])] if said else _UNKNOWN)
     return judged
 
 
-def shortest(claims: Sequence[Claim]) -> int:
-    """Which of them has the shortest interval of raw; the first where none has one."""
-    widths = [math.inf if one.raw is None else one.raw.estimate.high - one.raw.estimate.low for one in claims]
+def shortest(measures: Sequence[Measure | None]) -> int:
+    """Which of them has the shortest interval; the first where none has one."""
+    widths = [math.inf if one is None else one.estimate.high - one.estimate.low for one in measures]
     return int(np.argmin(widths))
 
 

@@ -10,7 +10,7 @@ import shlex
 from typing import Literal
 
 from mneme.report.places import place
-from mneme.results import Direction, Effect, Estimate, Report, TooFew
+from mneme.results import KNOWN_UNIT, Direction, Effect, Estimate, Report, TooFew
 from mneme.results.audit import BROKEN_AS_A_WHOLE
 
 REPORTED = 0.5
@@ -18,8 +18,6 @@ REPORTED = 0.5
 
 MINUS = "\N{MINUS SIGN}"
 Outcome = Literal["side-effects", "contained", "silent", "inconclusive"]
-KNOWN_UNIT = "probability of the true word among four, weighted by what is known"
-"""Of what was read at words that a model knows (`mneme.predict.knowledge`), which this floor does not import."""
 FRACTIONS = ("accuracy", "rate", "share", "probability", "fraction")
 GOT: dict[Direction, str] = {
     "worse": "got worse",

@@ -1,6 +1,7 @@
 """What the jobs say: frozen, versioned records, one file a job. The records of an audit are names of this room itself."""
 
 from mneme.results.audit import (
+    KNOWN_UNIT,
     AbsentArea,
     Baselines,
     Corpus,
@@ -22,6 +23,7 @@ from mneme.results.audit import (
 from mneme.results.record import Estimate, Record, TooFew
 
 __all__ = [
+    "KNOWN_UNIT",
     "AbsentArea",
     "Baselines",
     "Corpus",

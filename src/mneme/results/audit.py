@@ -18,6 +18,10 @@ BROKEN_AS_A_WHOLE = "Broken as a whole"
 Finding = Literal["affected", "unaffected", "not enough evidence"]
 
 
+KNOWN_UNIT = "probability of the true word among four, weighted by what is known"
+"""Of an effect that was read at the words which a model knows; pages say so."""
+
+
 class Baselines(Record):
     """What the cheap signals say of the same text, as ratios to the rest of the corpus where marked."""
 
