@@ -30,9 +30,8 @@ def read_template(file: str | Path) -> str:
     try:
         text = text_of(Path(file))
     except (OSError, BadRows) as error:
-        raise BadOption(
-            f"--chat-template {file} cannot be read ({one_line(error)}). Give a file that holds a template."
-        ) from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise BadOption(f"--chat-template {file} cannot be read ({reason}). Give a file that holds a template.") from error
     found = parsed(text)
     if isinstance(found, dict) and isinstance(found.get("chat_template"), str):
         return str(found["chat_template"])
