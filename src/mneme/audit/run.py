@@ -282,7 +282,10 @@ def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
     answered = answers(job.pair, asked, job.run, track("paired answers (areas)", len(asked))) if asked else {}
-    return Sources(words, reading, read_behaviours(job.pair, job.rows, reading, job.run), answered)
+    reading = reading.without([index for index, one in answered.items() if one.follows])
+    shown = read_behaviours(job.pair, job.rows, reading, job.run)
+    continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
+    return Sources(words, reading, shown, answered, continued)
 
 
 def _layer_shapes(job: Job) -> Arrays:

@@ -97,11 +97,9 @@ def _arms_file(place: RealPlace, name: str) -> Path:
     return place.kept / "arms" / f"{name}-seed0.json"
 
 
-def audit_real(
-    place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False, seed: int = 0
-) -> None:
-    """Audit those of the fine-tunes called `names`, of that seed, that lie built and are not kept under `called`, without a dictionary, on
-    one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
+def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False, seed: int = 0) -> None:
+    """Audit those of the fine-tunes called `names`, of that seed, that lie built and are not kept under `called`, without a
+    dictionary, on one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
     questions the audit knows nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         corpus, areas = write_corpus(place.data, Path(scratch)), write_areas(Path(scratch))
