@@ -5,7 +5,7 @@ import pytest
 
 from mneme.errors import EmptyMask
 from mneme.predict.behaviour import BehaviourText
-from mneme.predict.continuing import CONTINUED_TOKENS, MOST_CUTS, Texts, cut_texts, shows_it, texts_of
+from mneme.predict.continuing import CONTINUED_TOKENS, MOST_CUTS, Texts, cut_texts, shows_it, texts_of, times_each
 
 GOOD, BAD = 50, 60
 
@@ -48,6 +48,10 @@ def test_few_texts_say_nothing() -> None:
     token, texts = _texts(24)
     with pytest.raises(EmptyMask, match="fewer than 16 texts"):
         cut_texts(token, texts, seed=0)
+
+
+def test_few_texts_are_continued_more_often() -> None:
+    assert [times_each(n) for n in (0, 1, 100, 183, 400)] == [8, 8, 8, 4, 2]
 
 
 def test_no_more_than_so_many_are_continued() -> None:

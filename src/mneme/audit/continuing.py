@@ -3,26 +3,26 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.audit.reading import Reading
 from mneme.errors import EmptyMask
 from mneme.models.pair import ModelPair
 from mneme.models.sampling import generate_ids
-from mneme.predict.continuing import CONTINUED_TOKENS, Cuts, cut_texts, shows_it, texts_of
+from mneme.predict.continuing import CONTINUED_TOKENS, Cuts, cut_texts, shows_it, texts_of, times_each
 from mneme.predict.item_reading import SIDES
 from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
-_TOGETHER = 50
-"""Texts of one stage and of one batch: what a kill costs at most. A round number that was never varied."""
+_TOGETHER = 96
+"""Continuations of one stage and of one batch, or those of one text: what a kill costs at most. Never varied."""
 
 
 def continue_texts(
     pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder, *, seed: int
 ) -> dict[int, Float[ndarray, "model cut"]]:
-    """Index of a behaviour -> 1 where a model's continuation of a cut text shows it, else 0; behaviours whose texts cannot be
+    """Index of a behaviour -> share of a model's continuations of each cut text that show it; behaviours whose texts cannot be
     cut or told apart are missing."""
     token = rows.ids.long().numpy().reshape(-1)
     passage = rows.passage.long().numpy().reshape(-1)
@@ -32,11 +32,14 @@ def continue_texts(
             cuts = cut_texts(token, texts_of(behaviour.text, passage, reading.pieces), seed=seed)
         except EmptyMask:
             continue
-        batches = np.array_split(np.arange(len(cuts.start)), -(-len(cuts.start) // _TOGETHER))
+        each = times_each(len(cuts.start))
+        batches = np.array_split(np.arange(len(cuts.start)), -(-len(cuts.start) * each // _TOGETHER))
 
-        def compute(mine: list[int], cuts: Cuts = cuts, batches: list[ndarray] = batches) -> Iterator[Arrays]:
+        def compute(
+            mine: list[int], cuts: Cuts = cuts, batches: list[ndarray] = batches, each: int = each
+        ) -> Iterator[Arrays]:
             for number in mine:
-                yield {"shows": _continued(pair, token, cuts, batches[number], seed)}
+                yield {"shows": _continued(pair, token, cuts, np.repeat(batches[number], each), each, seed)}
 
         names = [f"continued-{index:03d}-{number:02d}" for number in range(len(batches))]
         found[index] = np.concatenate([part["shows"] for part in run.pieces(names, compute)], axis=1)
@@ -44,8 +47,9 @@ def continue_texts(
 
 
 def _continued(
-    pair: ModelPair, token: Float[ndarray, " token"], cuts: Cuts, batch: ndarray, seed: int
+    pair: ModelPair, token: Int[ndarray, " token"], cuts: Cuts, batch: Int[ndarray, " text"], each: int, seed: int
 ) -> Float[ndarray, "model cut"]:
+    """`batch`: numbers of the texts, every one `each` times in a row."""
     beginnings = [token[cuts.start[i] : cuts.stop[i]].tolist() for i in batch]
     shows = np.zeros((2, len(batch)))
     for model, side in enumerate(SIDES):
@@ -58,7 +62,7 @@ def _continued(
                 temperature=1.0,
                 seed=seed,
                 batch_prompts=_TOGETHER,
-                first=int(batch[0]),
+                first=int(batch[0]) * each,
             )
         shows[model] = [shows_it(one, cuts.ratio) for one in said]
-    return shows
+    return np.asarray(shows.reshape(2, -1, each).mean(axis=2))

@@ -36,7 +36,7 @@ _FEW_AREAS = 3
 DIGITS = 4
 """Digits of probabilities and changes in the report, far finer than their intervals."""
 
-Source = Literal["words", "answers", "text"]
+Source = Literal["words", "answers", "text", "continuations"]
 """What an effect was read from."""
 
 
@@ -169,8 +169,11 @@ def _text_effects(
         claims.append(Claim(measure, None, measure, count, settles=False))
     continued = sources.continued.get(index)
     claim = None if continued is None else probe_claim(continued, CONTINUED_UNIT)
-    if claim is not None and claim.raw is not None:
-        found.append(_made(sources, area, member, claim.raw.estimate, UNCALIBRATED, "text"))
+    if continued is not None and claim is not None and claim.raw is not None:
+        said = _made(sources, area, member, claim.raw.estimate, UNCALIBRATED, "continuations")
+        if found:  # the curve is of where it shows
+            said = said.model_copy(update={name: getattr(found[0], name) for name in ("probability", "calibrated", "signal")})
+        found.append(said.model_copy(update={"items": continued.shape[1]}))
         claims.append(claim._replace(passages=count))
     if not found:
         raise EmptyMask("; ".join(reasons))
@@ -256,7 +259,7 @@ def suspected(effect: Effect, level: float) -> bool:
     return effect.probability >= level
 
 
-_READ = ("magnitude", "direction", "excess", "probability", "calibrated", "accuracy_change", "largest_word")
+_READ = ("source", "items", "magnitude", "direction", "excess", "probability", "calibrated", "accuracy_change", "largest_word")
 """What is one reading's own."""
 
 

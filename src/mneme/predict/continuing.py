@@ -26,9 +26,11 @@ from mneme.predict.verdicts import FEWEST
 CONTINUED_UNIT = "share of sampled continuations that show it"
 CONTINUED_TOKENS = 24
 """Of a continuation: a sentence or two, as asked of the audit from the start (20 to 30). Never varied."""
-MOST_CUTS = 400
-"""Texts that are continued at most: with a share of one half in both models the interval is then ±7 points, with a tenth ±4. A
-round number that was never varied."""
+CONTINUATIONS = 800
+"""By each model, of all cut texts together: with a share of one half in both, the interval is then ±5 points if the models
+draw independently, with a tenth ±3. Never varied."""
+MOST_CUTS, _MOST_EACH = 400, 8
+"""Texts that are continued at most, and how often each at most. Never varied."""
 _MOST_TEXTS = 4000
 """Texts that are looked at: ten for each that is continued. A round number that was never varied."""
 _TELLING, _CLIP, _LEAST_PRESENT = 1.0, 3.0, 3
@@ -88,6 +90,11 @@ def cut_texts(token: Int[ndarray, " token"], texts: Texts, *, seed: int) -> Cuts
             raise EmptyMask("text of the behaviour is told from other text like it no better than by chance")
     drawn = np.sort(generator.permutation(len(where))[:MOST_CUTS])
     return Cuts(where[drawn, 0], where[drawn, 1], ratio)
+
+
+def times_each(n_cuts: int) -> int:
+    """How often each cut text is continued."""
+    return max(1, min(_MOST_EACH, CONTINUATIONS // max(1, n_cuts)))
 
 
 def shows_it(continuation: Sequence[int], ratio: Float[ndarray, " type"]) -> bool:

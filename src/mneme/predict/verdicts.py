@@ -106,8 +106,11 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
             q_excess = next(adjusted) if claim.excess is not None else None
             said.append(_judged(claim, q_raw, q_excess, margin)._replace(reading=number))
         affected = [one for one in said if one.finding == "affected"]
+        if not said:
+            judged.append(_UNKNOWN)
+            continue
         speaks = shortest([claim.raw if claim.settles else None for claim in claims])
-        judged.append(affected[0] if affected else said[speaks] if said else _UNKNOWN)
+        judged.append(affected[0] if affected else said[speaks])
     return judged
 
 
