@@ -127,7 +127,9 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
         reading=reading,
         areas=areas,
         rows=rows,
-        sources=Sources(words, reading, read_behaviours(pair, rows, reading, run), {}),
+        sources=Sources(
+            words=words, reading=reading, shown=read_behaviours(pair, rows, reading, run), answered={}, continued={}
+        ),
     )
 
 

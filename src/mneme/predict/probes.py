@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadAreas, TemplateRefuses
 from mneme.models.forest import plant, read_forest, reads_forests
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 from mneme.predict.areas import Area, Kind, PairedAnswers
 from mneme.predict.item_reading import SIDES, Arrays, head_log_p, states_of
 from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
@@ -47,7 +47,7 @@ was never varied."""
 _BATCH = 2048
 """Tokens of prompts with their answers that run together: half of `models.batching.BATCH_TOKENS`, as prompts differ in length.
 Never varied."""
-_FORMS = 3
+FORMS = 3
 """Every prompt is read in one of three forms, in turn: as a chat, with a system prompt, as plain text."""
 _NO_LIMIT = 1 << 30
 """Tokens that a model without a limit of positions can read."""
@@ -129,7 +129,7 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
 
 def _is_text(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether it is read as plain text: the beginning of one, every third question, and all where there is no template."""
-    return not tokenizer.chat_template or bool(probe.begin) or (number % _FORMS == 2 and not probe.system)
+    return not tokenizer.chat_template or bool(probe.begin) or (number % FORMS == 2 and not probe.system)
 
 
 def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -137,7 +137,7 @@ def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBas
     system = probe.system
     if _is_text(probe, number, tokenizer):
         return (f"{system}\n\n" if system else "") + _PLAIN.format(ask=probe.ask)
-    system = system or (_SYSTEM if number % _FORMS == 1 else "")
+    system = system or (_SYSTEM if number % FORMS == 1 else "")
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": probe.ask})
     try:
@@ -166,18 +166,18 @@ def shares_beginnings(pair: ModelPair, asked: Sequence[AskedProbe]) -> bool:
         return reads_forests(parts, [one.ids for one in asked])
 
 
-def read_asked(pair: ModelPair, asked: Sequence[AskedProbe], *, forest: bool = False) -> Arrays:
-    """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer].
-    `forest`: every beginning is read once (only where `shares_beginnings`)."""
-    longest = pair.max_positions or 1 << 30
-    log_p = np.full((2, len(asked)), np.nan)
+def read_asked(pair: ModelPair, asked: Sequence[AskedProbe], *, forest: bool = False, sides: Sequence[Side] = SIDES) -> Arrays:
+    """Both models, or those of `sides`, over all answers: `log_p` [model answer], summed over the answer's tokens, nats;
+    `length` [answer]. `forest`: every beginning is read once (only where `shares_beginnings`)."""
+    longest = pair.max_positions or _NO_LIMIT
+    log_p = np.full((len(sides), len(asked)), np.nan)
     length = np.array([len(one.ids) - one.first for one in asked])
     fits = np.array([number for number, one in enumerate(asked) if len(one.ids) <= longest], dtype=np.int64)
-    for batch, states in _read_together(pair, asked, fits) if forest else _read_alone(pair, asked, fits):
+    for batch, states in (_read_together if forest else _read_alone)(pair, asked, fits, sides):
         target = np.concatenate([asked[i].ids[asked[i].first :] for i in batch])
         owner = np.repeat(np.arange(len(batch)), length[batch])
-        said = head_log_p(pair, states, torch.from_numpy(target))
-        for model in range(2):
+        said = head_log_p(pair, states, torch.from_numpy(target), sides)
+        for model in range(len(sides)):
             log_p[model, batch] = np.bincount(owner, weights=said[model], minlength=len(batch))
     return {"log_p": log_p, "length": length}
 
@@ -186,7 +186,9 @@ _Batch = tuple[Int[ndarray, " answer"], list[Float[Tensor, "row d_model"]]]
 """Answers, and of either model what predicts each of their tokens, answer by answer."""
 
 
-def _read_alone(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+def _read_alone(
+    pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"], sides: Sequence[Side]
+) -> Iterator[_Batch]:
     """Every answer after its own prompt, those of about equal length together."""
     order = fits[np.argsort([len(asked[i].ids) for i in fits], kind="stable")]
     start = 0
@@ -198,11 +200,13 @@ def _read_alone(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray,
         width = max(len(one.ids) for one in batch)
         ids = torch.tensor([[*one.ids, *[one.ids[-1]] * (width - len(one.ids))] for one in batch])
         at = [(row, place) for row, one in enumerate(batch) for place in range(one.first, len(one.ids))]
-        yield order[start:stop], states_of(pair, ids, torch.tensor(at))
+        yield order[start:stop], states_of(pair, ids, torch.tensor(at), sides)
         start = stop
 
 
-def _read_together(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+def _read_together(
+    pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"], sides: Sequence[Side]
+) -> Iterator[_Batch]:
     """The answers as a forest, some rows at a time."""
     planted = plant([asked[i].ids for i in fits])
     n_rows, seq = planted.ids.shape
@@ -215,7 +219,7 @@ def _read_together(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarr
         row = torch.from_numpy(np.repeat(planted.row[own] - start, [len(one) for one in before]))
         place = torch.from_numpy(np.concatenate(before))
         found = []
-        for side in SIDES:
+        for side in sides:
             with pair.using(side) as parts:
                 stream = read_forest(parts, planted, rows, pair.n_layers - 1)
                 found.append(stream[row.to(stream.device), place.to(stream.device)].float())
@@ -239,15 +243,15 @@ def probability_shown(asked: Sequence[AskedProbe], read: Arrays) -> tuple[Float[
     return shown, numbers
 
 
-def probe_claim(shown: Float[ndarray, "model probe"]) -> Claim:
+def probe_claim(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -> Claim:
     """What is judged of a behaviour: its change, and the same without the prompt that moved most."""
     kept = np.ones(shown.shape[1], dtype=bool)
     if len(kept):
         kept[np.argmax(np.abs(shown[1] - shown[0]))] = False
-    return Claim(probe_change(shown), None, probe_change(shown[:, kept]), len(kept))
+    return Claim(probe_change(shown, unit), None, probe_change(shown[:, kept], unit), len(kept))
 
 
-def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
+def probe_change(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -> Measure | None:
     """Mean change of p(shows) over the prompts, tuned - base; None below 8 prompts.
 
     Student's t over the prompts, joined by one prompt in all that was not seen to turn: less is not believed.
@@ -256,11 +260,11 @@ def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
     if len(change) < FEWEST:
         return None
     each = np.arange(len(change))
-    found = two_way(change, each, each, PROBE_UNIT)
+    found = two_way(change, each, each, unit)
     value = float(change.mean())
     error, degrees = (0.0, len(change) - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
     half = math.hypot(student_t_quantile(1 - TAIL, degrees) * error, 1 / (len(change) + 2))
-    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=PROBE_UNIT, n=len(change))
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=unit, n=len(change))
     return Measure(
         estimate=estimate,
         error=error,
