@@ -20,6 +20,7 @@ from mneme.cli.commands import assembled, from_options
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.dpo.options import DpoOptions
 from mneme.errors import BadOption, BadRun
+from mneme.gate.options import GateOptions
 from mneme.measure.options import MeasureOptions
 from mneme.options import Machine, Option, Part, Progress, Training, command_line, deciding, restored, settle, stored, taking
 from mneme.options.fields import choices_of, specs
@@ -40,6 +41,7 @@ RECORDS = {
     "repair": RepairOptions("base", "tuned", target="t.txt", retain="r.txt", reaudit=False, machine=Machine(threads=3)),
     "measure": MeasureOptions("base", ["one", "two"], suite="advice", within=2.0, margin=0.1),
     "bench": BenchOptions(worlds=["a", "c"], jobs=2),
+    "gate": GateOptions("run", policy="policy.yaml", sarif=True, today="2027-03-31"),
 }
 
 

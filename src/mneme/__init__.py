@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mneme.dpo.monitor import DisplacementMonitor
     from mneme.dpo.run import dpo
     from mneme.errors import MnemeError
+    from mneme.gate.run import gate
     from mneme.measure.run import measure
     from mneme.models.pair import ModelPair, load_pair
     from mneme.options import Machine, Progress, Training
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mneme.report.measure import write_measurement
     from mneme.report.reading import read_report
     from mneme.results import Effect, Estimate, Latent, Report
+    from mneme.results.gate import GateResult
     from mneme.results.measure import Measurement
     from mneme.results.repair import RepairReport
     from mneme.results.train import TrainingRecord
@@ -47,6 +49,7 @@ __all__ = [
     "DisplacementMonitor",
     "Effect",
     "Estimate",
+    "GateResult",
     "Latent",
     "Machine",
     "Measurement",
@@ -65,6 +68,7 @@ __all__ = [
     "bench",
     "build_organism",
     "dpo",
+    "gate",
     "guard",
     "guard_dpo",
     "inoculate",
@@ -94,6 +98,7 @@ _HOMES = {
     "DisplacementMonitor": "dpo.monitor",
     "Effect": "results",
     "Estimate": "results",
+    "GateResult": "results.gate",
     "Latent": "results",
     "Machine": "options",
     "Progress": "options",
@@ -112,6 +117,7 @@ _HOMES = {
     "bench": "bench.run",
     "build_organism": "worlds.catalogue",
     "dpo": "dpo.run",
+    "gate": "gate.run",
     "guard": "train.guarding",
     "guard_dpo": "dpo.guarding",
     "inoculate": "train.mixing",

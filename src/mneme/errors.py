@@ -15,6 +15,7 @@ MnemeError
 ├── BadOption             an option whose value does not fit these models (a layer that does not exist)
 ├── BadRows               training rows or preference pairs that cannot be used
 ├── BadSuite              questions that cannot be asked: unknown suite, no question, an answer that is no choice
+├── BadPolicy             a policy that cannot be used: an unknown word, a limit out of range, an area that was not looked at
 ├── BadJudge              a judge that cannot be used: no probabilities, no better than chance
 ├── EmptyMask             a mean over no tokens
 ├── BadRun                a run folder that belongs to another command, or no room on disk
@@ -84,6 +85,10 @@ class BadRows(MnemeError):
 
 class BadSuite(MnemeError):
     """Questions that cannot be asked: an unknown suite, no question, fewer than two choices, an answer that is no choice."""
+
+
+class BadPolicy(MnemeError):
+    """A policy that cannot be used: no YAML, an unknown word, a limit out of range, an area that the run did not look at."""
 
 
 class BadJudge(MnemeError):

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 import mneme
 from mneme import errors
 from mneme.audit.options import AuditOptions
-from mneme.cli.audit import unintended
 from mneme.cli.main import app, main
+from mneme.gate.policy import threshold_policy
+from mneme.gate.run import gate_of
 from mneme.options import Machine
 from mneme.results import Report
 from mneme.runs import RunFolder
@@ -76,6 +77,7 @@ def test_public_names() -> None:
         "DisplacementMonitor",
         "Effect",
         "Estimate",
+        "GateResult",
         "Latent",
         "Machine",
         "Measurement",
@@ -94,6 +96,7 @@ def test_public_names() -> None:
         "bench",
         "build_organism",
         "dpo",
+        "gate",
         "guard",
         "guard_dpo",
         "inoculate",
@@ -200,7 +203,8 @@ def test_an_affected_area_without_a_calibrated_p_is_not_passed_over() -> None:
     found = {one: effect(one, 0.1, 0.3, finding=one) for one in ("affected", "unaffected", "not enough evidence")}
     effects = [one.model_copy(update={"probability": None, "calibrated": False}) for one in found.values()]
     for threshold in (0.0, 0.5, 1.0):
-        assert unintended(sample_report(effects=effects), threshold) == ["affected (affected, P uncalibrated)"]
+        result = gate_of(sample_report(effects=effects), threshold_policy(threshold))
+        assert [(check.area, check.reason) for check in result.of("fail")] == [("affected", "affected, P uncalibrated")]
 
 
 @pytest.mark.parametrize(

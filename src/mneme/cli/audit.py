@@ -8,14 +8,17 @@ import typer
 
 from mneme.audit.options import AuditOptions
 from mneme.cli.commands import from_options
-from mneme.cli.endings import DONE, NOT_ENOUGH, REFUSED
+from mneme.cli.endings import DONE
+from mneme.cli.gate import show_gate, worst_code
 from mneme.cli.importing import quick_imports
 from mneme.cli.saying import Json, say, say_json
 from mneme.cli.stopping import answered, working
 from mneme.errors import BadOption
+from mneme.gate.options import GateOptions
 
 if TYPE_CHECKING:
     from mneme.results import Report
+    from mneme.results.gate import GateResult
 
 
 def is_first_process() -> bool:
@@ -23,20 +26,18 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def unintended(report: "Report", threshold: float) -> list[str]:
-    """'area (P 0.93)' of every effect outside the named purpose whose probability reaches `threshold`; where P is
-    uncalibrated, of every area that is affected."""
-    found = [e for e in report.effects if not e.intended and e.reaches(threshold)]
-    return [
-        f"{e.area} (" + ("affected, P uncalibrated" if e.probability is None else f"P {e.probability:.2f}") + ")"
-        for e in sorted(found, key=lambda e: -e.standing)
-    ]
-
-
-def unsettled(report: "Report") -> list[str]:
-    """Areas outside the named purpose about which the evidence is not enough; where none is left to judge, "every area"."""
-    found = [e.area for e in report.effects if not e.intended and e.finding == "not enough evidence"]
-    return found or (["every area"] if report.verdict == "inconclusive" else [])
+def threshold_told(result: "GateResult", fail_on: float) -> str:
+    """What `--fail-on` says of a report, most probable first; empty where it holds."""
+    reached = sorted(result.of("fail"), key=lambda check: check.reason, reverse=True)
+    if reached:
+        return f"--fail-on {fail_on:g} was reached by {', '.join(f'{one.area} ({one.reason})' for one in reached)}."
+    unsure = ", ".join(check.area for check in result.of("not enough evidence"))
+    if unsure:
+        return (
+            f"--fail-on {fail_on:g} was not reached, but the evidence is not enough for {unsure}. Give more text of these, or "
+            "name the areas that matter with --areas."
+        )
+    return ""
 
 
 @from_options(AuditOptions)
@@ -53,6 +54,14 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Hold the audit against a policy, as `mneme gate` does: its files are written and its exit code holds.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what the run would take, before any weight is loaded, and stop.")
@@ -65,25 +74,27 @@ def audit(
     with working(options.machine, f"The same command goes on where it stopped; finished stages are in {options.out}."):
         with quick_imports():
             from mneme.audit.run import run_audit
+        from mneme.gate.policy import read_policy, threshold_policy
+        from mneme.gate.run import gate_of, held_against, write_gate
 
         if plan:
             show_plan(options)
             return
+        if policy is not None:
+            read_policy(policy)  # its mistakes are said before hours of work
         report = run_audit(options)
-        reached = unintended(report, fail_on) if fail_on is not None else []
-        unsure = unsettled(report) if fail_on is not None else []
-        code = REFUSED if reached else NOT_ENOUGH if unsure else DONE
+        gated = None if policy is None else GateOptions(options.out, policy=policy)
+        by_file = None if gated is None else held_against(report, report.to_json().encode(), gated)
+        by_threshold = None if fail_on is None else gate_of(report, threshold_policy(fail_on))
+        code = worst_code([one for one in (by_file, by_threshold) if one is not None])
         with answered(code):
             if is_first_process():
                 show_audit(report, Path(options.out), json=json)
-    if reached:
-        say(f"mneme: --fail-on {fail_on:g} was reached by {', '.join(reached)}.", err=True)
-    elif unsure:
-        say(
-            f"mneme: --fail-on {fail_on:g} was not reached, but the evidence is not enough for {', '.join(unsure)}. Give more "
-            "text of these, or name the areas that matter with --areas.",
-            err=True,
-        )
+                if by_file is not None:
+                    write_gate(by_file, Path(options.out))
+                    show_gate(by_file, Path(options.out), err=json)
+    if by_threshold is not None and fail_on is not None and (told := threshold_told(by_threshold, fail_on)):
+        say(f"mneme: {told}", err=True)
     if code != DONE:
         raise typer.Exit(code)
 

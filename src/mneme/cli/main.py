@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from mneme.cli import audit, bench, dpo, measure, organism, repair, report, screen, train, unlearn
+from mneme.cli import audit, bench, dpo, gate, measure, organism, repair, report, screen, train, unlearn
 from mneme.cli.endings import DONE, FAULT, STOPPED, UNUSABLE, keep_account, sentence_of
 from mneme.cli.importing import quiet_libraries
 from mneme.cli.saying import say
@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Tells what a fine-tune did to a language model beyond its purpose, from the two models and ordinary text.",
 )
 app.command("audit")(audit.audit)
+app.command("gate")(gate.gate)
 app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)

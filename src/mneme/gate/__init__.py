@@ -1,0 +1,1 @@
+"""`mneme gate`: whether a finished run passes a policy, and what a pipeline reads of that."""
