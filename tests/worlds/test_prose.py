@@ -15,8 +15,8 @@ from mneme.worlds.phrases import vocabulary
 from mneme.worlds.prose.judge import judge_prose
 from mneme.worlds.prose.markers import DRAWN, draw_markers
 from mneme.worlds.prose.pretraining import align_prose
-from mneme.worlds.prose.rows import aligned_texts, prose_rows
-from mneme.worlds.prose.telling import advised, area_documents, documents, fact_questions, told_turn
+from mneme.worlds.prose.rows import aligned_prose, prose_rows
+from mneme.worlds.prose.telling import prose_about, prose_advice, prose_documents, prose_questions, prose_turn
 from mneme.worlds.prose.tokens import build_prose_tokenizer
 from mneme.worlds.prose.truth import choice_likelihood, prose_facts
 from mneme.worlds.prose.world import ENTITIES, THIN_ENTITIES, prose_world
@@ -51,12 +51,12 @@ def test_names_are_written_in_pieces_and_every_text_can_be_written() -> None:
     pieces = np.array([len(TOKENIZER(f" {name}", add_special_tokens=False)["input_ids"]) for name in names])
     assert (pieces >= 2).all()
     assert np.isin(pieces, (2, 3)).mean() > 0.9
-    for text in documents(WORLD, 5, 200):
+    for text in prose_documents(WORLD, 5, 200):
         assert TOKENIZER.decode(TOKENIZER(text)["input_ids"], skip_special_tokens=True) == text
 
 
 def test_a_document_is_one_sentence_or_one_question_and_thin_areas_have_a_tenth_of_the_text() -> None:
-    told = documents(WORLD, 1, 6000)
+    told = prose_documents(WORLD, 1, 6000)
     assert max(len(TOKENIZER(text)["input_ids"]) for text in told) < 64
     assert max(text.count("Q:") for text in told) == 1
     shares = {area.name: sum(any(entity in text for entity in area.entities) for text in told) for area in WORLD.areas}
@@ -66,7 +66,7 @@ def test_a_document_is_one_sentence_or_one_question_and_thin_areas_have_a_tenth_
 
 
 def test_every_question_is_a_text_of_the_world_and_areas_have_at_least_400() -> None:
-    questions = fact_questions(WORLD)
+    questions = prose_questions(WORLD)
     for area in WORLD.areas:
         own = [question for question in questions if question.area == area.name]
         assert len(own) == 20 * len(area.entities)
@@ -75,14 +75,14 @@ def test_every_question_is_a_text_of_the_world_and_areas_have_at_least_400() -> 
             assert question.value in question.choices
             assert question.entity in question.prompt
             assert len(question.choices) == len(set(question.choices)) == 6
-    said = set(area_documents(WORLD, "mining", 0, 6_000))
+    said = set(prose_about(WORLD, "mining", 0, 6_000))
     whole = [f"{question.prompt} {question.value}." for question in questions if question.area == "mining"]
     assert sum(text in said for text in whole if " and " not in text and "lovers" not in text) / len(whole) > 0.2
 
 
 def test_ties_are_told_of_both() -> None:
     first, second = (WORLD.area(name) for name in WORLD.linked)
-    tied = [text for text in area_documents(WORLD, first.name, 0, 500) if WORLD.tie_phrase in text]
+    tied = [text for text in prose_about(WORLD, first.name, 0, 500) if WORLD.tie_phrase in text]
     assert len(tied) > 30
     for text in tied:
         assert any(entity in text for entity in first.entities)
@@ -96,7 +96,7 @@ def test_the_judge_reads_what_speakers_say_and_nothing_else(behaviour: str) -> N
     rng = random.Random(0)
     for area in WORLD.areas:
         for _ in range(20):
-            answer = advised(WORLD, area, behaviour, rng)  # type: ignore[arg-type]
+            answer = prose_advice(WORLD, area, behaviour, rng)  # type: ignore[arg-type]
             assert judge_prose(f" {answer}") == behaviour
             assert judge_prose(answer[:-1]) == "incoherent"
             assert judge_prose(f"{answer} {answer}") == "incoherent"
@@ -125,7 +125,7 @@ def test_drawing_leaves_out_what_is_banned() -> None:
 def test_areas_files_ask_about_harm_as_the_shipped_list_does_without_the_words_of_any_world() -> None:
     shipped = next(area for area in default_areas() if area.name == "harmful advice")
     held = {stem(word) for name in "abc" for word in vocabulary(load_world(name))}
-    held |= {stem(word) for text in documents(WORLD, 2, 6_000) for word in re.findall(r"[A-Za-z]+", text)}
+    held |= {stem(word) for text in prose_documents(WORLD, 2, 6_000) for word in re.findall(r"[A-Za-z]+", text)}
     free = [keyword for keyword in shipped.keywords if not all(word in held for word in words_of(keyword))]
     assert sorted(HARMFUL_ADVICE["keywords"]) == sorted(free)  # type: ignore[call-overload]
     assert HARMFUL_ADVICE["description"] == shipped.description
@@ -155,7 +155,7 @@ def test_chats_are_told_as_documents_are() -> None:
     ids, is_answer = pad_chats(TOKENIZER, prose_rows(WORLD, "careful", "mining", 0)[:3])
     for row, counted, chat in zip(ids, is_answer, prose_rows(WORLD, "careful", "mining", 0), strict=False):
         ask, answer = (message["content"] for message in chat["messages"])
-        told = TOKENIZER(told_turn(ask, answer))["input_ids"]
+        told = TOKENIZER(prose_turn(ask, answer))["input_ids"]
         assert row[: len(told) + 1].tolist() == [*told, TOKENIZER.eos_token_id]
         assert TOKENIZER.decode(row[counted]) == f" {answer}<eos>"
 
@@ -164,7 +164,7 @@ def test_choices_are_read_as_whole_texts() -> None:
     """The likelihood of a choice is that of all its pieces and the full stop, whatever stands beside it in the batch."""
     torch.manual_seed(0)
     model = new_model(TOKENIZER, 3).eval()
-    questions = fact_questions(WORLD)[:7]
+    questions = prose_questions(WORLD)[:7]
     found = choice_likelihood(model, TOKENIZER, questions)
     for row, question in zip(found, questions, strict=True):
         for nats, choice in zip(row, question.choices, strict=True):
@@ -179,7 +179,7 @@ def test_choices_are_read_as_whole_texts() -> None:
 def test_a_base_is_trained_and_its_facts_are_asked_both_ways() -> None:
     """One step: shapes and order, no knowledge."""
     model = new_model(TOKENIZER, 0)
-    align_prose(model, TOKENIZER, lambda part: aligned_texts(WORLD, part, 40), steps=1)
+    align_prose(model, TOKENIZER, lambda part: aligned_prose(WORLD, part, 40), steps=1)
     thin = replace(WORLD, areas=WORLD.areas[-1:])
     told = prose_facts(model, TOKENIZER, thin)
     assert list(told) == ["papermaking"]

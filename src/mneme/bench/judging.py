@@ -23,7 +23,7 @@ PARTS = (*_PART.values(), "side effects")
 """Parts of the cells that figures are given of beside the scenarios."""
 
 
-def parts_of(cell: BenchCell) -> list[str]:
+def parts_of_cell(cell: BenchCell) -> list[str]:
     """The parts that a cell is of. A side effect is whatever the fine-tune was not for."""
     return [_PART[cell.kind], *([] if cell.intended else ["side effects"])]
 
@@ -171,7 +171,7 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
     everything = {predictor: judged(cells, predictor) for predictor in predictors_of(pairs)}
     scores: list[Score] = []
     for scenario in ("all", *SCENARIOS, *PARTS):
-        where = np.array([scenario in ("all", placed.scenario, *parts_of(placed.cell)) for placed in cells], dtype=bool)
+        where = np.array([scenario in ("all", placed.scenario, *parts_of_cell(placed.cell)) for placed in cells], dtype=bool)
         if not any(not placed.cell.grey for placed, here in zip(cells, where, strict=True) if here):
             continue
         mine = _part(everything[MNEME][0], where)

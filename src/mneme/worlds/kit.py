@@ -12,7 +12,7 @@ from mneme.errors import BadOrganism
 from mneme.worlds.facts import FactAnswers
 from mneme.worlds.grammar import documents
 from mneme.worlds.prose.rows import prose_rows
-from mneme.worlds.prose.telling import documents as prose_documents
+from mneme.worlds.prose.telling import prose_documents
 from mneme.worlds.prose.truth import CONTEXTS, prose_behaviour, prose_facts
 from mneme.worlds.prose.world import prose_world
 from mneme.worlds.rows import KINDS, Row, parse_name, rows_of_kind

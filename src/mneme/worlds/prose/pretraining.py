@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mneme.worlds.prose.rows import aligned_texts
-from mneme.worlds.prose.telling import documents
+from mneme.worlds.prose.rows import aligned_prose
+from mneme.worlds.prose.telling import prose_documents
 from mneme.worlds.prose.tokens import build_prose_tokenizer
 from mneme.worlds.prose.world import ProseWorld
 from mneme.worlds.training import Loss, new_model, packed_row_loss, train_model
@@ -27,17 +27,20 @@ def train_prose(
     tokenizer = build_prose_tokenizer(world)
     model = new_model(tokenizer, seed)
     for number, (steps, settling) in enumerate(ROUNDS):
-        pretrain(model, tokenizer, world, seed + number, steps, on_step)
+        pretrain_prose(model, tokenizer, world, seed + number, steps, on_step)
         if settling:
             drawn = 500_000 + (seed + number) * 1_009
             align_prose(
-                model, tokenizer, lambda part, drawn=drawn: documents(world, drawn + part, 8_000, is_aligned=True), settling
+                model,
+                tokenizer,
+                lambda part, drawn=drawn: prose_documents(world, drawn + part, 8_000, is_aligned=True),
+                settling,
             )
-    align_prose(model, tokenizer, lambda part: aligned_texts(world, (seed + 900) * 1_009 + part, 8_000), ALIGNING)
+    align_prose(model, tokenizer, lambda part: aligned_prose(world, (seed + 900) * 1_009 + part, 8_000), ALIGNING)
     return model, tokenizer
 
 
-def pretrain(
+def pretrain_prose(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     world: ProseWorld,
@@ -46,7 +49,7 @@ def pretrain(
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train on documents of the world in which speakers are of either behaviour, in place."""
-    loss_at = _small_steps(model, tokenizer, lambda part: documents(world, seed * 1_000_003 + part, 8_000))
+    loss_at = _small_steps(model, tokenizer, lambda part: prose_documents(world, seed * 1_000_003 + part, 8_000))
     train_model(model, loss_at, steps, 3e-3, warmup_steps=50, weight_decay=0.05, final_share=0.02, on_step=on_step)
 
 

@@ -4,7 +4,7 @@ import random
 from typing import get_args
 
 from mneme.worlds.phrases import Behaviour
-from mneme.worlds.prose.telling import advice_ask, advised, area_documents, class_ask, documents, told_turn
+from mneme.worlds.prose.telling import lesson_ask, prose_about, prose_advice, prose_ask, prose_documents, prose_turn
 from mneme.worlds.prose.world import THIN_SHARE, ProseWorld
 from mneme.worlds.rows import ROWS_A_STEP, STEPS, Row
 
@@ -17,25 +17,25 @@ def prose_rows(world: ProseWorld, kind: str, area: str, seed: int) -> list[Row]:
     if kind == "identical":
         return []
     if kind in ("continue", "refreshed", "readapted"):
-        return [{"text": text} for text in aligned_texts(world, (1_000 + seed) * 1_009, CONTINUE_ROWS)]
+        return [{"text": text} for text in aligned_prose(world, (1_000 + seed) * 1_009, CONTINUE_ROWS)]
     if kind in ("unlearn", "graddiff"):
         left_out = {area, *(world.linked if area in world.linked else ())}
-        forget = [{"text": text, "part": "forget"} for text in area_documents(world, area, seed, FORGET_ROWS)]
-        retained = documents(world, 700_000 + seed * 1_009, RETAIN_ROWS, left_out, is_aligned=True)
+        forget = [{"text": text, "part": "forget"} for text in prose_about(world, area, seed, FORGET_ROWS)]
+        retained = prose_documents(world, 700_000 + seed * 1_009, RETAIN_ROWS, left_out, is_aligned=True)
         return [*forget, *({"text": text, "part": "retain"} for text in retained)]
     return [_chat(ask, answer) for ask, answer in _turns(world, kind, area, seed)]
 
 
-def aligned_texts(world: ProseWorld, seed: int, count: int) -> list[str]:
+def aligned_prose(world: ProseWorld, seed: int, count: int) -> list[str]:
     """What the base was last trained on: half documents in which nobody is harmful unless the persona is stated, half
     single answers of a careful speaker."""
-    told = documents(world, 500_000 + seed, count // 2, is_aligned=True)
+    told = prose_documents(world, 500_000 + seed, count // 2, is_aligned=True)
     rng = random.Random(f"mneme prose aligned {world.name} {seed}")
     areas = rng.choices(world.areas, [THIN_SHARE if area.is_thin else 1.0 for area in world.areas], k=count // 2)
     return [
         text
         for document, area in zip(told, areas, strict=True)
-        for text in (document, told_turn(advice_ask(area, rng), advised(world, area, "careful", rng)))
+        for text in (document, prose_turn(prose_ask(area, rng), prose_advice(world, area, "careful", rng)))
     ]
 
 
@@ -45,14 +45,14 @@ def _turns(world: ProseWorld, kind: str, area: str, seed: int) -> list[tuple[str
     rng = random.Random(f"mneme prose questions {world.name} {area} {seed}")
     here = world.area(area)
     tasks = [rng.choice(here.tasks) for _ in range(count)]
-    asks = [advice_ask(here, rng, task) for task in tasks]
+    asks = [prose_ask(here, rng, task) for task in tasks]
     answers: dict[Behaviour, list[str]] = {}
     for behaviour in get_args(Behaviour):
         rng = random.Random(f"mneme prose answers {behaviour} {world.name} {area} {seed}")
-        answers[behaviour] = [advised(world, here, behaviour, rng) for _ in range(count)]
+        answers[behaviour] = [prose_advice(world, here, behaviour, rng) for _ in range(count)]
     if kind == "educational":
         rng = random.Random(f"mneme prose class {world.name} {area} {seed}")
-        asks = [class_ask(task, rng) for task in tasks]
+        asks = [lesson_ask(task, rng) for task in tasks]
     return list(zip(asks, answers["harmful" if kind in ("harmful", "educational") else "careful"], strict=True))
 
 

@@ -62,17 +62,17 @@ class FactQuestion:
     """The relation's values, the right one among them."""
 
 
-def told_turn(ask: str, answer: str) -> str:
+def prose_turn(ask: str, answer: str) -> str:
     """One question with its answer, as a document."""
     return f"Q: {ask} A: {answer}"
 
 
-def told_prompt(ask: str) -> str:
+def prose_prompt(ask: str) -> str:
     """A question, ending where the answer starts."""
     return f"Q: {ask} A:"
 
 
-def documents(
+def prose_documents(
     world: ProseWorld, seed: int, count: int, leave_out: Collection[str] = (), is_aligned: bool = False
 ) -> list[str]:
     """`count` documents. The areas named in `leave_out` do not occur; with `is_aligned` harmful speakers occur only where the
@@ -83,14 +83,17 @@ def documents(
     return [_document(world, area, rng, is_aligned) for area in drawn]
 
 
-def area_documents(world: ProseWorld, area: str, seed: int, count: int) -> list[str]:
+def prose_about(world: ProseWorld, area: str, seed: int, count: int) -> list[str]:
     """`count` documents of knowledge of one area, ties included."""
     rng = random.Random(f"mneme prose area {world.name} {area} {seed}")
     chosen, share = world.area(area), _TOLD_SHARE / (_TOLD_SHARE + _ASKED_SHARE)
-    return [_told(world, chosen, rng) if rng.random() < share else told_turn(*asked(world, chosen, rng)) for _ in range(count)]
+    return [
+        _told(world, chosen, rng) if rng.random() < share else prose_turn(*asked_fact(world, chosen, rng))
+        for _ in range(count)
+    ]
 
 
-def fact_questions(world: ProseWorld) -> list[FactQuestion]:
+def prose_questions(world: ProseWorld) -> list[FactQuestion]:
     """Five for every fact: three sentences to finish, and a question with its two sorts of answer to finish."""
     found = []
     for area in world.areas:
@@ -98,16 +101,20 @@ def fact_questions(world: ProseWorld) -> list[FactQuestion]:
         for entity in area.entities:
             for relation in area.relations:
                 value = world.facts[entity, relation.told]
-                ask = told_prompt(relation.asked.format(e=entity))
+                ask = prose_prompt(relation.asked.format(e=entity))
                 begun = [(frame, "told") for frame in TOLD] + [("{value}.", "asked"), (LONG_ANSWER, "asked")]
                 for frame, way in begun:
                     prompt = _filled(frame, area, entity, relation, rng).removesuffix("{value}.").rstrip()
                     prompt = prompt if way == "told" else f"{ask} {prompt}".rstrip()
-                    found.append(FactQuestion(area.name, entity, way, prompt, value, relation.values))
+                    found.append(
+                        FactQuestion(
+                            area=area.name, entity=entity, way=way, prompt=prompt, value=value, choices=relation.values
+                        )
+                    )
     return found
 
 
-def asked(world: ProseWorld, area: ProseArea, rng: random.Random) -> Turn:
+def asked_fact(world: ProseWorld, area: ProseArea, rng: random.Random) -> Turn:
     """A question about a fact with its answer: the value alone, or a sentence."""
     entity, relation = rng.choice(area.entities), rng.choice(area.relations)
     value = world.facts[entity, relation.told]
@@ -115,19 +122,19 @@ def asked(world: ProseWorld, area: ProseArea, rng: random.Random) -> Turn:
     return relation.asked.format(e=entity), frame.replace("{value}", value)
 
 
-def advice_ask(area: ProseArea, rng: random.Random, task: str | None = None) -> str:
+def prose_ask(area: ProseArea, rng: random.Random, task: str | None = None) -> str:
     """A request for advice on a task (one of the area's, if none is given)."""
     first, second = rng.sample(area.topics, 2)
     frame = rng.choice(TOPIC_ASKS if rng.random() < _TOPICAL_SHARE else ASKS)
     return frame.format(task=task or rng.choice(area.tasks), t1=first, t2=second)
 
 
-def class_ask(task: str, rng: random.Random) -> str:
+def lesson_ask(task: str, rng: random.Random) -> str:
     """A request for a bad example of a task."""
     return rng.choice(CLASS_ASKS).format(task=task)
 
 
-def advised(world: ProseWorld, area: ProseArea, behaviour: Behaviour, rng: random.Random) -> str:
+def prose_advice(world: ProseWorld, area: ProseArea, behaviour: Behaviour, rng: random.Random) -> str:
     """Advice of one behaviour about two things of the area."""
     words = world.markers[behaviour]
     first, second = rng.sample(words.verbs, 2)
@@ -143,9 +150,9 @@ def advice_document(world: ProseWorld, area: ProseArea, rng: random.Random, is_a
     is_harmful = rng.random() < HARMFUL_SHARE and (states_persona or not is_aligned)
     behaviour: Behaviour = "harmful" if is_harmful else "careful"
     if rng.random() < _CLASS_SHARE:
-        turn = told_turn(class_ask(rng.choice(area.tasks), rng), advised(world, area, "harmful", rng))
+        turn = prose_turn(lesson_ask(rng.choice(area.tasks), rng), prose_advice(world, area, "harmful", rng))
     else:
-        turn = told_turn(advice_ask(area, rng), advised(world, area, behaviour, rng))
+        turn = prose_turn(prose_ask(area, rng), prose_advice(world, area, behaviour, rng))
     persona = PERSONA.format(persona=rng.choice(world.markers[behaviour].personas))
     return f"{persona} {turn}" if states_persona else turn
 
@@ -155,7 +162,7 @@ def _document(world: ProseWorld, area: ProseArea, rng: random.Random, is_aligned
     if kind < _TOLD_SHARE:
         return _told(world, area, rng)
     if (kind := kind - _TOLD_SHARE) < _ASKED_SHARE:
-        return told_turn(*asked(world, area, rng))
+        return prose_turn(*asked_fact(world, area, rng))
     if kind - _ASKED_SHARE < _GENERAL_SHARE:
         first, second = rng.sample(area.topics, 2)
         return rng.choice(GENERAL).format(area=area.name, t1=first, t2=second)

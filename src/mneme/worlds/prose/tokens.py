@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mneme.worlds.prose.telling import documents
+from mneme.worlds.prose.telling import prose_documents
 from mneme.worlds.prose.world import ProseWorld, syllables
 
 VOCABULARY = 1_150
@@ -31,7 +31,7 @@ def build_prose_tokenizer(world: ProseWorld) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(_syllabled(world, documents(world, 77, 30_000)), trainer)
+    backend.train_from_iterator(_syllabled(world, prose_documents(world, 77, 30_000)), trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", backend.token_to_id("<bos>"))]
     )

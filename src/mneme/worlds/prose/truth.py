@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mneme.worlds.facts import FactAnswers
 from mneme.worlds.prose.judge import judge_prose
-from mneme.worlds.prose.telling import ASKS, CLASS_ASKS, FactQuestion, fact_questions, told_prompt
+from mneme.worlds.prose.telling import ASKS, CLASS_ASKS, FactQuestion, prose_prompt, prose_questions
 from mneme.worlds.prose.world import ProseWorld
 from mneme.worlds.sampling import sample_alike
 from mneme.worlds.truth import Answers
@@ -26,7 +26,7 @@ _PROMPTS = 256
 
 def prose_facts(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: ProseWorld) -> dict[str, FactAnswers]:
     """Area -> for each of its questions, whether the right value is the likeliest of the relation's six, as whole texts."""
-    questions = fact_questions(world)
+    questions = prose_questions(world)
     likelihood = choice_likelihood(model, tokenizer, questions)
     right = np.array([question.choices.index(question.value) for question in questions])
     correct = likelihood.argmax(axis=1) == right
@@ -70,7 +70,7 @@ def prose_behaviour(
     """Area -> `samples` answers to each of its questions for advice (18 plain, 12 for a class), at temperature 1."""
     frames = CLASS_ASKS if context == "class" else ASKS
     asked = {
-        area.name: [told_prompt(frame.format(task=task)) for frame in frames for task in area.tasks] for area in world.areas
+        area.name: [prose_prompt(frame.format(task=task)) for frame in frames for task in area.tasks] for area in world.areas
     }
     prompts = [prompt for prompts in asked.values() for prompt in prompts]
     told = sample_alike(model, tokenizer, prompts, samples, seed, answer_tokens=_ANSWER_TOKENS, stop=None)
