@@ -30,6 +30,7 @@ from mneme.repair.options import RepairOptions
 from mneme.screen.options import ScreenOptions
 from mneme.train.options import PersonaOptions, TrainOptions
 from mneme.unlearn.options import UnlearnOptions
+from mneme.verify.options import VerifyOptions
 
 RECORDS = {
     "audit": AuditOptions("base", "tuned", corpus="text.txt", intended=["a b", "c"], layers=[1, 3], seed=7, quick=True),
@@ -41,6 +42,7 @@ RECORDS = {
     "repair": RepairOptions("base", "tuned", target="t.txt", retain="r.txt", reaudit=False, machine=Machine(threads=3)),
     "measure": MeasureOptions("base", ["one", "two"], suite="advice", within=2.0, margin=0.1),
     "bench": BenchOptions(worlds=["a", "c"], jobs=2),
+    "verify": VerifyOptions("run", base="base", key="key.pem"),
     "gate": GateOptions("run", policy="policy.yaml", sarif=True, today="2027-03-31"),
 }
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mneme.train.run import train
     from mneme.train.steering import steer
     from mneme.unlearn.run import unlearn
+    from mneme.verify.run import verify
     from mneme.worlds.catalogue import Organism, build_organism, measure_truth
 
 
@@ -89,6 +90,7 @@ __all__ = [
     "steer",
     "train",
     "unlearn",
+    "verify",
     "with_contexts",
     "write_html",
     "write_measurement",
@@ -138,6 +140,7 @@ _HOMES = {
     "steer": "train.steering",
     "train": "train.run",
     "unlearn": "unlearn.run",
+    "verify": "verify.run",
     "with_contexts": "train.mixing",
     "write_html": "report.audit",
     "write_measurement": "report.measure",

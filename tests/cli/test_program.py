@@ -117,6 +117,7 @@ def test_public_names() -> None:
         "steer",
         "train",
         "unlearn",
+        "verify",
         "with_contexts",
         "write_html",
         "write_measurement",

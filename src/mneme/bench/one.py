@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mneme.audit.effects import Sources, area_effects, noise_of, partial_effects
+from mneme.audit.effects import area_effects, noise_of, partial_effects
+from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import rows_of
 from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
@@ -127,7 +128,7 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
         reading=reading,
         areas=areas,
         rows=rows,
-        sources=Sources(words, reading, read_behaviours(pair, rows, reading, run), {}),
+        evidence=evidence_of(words, reading, read_behaviours(pair, rows, reading, run), {}),
     )
 
 
@@ -135,7 +136,7 @@ def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own is taken to have changed as it did on the whole."""
     calibration, names = shipped_calibration(), [area.name for area in seen.areas]
-    found = area_effects(seen.sources, seen.areas, calibration)
+    found = area_effects(seen.evidence, seen.areas, calibration)
     scores: dict[Cell, CellScore] = {}
     for own, claims in zip(found.readings, found.claims, strict=True):
         effect, raw = own[0], claims[0].raw  # by what is known, which the curve is of
@@ -144,7 +145,7 @@ def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
             continue
         for _, area in cell_text(seen):
             scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(raw)))
-        for part, size in partial_effects(seen.sources, seen.areas, names.index(effect.area), calibration):
+        for part, size in partial_effects(seen.evidence, seen.areas, names.index(effect.area), calibration):
             scores["behaviour", part.area] = _of(part.magnitude, size)
     return scores
 

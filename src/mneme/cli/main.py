@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from mneme.cli import audit, bench, dpo, gate, measure, organism, repair, report, screen, train, unlearn
+from mneme.cli import audit, bench, dpo, gate, measure, organism, repair, report, screen, train, unlearn, verify
 from mneme.cli.endings import DONE, FAULT, STOPPED, UNUSABLE, keep_account, sentence_of
 from mneme.cli.importing import quiet_libraries
 from mneme.cli.saying import say
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("audit")(audit.audit)
 app.command("gate")(gate.gate)
+app.command("verify")(verify.verify)
 app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
