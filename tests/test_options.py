@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from mneme.audit.options import AuditOptions
 from mneme.bench.options import BenchOptions
 from mneme.cli.commands import assembled, from_options
+from mneme.compare.options import CompareOptions
+from mneme.compare_logs.options import CompareLogsOptions
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.dpo.options import DpoOptions
 from mneme.errors import BadOption, BadRun
@@ -42,6 +44,8 @@ RECORDS = {
     "repair": RepairOptions("base", "tuned", target="t.txt", retain="r.txt", reaudit=False, machine=Machine(threads=3)),
     "measure": MeasureOptions("base", ["one", "two"], suite="advice", within=2.0, margin=0.1),
     "bench": BenchOptions(worlds=["a", "c"], jobs=2),
+    "compare": CompareOptions(["one", "two"], out="elsewhere"),
+    "compare-logs": CompareLogsOptions("a.jsonl", "b.jsonl", area="subject", margin=0.02),
     "verify": VerifyOptions("run", base="base", key="key.pem"),
     "gate": GateOptions("run", policy="policy.yaml", sarif=True, today="2027-03-31"),
 }

@@ -15,6 +15,8 @@ from mneme.version import __version__ as __version__
 if TYPE_CHECKING:
     from mneme.audit.run import audit
     from mneme.bench.run import bench
+    from mneme.compare.run import compare
+    from mneme.compare_logs.run import compare_logs
     from mneme.dpo.guarding import guard_dpo
     from mneme.dpo.monitor import DisplacementMonitor
     from mneme.dpo.run import dpo
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from mneme.report.measure import write_measurement
     from mneme.report.reading import read_report
     from mneme.results import Effect, Estimate, Latent, Report
+    from mneme.results.compare import Lineage
+    from mneme.results.compare_logs import LogComparison
     from mneme.results.gate import GateResult
     from mneme.results.measure import Measurement
     from mneme.results.repair import RepairReport
@@ -52,6 +56,8 @@ __all__ = [
     "Estimate",
     "GateResult",
     "Latent",
+    "Lineage",
+    "LogComparison",
     "Machine",
     "Measurement",
     "MnemeError",
@@ -68,6 +74,8 @@ __all__ = [
     "audit",
     "bench",
     "build_organism",
+    "compare",
+    "compare_logs",
     "dpo",
     "gate",
     "guard",
@@ -102,6 +110,8 @@ _HOMES = {
     "Estimate": "results",
     "GateResult": "results.gate",
     "Latent": "results",
+    "Lineage": "results.compare",
+    "LogComparison": "results.compare_logs",
     "Machine": "options",
     "Progress": "options",
     "Training": "options",
@@ -118,6 +128,8 @@ _HOMES = {
     "audit": "audit.run",
     "bench": "bench.run",
     "build_organism": "worlds.catalogue",
+    "compare": "compare.run",
+    "compare_logs": "compare_logs.run",
     "dpo": "dpo.run",
     "gate": "gate.run",
     "guard": "train.guarding",

@@ -1,7 +1,7 @@
 """Signatures of a manifest: ed25519 (RFC 8032) by the library `cryptography`, keys as PEM files that openssl makes.
 
-    openssl genpkey -algorithm ed25519 -out key.pem
-    openssl pkey -in key.pem -pubout -out key.pub.pem
+openssl genpkey -algorithm ed25519 -out key.pem
+openssl pkey -in key.pem -pubout -out key.pub.pem
 """
 
 import base64
