@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from mneme.audit.options import AuditOptions
 from mneme.bench.options import BenchOptions
+from mneme.card.options import CardOptions
 from mneme.cli.commands import assembled, from_options
 from mneme.compare.options import CompareOptions
 from mneme.compare_logs.options import CompareLogsOptions
@@ -44,6 +45,7 @@ RECORDS = {
     "repair": RepairOptions("base", "tuned", target="t.txt", retain="r.txt", reaudit=False, machine=Machine(threads=3)),
     "measure": MeasureOptions("base", ["one", "two"], suite="advice", within=2.0, margin=0.1),
     "bench": BenchOptions(worlds=["a", "c"], jobs=2),
+    "card": CardOptions("run", into="README.md"),
     "compare": CompareOptions(["one", "two"], out="elsewhere"),
     "compare-logs": CompareLogsOptions("a.jsonl", "b.jsonl", area="subject", margin=0.02),
     "verify": VerifyOptions("run", base="base", key="key.pem"),

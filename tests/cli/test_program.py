@@ -72,8 +72,16 @@ def test_import_is_without_torch() -> None:
     assert python("import sys, mneme; mneme.Report; mneme.write_html; sys.exit('torch' in sys.modules)").returncode == 0
 
 
+def test_every_command_is_a_function_of_the_public_face() -> None:
+    commands = [command.name for command in app.registered_commands]
+    assert "compare-logs" in commands
+    assert [name for name in commands if name.replace("-", "_") not in mneme.__all__] == []
+    assert (ROOT / "src" / "mneme" / "py.typed").is_file()
+
+
 def test_public_names() -> None:
     assert mneme.__all__ == [
+        "Card",
         "DisplacementMonitor",
         "Effect",
         "Estimate",
@@ -94,9 +102,11 @@ def test_public_names() -> None:
         "Training",
         "TrainingRecord",
         "Unlearning",
+        "Verification",
         "audit",
         "bench",
         "build_organism",
+        "card",
         "compare",
         "compare_logs",
         "dpo",
@@ -112,11 +122,14 @@ def test_public_names() -> None:
         "load_pair",
         "measure",
         "measure_truth",
+        "organism",
+        "persona",
         "persona_vectors",
         "print_report",
         "read_report",
         "render_html",
         "repair",
+        "report",
         "screen",
         "steer",
         "train",

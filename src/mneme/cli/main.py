@@ -15,6 +15,7 @@ import typer
 from mneme.cli import (
     audit,
     bench,
+    card,
     compare,
     compare_logs,
     dpo,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command("audit")(audit.audit)
 app.command("gate")(gate.gate)
 app.command("verify")(verify.verify)
+app.command("card")(card.card)
 app.command("compare")(compare.compare)
 app.command("compare-logs")(compare_logs.compare_logs)
 app.command("measure")(measure.measure)

@@ -196,8 +196,8 @@ def _by_inspect(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         from inspect_ai.log import read_eval_log
     except ImportError as error:
         raise BadRows(
-            f"{file} is compressed in a way that only Inspect reads. Run: pip install 'mneme-audit[evals]', or write the log as "
-            ".json."
+            f"{file} is compressed in a way that only Inspect reads. Run: pip install 'mneme-audit[evals]', or write the log "
+            "as .json."
         ) from error
     log = read_eval_log(str(file))
     for sample in log.samples or []:

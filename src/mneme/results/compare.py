@@ -1,11 +1,12 @@
 """What several audits say together. `Lineage` is exactly the content of `compare.json` (`schema: "mneme.compare/1"`)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mneme.results.audit import Finding, Kind
 from mneme.results.record import Estimate, Record
+from mneme.results.showing import flat, frame_of, table_html
 
 
 class ComparedRun(Record):
@@ -73,6 +74,22 @@ class Lineage(Record):
     """The run with the least side effects among those that are not shown to be worse at the purpose than the best at it."""
     best_why: str
     notes: list[str] = Field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an area in a run."""
+        return [
+            {"area": row.area, "kind": row.kind, "run": run.name, **flat(cell), "did_it": row.did_it}
+            for row in self.areas
+            for run, cell in zip(self.runs, row.cells, strict=True)
+        ]
+
+    def to_frame(self) -> Any:
+        """A pandas data frame of `rows`."""
+        return frame_of(self.rows())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return table_html(f"mneme compare: {self.best}", self.best_why, self.rows())
 
     def to_json(self) -> str:
         """The bytes of `compare.json`."""

@@ -3,11 +3,12 @@
 `LogComparison` is exactly the content of `logs.json` (`schema: "mneme.logs/1"`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mneme.results.record import Estimate, Record, TooFew
+from mneme.results.showing import flat, frame_of, table_html
 
 
 class LogChange(Record):
@@ -92,6 +93,15 @@ class LogComparison(Record):
     def to_json(self) -> str:
         """The bytes of `logs.json`."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def to_frame(self) -> Any:
+        """A pandas data frame, one row a measure of a task."""
+        return frame_of([flat(change) for change in self.changes])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown = ("task", "measure", "items", "first", "second", "change", "lost", "gained", "p_holm", "equivalent")
+        return table_html("mneme compare-logs", " ".join(self.notes), [flat(change, shown) for change in self.changes])
 
     def primary(self) -> list[LogChange]:
         """One change a task."""

@@ -1,10 +1,11 @@
 """What a recipient finds of a run that somebody else made: what holds, what was changed, what could not be looked at."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mneme.results.record import Record
+from mneme.results.showing import flat, frame_of, table_html
 
 Held = Literal["holds", "changed", "not checked"]
 
@@ -31,6 +32,15 @@ class Verification(Record):
     verified: bool
     """Nothing that was looked at was changed."""
     checks: list[VerifyCheck]
+
+    def to_frame(self) -> Any:
+        """A pandas data frame, one row a part."""
+        return frame_of([flat(check) for check in self.checks])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        said = "verified" if self.verified else "changed"
+        return table_html(f"mneme verify: {said}", f"Manifest {self.manifest_sha256}", [flat(check) for check in self.checks])
 
     def to_json(self) -> str:
         """The JSON of it."""
