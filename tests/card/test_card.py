@@ -44,8 +44,8 @@ def test_a_hub_name_is_the_base_and_a_folder_is_not() -> None:
 def test_a_card_is_mended_and_not_doubled(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(
-        "---\nlicense: apache-2.0\ntags: [text]\nmodel-index:\n- name: m\n  results:\n  - task: {type: x}\n    dataset: {name: d, "
-        "type: d}\n    metrics: [{type: acc, value: 1}]\n---\n\n# Mine\n\nBefore.\n",
+        "---\nlicense: apache-2.0\ntags: [text]\nmodel-index:\n- name: m\n  results:\n  - task: {type: x}\n"
+        "    dataset: {name: d, type: d}\n    metrics: [{type: acc, value: 1}]\n---\n\n# Mine\n\nBefore.\n",
         encoding="utf-8",
     )
     quiet = sample_report(effects=[effect("law", 0.01, 0.0, finding="unaffected")], verdict="no material change")

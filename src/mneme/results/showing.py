@@ -13,8 +13,8 @@ _MOST = 200
 
 
 def flat(record: Record, only: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain fields of a record (`only` these): of an estimate its value, `_low`, `_high`, `_unit` and `_n`; lists, mappings
-    and records within it are left out."""
+    """The plain fields of a record (`only` these): of an estimate its value, `_low`, `_high`, `_unit` and `_n`; lists,
+    mappings and records within it are left out."""
     row: dict[str, Any] = {}
     for name in only or type(record).model_fields:
         value = getattr(record, name)
