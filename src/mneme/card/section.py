@@ -71,6 +71,7 @@ def card_metadata(report: Report) -> dict[str, Any]:
             task_type="text-generation",
             dataset_type="mneme-audit",
             dataset_name=f"mneme audit: {plain(effect.area)[:80]}",
+            dataset_config=plain(effect.area)[:80],  # results of one task and data set would be taken for one
             metric_type="change_in_points",
             metric_name=f"change of {plain(effect.area)[:80]}, 95 % {wording.interval(effect.magnitude)}",
             metric_value=round(wording.factor(effect.magnitude.unit) * effect.magnitude.value, 1),

@@ -144,7 +144,7 @@ def _said(answer: Any, arguments: Any) -> str:
     found = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
     if not isinstance(answer, list) or len(answer) < 2 or not isinstance(arguments, dict):
         return _told(found)
-    likelihoods = [one[0] if isinstance(one, list) and one else None for one in answer]
+    likelihoods: list[Any] = [one[0] if isinstance(one, list) and one else None for one in answer]
     try:
         values = [float(one) for one in likelihoods]
     except (TypeError, ValueError):
@@ -157,7 +157,8 @@ def _plain(row: Mapping[str, Any], where: str, task: str, fields: Fields) -> Log
     found = next((row[name] for name in (*_IDS, *_PROMPTS) if row.get(name) is not None), None)
     if found is None:
         raise BadRows(f"{where}: no id. Expected one of {', '.join(_IDS)}.")
-    told = row.get("scores") if isinstance(row.get("scores"), dict) else row
+    beside = row.get("scores")
+    told: Mapping[str, Any] = beside if isinstance(beside, dict) else row
     scores = {str(name): float(one) for name, one in told.items() if name not in _NO_MEASURES and _is_number(one)}
     if not scores:
         raise BadRows(
