@@ -62,10 +62,10 @@ def test_without_the_models_everything_else_is_verified(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_any_changed_byte_of_the_run_is_found(copy: Path, name: str) -> None:
-    """The first and last bytes and eight in between, drawn under a seed."""
+    """The first bytes, the last and three in between, drawn under a seed."""
     path = copy / name
     whole = path.read_bytes()
-    for at in [0, 1, len(whole) - 1, *random.Random(name).sample(range(len(whole)), 8)]:
+    for at in [0, 1, len(whole) - 1, *random.Random(name).sample(range(len(whole)), 3)]:
         flip(path, at)
         try:
             assert not verify(copy).verified, at
@@ -83,7 +83,7 @@ def test_any_changed_byte_of_models_and_text_is_found(copy: Path, world: World, 
     assert told(verify(copy, **named))[side] == "holds"
     for path in sorted(mine.iterdir()) if mine.is_dir() else [mine]:
         whole = path.read_bytes()
-        for at in random.Random(path.name).sample(range(len(whole)), 2):
+        for at in random.Random(path.name).sample(range(len(whole)), 1):
             flip(path, at)
             assert told(verify(copy, **named))[side] == "changed", (path, at)
             path.write_bytes(whole)
@@ -130,7 +130,7 @@ def test_a_signature_is_of_one_key_and_one_manifest(copy: Path, tmp_path: Path) 
     assert verify(copy, sign=private).signed_by
     assert told(verify(copy, key=public))["signature"] == "holds"
     assert told(verify(copy, key=other))["signature"] == "changed"
-    for at in random.Random(0).sample(range(len((copy / "signature.json").read_bytes())), 8):
+    for at in random.Random(0).sample(range(len((copy / "signature.json").read_bytes())), 4):
         whole = (copy / "signature.json").read_bytes()
         flip(copy / "signature.json", at)
         found = verify(copy, key=public)
