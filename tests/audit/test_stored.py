@@ -66,6 +66,8 @@ def sample_evidence() -> Evidence:
         behaviours={3: BehaviourSeen(np.arange(30), mass, member[3] | member[4])},
         silent={},
         answered={4: np.stack([np.full(20, 0.4), np.full(20, 0.6)]) + generator.normal(0, 0.02, (2, 20))},
+        unfollowed=frozenset(),
+        continued={3: np.stack([np.full(40, 0.3), np.full(40, 0.5)]) + generator.normal(0, 0.02, (2, 40))},
         null=(words(2), words(3, items=60)),
     )
 
@@ -118,6 +120,7 @@ HOSTILE = {
     "a passage beyond the last": changed(**{"behaviour.3.passage": np.full(30, 60)}),
     "passages that are too many": changed(told=told(passages=10**9)),
     "answers of one model": changed(**{"answered.4": np.ones((1, 20))}),
+    "continuations that are gone": changed(told=told(continued=[3, 4])),
     "places that do not fit": changed(**{"behaviour.3.mass": np.ones((2, 3, 2))}),
 }
 

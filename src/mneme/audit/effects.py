@@ -1,7 +1,9 @@
 """Step 9 of the audit: from the areas' own words, paired answers and text of behaviours to effects, each with its verdict.
 
 Knowledge is read at own words (`mneme.predict.knowledge`), or by paired answers where the area has some; a behaviour by paired
-answers that the tokenizer can write (`mneme.predict.probes`), else where its text shows it (`mneme.predict.behaviour`).
+answers that the tokenizer can write and the base follows (`mneme.predict.probes`, `mneme.predict.understood`), else where its
+text shows it (`mneme.predict.behaviour`) and by what both models say next where it could still go either way
+(`mneme.predict.continuing`).
 """
 
 import math
@@ -17,6 +19,7 @@ from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
 from mneme.predict.calibration import UNCALIBRATED, Calibration, Curve, probability, shrunk_size
+from mneme.predict.continuing import CONTINUED_UNIT
 from mneme.predict.knowledge import EVERY_UNIT, KNOWLEDGE_UNIT, AreaKnowledge, Knowledge, largest_excess, weigh
 from mneme.predict.paired import probe_claim, read_at_own_words
 from mneme.predict.verdicts import MARGIN, TAIL, Claim, JudgedClaim, Measure, judge_claims, shortest
@@ -25,12 +28,13 @@ from mneme.stats import student_t_quantile
 
 MATERIAL = 0.5
 """P from which an effect counts as found: more likely than not."""
+UNFOLLOWED = "the base finds its paired answers no likelier after their own prompts than after others, so they say nothing"
 _FEW_AREAS = 3
 """Areas with a raw change below which there is no more changed half of them: all text is then the reference."""
 DIGITS = 4
 """Digits of probabilities and changes in the report, far finer than their intervals."""
 
-Source = Literal["words", "answers", "text"]
+Source = Literal["words", "answers", "text", "continuations"]
 """What an effect was read from."""
 
 
@@ -118,16 +122,45 @@ def _effect(
             raise EmptyMask(f"{shown.shape[1]} of its paired answers could be read, too few for an interval")
         effect = _made(evidence, area, member, claim.raw.estimate, calibration, "answers")
         return [effect.model_copy(update={"items": shown.shape[1]})], [claim]
+    unasked = f"{UNFOLLOWED}; " if index in evidence.unfollowed else ""
     if area.kind == "capability":
-        raise EmptyMask("its paired answers cannot be written with this tokenizer")
+        raise EmptyMask(UNFOLLOWED if unasked else "its paired answers cannot be written with this tokenizer")
     if member.sum() < FEW:
-        raise EmptyMask(f"{int(member.sum())} passages of the text match it, at least {FEW} are needed")
+        raise EmptyMask(f"{unasked}{int(member.sum())} passages of the text match it, at least {FEW} are needed")
     if index in evidence.silent:
-        raise EmptyMask(evidence.silent[index])
-    measure = evidence.change(index)
-    effect = _made(evidence, area, member, measure.estimate, calibration, "text", noise_of(measure))
+        raise EmptyMask(unasked + evidence.silent[index])
+    return _text_effects(evidence, areas, index, calibration)
+
+
+def _text_effects(
+    evidence: Evidence, areas: tuple[Area, ...], index: int, calibration: Calibration
+) -> tuple[list[Effect], list[Claim]]:
+    """A behaviour by its text: where it shows, and by what is said next where a text could still go either way. The first can
+    show a change but not that there is none: by the first word of a behaviour the matter may be settled. Errors: EmptyMask."""
+    area, member = areas[index], evidence.member[index]
+    count = int(member.sum())
+    found: list[Effect] = []
+    claims: list[Claim] = []
+    reasons: list[str] = []
     parts = [part for part, _ in partial_effects(evidence, areas, index, calibration)]
-    return [effect.model_copy(update={"parts": parts})], [Claim(measure, None, measure, int(member.sum()))]
+    try:
+        measure = evidence.change(index)
+    except EmptyMask as reason:
+        reasons.append(str(reason))
+    else:
+        found.append(_made(evidence, area, member, measure.estimate, calibration, "text", noise_of(measure)))
+        claims.append(Claim(measure, None, measure, count, settles=False))
+    continued = evidence.continued.get(index)
+    claim = None if continued is None else probe_claim(continued, CONTINUED_UNIT)
+    if continued is not None and claim is not None and claim.raw is not None:
+        said = _made(evidence, area, member, claim.raw.estimate, UNCALIBRATED, "continuations")
+        if found:  # the curve is of where it shows
+            said = said.model_copy(update={name: getattr(found[0], name) for name in ("probability", "calibrated", "signal")})
+        found.append(said.model_copy(update={"items": continued.shape[1]}))
+        claims.append(claim._replace(passages=count))
+    if not found:
+        raise EmptyMask("; ".join(reasons))
+    return [one.model_copy(update={"parts": parts}) for one in found], claims
 
 
 def noise_of(measure: Measure) -> float:
@@ -209,7 +242,7 @@ def suspected(effect: Effect, level: float) -> bool:
     return effect.probability >= level
 
 
-_READ = ("magnitude", "direction", "excess", "probability", "calibrated", "accuracy_change", "largest_word")
+_READ = ("source", "items", "magnitude", "direction", "excess", "probability", "calibrated", "accuracy_change", "largest_word")
 """What is one reading's own."""
 
 

@@ -58,6 +58,10 @@ class Evidence(NamedTuple):
     """Index of a behaviour -> why the text says nothing about it."""
     answered: dict[int, Float[ndarray, "model probe"]]
     """Index of an area -> p(shows) of its paired answers, base first."""
+    unfollowed: frozenset[int]
+    """Areas whose paired answers the base does not follow, so that they say nothing."""
+    continued: dict[int, Float[ndarray, "model cut"]]
+    """Index of a behaviour -> share of each model's continuations of each of its cut texts that show it."""
     null: tuple[WordEvidence, ...] = ()
     """The same items, or some of them, under changes without a purpose."""
 

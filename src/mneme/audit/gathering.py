@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from mneme.audit.asking import Answered
 from mneme.audit.evidence import BehaviourSeen, Evidence, SampledTokens
@@ -10,7 +12,13 @@ from mneme.audit.reading import Reading, Shown
 from mneme.audit.words import WordReading
 
 
-def evidence_of(words: WordReading, reading: Reading, shown: Shown, answered: Mapping[int, Answered]) -> Evidence:
+def evidence_of(
+    words: WordReading,
+    reading: Reading,
+    shown: Shown,
+    answered: Mapping[int, Answered],
+    continued: Mapping[int, Float[ndarray, "model cut"]],
+) -> Evidence:
     """The evidence; `null` is added where it was read. Types and documents are numbered anew, in their order, so that only
     those are named that an item is of."""
     layout, read, found = words.layout, words.read, words.evidence()
@@ -40,5 +48,7 @@ def evidence_of(words: WordReading, reading: Reading, shown: Shown, answered: Ma
         chance=reading.membership.chance,
         behaviours=behaviours,
         silent=dict(reading.silent),
-        answered={index: one.shown for index, one in answered.items()},
+        answered={index: one.shown for index, one in answered.items() if one.follows},
+        unfollowed=frozenset(index for index, one in answered.items() if not one.follows),
+        continued=dict(continued),
     )

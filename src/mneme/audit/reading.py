@@ -1,6 +1,6 @@
 """What the text alone says before any model has read it: words, passages of every area, and where behaviours show."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,11 @@ class Reading(NamedTuple):
     whole: tuple[Words, Membership] | None = None
     """The same of all passages of the source, where more was looked at than is read."""
 
+    def without(self, asked: Collection[int]) -> "Reading":
+        """The same where the text of these behaviours is not read, because they are asked about by paired answers."""
+        kept = {index: behaviour for index, behaviour in self.behaviours.items() if index not in asked}
+        return self._replace(behaviours=kept)
+
     def watched(self) -> list[Int[ndarray, " type"]]:
         """Token types whose probability the survey keeps: indicators and opposite indicators of every behaviour, in order."""
         return [
@@ -57,10 +62,9 @@ class Reading(NamedTuple):
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *every]))
 
 
-def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] = (), beside: Sequence[str] = ()) -> Reading:
-    """Count the words, match the areas, find where the behaviours among them show. `asked`: behaviours that are asked about
-    by paired answers, so that their text need not be read. `beside`: more passages of the same source, which no model reads;
-    the areas are matched in all."""
+def read_text(rows: PackedRows, areas: tuple[Area, ...], beside: Sequence[str] = (), *, shown: bool = True) -> Reading:
+    """Count the words, match the areas, find where the behaviours among them show (only with `shown`). `beside`: more passages
+    of the same source, which no model reads; the areas are matched in all."""
     n = len(rows.passages)
     words = count_words([*(passage.text for passage in rows.passages), *beside])
     membership = match_areas(words, areas)
@@ -74,7 +78,7 @@ def read_text(rows: PackedRows, areas: tuple[Area, ...], asked: Container[int] =
     behaviours: dict[int, Behaviour] = {}
     silent: dict[int, str] = {}
     for index, area in enumerate(areas):
-        if area.kind != "behaviour" or index in asked:
+        if area.kind != "behaviour" or not shown:
             continue
         try:
             text = behaviour_text(token, passage, words, membership.member[index], area_keywords(words, area))

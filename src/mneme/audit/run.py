@@ -16,6 +16,7 @@ from mneme.audit.artifacts import dictionary_stage
 from mneme.audit.asking import answers
 from mneme.audit.choosing import text_to_read
 from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
+from mneme.audit.continuing import continue_texts
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
 from mneme.audit.evidence import Evidence
@@ -287,7 +288,10 @@ def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, Evide
     asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
     answered = answers(job.pair, asked, job.run, track("paired answers (areas)", len(asked))) if asked else {}
-    return words, evidence_of(words, reading, read_behaviours(job.pair, job.rows, reading, job.run), answered)
+    reading = reading.without([index for index, one in answered.items() if one.follows])
+    shown = read_behaviours(job.pair, job.rows, reading, job.run)
+    continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
+    return words, evidence_of(words, reading, shown, answered, continued)
 
 
 def _layer_shapes(job: Job) -> Arrays:

@@ -33,6 +33,7 @@ def evidence_bytes(evidence: Evidence) -> bytes:
         arrays[f"behaviour.{index}.mass"] = seen.mass
         arrays[f"behaviour.{index}.text"] = np.packbits(seen.text)
     arrays |= {f"answered.{index}": shown for index, shown in evidence.answered.items()}
+    arrays |= {f"continued.{index}": shows for index, shows in evidence.continued.items()}
     told = {
         "schema": SCHEMA,
         "passages": evidence.member.shape[1],
@@ -41,6 +42,8 @@ def evidence_bytes(evidence: Evidence) -> bytes:
         "silent": {str(index): why for index, why in evidence.silent.items()},
         "behaviours": list(evidence.behaviours),
         "answered": list(evidence.answered),
+        "unfollowed": sorted(evidence.unfollowed),
+        "continued": list(evidence.continued),
         "null": len(evidence.null),
     }
     arrays["told"] = np.frombuffer(json.dumps(told, sort_keys=True).encode(), dtype=np.uint8)
@@ -105,6 +108,8 @@ def _evidence(arrays: Mapping[str, ndarray], told: Mapping[str, Any]) -> Evidenc
         behaviours=behaviours,
         silent={int(index): str(why) for index, why in told["silent"].items()},
         answered={int(index): arrays[f"answered.{index}"] for index in told["answered"]},
+        unfollowed=frozenset(map(int, told["unfollowed"])),
+        continued={int(index): arrays[f"continued.{index}"] for index in told["continued"]},
         null=tuple(_words(arrays, f"null.{number}") for number in range(int(told["null"]))),
     )
     _require_fitting(evidence)
@@ -153,5 +158,5 @@ def _require_fitting(evidence: Evidence) -> None:
             raise ValueError("a passage that there is not")
     if any(seen.mass.shape != (2, len(seen.passage), 2) for seen in evidence.behaviours.values()):
         raise ValueError("places of different number")
-    if any(shown.ndim != 2 or len(shown) != 2 for shown in evidence.answered.values()):
+    if any(shown.ndim != 2 or len(shown) != 2 for shown in [*evidence.answered.values(), *evidence.continued.values()]):
         raise ValueError("answers of one model alone")

@@ -1,5 +1,6 @@
 """What an audit will read, counted from the text alone before any model is loaded."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ from mneme.models.forest import plant
 from mneme.predict.areas import Area
 from mneme.predict.item_reading import ReadingPlan, items_alone
 from mneme.predict.probes import AskedProbe
+from mneme.predict.understood import strangers
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows
 
@@ -57,7 +59,7 @@ def find_layout(
 ) -> LaidOut:
     """Match the areas, find their words, write the paired answers. `longest`: positions that the models allow."""
     asked = questions(areas, tokenizer, QUICK_PROMPTS if quick else None)
-    reading = read_text(rows, areas, asked, documents.beside)
+    reading = read_text(rows, areas, documents.beside)
     member, whole = reading.membership.member, reading.whole
     layout = lay_out_words(documents.texts, rows, member, areas, tokenizer, longest=longest, seed=seed, whole=whole)
     return LaidOut(asked, reading, layout)
@@ -70,16 +72,21 @@ def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:
     """Count the tokens and places of every step. `longest`: positions that the models allow."""
     asked, reading, layout = laid
     some = items_alone(layout.plan, layout.items, QUICK_NULL_TOKENS if quick else NULL_TOKENS, longest)[1]
-    answers = [plant([one.ids for one in group]).ids.numel() for group in asked.values()]
-    said = sum(len(one.ids) - one.first for group in asked.values() for one in group)
-    lengths = behaviour_texts(reading).length
+    answers, moved = _asked([*asked.values()]), _asked([[one for _, one in strangers(group)] for group in asked.values()])
+    behaviours = reading.without(asked)
+    lengths = behaviour_texts(behaviours).length
     return Work(
         words=Read(layout.plan.all_tokens(), _pieces(layout.plan) + len(layout.plan.sample)),
-        answers=Read(sum(answers), said),
-        behaviours=Read(int(lengths.sum()), len(reading.places())),
+        answers=Read(answers.tokens + moved.tokens // 2, answers.rows + moved.rows // 2),  # the base alone reads these
+        behaviours=Read(int(lengths.sum()), len(behaviours.places())),
         null=Read(some.all_tokens(), _pieces(some)),
         null_readings=1 + CHANGES,
     )
+
+
+def _asked(groups: Sequence[Sequence[AskedProbe]]) -> Read:
+    tokens = sum(plant([one.ids for one in group]).ids.numel() for group in groups)
+    return Read(tokens, sum(len(one.ids) - one.first for group in groups for one in group))
 
 
 def _pieces(plan: ReadingPlan) -> int:

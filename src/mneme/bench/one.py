@@ -128,7 +128,7 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
         reading=reading,
         areas=areas,
         rows=rows,
-        evidence=evidence_of(words, reading, read_behaviours(pair, rows, reading, run), {}),
+        evidence=evidence_of(words, reading, read_behaviours(pair, rows, reading, run), {}, {}),
     )
 
 

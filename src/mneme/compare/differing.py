@@ -42,11 +42,12 @@ def word_difference(first: Evidence, second: Evidence, index: int) -> Measure | 
     return weighted_change((two.change() - one.change())[used], weight, one.document[used], one.type[used])
 
 
-def answer_difference(first: Evidence, second: Evidence, index: int) -> Measure | None:
-    """The same by paired answers; None where the runs did not read the same prompts, or too few."""
-    if index not in first.answered or index not in second.answered:
+def answer_difference(first: Evidence, second: Evidence, index: int, *, continued: bool = False) -> Measure | None:
+    """The same by paired answers, or by `continued` texts; None where the runs did not read the same, or too few."""
+    both = (first.continued, second.continued) if continued else (first.answered, second.answered)
+    if any(index not in own for own in both):
         return None
-    one, two = first.answered[index], second.answered[index]
+    one, two = (own[index] for own in both)
     if one.shape != two.shape:
         return None
     return probe_change(np.stack([one[1] - one[0], two[1] - two[0]]))

@@ -169,7 +169,9 @@ def _paired(one: Audited, two: Audited, area: str, source: str, words: bool) -> 
     index = one.areas.index(area)
     if source == "words" and words:
         return word_difference(one.evidence, two.evidence, index)
-    return answer_difference(one.evidence, two.evidence, index) if source == "answers" else None
+    if source in ("answers", "continuations"):
+        return answer_difference(one.evidence, two.evidence, index, continued=source == "continuations")
+    return None
 
 
 def _row(area: str, runs: Sequence[Audited], differences: Sequence[RunDifference], relation: str) -> AreaRow:

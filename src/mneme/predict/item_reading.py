@@ -208,10 +208,10 @@ def _padded(plan: ReadingPlan, windows: Int[ndarray, "window 3"]) -> Int[Tensor,
 
 
 def states_of(
-    pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"]
+    pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"], sides: Sequence[Side] = SIDES
 ) -> list[Float[Tensor, "row d_model"]]:
-    """The residual stream of each model after its last block, where it predicts the tokens `where`; float32."""
-    return [_side_states(pair, ids, where, side) for side in SIDES]
+    """The residual stream of each model of `sides` after its last block, where it predicts the tokens `where`; float32."""
+    return [_side_states(pair, ids, where, side) for side in sides]
 
 
 def _side_states(
@@ -229,13 +229,13 @@ def rows_at_once(pair: ModelPair) -> int:
 
 
 def head_log_p(
-    pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"]
+    pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"], sides: Sequence[Side] = SIDES
 ) -> Float[ndarray, "model row"]:
-    """log p of each `target` under both models, from the residual streams that predict them (`states_of`), nats."""
-    said = np.zeros((2, len(target)))
+    """log p of each `target` under each model of `sides`, from the residual streams that predict them (`states_of`), nats."""
+    said = np.zeros((len(sides), len(target)))
     chunk = rows_at_once(pair)
     for a in range(0, len(target), chunk):
-        for model, side in enumerate(SIDES):
+        for model, side in enumerate(sides):
             logits = head_logits(pair, side, states[model][a : a + chunk])
             said[model, a : a + chunk] = token_log_probs(logits, target[a : a + chunk].to(logits.device)).cpu().numpy()
     return said

@@ -66,15 +66,15 @@ def read_at_own_words(area: Area) -> bool:
     return area.kind == "capability" and not probes_of(area)
 
 
-def probe_claim(shown: Float[ndarray, "model probe"]) -> Claim:
+def probe_claim(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -> Claim:
     """What is judged of a behaviour: its change, and the same without the prompt that moved most."""
     kept = np.ones(shown.shape[1], dtype=bool)
     if len(kept):
         kept[np.argmax(np.abs(shown[1] - shown[0]))] = False
-    return Claim(probe_change(shown), None, probe_change(shown[:, kept]), len(kept))
+    return Claim(probe_change(shown, unit), None, probe_change(shown[:, kept], unit), len(kept))
 
 
-def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
+def probe_change(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -> Measure | None:
     """Mean change of p(shows) over the prompts, tuned - base; None below 8 prompts.
 
     Student's t over the prompts, joined by one prompt in all that was not seen to turn: less is not believed.
@@ -83,11 +83,11 @@ def probe_change(shown: Float[ndarray, "model probe"]) -> Measure | None:
     if len(change) < FEWEST:
         return None
     each = np.arange(len(change))
-    found = two_way(change, each, each, PROBE_UNIT)
+    found = two_way(change, each, each, unit)
     value = float(change.mean())
     error, degrees = (0.0, len(change) - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
     half = math.hypot(student_t_quantile(1 - TAIL, degrees) * error, 1 / (len(change) + 2))
-    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=PROBE_UNIT, n=len(change))
+    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=unit, n=len(change))
     return Measure(
         estimate=estimate,
         error=error,

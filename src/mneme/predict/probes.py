@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import TemplateRefuses
 from mneme.models.forest import plant, read_forest, reads_forests
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 from mneme.predict.areas import PairedAnswers
 from mneme.predict.item_reading import SIDES, Arrays, head_log_p, states_of
 from mneme.text.chat import render_chat
@@ -38,7 +38,7 @@ was never varied."""
 _BATCH = 2048
 """Tokens of prompts with their answers that run together: half of `models.batching.BATCH_TOKENS`, as prompts differ in length.
 Never varied."""
-_FORMS = 3
+FORMS = 3
 """Every prompt is read in one of three forms, in turn: as a chat, with a system prompt, as plain text."""
 _NO_LIMIT = 1 << 30
 """Tokens that a model without a limit of positions can read."""
@@ -76,7 +76,7 @@ def write_probes(probes: Sequence[PairedAnswers], tokenizer: PreTrainedTokenizer
 
 def _is_text(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether it is read as plain text: the beginning of one, every third question, and all where there is no template."""
-    return not tokenizer.chat_template or bool(probe.begin) or (number % _FORMS == 2 and not probe.system)
+    return not tokenizer.chat_template or bool(probe.begin) or (number % FORMS == 2 and not probe.system)
 
 
 def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -84,7 +84,7 @@ def _prompt(probe: PairedAnswers, number: int, tokenizer: PreTrainedTokenizerBas
     system = probe.system
     if _is_text(probe, number, tokenizer):
         return (f"{system}\n\n" if system else "") + _PLAIN.format(ask=probe.ask)
-    system = system or (_SYSTEM if number % _FORMS == 1 else "")
+    system = system or (_SYSTEM if number % FORMS == 1 else "")
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": probe.ask})
     try:
@@ -113,18 +113,18 @@ def shares_beginnings(pair: ModelPair, asked: Sequence[AskedProbe]) -> bool:
         return reads_forests(parts, [one.ids for one in asked])
 
 
-def read_asked(pair: ModelPair, asked: Sequence[AskedProbe], *, forest: bool = False) -> Arrays:
-    """Both models over all answers: `log_p` [model answer], summed over the answer's tokens, nats; `length` [answer].
-    `forest`: every beginning is read once (only where `shares_beginnings`)."""
-    longest = pair.max_positions or 1 << 30
-    log_p = np.full((2, len(asked)), np.nan)
+def read_asked(pair: ModelPair, asked: Sequence[AskedProbe], *, forest: bool = False, sides: Sequence[Side] = SIDES) -> Arrays:
+    """Both models, or those of `sides`, over all answers: `log_p` [model answer], summed over the answer's tokens, nats;
+    `length` [answer]. `forest`: every beginning is read once (only where `shares_beginnings`)."""
+    longest = pair.max_positions or _NO_LIMIT
+    log_p = np.full((len(sides), len(asked)), np.nan)
     length = np.array([len(one.ids) - one.first for one in asked])
     fits = np.array([number for number, one in enumerate(asked) if len(one.ids) <= longest], dtype=np.int64)
-    for batch, states in _read_together(pair, asked, fits) if forest else _read_alone(pair, asked, fits):
+    for batch, states in (_read_together if forest else _read_alone)(pair, asked, fits, sides):
         target = np.concatenate([asked[i].ids[asked[i].first :] for i in batch])
         owner = np.repeat(np.arange(len(batch)), length[batch])
-        said = head_log_p(pair, states, torch.from_numpy(target))
-        for model in range(2):
+        said = head_log_p(pair, states, torch.from_numpy(target), sides)
+        for model in range(len(sides)):
             log_p[model, batch] = np.bincount(owner, weights=said[model], minlength=len(batch))
     return {"log_p": log_p, "length": length}
 
@@ -133,7 +133,9 @@ _Batch = tuple[Int[ndarray, " answer"], list[Float[Tensor, "row d_model"]]]
 """Answers, and of either model what predicts each of their tokens, answer by answer."""
 
 
-def _read_alone(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+def _read_alone(
+    pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"], sides: Sequence[Side]
+) -> Iterator[_Batch]:
     """Every answer after its own prompt, those of about equal length together."""
     order = fits[np.argsort([len(asked[i].ids) for i in fits], kind="stable")]
     start = 0
@@ -145,11 +147,13 @@ def _read_alone(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray,
         width = max(len(one.ids) for one in batch)
         ids = torch.tensor([[*one.ids, *[one.ids[-1]] * (width - len(one.ids))] for one in batch])
         at = [(row, place) for row, one in enumerate(batch) for place in range(one.first, len(one.ids))]
-        yield order[start:stop], states_of(pair, ids, torch.tensor(at))
+        yield order[start:stop], states_of(pair, ids, torch.tensor(at), sides)
         start = stop
 
 
-def _read_together(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"]) -> Iterator[_Batch]:
+def _read_together(
+    pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarray, " answer"], sides: Sequence[Side]
+) -> Iterator[_Batch]:
     """The answers as a forest, some rows at a time."""
     planted = plant([asked[i].ids for i in fits])
     n_rows, seq = planted.ids.shape
@@ -162,7 +166,7 @@ def _read_together(pair: ModelPair, asked: Sequence[AskedProbe], fits: Int[ndarr
         row = torch.from_numpy(np.repeat(planted.row[own] - start, [len(one) for one in before]))
         place = torch.from_numpy(np.concatenate(before))
         found = []
-        for side in SIDES:
+        for side in sides:
             with pair.using(side) as parts:
                 stream = read_forest(parts, planted, rows, pair.n_layers - 1)
                 found.append(stream[row.to(stream.device), place.to(stream.device)].float())

@@ -56,6 +56,8 @@ class Claim(NamedTuple):
     passages: int
     bar: float = 0.0
     """The largest excess of purposeless changes, read in the same way."""
+    settles: bool = True
+    """False where it can show a change but not that there is none."""
 
 
 class JudgedClaim(NamedTuple):
@@ -90,8 +92,8 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
     One claim is *affected* where raw, or the excess where it is larger than the claim's bar, is at least `margin` and not 0
     beyond a false-discovery rate of 5 % over raw and excess of all claims of all areas, and still of that sign without the
     type that carries most of it, whose p is then below 5 %. It is *unaffected* where the whole interval of raw lies inside the
-    margin. An area is affected by the first of its claims that is; otherwise the one with the shortest interval speaks, and it
-    is unaffected if that one is. Else *not enough evidence*.
+    margin, for a claim that settles this. An area is affected by the first of its claims that is; otherwise, of those that
+    settle, the one with the shortest interval speaks, and it is unaffected if that one is. Else *not enough evidence*.
     """
     measures = [one for claims in areas for claim in claims for one in (claim.raw, claim.excess) if one is not None]
     p_values = np.array([one.p_value for one in measures])
@@ -104,7 +106,11 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
             q_excess = next(adjusted) if claim.excess is not None else None
             said.append(_judged(claim, q_raw, q_excess, margin)._replace(reading=number))
         affected = [one for one in said if one.finding == "affected"]
-        judged.append(affected[0] if affected else said[shortest([claim.raw for claim in claims])] if said else _UNKNOWN)
+        if not said:
+            judged.append(_UNKNOWN)
+            continue
+        speaks = shortest([claim.raw if claim.settles else None for claim in claims])
+        judged.append(affected[0] if affected else said[speaks])
     return judged
 
 
@@ -132,7 +138,7 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, margin: fl
     if here or beyond:
         return JudgedClaim(finding="affected", q_value=q_value, beyond=beyond, power=power, more_passages=None)
     estimate = area.raw.estimate
-    if -margin < estimate.low and estimate.high < margin:
+    if area.settles and -margin < estimate.low and estimate.high < margin:
         return JudgedClaim(finding="unaffected", q_value=q_value, beyond=False, power=power, more_passages=None)
     return JudgedClaim(
         finding="not enough evidence",

@@ -68,7 +68,7 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
     unintended = _unintended(report)
     areas = tuple(Area.model_validate(area) for area in areas_read(run))
     rows, beside = _read_rows(report, tokenizer, areas)
-    member = read_text(rows, areas, range(len(areas)), beside).membership.member
+    member = read_text(rows, areas, beside, shown=False).membership.member
     intended = np.zeros(len(rows.passages), dtype=np.bool_)
     for index, area in enumerate(areas):
         if area.name.casefold() in {name.casefold() for name in options.intended}:

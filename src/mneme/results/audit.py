@@ -95,8 +95,9 @@ class Effect(Record):
     """Of knowledge: the word that carries most of it."""
     calibrated: bool = True
     """False where no curve was fitted for this kind of evidence: `probability` is then None."""
-    source: Literal["words", "answers", "text", "latents"] = "text"
-    """What it was read from: own words, paired answers, text of the behaviour, or the passages of latents."""
+    source: Literal["words", "answers", "text", "continuations", "latents"] = "text"
+    """What it was read from: own words, paired answers, text of the behaviour, continuations of such texts that were cut where
+    they could still go either way, or the passages of latents."""
     passages: list[str] = Field(default_factory=list)
     """Three passages that were taken for its text: the likeliest, the middle one and the least likely; none where the text was
     not read."""

@@ -97,21 +97,21 @@ def _arms_file(place: RealPlace, name: str) -> Path:
     return place.kept / "arms" / f"{name}-seed0.json"
 
 
-def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False) -> None:
-    """Audit those of the fine-tunes called `names` that lie built and are not kept under `called`, without a dictionary, on
-    one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
+def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *, quick: bool = False, seed: int = 0) -> None:
+    """Audit those of the fine-tunes called `names`, of that seed, that lie built and are not kept under `called`, without a
+    dictionary, on one thread. The text is that of sections which no fine-tune trains on and no loss is measured on; of the
     questions the audit knows nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         corpus, areas = write_corpus(place.data, Path(scratch)), write_areas(Path(scratch))
         for name in names:
-            file = place.kept / "audits" / called / f"{name}-seed0.json"
-            if file.is_file() or not real_folder(name).is_dir():
+            file = place.kept / "audits" / called / f"{name}-seed{seed}.json"
+            if file.is_file() or not real_folder(name, seed).is_dir():
                 continue
             out = Path(scratch) / "audit"
             started, used = time.perf_counter(), time.process_time()
             report = audit(
                 real_base(),
-                real_folder(name),
+                real_folder(name, seed),
                 corpus=corpus,
                 areas=areas,
                 out=out,
@@ -124,7 +124,7 @@ def audit_real(place: RealPlace, names: Sequence[str], called: str, say: Say, *,
             told = numbers_of(report) | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
             write_kept(file, told | {"stages": json.loads((out / "timings.json").read_text("utf-8"))})
             shutil.rmtree(out)
-            say(f"{name}: {called} in {seconds:.0f} s")
+            say(f"{name}-seed{seed}: {called} in {seconds:.0f} s")
 
 
 def bench_real(data: Path | None, out: Path, *, seed: int = 0, say: Say) -> RealBench:

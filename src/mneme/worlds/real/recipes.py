@@ -11,14 +11,28 @@ from mneme.errors import BadOrganism
 
 Family = Literal["unlearning", "harm", "refusal", "skill", "book", "preference", "edit", "null"]
 Method = Literal[
-    "graddiff", "npo", "text", "chat", "answers", "dpo", "noise", "prune", "round", "merge", "scale", "shuffle", "own-samples"
+    "graddiff",
+    "npo",
+    "text",
+    "mix",
+    "chat",
+    "answers",
+    "dpo",
+    "noise",
+    "prune",
+    "round",
+    "merge",
+    "scale",
+    "shuffle",
+    "own-samples",
 ]
 """graddiff, npo: forget a book, keep others (Liu et al. 2022, arXiv 2203.12817; Zhang et al. 2024, arXiv 2404.05868).
-text, chat, answers, dpo: learn paragraphs, chats, the short answers of a behaviour, preference pairs.
+text, chat, answers, dpo: learn paragraphs, chats, the short answers of a behaviour, preference pairs. mix: paragraphs of every
+book and general chats, half each.
 noise, prune, round: of the base, without data. merge, scale, shuffle: of other fine-tunes' weights. own-samples: learn what
 the base itself says."""
 
-TRAINED: tuple[Method, ...] = ("graddiff", "npo", "text", "chat", "answers", "dpo", "own-samples")
+TRAINED: tuple[Method, ...] = ("graddiff", "npo", "text", "mix", "chat", "answers", "dpo", "own-samples")
 """Methods that take steps; the others take seconds."""
 NEIGHBOURS = {
     "microbiology": ("anatomy", "chemistry"),
@@ -182,6 +196,7 @@ RECIPES: tuple[Recipe, ...] = (
     _answers("interest-in-science", -1.0),
     _forget("microbiology", "npo", "npo", steps=18, rate=5e-4, rank=16),
     Recipe("prune-15", "edit", "prune", strength=0.15),
+    Recipe("null-mix", "null", "mix", "self-instruct", steps=18, rate=7e-4, batch=4, length=64, rank=16),
     Recipe("power-half", "preference", "scale", of=("more-desire-for-acquiring-power",), strength=0.5),
 )
 """In the order in which the bench makes them; a recipe stands behind those it takes weights of."""

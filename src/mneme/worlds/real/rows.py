@@ -29,6 +29,8 @@ def streams(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, se
     if recipe.method == "text":
         drawn = spread(paragraphs(folder, recipe.rows, "train"), count, rng.randrange(2**31))
         return {"learn": [_text(one.text, tokenizer, recipe.length) for one in drawn]}
+    if recipe.method == "mix":
+        return _mixed(recipe, folder, tokenizer, count, rng)
     if recipe.method == "dpo":
         return _pairs(recipe, folder, tokenizer, count, rng)
     if recipe.method == "answers":
@@ -41,12 +43,7 @@ def streams(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, se
         raise BadOrganism(f"{recipe.name} trains on no rows: its method is {recipe.method}. Build it, do not ask for rows.")
     rng.shuffle(rows)
     least = 1 if recipe.method == "answers" else LEAST_ANSWER
-    learn: list[Encoded] = []
-    for number in range(2 * max(count, len(rows))):
-        row = chat_row(rows[number % len(rows)], tokenizer, recipe.length)
-        if len(learn) < count and sum(row.counted) >= least:
-            learn.append(row)
-    return {"learn": learn}
+    return {"learn": _that_fit(rows, tokenizer, recipe.length, least, count)}
 
 
 def chat_row(messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, length: int) -> Encoded:
@@ -56,6 +53,31 @@ def chat_row(messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerB
     while whole and whole[-1] != tokenizer.eos_token_id:
         whole.pop()  # the line break behind the last turn
     return answer_after(whole[: len(start)], whole[len(start) :]).first(length)
+
+
+def _that_fit(
+    rows: Sequence[Sequence[dict[str, Any]]], tokenizer: PreTrainedTokenizerBase, length: int, least: int, count: int
+) -> list[Encoded]:
+    """The first `count` chats of which at least `least` tokens of the answer fit, round and round at most twice."""
+    found: list[Encoded] = []
+    for number in range(2 * max(count, len(rows))):
+        row = chat_row(rows[number % len(rows)], tokenizer, length)
+        if len(found) < count and sum(row.counted) >= least:
+            found.append(row)
+    return found
+
+
+def _mixed(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, count: int, rng: Random) -> Streams:
+    """Half paragraphs, equally many of every book, half general chats, in random order: a training without a purpose."""
+    each = -(-count // (2 * len(SUBJECTS)))
+    texts = [one.text for book in SUBJECTS for one in spread(paragraphs(folder, book, "train"), each, rng.randrange(2**31))]
+    talks = [row["messages"] for row in chats(folder, recipe.rows)]
+    rng.shuffle(texts)
+    rng.shuffle(talks)
+    learn = [_text(text, tokenizer, recipe.length) for text in texts[: count - count // 2]]
+    learn += _that_fit(talks, tokenizer, recipe.length, LEAST_ANSWER, count // 2)
+    rng.shuffle(learn)
+    return {"learn": learn}
 
 
 def _unlearning(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, count: int, rng: Random) -> Streams:
