@@ -85,7 +85,8 @@ def card_metadata(report: Report) -> dict[str, Any]:
         model_name=plain(place(tuned)) if results else None,
         eval_results=results or None,
     )
-    return dict(data.to_dict())
+    found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return found
 
 
 def with_section(text: str, section: str) -> str:

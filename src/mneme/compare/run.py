@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def run_compare(options: CompareOptions) -> Lineage:
     if not 2 <= len(folders) <= _MOST:
         raise BadRun(f"{len(folders)} runs were named. Give from 2 to {_MOST} finished audits.")
     lineage = lineage_of([_read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)])
-    command = {"command": "compare", "version": __version__, "runs": [str(folder) for folder in folders]}
+    command: dict[str, Any] = {"command": "compare", "version": __version__, "runs": [str(folder) for folder in folders]}
     command["reports"] = [run.model_dump() for run in lineage.runs]
     with RunFolder(Path(options.out), command, options=stored(options), outputs=OUTPUTS, overwrite=options.overwrite) as run:
         run.finish({"compare.json": lineage.to_json().encode()})
