@@ -16,7 +16,7 @@ from mneme.errors import BadRun
 from mneme.options import stored, taking
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.report.reading import read_report
-from mneme.report.wording import affected, listed
+from mneme.report.wording import affected, counted, listed
 from mneme.results import Effect, Report
 from mneme.results.compare import AreaRow, Cell, ComparedRun, Lineage, RunDifference
 from mneme.runs import RunFolder
@@ -257,8 +257,6 @@ def _notes(runs: Sequence[Audited], differences: Sequence[RunDifference]) -> lis
         notes.append("The runs read different text, so a part of a difference may be of the text.")
     alone = sum(not one.paired for one in differences)
     if alone:
-        notes.append(
-            f"{alone} of {len(differences)} differences are of two intervals, as if the runs were independent: longer than by "
-            "item."
-        )
+        of, verb = counted(len(differences), "difference"), "is" if alone == 1 else "are"
+        notes.append(f"{alone} of {of} {verb} of two intervals, as if the runs were independent: longer than by item.")
     return notes
