@@ -1,4 +1,4 @@
-"""Evidence on disk: what comes back computes the same, and what was changed or made up is one sentence."""
+"""AuditEvidence on disk: what comes back computes the same, and what was changed or made up is one sentence."""
 
 import io
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mneme.audit.effects import area_effects, findings_of, purposeless
-from mneme.audit.evidence import BehaviourSeen, Evidence, SampledTokens
+from mneme.audit.evidence import AuditEvidence, BehaviourSeen, SampledTokens
 from mneme.audit.stored import evidence_bytes, evidence_from
 from mneme.errors import BadRun
 from mneme.predict.areas import Area
@@ -42,7 +42,7 @@ def words(seed: int, items: int = 120, lost: float = 0.0) -> WordEvidence:
     )
 
 
-def sample_evidence() -> Evidence:
+def sample_evidence() -> AuditEvidence:
     """Masonry lost half of what was known of it; one behaviour is read in its text and one by paired answers."""
     generator = np.random.default_rng(0)
     passages = 60
@@ -50,7 +50,7 @@ def sample_evidence() -> Evidence:
     member[np.arange(passages) % len(AREAS), np.arange(passages)] = True
     each = {name: generator.random(passages) for name in ("kl_tuned_to_base", "kl_base_to_tuned", "relative")}
     mass = np.stack([np.full((30, 2), [0.02, 0.6]), np.full((30, 2), [0.2, 0.5])]) + generator.normal(0, 0.002, (2, 30, 2))
-    return Evidence(
+    return AuditEvidence(
         words=words(1, lost=0.5),
         types=tuple(f"word{i}" for i in range(40)),
         sampled=SampledTokens(

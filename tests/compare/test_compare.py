@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.cli.compare import show_compare
 from mneme.compare.differing import answer_difference, independent_difference, same_items, word_difference
 from mneme.compare.run import Audited, compare, lineage_of
@@ -35,7 +35,7 @@ def report(effects: dict[str, float], *, half: float = 0.02, intended: str = "ta
     return whole.model_copy(update={"pair": whole.pair.model_copy(update=pair)})
 
 
-def run(name: str, found: Report, evidence: Evidence | None = None) -> Audited:
+def run(name: str, found: Report, evidence: AuditEvidence | None = None) -> Audited:
     """One run as it was read."""
     return Audited(name, Path(name), found, evidence, tuple(one.area for one in found.effects))
 

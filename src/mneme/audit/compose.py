@@ -15,7 +15,7 @@ from numpy import ndarray
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
 from mneme.audit.effects import claims_of, findings_of, null_checks, purposeless, ranked
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
@@ -65,7 +65,7 @@ class LayersSeen(NamedTuple):
 def compose(
     job: Job,
     changes: WeightChanges,
-    evidence: Evidence,
+    evidence: AuditEvidence,
     findings: Findings,
     latents: list[Latent],
     seen: LayersSeen | None,

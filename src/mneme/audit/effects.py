@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from mneme.audit.evidence import FEW, Evidence
+from mneme.audit.evidence import FEW, AuditEvidence
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
@@ -57,7 +57,7 @@ class AreaEffects(NamedTuple):
     """Own words, by what is known of them and all alike."""
 
 
-def area_effects(evidence: Evidence, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
+def area_effects(evidence: AuditEvidence, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
     """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability. They
     have no verdict yet: that takes the purposeless changes (`settled`)."""
     effects: list[Effect] = []
@@ -102,7 +102,7 @@ def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[
 
 
 def _effect(
-    evidence: Evidence,
+    evidence: AuditEvidence,
     areas: tuple[Area, ...],
     index: int,
     knowledge: tuple[Knowledge, Knowledge],
@@ -133,7 +133,7 @@ def _effect(
 
 
 def _text_effects(
-    evidence: Evidence, areas: tuple[Area, ...], index: int, calibration: Calibration
+    evidence: AuditEvidence, areas: tuple[Area, ...], index: int, calibration: Calibration
 ) -> tuple[list[Effect], list[Claim]]:
     """A behaviour by its text: where it shows, and by what is said next where a text could still go either way. The first can
     show a change but not that there is none: by the first word of a behaviour the matter may be settled. Errors: EmptyMask."""
@@ -170,7 +170,7 @@ def noise_of(measure: Measure) -> float:
 
 
 def _knowledge_effects(
-    evidence: Evidence,
+    evidence: AuditEvidence,
     area: Area,
     counted: list[AreaKnowledge],
     member: Bool[ndarray, " passage"],
@@ -206,7 +206,7 @@ def _knowledge_effects(
 
 
 def _made(
-    evidence: Evidence,
+    evidence: AuditEvidence,
     area: Area,
     member: Bool[ndarray, " passage"],
     magnitude: Estimate,
@@ -268,7 +268,7 @@ def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[Ju
     return found
 
 
-def purposeless(evidence: Evidence) -> list[tuple[Knowledge, Knowledge]]:
+def purposeless(evidence: AuditEvidence) -> list[tuple[Knowledge, Knowledge]]:
     """What changes without a purpose did, by what is known and by every word."""
     return [(weigh(one), weigh(one, "every")) for one in evidence.null]
 
@@ -310,7 +310,7 @@ def claims_of(found: AreaEffects) -> int:
 
 
 def partial_effects(
-    evidence: Evidence, areas: tuple[Area, ...], index: int, calibration: Calibration
+    evidence: AuditEvidence, areas: tuple[Area, ...], index: int, calibration: Calibration
 ) -> list[tuple[PartialEffect, float]]:
     """A behaviour in the text of each capability, drawn towards their mean (`pooled`), and the shrunk size that its P was read
     at; those with fewer than 8 passages that show it are left out."""

@@ -41,7 +41,7 @@ class BehaviourSeen(NamedTuple):
     """Text that shows it, or its opposite."""
 
 
-class Evidence(NamedTuple):
+class AuditEvidence(NamedTuple):
     """What both models say, of everything that an effect is made of."""
 
     words: WordEvidence

@@ -9,7 +9,7 @@ from numpy import ndarray
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
 from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, area_effects, direction_of, noise_of, suspected
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
@@ -67,7 +67,7 @@ class Findings(NamedTuple):
 
 def find(
     job: Job,
-    evidence: Evidence,
+    evidence: AuditEvidence,
     membership: Membership,
     survey: Survey | None,
     layers: list[LayerFindings],
@@ -158,7 +158,7 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
 
 def _unlisted(
     job: Job,
-    evidence: Evidence,
+    evidence: AuditEvidence,
     survey: Survey,
     layer: JudgedLayer,
     effects: AreaEffects,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.audit.asking import Answered
-from mneme.audit.evidence import BehaviourSeen, Evidence, SampledTokens
+from mneme.audit.evidence import AuditEvidence, BehaviourSeen, SampledTokens
 from mneme.audit.reading import Reading, Shown
 from mneme.audit.words import WordReading
 
@@ -18,7 +18,7 @@ def evidence_of(
     shown: Shown,
     answered: Mapping[int, Answered],
     continued: Mapping[int, Float[ndarray, "model cut"]],
-) -> Evidence:
+) -> AuditEvidence:
     """The evidence; `null` is added where it was read. Types and documents are numbered anew, in their order, so that only
     those are named that an item is of."""
     layout, read, found = words.layout, words.read, words.evidence()
@@ -31,7 +31,7 @@ def evidence_of(
             mass=shown.mass[:, where, 2 * number : 2 * number + 2],
             text=behaviour.text.member | behaviour.text.other,
         )
-    return Evidence(
+    return AuditEvidence(
         words=found._replace(type=type_, document=np.unique(found.document, return_inverse=True)[1]),
         types=tuple(layout.plan.table.types[one] for one in types),
         sampled=SampledTokens(

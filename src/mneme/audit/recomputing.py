@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mneme.audit.effects import area_effects, claims_of, findings_of, null_checks, purposeless, ranked
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.verdict import headline_verdict
 from mneme.errors import BadRun
 from mneme.predict.areas import Area
@@ -22,7 +22,7 @@ FIGURES = ("effects", "absent", "null", "overall", "broad", "claims", "verdict",
 """Fields of a report that are computed again."""
 
 
-def recomputed(report: Report, evidence: Evidence, areas: tuple[Area, ...], *, named: bool) -> Report:
+def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...], *, named: bool) -> Report:
     """The report with every figure of `FIGURES` computed from the evidence; effects outside the list are taken as they are.
     `named`: the areas were the user's. Raises BadRun where the evidence is of other areas."""
     if len(areas) != len(evidence.member):
@@ -54,7 +54,7 @@ def recomputed(report: Report, evidence: Evidence, areas: tuple[Area, ...], *, n
     )
 
 
-def differences(report: Report, again: Report) -> list[str]:
+def figures_that_differ(report: Report, again: Report) -> list[str]:
     """'effects chemistry magnitude value: −0.29 in the report, −0.31 from the evidence' of every figure that is another."""
     found: list[str] = []
     for name in FIGURES:

@@ -19,7 +19,7 @@ from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_lat
 from mneme.audit.continuing import continue_texts
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Hardware, Shape, forecast
 from mneme.audit.gathering import evidence_of
@@ -125,9 +125,8 @@ def run_audit(options: AuditOptions) -> Report:
             **deciding(options),
             **template_key(options.chat_template),
         }
-        folder = Path(options.out)
-        kept = stored(options)
-        with RunFolder(folder, command, ranks, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
+        out, kept = Path(options.out), stored(options)
+        with RunFolder(out, command, ranks, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
             job = Job(
                 options=options,
                 pair=pair,
@@ -255,7 +254,7 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
     return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
 
-def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[Report, Evidence]:
+def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[Report, AuditEvidence]:
     with job.options.progress.bars() as track:
         words, evidence = _gathered(job, laid, track)
         survey, shapes = None, None
@@ -283,7 +282,7 @@ def _purposeless(job: Job, words: WordReading, findings: Findings) -> tuple[Word
     return purposeless_changes(job.pair, words.layout, job.run, seed=job.options.seed, tokens=tokens)
 
 
-def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, Evidence]:
+def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, AuditEvidence]:
     """What effects are read from: own words, paired answers, text of behaviours."""
     asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))

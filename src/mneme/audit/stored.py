@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from mneme.audit.evidence import BehaviourSeen, Evidence, SampledTokens
+from mneme.audit.evidence import AuditEvidence, BehaviourSeen, SampledTokens
 from mneme.errors import BadRun
 from mneme.predict.cloze import Scores
 from mneme.predict.knowledge import WordEvidence
@@ -20,7 +20,7 @@ _LARGEST = 2 * 2**30
 _SCORES = ("p_true", "margin", "right")
 
 
-def evidence_bytes(evidence: Evidence) -> bytes:
+def evidence_bytes(evidence: AuditEvidence) -> bytes:
     """The file. Masks are packed eight to a byte; everything else keeps its type, so that what is computed again is the same
     to the last digit."""
     arrays: dict[str, ndarray] = {}
@@ -52,7 +52,7 @@ def evidence_bytes(evidence: Evidence) -> bytes:
     return buffer.getvalue()
 
 
-def _all_words(evidence: Evidence) -> list[tuple[str, WordEvidence]]:
+def _all_words(evidence: AuditEvidence) -> list[tuple[str, WordEvidence]]:
     return [("words", evidence.words), *((f"null.{number}", one) for number, one in enumerate(evidence.null))]
 
 
@@ -71,7 +71,7 @@ def _small(values: ndarray) -> ndarray:
     return values.astype(np.int32) if values.dtype.kind == "i" else values
 
 
-def evidence_from(content: bytes, where: str) -> Evidence:
+def evidence_from(content: bytes, where: str) -> AuditEvidence:
     """The evidence in a file's bytes. Raises BadRun where they are none, or do not fit together."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -87,7 +87,7 @@ def evidence_from(content: bytes, where: str) -> Evidence:
         raise BadRun(f"{where} is no evidence of an audit, or was cut short or changed ({type(error).__name__}).") from error
 
 
-def _evidence(arrays: Mapping[str, ndarray], told: Mapping[str, Any]) -> Evidence:
+def _evidence(arrays: Mapping[str, ndarray], told: Mapping[str, Any]) -> AuditEvidence:
     passages = int(told["passages"])
     sampled = SampledTokens(**{name: _wide(arrays[f"sampled.{name}"]) for name in SampledTokens._fields})
     behaviours = {
@@ -98,7 +98,7 @@ def _evidence(arrays: Mapping[str, ndarray], told: Mapping[str, Any]) -> Evidenc
         )
         for index in told["behaviours"]
     }
-    evidence = Evidence(
+    evidence = AuditEvidence(
         words=_words(arrays, "words"),
         types=tuple(map(str, told["types"])),
         sampled=sampled,
@@ -138,7 +138,7 @@ def _mask(packed: ndarray, length: int) -> ndarray:
     return np.unpackbits(packed, axis=-1, count=length).astype(bool)
 
 
-def _require_fitting(evidence: Evidence) -> None:
+def _require_fitting(evidence: AuditEvidence) -> None:
     """Raises ValueError where arrays that belong together have other lengths, or an index leads nowhere."""
     areas, passages = evidence.member.shape
     for words in (evidence.words, *evidence.null):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.job import Job
 from mneme.audit.stored import evidence_bytes
 from mneme.runs.manifest import MANIFEST, Manifest, model_digests, whole_digest
@@ -13,7 +13,7 @@ from mneme.version import __version__
 EVIDENCE = "evidence.npz"
 
 
-def checkable(job: Job, results: Mapping[str, bytes], evidence: Evidence | None) -> dict[str, bytes]:
+def checkable(job: Job, results: Mapping[str, bytes], evidence: AuditEvidence | None) -> dict[str, bytes]:
     """evidence.npz (none where the models do not differ) and manifest.json of a run that is about to write `results`."""
     kept = {} if evidence is None else {EVIDENCE: evidence_bytes(evidence)}
     asked = (job.run.folder / "run.json").read_bytes()

@@ -52,7 +52,7 @@ def _print(found: "Lineage") -> None:
     console.print(f"{found.best}: {found.best_why}")
     table = Listing(("area", *(run.name for run in found.runs), "step"), left=("step",))
     for row in found.areas:
-        table.add(row.area, *(f"{view.size(cell)} {view.bounds(cell)}".strip() for cell in row.cells), row.did_it)
+        table.add(row.area, *(f"{view.cell_size(cell)} {view.cell_bounds(cell)}".strip() for cell in row.cells), row.did_it)
     console.print(table)
     apart = view.told_apart(found)
     if found.differences:

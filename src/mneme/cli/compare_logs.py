@@ -53,7 +53,13 @@ def _print(found: "LogComparison") -> None:
     table = Listing(("task", "measure", "change", "95 % interval", "flips", "p (Holm)", ""), names=2, left=("",))
     for change in found.changes:
         p_value = view.p_told(change.p_holm if change.primary else change.p_value)
-        cells = (view.moved(change.change), view.bounds(change.change), view.flipped(change), p_value, view.said(change))
+        cells = (
+            view.log_moved(change.change),
+            view.log_bounds(change.change),
+            view.flipped(change),
+            p_value,
+            view.said(change),
+        )
         table.add(change.task, change.measure, *cells)
     console.print(table)
     for judges in found.judges:

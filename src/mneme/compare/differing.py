@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.predict.knowledge import weighted_change
 from mneme.predict.paired import probe_change
 from mneme.predict.verdicts import TAIL, Measure, two_sided
@@ -20,7 +20,7 @@ from mneme.results import Estimate
 from mneme.stats import student_t_quantile
 
 
-def same_items(first: Evidence, second: Evidence) -> bool:
+def same_items(first: AuditEvidence, second: AuditEvidence) -> bool:
     """Both read the same words of the same documents, for the same areas."""
     one, two = first.words, second.words
     return (
@@ -32,7 +32,7 @@ def same_items(first: Evidence, second: Evidence) -> bool:
     )
 
 
-def word_difference(first: Evidence, second: Evidence, index: int) -> Measure | None:
+def word_difference(first: AuditEvidence, second: AuditEvidence, index: int) -> Measure | None:
     """The area number `index`, by own words; None where too few items are usable in both."""
     one, two = first.words, second.words
     used: Bool[ndarray, " item"] = one.own[index] & one.usable & two.usable
@@ -42,7 +42,7 @@ def word_difference(first: Evidence, second: Evidence, index: int) -> Measure | 
     return weighted_change((two.change() - one.change())[used], weight, one.document[used], one.type[used])
 
 
-def answer_difference(first: Evidence, second: Evidence, index: int, *, continued: bool = False) -> Measure | None:
+def answer_difference(first: AuditEvidence, second: AuditEvidence, index: int, *, continued: bool = False) -> Measure | None:
     """The same by paired answers, or by `continued` texts; None where the runs did not read the same, or too few."""
     both = (first.continued, second.continued) if continued else (first.answered, second.answered)
     if any(index not in own for own in both):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mneme.audit.evidence import Evidence
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.stored import evidence_from
 from mneme.compare.differing import answer_difference, independent_difference, same_items, word_difference
 from mneme.compare.options import CompareOptions
@@ -36,7 +36,7 @@ class Audited:
     name: str
     folder: Path
     report: Report
-    evidence: Evidence | None
+    evidence: AuditEvidence | None
     areas: tuple[str, ...]
     """Names of the areas in the order of the evidence."""
 

@@ -13,7 +13,7 @@ def changed(change: LogChange) -> bool:
     return change.p_holm is not None and change.p_holm <= RATE
 
 
-def direction(change: LogChange) -> str:
+def log_direction(change: LogChange) -> str:
     """worse, better, same (shown to be within the margin), or nothing."""
     if changed(change):
         return "worse" if (change.change.plain < 0) == change.higher_is_better else "better"
@@ -25,22 +25,22 @@ def said(change: LogChange) -> str:
     if not change.primary:
         return ""
     words = {"worse": "worse", "better": "better", "same": "equivalent"}
-    return words.get(direction(change)) or ("not worse" if change.not_worse else "not shown either way")
+    return words.get(log_direction(change)) or ("not worse" if change.not_worse else "not shown either way")
 
 
-def figure(value: float, change: LogChange) -> str:
+def log_figure(value: float, change: LogChange) -> str:
     """A mean of one log, in the unit of its change."""
     return f"{100 * value:.1f}" if wording.factor(change.change.unit) != 1.0 else wording.number(value, 3)
 
 
-def moved(found: Estimate | TooFew) -> str:
+def log_moved(found: Estimate | TooFew) -> str:
     """'−4.2 points'."""
     if isinstance(found, TooFew):
         return "–" if found.value is None else wording.number(wording.factor(found.unit) * found.value, signed=True)
     return wording.magnitude(found)
 
 
-def bounds(found: Estimate | TooFew) -> str:
+def log_bounds(found: Estimate | TooFew) -> str:
     """Its interval, or why there is none."""
     return found.told() if isinstance(found, TooFew) else wording.interval(found)
 
@@ -50,7 +50,7 @@ def p_told(value: float | None) -> str:
     return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def detectable(change: LogChange) -> str:
+def log_detectable(change: LogChange) -> str:
     """The change that would have been shown."""
     if change.detectable is None:
         return "–"
@@ -73,14 +73,14 @@ def logs_headline(found: LogComparison) -> str:
         if len(shown) == len(primary):
             return f"All of {tasks} are shown to be equivalent."
         return f"No change is shown in {tasks}; {len(shown)} of them are shown to be equivalent."
-    told = [f"{one.task} got {direction(one)} ({moved(one.change)})" for one in moved_ones]
+    told = [f"{one.task} got {log_direction(one)} ({log_moved(one.change)})" for one in moved_ones]
     sentence = wording.listed(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def logs_outcome(found: LogComparison) -> str:
     """The class of the verdict."""
-    directions = [direction(change) for change in found.primary()]
+    directions = [log_direction(change) for change in found.primary()]
     if "worse" in directions:
         return "side-effects"
     return "contained" if directions and all(directions) else "inconclusive"

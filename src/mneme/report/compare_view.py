@@ -7,17 +7,17 @@ RATE = 0.05
 """False-discovery rate of what is said to differ."""
 
 
-def size(cell: Cell) -> str:
+def cell_size(cell: Cell) -> str:
     """'−4.2 points'; a dash where the run has nothing to say."""
     return "–" if cell.magnitude is None else wording.magnitude(cell.magnitude)
 
 
-def bounds(cell: Cell) -> str:
+def cell_bounds(cell: Cell) -> str:
     """Its interval."""
     return "" if cell.magnitude is None else wording.interval(cell.magnitude)
 
 
-def direction(row: AreaRow, cell: Cell) -> str:
+def cell_direction(row: AreaRow, cell: Cell) -> str:
     """worse, better, changed (a behaviour), or nothing where the area is not affected."""
     if cell.finding != "affected" or cell.magnitude is None:
         return ""

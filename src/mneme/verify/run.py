@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mneme.audit.options import AuditOptions
-from mneme.audit.recomputing import differences, recomputed
+from mneme.audit.recomputing import figures_that_differ, recomputed
 from mneme.audit.stored import evidence_from
 from mneme.errors import BadOption, BadRun, one_line
 from mneme.options import deciding, restored, taking
@@ -184,7 +184,7 @@ def _again(folder: Path, report: Report, manifest: Manifest, asked: Any) -> Veri
     evidence = evidence_from((folder / EVIDENCE).read_bytes(), EVIDENCE)
     areas = tuple(Area.model_validate(area) for area in asked.get("areas", ()))
     named = bool(asked.get("options", {}).get("areas"))
-    found = differences(report, recomputed(report, evidence, areas, named=named))
+    found = figures_that_differ(report, recomputed(report, evidence, areas, named=named))
     version = "" if manifest.mneme == __version__ else f" (by mneme {__version__}, of a run of {manifest.mneme})"
     if found:
         return _check(what, False, f"{_few(found)}{version}.")
