@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mneme.audit.reading import FEW
+from mneme.audit.evidence import FEW
 from mneme.predict.areas import Area, Words, count_words, default_areas, match_areas, read_areas
 
 

@@ -14,8 +14,9 @@ HEAD = """# The command line
 Made from the program by `python docs/make_cli.py`; do not edit it here.
 
 Exit codes of every command: 0 done, 1 the gate said no (`mneme gate`, `--policy`, `--fail-on`, or no repair closes its share),
-2 an input or option cannot be used (one sentence on stderr says what is wrong, what was expected and what to do), 3 not enough evidence for the
-gate, 70 a fault of mneme itself (its account is fault.txt in the run folder, or where stderr says), 130 stopped by Ctrl-C.
+2 an input or option cannot be used (one sentence on stderr says what is wrong, what was expected and what to do), 3 not enough
+evidence for the gate, 70 a fault of mneme itself (its account is fault.txt in the run folder, or where stderr says), 130
+stopped by Ctrl-C.
 """
 
 

@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from mneme.audit.options import AuditOptions
 from mneme.bench.options import BenchOptions
+from mneme.card.options import CardOptions
 from mneme.cli.commands import assembled, from_options
+from mneme.compare.options import CompareOptions
+from mneme.compare_logs.options import CompareLogsOptions
 from mneme.dictionaries.crosscoder import KINDS
 from mneme.dpo.options import DpoOptions
 from mneme.errors import BadOption, BadRun
@@ -30,6 +33,7 @@ from mneme.repair.options import RepairOptions
 from mneme.screen.options import ScreenOptions
 from mneme.train.options import PersonaOptions, TrainOptions
 from mneme.unlearn.options import UnlearnOptions
+from mneme.verify.options import VerifyOptions
 
 RECORDS = {
     "audit": AuditOptions("base", "tuned", corpus="text.txt", intended=["a b", "c"], layers=[1, 3], seed=7, quick=True),
@@ -41,6 +45,10 @@ RECORDS = {
     "repair": RepairOptions("base", "tuned", target="t.txt", retain="r.txt", reaudit=False, machine=Machine(threads=3)),
     "measure": MeasureOptions("base", ["one", "two"], suite="advice", within=2.0, margin=0.1),
     "bench": BenchOptions(worlds=["a", "c"], jobs=2),
+    "card": CardOptions("run", into="README.md"),
+    "compare": CompareOptions(["one", "two"], out="elsewhere"),
+    "compare-logs": CompareLogsOptions("a.jsonl", "b.jsonl", area="subject", margin=0.02),
+    "verify": VerifyOptions("run", base="base", key="key.pem"),
     "gate": GateOptions("run", policy="policy.yaml", sarif=True, today="2027-03-31"),
 }
 

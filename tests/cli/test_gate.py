@@ -1,4 +1,4 @@
-"""How a gate ends: 0 where it passes, 1 where it says no, 3 where the evidence is not enough; an audit that is stopped: 130."""
+"""How a gate ends: 0 where it passes, 1 where it says no, 3 where the evidence is not enough; 130 where Ctrl-C stops it."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mneme.errors import BadAreas
 from mneme.predict.areas import Area, count_words, default_areas, match_areas, naive_bayes_log_odds, read_areas, stem, words_of
-from mneme.predict.probes import shipped_probes
+from mneme.predict.paired import shipped_probes
 
 MMLU_PRO = [
     *("biology", "business", "chemistry", "computer science", "economics", "engineering", "health", "history", "law", "math"),

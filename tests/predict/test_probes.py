@@ -9,16 +9,8 @@ import torch
 from mneme.errors import BadAreas
 from mneme.models.pair import ModelPair, load_pair
 from mneme.predict.areas import Area, Kind, PairedAnswers, default_areas
-from mneme.predict.probes import (
-    SHIPPED,
-    AskedProbe,
-    probability_shown,
-    probes_of,
-    read_asked,
-    read_probes,
-    shipped_probes,
-    write_probes,
-)
+from mneme.predict.paired import SHIPPED, probes_of, read_probes, shipped_probes
+from mneme.predict.probes import AskedProbe, probability_shown, read_asked, write_probes
 from tests import laws
 from tests.conftest import TinyPair, word_tokenizer
 

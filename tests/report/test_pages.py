@@ -7,6 +7,8 @@ import pytest
 
 from mneme.report import preferences_view, screen_view, unlearn_view, wording
 from mneme.report.audit import render_html
+from mneme.report.compare import render_compare
+from mneme.report.compare_logs import render_logs
 from mneme.report.lines import Point, lines_chart
 from mneme.report.measure import render_measurement
 from mneme.report.preferences import render_preferences
@@ -15,6 +17,7 @@ from mneme.report.screen import render_screening
 from mneme.report.terms import TERMS
 from mneme.report.unlearn import render_unlearning
 from tests.repair.test_command import report as sample_repair
+from tests.report.compared import sample_lineage, sample_logs
 from tests.report.measured import sample_measurement
 from tests.report.runs import sample_preferences, sample_screening, sample_unlearning
 from tests.report.sample import HOSTILE, sample_report
@@ -26,6 +29,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "screen": lambda: render_screening(sample_screening()),
     "dpo": lambda: render_preferences(sample_preferences()),
     "unlearn": lambda: render_unlearning(sample_unlearning()),
+    "compare": lambda: render_compare(sample_lineage()),
+    "compare-logs": lambda: render_logs(sample_logs()),
 }
 
 
@@ -84,6 +89,8 @@ def test_hostile_text_stays_text(text: str) -> None:
         render_screening(sample_screening(text)),
         render_preferences(sample_preferences(text)),
         render_unlearning(sample_unlearning(text)),
+        render_compare(sample_lineage(text)),
+        render_logs(sample_logs(text)),
     ):
         assert not re.search(r"<(script|img|svg onload)", page)
         assert "default-src &#39;none&#39;" in page

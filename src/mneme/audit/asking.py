@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area
-from mneme.predict.probes import AskedProbe, probability_shown, probes_of, read_asked, shares_beginnings, write_probes
+from mneme.predict.paired import probes_of
+from mneme.predict.probes import AskedProbe, probability_shown, read_asked, shares_beginnings, write_probes
 from mneme.predict.understood import follows_prompts, strangers
 from mneme.predict.verdicts import FEWEST
 from mneme.runs import Arrays, RunFolder

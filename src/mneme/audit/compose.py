@@ -14,13 +14,14 @@ from numpy import ndarray
 
 from mneme.audit.describing import describer
 from mneme.audit.dictionary import held_out_rows
-from mneme.audit.effects import Sources, claims_of, findings_of, ranked
+from mneme.audit.effects import claims_of, findings_of, null_checks, purposeless, ranked
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
 from mneme.audit.options import AuditOptions
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
-from mneme.audit.surveying import Survey, top_gaining_tokens
+from mneme.audit.surveying import Survey
 from mneme.audit.taken import examples_of
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
@@ -28,9 +29,9 @@ from mneme.options import Track, command_line
 from mneme.predict.areas import count_words, match_areas
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.knowledge import KNOWLEDGE_UNIT, Knowledge, largest_excess
-from mneme.predict.probes import probes_of
-from mneme.predict.verdicts import MARGIN, shortest
+from mneme.predict.knowledge import KNOWLEDGE_UNIT
+from mneme.predict.paired import probes_of
+from mneme.predict.verdicts import shortest
 from mneme.results import (
     AbsentArea,
     Baselines,
@@ -41,7 +42,6 @@ from mneme.results import (
     Estimate,
     Latent,
     Layer,
-    NullCheck,
     Pair,
     ProbeOutputs,
     Report,
@@ -65,15 +65,16 @@ class LayersSeen(NamedTuple):
 def compose(
     job: Job,
     changes: WeightChanges,
-    sources: Sources,
+    evidence: AuditEvidence,
     findings: Findings,
     latents: list[Latent],
-    null: list[tuple[Knowledge, Knowledge]],
     seen: LayersSeen | None,
     cost: Cost,
+    top_tokens: list[str],
 ) -> Report:
     """The report of two models that differ. Touches neither model: the null has overwritten one of them by now."""
     by_id = {latent.id: latent for latent in latents}
+    null = purposeless(evidence)
     areas = findings_of(findings.effects, null)
     taken = {area.name: examples_of(job.rows.passages, findings.membership, i) for i, area in enumerate(job.areas)}
     named = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
@@ -82,7 +83,7 @@ def compose(
     ]
     both = (findings.effects.known.broad, findings.effects.every.broad)
     broad = both[shortest(both)]
-    overall = sources.words.overall()
+    overall = evidence.overall()
     verdict, reason = headline_verdict(
         effects, findings.effects.absent, broad, named=job.options.areas is not None, loss=overall.get("nll_change")
     )
@@ -95,11 +96,11 @@ def compose(
         absent=findings.effects.absent,
         latents=latents,
         layers=_layers(job, seen, findings) if seen else [],
-        null=_null(null),
+        null=null_checks(null),
         cost=cost,
         environment=_environment(job),
         overall=overall,
-        top_tokens=top_gaining_tokens(sources.words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index]))),
+        top_tokens=top_tokens,
         broad=None if broad is None else broad.estimate,
         claims=claims_of(findings.effects),
         command=_again(job),
@@ -264,21 +265,6 @@ def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
             rounding=float(shapes["rounding"][layer]),
         )
         for layer in range(job.pair.n_layers)
-    ]
-
-
-def _null(null: list[tuple[Knowledge, Knowledge]]) -> list[NullCheck]:
-    if not any(area.excess is not None for one in null for way in one for area in way.areas):
-        return []
-    return [
-        NullCheck(
-            name="same size, no purpose",
-            description="changes of every weight tensor with rows and columns shuffled: same norm, rank and spectrum",
-            statistic=f"largest change of an area beyond the others{of}, of {len(null)} such changes, noise taken off",
-            value=max(largest_excess(one[way]) for one in null),
-            threshold=MARGIN,
-        )
-        for way, of in enumerate((", of what is known", ", every word alike"))
     ]
 
 

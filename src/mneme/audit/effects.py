@@ -11,21 +11,19 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 
-from mneme.audit.asking import Answered
-from mneme.audit.reading import FEW, Reading, Shown
-from mneme.audit.words import WordReading
+from mneme.audit.evidence import FEW, AuditEvidence
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area
 from mneme.predict.behaviour import pooled
 from mneme.predict.calibration import UNCALIBRATED, Calibration, Curve, probability, shrunk_size
 from mneme.predict.continuing import CONTINUED_UNIT
 from mneme.predict.knowledge import EVERY_UNIT, KNOWLEDGE_UNIT, AreaKnowledge, Knowledge, largest_excess, weigh
-from mneme.predict.probes import probe_claim, read_at_own_words
-from mneme.predict.verdicts import TAIL, Claim, JudgedClaim, Measure, judge_claims, shortest
-from mneme.results import AbsentArea, Direction, Effect, Estimate, PartialEffect
+from mneme.predict.paired import probe_claim, read_at_own_words
+from mneme.predict.verdicts import MARGIN, TAIL, Claim, JudgedClaim, Measure, judge_claims, shortest
+from mneme.results import AbsentArea, Direction, Effect, Estimate, NullCheck, PartialEffect
 from mneme.stats import student_t_quantile
 
 MATERIAL = 0.5
@@ -59,34 +57,19 @@ class AreaEffects(NamedTuple):
     """Own words, by what is known of them and all alike."""
 
 
-class Sources(NamedTuple):
-    """Everything that effects are read from."""
-
-    words: WordReading
-    reading: Reading
-    shown: Shown
-    """What the models expect where behaviours show."""
-    answered: dict[int, Answered]
-    """Index of an area -> its paired answers, where it has some that can be written."""
-    continued: dict[int, Float[ndarray, "model cut"]]
-    """Index of a behaviour -> whether each model's continuation of each of its cut texts shows it, where they can be told
-    apart."""
-
-
-def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
+def area_effects(evidence: AuditEvidence, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
     """Effects of all areas: knowledge of the capabilities, and behaviours as a whole and in the text of each capability. They
     have no verdict yet: that takes the purposeless changes (`settled`)."""
     effects: list[Effect] = []
     claims: list[list[Claim]] = []
     readings: list[list[Effect]] = []
     absent: list[AbsentArea] = []
-    evidence = sources.words.evidence()
-    known, every = weigh(evidence), weigh(evidence, "every")
-    member = sources.reading.membership.member
+    known, every = weigh(evidence.words), weigh(evidence.words, "every")
+    member = evidence.member
     found = np.zeros(member.shape[1], dtype=bool)
     for index, area in enumerate(areas):
         try:
-            own, said = _effect(sources, areas, index, (known, every), calibration)
+            own, said = _effect(evidence, areas, index, (known, every), calibration)
         except EmptyMask as reason:
             count = int(member[index].sum())
             absent.append(AbsentArea(area=area.name, kind=area.kind, reason=str(reason), passages=count))
@@ -119,58 +102,58 @@ def _quiet(knowledge: Knowledge, member: Bool[ndarray, "area passage"]) -> Bool[
 
 
 def _effect(
-    sources: Sources,
+    evidence: AuditEvidence,
     areas: tuple[Area, ...],
     index: int,
     knowledge: tuple[Knowledge, Knowledge],
     calibration: Calibration,
 ) -> tuple[list[Effect], list[Claim]]:
     """One area in every way in which it is read. Errors: EmptyMask, with the reason why nothing can be said about it."""
-    area, member = areas[index], sources.reading.membership.member[index]
+    area, member = areas[index], evidence.member[index]
     if read_at_own_words(area):
-        if index in sources.reading.membership.chance:
-            seeds = sources.reading.membership.seeds[index]
+        if index in evidence.chance:
+            seeds = evidence.seeds[index]
             raise EmptyMask(f"{seeds} passages of the text hold two of its keywords, but they are of no one subject")
-        return _knowledge_effects(sources, area, [one.areas[index] for one in knowledge], member, calibration)
-    answered = sources.answered.get(index)
-    if answered is not None and answered.follows:
-        claim = probe_claim(answered.shown)
+        return _knowledge_effects(evidence, area, [one.areas[index] for one in knowledge], member, calibration)
+    if index in evidence.answered:
+        shown = evidence.answered[index]
+        claim = probe_claim(shown)
         if claim.raw is None:
-            raise EmptyMask(f"{answered.shown.shape[1]} of its paired answers could be read, too few for an interval")
-        effect = _made(sources, area, member, claim.raw.estimate, calibration, "answers")
-        return [effect.model_copy(update={"items": answered.shown.shape[1]})], [claim]
-    unasked = "" if answered is None else f"{UNFOLLOWED}; "
+            raise EmptyMask(f"{shown.shape[1]} of its paired answers could be read, too few for an interval")
+        effect = _made(evidence, area, member, claim.raw.estimate, calibration, "answers")
+        return [effect.model_copy(update={"items": shown.shape[1]})], [claim]
+    unasked = f"{UNFOLLOWED}; " if index in evidence.unfollowed else ""
     if area.kind == "capability":
         raise EmptyMask(UNFOLLOWED if unasked else "its paired answers cannot be written with this tokenizer")
     if member.sum() < FEW:
         raise EmptyMask(f"{unasked}{int(member.sum())} passages of the text match it, at least {FEW} are needed")
-    if index in sources.reading.silent:
-        raise EmptyMask(unasked + sources.reading.silent[index])
-    return _text_effects(sources, areas, index, calibration)
+    if index in evidence.silent:
+        raise EmptyMask(unasked + evidence.silent[index])
+    return _text_effects(evidence, areas, index, calibration)
 
 
 def _text_effects(
-    sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration
+    evidence: AuditEvidence, areas: tuple[Area, ...], index: int, calibration: Calibration
 ) -> tuple[list[Effect], list[Claim]]:
     """A behaviour by its text: where it shows, and by what is said next where a text could still go either way. The first can
     show a change but not that there is none: by the first word of a behaviour the matter may be settled. Errors: EmptyMask."""
-    area, member = areas[index], sources.reading.membership.member[index]
+    area, member = areas[index], evidence.member[index]
     count = int(member.sum())
     found: list[Effect] = []
     claims: list[Claim] = []
     reasons: list[str] = []
-    parts = [part for part, _ in partial_effects(sources, areas, index, calibration)]
+    parts = [part for part, _ in partial_effects(evidence, areas, index, calibration)]
     try:
-        measure = sources.reading.change(sources.shown, index)
+        measure = evidence.change(index)
     except EmptyMask as reason:
         reasons.append(str(reason))
     else:
-        found.append(_made(sources, area, member, measure.estimate, calibration, "text", noise_of(measure)))
+        found.append(_made(evidence, area, member, measure.estimate, calibration, "text", noise_of(measure)))
         claims.append(Claim(measure, None, measure, count, settles=False))
-    continued = sources.continued.get(index)
+    continued = evidence.continued.get(index)
     claim = None if continued is None else probe_claim(continued, CONTINUED_UNIT)
     if continued is not None and claim is not None and claim.raw is not None:
-        said = _made(sources, area, member, claim.raw.estimate, UNCALIBRATED, "continuations")
+        said = _made(evidence, area, member, claim.raw.estimate, UNCALIBRATED, "continuations")
         if found:  # the curve is of where it shows
             said = said.model_copy(update={name: getattr(found[0], name) for name in ("probability", "calibrated", "signal")})
         found.append(said.model_copy(update={"items": continued.shape[1]}))
@@ -187,7 +170,7 @@ def noise_of(measure: Measure) -> float:
 
 
 def _knowledge_effects(
-    sources: Sources,
+    evidence: AuditEvidence,
     area: Area,
     counted: list[AreaKnowledge],
     member: Bool[ndarray, " passage"],
@@ -200,9 +183,9 @@ def _knowledge_effects(
     known, every = counted
     if known.raw is None and every.raw is None:
         raise EmptyMask(f"{count} passages of the text match it, with {known.types} words of its own, too few to judge")
-    types = sources.words.layout.plan.table.types
+    types = evidence.types
     # The curve is of what is known; where nothing is said by that, P has none.
-    words = None if known.raw is None else _made(sources, area, member, known.raw.estimate, calibration, "words")
+    words = None if known.raw is None else _made(evidence, area, member, known.raw.estimate, calibration, "words")
     found: list[Effect] = []
     for own in counted:
         if own.raw is None:
@@ -218,12 +201,12 @@ def _knowledge_effects(
             "accuracy_change": round(own.accuracy, DIGITS),
             "largest_word": "" if own.largest_type is None else types[own.largest_type],
         }
-        found.append(_made(sources, area, member, own.raw.estimate, UNCALIBRATED, "words").model_copy(update=update))
+        found.append(_made(evidence, area, member, own.raw.estimate, UNCALIBRATED, "words").model_copy(update=update))
     return found, [own.claim(count) for own in counted if own.raw is not None]
 
 
 def _made(
-    sources: Sources,
+    evidence: AuditEvidence,
     area: Area,
     member: Bool[ndarray, " passage"],
     magnitude: Estimate,
@@ -239,7 +222,7 @@ def _made(
         direction=direction_of(magnitude, area.kind),
         magnitude=magnitude,
         evidence=[],
-        baselines=sources.words.baselines(member),
+        baselines=evidence.baselines(member),
         signal="likelihood" if chance is not None and chance >= MATERIAL else "none",
         calibrated=chance is not None,
         source=source,
@@ -285,9 +268,30 @@ def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[Ju
     return found
 
 
+def purposeless(evidence: AuditEvidence) -> list[tuple[Knowledge, Knowledge]]:
+    """What changes without a purpose did, by what is known and by every word."""
+    return [(weigh(one), weigh(one, "every")) for one in evidence.null]
+
+
+def null_checks(null: list[tuple[Knowledge, Knowledge]]) -> list[NullCheck]:
+    """What the report says of changes without a purpose; nothing where nothing is compared."""
+    if not any(area.excess is not None for one in null for way in one for area in way.areas):
+        return []
+    return [
+        NullCheck(
+            name="same size, no purpose",
+            description="changes of every weight tensor with rows and columns shuffled: same norm, rank and spectrum",
+            statistic=f"largest change of an area beyond the others{of}, of {len(null)} such changes, noise taken off",
+            value=max(largest_excess(one[way]) for one in null),
+            threshold=MARGIN,
+        )
+        for way, of in enumerate((", of what is known", ", every word alike"))
+    ]
+
+
 def findings_of(found: AreaEffects, null: Sequence[tuple[Knowledge, Knowledge]]) -> list[Effect]:
-    """The effects with their verdicts. `null`: what purposeless changes did, by what is known and by every word; what is
-    beyond the other areas has to be more than the largest excess of them."""
+    """The effects with their verdicts. `null`: `purposeless`; what is beyond the other areas has to be more than the largest
+    excess of such changes."""
     bars = {
         unit: max((largest_excess(one[way]) for one in null), default=0.0)
         for way, unit in enumerate((KNOWLEDGE_UNIT, EVERY_UNIT))
@@ -306,30 +310,29 @@ def claims_of(found: AreaEffects) -> int:
 
 
 def partial_effects(
-    sources: Sources, areas: tuple[Area, ...], index: int, calibration: Calibration
+    evidence: AuditEvidence, areas: tuple[Area, ...], index: int, calibration: Calibration
 ) -> list[tuple[PartialEffect, float]]:
     """A behaviour in the text of each capability, drawn towards their mean (`pooled`), and the shrunk size that its P was read
     at; those with fewer than 8 passages that show it are left out."""
-    text = sources.reading.behaviours[index].text
-    membership = sources.reading.membership
+    text = evidence.behaviours[index].text
     found: list[tuple[int, Measure]] = []
     for other, area in enumerate(areas):
         if area.kind != "capability":
             continue
         try:
-            found.append((other, sources.reading.change(sources.shown, index, membership.member[other])))
+            found.append((other, evidence.change(index, evidence.member[other])))
         except EmptyMask:
             continue
     parts = []
     for (other, _), measure in zip(found, pooled([own for _, own in found]), strict=True):
-        within = membership.member[other] & (text.member | text.other)
+        within = evidence.member[other] & text
         magnitude, noise = measure.estimate, noise_of(measure)
         part = PartialEffect(
             area=areas[other].name,
             probability=_chance(magnitude, calibration.curve_of("text", magnitude.value), noise),
             direction=direction_of(magnitude, "behaviour"),
             magnitude=magnitude,
-            baselines=sources.words.baselines(within),
+            baselines=evidence.baselines(within),
         )
         parts.append((part, shrunk_size(magnitude, noise)))
     return parts

@@ -8,7 +8,8 @@ from numpy import ndarray
 
 from mneme.audit.ablation import causal_checks
 from mneme.audit.dictionary import LayerCodes, coded_rows
-from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, Sources, area_effects, direction_of, noise_of, suspected
+from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, area_effects, direction_of, noise_of, suspected
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
@@ -64,21 +65,27 @@ class Findings(NamedTuple):
     calibration: Calibration
 
 
-def find(job: Job, sources: Sources, survey: Survey | None, layers: list[LayerFindings], track: Track) -> Findings:
+def find(
+    job: Job,
+    evidence: AuditEvidence,
+    membership: Membership,
+    survey: Survey | None,
+    layers: list[LayerFindings],
+    track: Track,
+) -> Findings:
     """Effects first, then at each layer the latents behind them and the strongest of their own right, each ablated.
 
     `survey` None: no dictionary was asked for, and there are no layers.
     """
-    membership = sources.reading.membership
     calibration = UNCALIBRATED if job.options.corpus is None else shipped_calibration()
-    effects = area_effects(sources, job.areas, calibration)
+    effects = area_effects(evidence, job.areas, calibration)
     judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
         effect
         for layer in judged_layers
         if survey is not None
-        for effect in _unlisted(job, sources, survey, layer, effects, calibration)
+        for effect in _unlisted(job, evidence, survey, layer, effects, calibration)
     ]
     return Findings(membership=membership, effects=effects, unlisted=unlisted, layers=judged_layers, calibration=calibration)
 
@@ -151,7 +158,7 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
 
 def _unlisted(
     job: Job,
-    sources: Sources,
+    evidence: AuditEvidence,
     survey: Survey,
     layer: JudgedLayer,
     effects: AreaEffects,
@@ -198,7 +205,7 @@ def _unlisted(
                 direction=direction_of(magnitude, "capability"),
                 magnitude=magnitude,
                 evidence=[latent_id(layer.codes.layer, latent) for latent in latents],
-                baselines=sources.words.baselines(member),
+                baselines=evidence.baselines(member),
                 signal="both",
                 source="latents",
             )

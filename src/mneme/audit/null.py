@@ -9,7 +9,7 @@ from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
 from mneme.predict.item_reading import item_states, items_alone, join_batches, read_items
-from mneme.predict.knowledge import Knowledge, weigh
+from mneme.predict.knowledge import WordEvidence
 from mneme.runs import Arrays, RunFolder
 
 CHANGES = 3
@@ -51,17 +51,16 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
 def purposeless_changes(
     pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int, tokens: int
-) -> list[tuple[Knowledge, Knowledge]]:
+) -> tuple[WordEvidence, ...]:
     """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words, each read on about `tokens` tokens
-    of the documents that have such words, by what is known and by every word: the base once, the changed models each. None
-    where no item is read.
+    of the documents that have such words: the base once, the changed models each. None where no item is read.
 
     Destroys the pair's tuned side. A process that makes a later one shuffles as often as if it had made all before it, so that
     the numbers do not depend on who makes them.
     """
     items, some = items_alone(layout.plan, layout.items, tokens, pair.max_positions)
     if not some.batches:
-        return []
+        return ()
     shuffled = 0
     base: list[Tensor] = []
 
@@ -77,5 +76,4 @@ def purposeless_changes(
             yield join_batches(parts, len(some.item_word), 0)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)
-    seen = [WordReading(layout._replace(plan=some, items=items), read).evidence() for read in parts]
-    return [(weigh(evidence), weigh(evidence, "every")) for evidence in seen]
+    return tuple(WordReading(layout._replace(plan=some, items=items), read).evidence() for read in parts)

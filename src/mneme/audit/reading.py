@@ -4,17 +4,13 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
-from mneme.predict.behaviour import BehaviourText, behaviour_change, behaviour_places, behaviour_text
-from mneme.predict.verdicts import Measure
+from mneme.predict.behaviour import BehaviourText, behaviour_places, behaviour_text
 from mneme.text.packing import PackedRows, document_pieces
-
-FEW = 5
-"""Passages below which an area, or a behaviour in an area, is absent: with fewer, no interval of `mneme.stats` holds."""
 
 
 class Behaviour(NamedTuple):
@@ -64,18 +60,6 @@ class Reading(NamedTuple):
         """Places of all behaviours, ascending, each once."""
         every = [behaviour.place for behaviour in self.behaviours.values()]
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *every]))
-
-    def change(self, shown: Shown, index: int, within: Bool[ndarray, " passage"] | None = None) -> Measure:
-        """Change of one behaviour, over all its places or over those in the passages `within`.
-
-        Errors: EmptyMask where fewer than 8 of them show the behaviour or its opposite.
-        """
-        behaviour = self.behaviours[index]
-        inside = np.ones(len(behaviour.place), dtype=bool) if within is None else within[behaviour.passage]
-        first = 2 * list(self.behaviours).index(index)
-        where = np.searchsorted(shown.place, behaviour.place[inside])
-        base, tuned = shown.mass[:, where, first : first + 2].astype(np.float64)
-        return behaviour_change(base, tuned)
 
 
 def read_text(rows: PackedRows, areas: tuple[Area, ...], beside: Sequence[str] = (), *, shown: bool = True) -> Reading:

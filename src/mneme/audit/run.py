@@ -19,9 +19,10 @@ from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_lat
 from mneme.audit.continuing import continue_texts
 from mneme.audit.cost import nominal_cost
 from mneme.audit.dictionary import Stream, fit_layer, layer_codes
-from mneme.audit.effects import Sources
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Hardware, Shape, forecast
+from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import (
     check_chosen_layers,
     check_intended,
@@ -33,8 +34,9 @@ from mneme.audit.inputs import (
 from mneme.audit.job import Job
 from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.options import AuditOptions
-from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
-from mneme.audit.words import read_words
+from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus, top_gaining_tokens
+from mneme.audit.vouching import EVIDENCE, checkable
+from mneme.audit.words import WordReading, read_words
 from mneme.audit.work import LaidOut, count_work, find_layout
 from mneme.audit.writing import areas_to_write, texts_each, write_text, written_file
 from mneme.describe.endpoint import check_endpoint
@@ -49,9 +51,10 @@ from mneme.models.threads import computing_threads
 from mneme.models.weights import WeightChanges, weight_changes
 from mneme.options import Progress, Track, deciding, stored, taking
 from mneme.predict.areas import Area, default_areas, read_areas
-from mneme.predict.knowledge import Knowledge
+from mneme.predict.knowledge import WordEvidence
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
+from mneme.runs.manifest import MANIFEST
 from mneme.text.documents import read_corpus
 from mneme.text.reading import SKIPPED_ROWS, skipped_rows
 from mneme.text.templates import template_key
@@ -61,7 +64,7 @@ from mneme.worlds.catalogue import Organism, build_organism
 BUILT_IN = "unlearn-biology"
 _ROUNDING_ROWS = 4
 """Rows on which rounding is measured against float32: a thousand tokens. A round number that was never varied."""
-_OUTPUTS = ("report.json", "report.html", "plan.json", SKIPPED_ROWS)
+_OUTPUTS = ("report.json", "report.html", "plan.json", EVIDENCE, MANIFEST, SKIPPED_ROWS)
 
 
 def run_audit(options: AuditOptions) -> Report:
@@ -122,9 +125,8 @@ def run_audit(options: AuditOptions) -> Report:
             **deciding(options),
             **template_key(options.chat_template),
         }
-        folder = Path(options.out)
-        kept = stored(options)
-        with RunFolder(folder, command, ranks, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
+        out, kept = Path(options.out), stored(options)
+        with RunFolder(out, command, ranks, options=kept, outputs=_OUTPUTS, overwrite=options.overwrite) as run:
             job = Job(
                 options=options,
                 pair=pair,
@@ -138,13 +140,14 @@ def run_audit(options: AuditOptions) -> Report:
             )
             changes = weight_changes(pair)
             if changes.nothing:
-                report, planned = nothing_changed(job, changes, plan.cost), None
+                report, planned, evidence = nothing_changed(job, changes, plan.cost), None, None
             else:
                 changes = replace(changes, outputs=output_difference(pair))
                 laid = _laid_out(job)
                 planned = _planned(job, laid)
-                report = _run(job, changes, plan.cost, laid)
-            run.finish({"report.json": report.to_json().encode(), **skipped, **_beside(planned, run, pair.device)})
+                report, evidence = _run(job, changes, plan.cost, laid)
+            results = {"report.json": report.to_json().encode(), **skipped, **_beside(planned, run, pair.device)}
+            run.finish({**results, **checkable(job, results, evidence)} if ranks.rank == 0 else results)
     return report
 
 
@@ -251,9 +254,9 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
     return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
 
-def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> Report:
+def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[Report, AuditEvidence]:
     with job.options.progress.bars() as track:
-        sources = _sources(job, laid, track)
+        words, evidence = _gathered(job, laid, track)
         survey, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
@@ -263,22 +266,23 @@ def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> Report:
             shares = dict(enumerate(shapes["shares"].tolist()))
             layers = list(job.options.layers) if job.options.layers is not None else choose_layers(shares)
             found = _look(job, survey, layers, track)
-        findings = find(job, sources, survey, found, track)
+        findings = find(job, evidence, laid.reading.membership, survey, found, track)
         latents = record_latents(job, survey, findings, track) if survey else []
-        null = _purposeless(job, sources, findings)
+        evidence = evidence._replace(null=_purposeless(job, words, findings))
     layers_seen = LayersSeen(survey, shapes) if survey and shapes else None
-    return compose(job, changes, sources, findings, latents, null, layers_seen, cost)
+    tokens = top_gaining_tokens(words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index])))
+    return compose(job, changes, evidence, findings, latents, layers_seen, cost, tokens), evidence
 
 
-def _purposeless(job: Job, sources: Sources, findings: Findings) -> list[tuple[Knowledge, Knowledge]]:
+def _purposeless(job: Job, words: WordReading, findings: Findings) -> tuple[WordEvidence, ...]:
     """They judge what is beyond the other areas; where nothing is compared there is nothing to judge."""
     if all(area.excess is None for area in findings.effects.every.areas):
-        return []
+        return ()
     tokens = QUICK_NULL_TOKENS if job.options.quick else NULL_TOKENS
-    return purposeless_changes(job.pair, sources.words.layout, job.run, seed=job.options.seed, tokens=tokens)
+    return purposeless_changes(job.pair, words.layout, job.run, seed=job.options.seed, tokens=tokens)
 
 
-def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
+def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, AuditEvidence]:
     """What effects are read from: own words, paired answers, text of behaviours."""
     asked, reading, layout = laid
     words = read_words(job.pair, layout, job.run, track("own words (tokens)", layout.plan.all_tokens()))
@@ -286,7 +290,7 @@ def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     reading = reading.without([index for index, one in answered.items() if one.follows])
     shown = read_behaviours(job.pair, job.rows, reading, job.run)
     continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
-    return Sources(words=words, reading=reading, shown=shown, answered=answered, continued=continued)
+    return words, evidence_of(words, reading, shown, answered, continued)
 
 
 def _layer_shapes(job: Job) -> Arrays:

@@ -19,11 +19,9 @@ from mneme.predict.cloze import Scores, rival_pool
 from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
 from mneme.predict.items import Items, content_types, find_items, mentions_in, own_types, word_table
 from mneme.predict.knowledge import WordEvidence
-from mneme.predict.probes import read_at_own_words
+from mneme.predict.paired import read_at_own_words
 from mneme.predict.tokenised import leading, tokenise
-from mneme.results import Baselines, Estimate
 from mneme.runs import Arrays, RunFolder
-from mneme.stats import TooFew, clustered_ratio
 from mneme.text.packing import PackedRows
 
 _OTHERS = 8
@@ -62,37 +60,6 @@ class WordReading(NamedTuple):
             scores=scores,
             usable=self.read["usable"],
         )
-
-    def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
-        """What the cheap signals say of the sampled tokens of these passages; None where there is none."""
-        inside = member[self.layout.place_passage] & self.read["seen"]
-        if not inside.any():
-            return None
-        change = self.read["nll"][1] - self.read["nll"][0]
-        return Baselines(
-            kl=float(self.read["kl_tuned_to_base"][inside].mean()),
-            nll=float(change[inside].mean()),
-            activation=float(self.read["relative"][inside].mean()),
-        )
-
-    def overall(self) -> dict[str, Estimate]:
-        """KL both ways and change in loss over the whole text, a token a passage; left out where there are too few."""
-        change = self.read["nll"][1] - self.read["nll"][0]
-        columns = {
-            "kl_tuned_to_base": self.read["kl_tuned_to_base"],
-            "kl_base_to_tuned": self.read["kl_base_to_tuned"],
-            "nll_change": change,
-        }
-        figures: dict[str, Estimate] = {}
-        seen = self.read["seen"]
-        document = np.unique(self.layout.plan.sample[seen, 0], return_inverse=True)[1]
-        counts = np.bincount(document).astype(np.float64)
-        for name, values in columns.items():
-            sums = np.bincount(document, weights=values[seen])
-            found = clustered_ratio(sums, counts, "nats per token", seed=0, of="documents")
-            if not isinstance(found, TooFew):
-                figures[name] = found
-        return figures
 
 
 def lay_out_words(

@@ -19,7 +19,7 @@ from mneme.models.pair import ModelPair, Side
 from mneme.models.sampling import generate
 from mneme.predict.areas import Area
 from mneme.predict.item_reading import SIDES
-from mneme.predict.probes import probes_of
+from mneme.predict.paired import probes_of
 from mneme.runs import cache_folder, write_atomic
 from mneme.text.chat import render_chat, without_opening
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from mneme.audit.asking import answers, questions
 from mneme.audit.continuing import continue_texts
-from mneme.audit.effects import Sources, area_effects, noise_of, partial_effects
+from mneme.audit.effects import area_effects, noise_of, partial_effects
+from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import rows_of
 from mneme.audit.options import AuditOptions
 from mneme.audit.reading import read_text
@@ -139,21 +140,17 @@ def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) 
     words = read_words(pair, layout, run, quiet)
     answered = answers(pair, asked, run, quiet) if asked else {}
     reading = reading.without([index for index, one in answered.items() if one.follows])
-    sources = Sources(
-        words=words,
-        reading=reading,
-        shown=read_behaviours(pair, rows, reading, run),
-        answered=answered,
-        continued=continue_texts(pair, rows, reading, run, seed=0),
-    )
-    return SurveyedPair(survey=survey, reading=reading, areas=areas, rows=rows, sources=sources)
+    shown = read_behaviours(pair, rows, reading, run)
+    continued = continue_texts(pair, rows, reading, run, seed=0)
+    evidence = evidence_of(words, reading, shown, answered, continued)
+    return SurveyedPair(survey=survey, reading=reading, areas=areas, rows=rows, evidence=evidence)
 
 
 def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
     little text of its own, or one that was asked about by paired answers, is taken to have changed as it did on the whole."""
     calibration, names = shipped_calibration(), [area.name for area in seen.areas]
-    found = area_effects(seen.sources, seen.areas, calibration)
+    found = area_effects(seen.evidence, seen.areas, calibration)
     scores: dict[Cell, CellScore] = {}
     for own, claims in zip(found.readings, found.claims, strict=True):
         effect, raw = own[0], claims[0].raw  # by what is known, which the curve is of
@@ -164,7 +161,7 @@ def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
             scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(raw)))
         if names.index(effect.area) not in seen.reading.behaviours:
             continue  # it was asked about, and not read where its text stands
-        for part, size in partial_effects(seen.sources, seen.areas, names.index(effect.area), calibration):
+        for part, size in partial_effects(seen.evidence, seen.areas, names.index(effect.area), calibration):
             scores["behaviour", part.area] = _of(part.magnitude, size)
     return scores
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from mneme.audit.effects import Sources
+from mneme.audit.evidence import AuditEvidence
 from mneme.audit.reading import Reading
 from mneme.audit.surveying import Survey
 from mneme.describe.phrases import key_words
@@ -33,7 +33,7 @@ class SurveyedPair(NamedTuple):
     reading: Reading
     areas: tuple[Area, ...]
     rows: PackedRows
-    sources: Sources
+    evidence: AuditEvidence
     """What the audit reads its effects from."""
 
 

@@ -12,7 +12,23 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from mneme.cli import audit, bench, dpo, gate, measure, organism, repair, report, screen, train, unlearn
+from mneme.cli import (
+    audit,
+    bench,
+    card,
+    compare,
+    compare_logs,
+    dpo,
+    gate,
+    measure,
+    organism,
+    repair,
+    report,
+    screen,
+    train,
+    unlearn,
+    verify,
+)
 from mneme.cli.endings import DONE, FAULT, STOPPED, UNUSABLE, keep_account, sentence_of
 from mneme.cli.importing import quiet_libraries
 from mneme.cli.saying import say
@@ -31,6 +47,10 @@ app = typer.Typer(
 )
 app.command("audit")(audit.audit)
 app.command("gate")(gate.gate)
+app.command("verify")(verify.verify)
+app.command("card")(card.card)
+app.command("compare")(compare.compare)
+app.command("compare-logs")(compare_logs.compare_logs)
 app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)

@@ -8,6 +8,8 @@ import typer
 
 from mneme.cli.audit import show_audit
 from mneme.cli.bench import show_bench, show_real
+from mneme.cli.compare import show_compare
+from mneme.cli.compare_logs import show_logs
 from mneme.cli.dpo import show_preferences
 from mneme.cli.measure import show_measurement
 from mneme.cli.repair import show_repair
@@ -38,6 +40,8 @@ def report(
 def show_run(found: "Record", out: Path, *, json: bool) -> None:
     """Shows a result as the command that made it does, and writes its page to `out`."""
     from mneme.results import Report
+    from mneme.results.compare import Lineage
+    from mneme.results.compare_logs import LogComparison
     from mneme.results.dpo import PreferenceRun
     from mneme.results.measure import Measurement
     from mneme.results.repair import RepairReport
@@ -51,6 +55,8 @@ def show_run(found: "Record", out: Path, *, json: bool) -> None:
         RowScreening: show_screening,
         PreferenceRun: show_preferences,
         Unlearning: show_unlearning,
+        LogComparison: show_logs,
+        Lineage: show_compare,
     }
     if type(found) in shown:
         shown[type(found)](found, out, json=json)

@@ -1,6 +1,6 @@
 """What of a finished run a policy can be held against: areas with a change, its interval, and what the run said of them.
 
-An audit gives its effects, a measurement its primary changes. Figures are in points.
+An audit gives its effects, a measurement its primary changes, a comparison of logs its tasks. Figures are in points.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from mneme.errors import BadPolicy
 from mneme.gate.policy import Finding
 from mneme.report import wording
 from mneme.results import Effect, Estimate, Record, Report, TooFew
+from mneme.results.compare_logs import LogChange, LogComparison
 from mneme.results.measure import STANDARD, MeasuredChange, Measurement
 
 _FALSE_DISCOVERIES = 0.05
@@ -78,9 +79,11 @@ def gated_run(found: Record) -> GatedRun:
             return _of_report(found)
         case Measurement():
             return _of_measurement(found)
+        case LogComparison():
+            return GatedRun(areas=tuple(map(_of_log, found.primary())), absent={})
         case _:
             raise BadPolicy(
-                "A gate judges what `mneme audit` or `mneme measure` found, and this run is of another "
+                "A gate judges what `mneme audit`, `mneme measure` or `mneme compare-logs` found, and this run is of another "
                 "command. Name one of theirs."
             )
 
@@ -145,6 +148,22 @@ def _of_change(change: MeasuredChange, *, several: bool, higher: bool) -> GatedA
         p_value=p_value,
         finding=_finding(affected=affected, equivalent=change.equivalent),
         power=None if change.minimal_detectable is None else wording.factor(unit) * change.minimal_detectable,
+    )
+
+
+def _of_log(change: LogChange) -> GatedArea:
+    unit = change.change.unit
+    size = abs(wording.factor(unit) * change.change.plain)
+    affected = change.p_holm is not None and change.p_holm <= _FALSE_DISCOVERIES and size >= change.margin
+    return GatedArea(
+        area=change.task,
+        label=change.task,
+        kind="measured",
+        change=in_points(change.change),
+        worse="down" if change.higher_is_better else "up",
+        p_value=change.p_holm,
+        finding=_finding(affected=affected, equivalent=change.equivalent),
+        power=None if change.detectable is None else wording.factor(unit) * change.detectable,
     )
 
 

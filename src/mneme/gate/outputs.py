@@ -7,11 +7,11 @@ escapes, and in Markdown nothing is markup, a link, a picture or a mention.
 """
 
 import json
-import re
 from typing import Any
 from xml.etree import ElementTree
 
 from mneme.plain import plain
+from mneme.report.markdown import in_markdown
 from mneme.report.places import place, without_home
 from mneme.report.wording import counted
 from mneme.results.gate import GateCheck, GateResult, Limit, Outcome
@@ -30,8 +30,6 @@ _RULES: dict[Limit, str] = {
 _LEVELS: dict[Outcome, str] = {"fail": "error", "not enough evidence": "warning", "waived": "note", "pass": "none"}
 _MOST_SHOWN = 200
 """Rows of the Markdown table: GitHub cuts a comment at 65,536 characters."""
-_MARKUP = re.compile(r"[\\`*_{}\[\]()#!|<>&~@$]|(?<=:)/(?=/)|(?i:(?<=www))\.|:(?=[\w+-]+:)")
-"""What GitHub reads as markup, a mention, an issue, a formula, an address or an emoji, wherever it stands in a line."""
 
 
 def gate_headline(result: GateResult) -> str:
@@ -89,26 +87,21 @@ def junit_xml(result: GateResult) -> str:
 
 def markdown(result: GateResult) -> str:
     """The summary of a job or the comment of a pull request."""
-    lines = [f"### mneme gate: {_in_markdown(gate_headline(result))}", ""]
+    lines = [f"### mneme gate: {in_markdown(gate_headline(result))}", ""]
     lines += ["| | area | limit | found |", "|---|---|---|---|"]
     shown = by_outcome(result)
     for check in shown[:_MOST_SHOWN]:
         cells = (check.outcome, check.area, check.allowed, check.reason)
-        lines.append(f"| {' | '.join(_in_markdown(_at_large(cell)) for cell in cells)} |")
+        lines.append(f"| {' | '.join(in_markdown(_at_large(cell)) for cell in cells)} |")
     if len(shown) > _MOST_SHOWN:
         lines.append(f"| | {len(shown) - _MOST_SHOWN} more are in gate.json | | |")
-    lines += ["", *(f"- {_in_markdown(_at_large(note))}" for note in result.notes)]
+    lines += ["", *(f"- {in_markdown(_at_large(note))}" for note in result.notes)]
     about = f"Run {place(result.run)}" + (f", policy {place(result.policy)}" if result.policy else "")
     about += f", against the approved run {place(result.baseline)}" if result.baseline else ""
     return (
-        "\n".join([*lines, "", f"{_in_markdown(_at_large(about))}, SHA-256 of the result `{result.result_sha256[:16]}`."])
+        "\n".join([*lines, "", f"{in_markdown(_at_large(about))}, SHA-256 of the result `{result.result_sha256[:16]}`."])
         + "\n"
     )
-
-
-def _in_markdown(text: str) -> str:
-    """Text that no reader of Markdown takes for anything else: every sign that could be one as a character reference."""
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
 def sarif(result: GateResult) -> str:

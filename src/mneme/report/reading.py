@@ -10,6 +10,8 @@ from mneme.errors import BadRun
 from mneme.report import wording
 from mneme.results import Record, Report
 from mneme.results.bench import Bench, RealBench
+from mneme.results.compare import Lineage
+from mneme.results.compare_logs import LogComparison
 from mneme.results.dpo import PreferenceRun
 from mneme.results.measure import Measurement
 from mneme.results.repair import RepairReport
@@ -35,6 +37,8 @@ KINDS: dict[str, _Kind] = {
     "preferences.json": _Kind("dpo", PreferenceRun),
     "unlearn.json": _Kind("unlearn", Unlearning),
     "training.json": _Kind("train", TrainingRecord),
+    "compare.json": _Kind("compare", Lineage),
+    "logs.json": _Kind("compare-logs", LogComparison),
     "bench.json": _Kind("bench", Bench),
     "real.json": _Kind("bench --real", RealBench),
 }

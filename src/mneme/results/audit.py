@@ -3,11 +3,13 @@
 `Report` is exactly the content of `report.json` (`schema: "mneme.report/1"`). No torch here: a report renders anywhere.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mneme.results.record import Estimate, Record
+from mneme.results.showing import flat, frame_of, table_html
 
 Direction = Literal["worse", "better", "more", "less", "changed"]
 Kind = Literal["capability", "behaviour", "unlisted"]
@@ -304,6 +306,16 @@ class Report(Record):
 
     notes: list[str] = Field(default_factory=list)
     """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
+    def to_frame(self, of: Literal["effects", "latents", "absent"] = "effects") -> Any:
+        """A pandas data frame, one row an effect (a latent, an area without text); intervals are columns of their own."""
+        rows: dict[str, Sequence[Record]] = {"effects": self.effects, "latents": self.latents, "absent": self.absent}
+        return frame_of([flat(one) for one in rows[of]])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown = ("area", "kind", "probability", "direction", "magnitude", "finding", "power", "intended")
+        return table_html(f"mneme audit: {self.verdict}", self.reason, [flat(one, shown) for one in self.effects])
 
     def to_json(self) -> str:
         """The bytes of `report.json`: indented, keys in the order of the schema, floats as Python prints them."""

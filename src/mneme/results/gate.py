@@ -3,11 +3,12 @@
 `GateResult` is exactly the content of `gate.json` (`schema: "mneme.gate/1"`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mneme.results.record import Estimate, Record, TooFew
+from mneme.results.showing import flat, frame_of, table_html
 
 Limit = Literal["not_worse_than", "size", "probability", "verdict", "power"]
 Outcome = Literal["pass", "fail", "not enough evidence", "waived"]
@@ -53,6 +54,15 @@ class GateResult(Record):
     def to_json(self) -> str:
         """The bytes of `gate.json`."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def to_frame(self) -> Any:
+        """A pandas data frame, one row a check."""
+        return frame_of([flat(check) for check in self.checks])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown = ("area", "limit", "allowed", "outcome", "reason")
+        return table_html(f"mneme gate: {self.outcome}", " ".join(self.notes), [flat(check, shown) for check in self.checks])
 
     def of(self, outcome: Outcome) -> list[GateCheck]:
         """The checks that ended so."""

@@ -4,11 +4,12 @@
 0-100.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
 from mneme.results.record import Estimate, Record, TooFew
+from mneme.results.showing import flat, frame_of, table_html
 
 MeasurementSchema = Literal["mneme.measurement/1"]
 STANDARD = "standard"
@@ -209,6 +210,18 @@ class Measurement(Record):
 
     notes: list[str] = Field(default_factory=list)
     """What was odd in the files, whose chat template was used and which columns were read, a sentence each."""
+
+    def to_frame(self, of: Literal["changes", "rates"] = "changes") -> Any:
+        """A pandas data frame, one row a change, or a rate of one model."""
+        return frame_of([flat(one) for one in (self.changes if of == "changes" else self.rates)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: primary changes, of one model alone its primary rates."""
+        changes = [
+            flat(one, ("model", "area", "context", "measure", "estimate", "p_holm", "equivalent")) for one in self.changes
+        ]
+        rates = [flat(one, ("model", "area", "context", "measure", "estimate", "answers")) for one in self.rates]
+        return table_html(f"mneme measure: {self.suite}", " ".join(self.notes), changes or rates)
 
     def to_json(self) -> str:
         """The bytes of `measurement.json`: indented, keys in the order of the schema."""

@@ -29,7 +29,7 @@ from mneme.models.pair import LoadedModel, load_model, load_pair
 from mneme.models.threads import computing_threads
 from mneme.options import Machine, Progress
 from mneme.predict.areas import default_areas
-from mneme.predict.probes import probes_of
+from mneme.predict.paired import probes_of
 from mneme.results import Report
 from mneme.results.bench import RealBench
 from mneme.runs import write_atomic
