@@ -151,12 +151,13 @@ class Membership(NamedTuple):
 
 
 def read_areas(path: Path) -> tuple[Area, ...]:
-    """Read a YAML list of {name, description, keywords, kind}; names must differ.
+    """Read a YAML list of {name, description, keywords, kind, probes}; names must differ, and every entry has to say its kind:
+    harmful advice read as knowledge gives a number too, and it says nothing of the behaviour.
 
     Errors: BadAreas with the file, the entry and what was expected.
     """
     if not path.is_file():
-        raise BadAreas(f"No areas file at {path}. Expected a YAML list of entries with name, description and keywords.")
+        raise BadAreas(f"No areas file at {path}. Expected a YAML list of entries with name, description, keywords and kind.")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise BadAreas(
             f"{path} is larger than {_MAX_FILE_BYTES // 1_000_000} MB, which no list of areas is. Give another file."
@@ -167,10 +168,16 @@ def read_areas(path: Path) -> tuple[Area, ...]:
         raise BadAreas(f"{path} is not readable YAML: {str(error).splitlines()[0]}. Mend it and try again.") from error
     if not isinstance(content, list) or not content:
         raise BadAreas(
-            f"{path} holds {type(content).__name__}, expected a non-empty YAML list of {{name, description, keywords}}."
+            f"{path} holds {type(content).__name__}, expected a non-empty YAML list of {{name, description, keywords, kind}}."
         )
     areas = []
     for number, entry in enumerate(content, start=1):
+        if isinstance(entry, dict) and "kind" not in entry:
+            named = f" ({str(entry['name'])[:_NAME]!r})" if "name" in entry else ""
+            raise BadAreas(
+                f"{path}, entry {number}{named} has no kind. Write kind: capability to ask whether knowledge of it was lost, or "
+                "kind: behaviour to ask whether the model does it more or less."
+            )
         try:
             areas.append(Area.model_validate(entry))
         except ValidationError as error:
