@@ -8,6 +8,7 @@ from torch import Tensor
 from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
+from mneme.models.slices import blocks_along
 from mneme.predict.item_reading import item_states, items_alone, join_batches, read_items
 from mneme.predict.knowledge import Knowledge, weigh
 from mneme.runs import Arrays, RunFolder
@@ -37,11 +38,16 @@ def shuffled_change(pair: ModelPair, seed: int) -> None:
         return
     with torch.no_grad():
         for _, base, weight in matched_tensors(pair.base_parts, pair.tuned_parts):
+            orders = [torch.randperm(size, generator=generator).to(weight.device) for size in weight.shape]
             before = base.to(weight.device)
-            change = weight - before
-            for axis in range(change.ndim):
-                change = _permuted(change, axis, generator)
-            weight.copy_(before + change)
+            if torch.equal(before.to(weight.dtype), weight):
+                continue
+            # In place and in blocks: a second matrix of a large vocabulary is more than the rest of an audit takes.
+            weight.sub_(before)
+            for axis, order in enumerate(orders):
+                for block in blocks_along(weight, (axis + 1) % weight.ndim) if weight.ndim > 1 else [weight.detach()]:
+                    block.copy_(block.index_select(axis, order))
+            weight.add_(before)
 
 
 def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
