@@ -17,7 +17,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from mneme.models.batching import BATCH_TOKENS
-from mneme.models.hooks import in_float32, read_residuals
+from mneme.models.heads import head_logits, rows_at_once
+from mneme.models.hooks import read_residuals
 from mneme.models.logits import token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
 from mneme.predict.cloze import Pool, cloze
@@ -26,8 +27,6 @@ from mneme.predict.items import Items, WordTable
 WINDOW = 512
 """Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows. A round
 number that was never varied."""
-_LOGITS = 1 << 24
-"""Logits of one model at once: the 64 MB that this file's head promises. Never varied."""
 _KEY = 1 << 32
 """Joins a document and a place to one number: no document has so many tokens."""
 _TINY = 1e-12
@@ -223,11 +222,6 @@ def _side_states(
         return stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float()
 
 
-def rows_at_once(pair: ModelPair) -> int:
-    """At how many places logits are made together: 64 MB of them."""
-    return max(1, _LOGITS // pair.vocab_size)
-
-
 def head_log_p(
     pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"], sides: Sequence[Side] = SIDES
 ) -> Float[ndarray, "model row"]:
@@ -239,17 +233,6 @@ def head_log_p(
             logits = head_logits(pair, side, states[model][a : a + chunk])
             said[model, a : a + chunk] = token_log_probs(logits, target[a : a + chunk].to(logits.device)).cpu().numpy()
     return said
-
-
-def head_logits(pair: ModelPair, side: Side, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """What the model's own norm and head say of residual vectors after the last block: its logits, in float32 whatever its
-    precision."""
-    with torch.no_grad(), pair.using(side, exact=True) as parts, torch.autocast(states.device.type, enabled=False):
-        with in_float32(parts):
-            logits: Tensor = parts.head(parts.norm(states.float())) * parts.logit_scale
-        if parts.logit_softcap is not None:
-            logits = parts.logit_softcap * torch.tanh(logits / parts.logit_softcap)
-    return logits.float()
 
 
 def _spoken(

@@ -177,9 +177,9 @@ class Layer(Record):
     """Share of |q|^2 that is one constant vector (its mean)."""
     first_component_share: float
     """Share of centred |q|^2 on its first principal component."""
-    output_share: float
+    output_share: float | None
     """Share of KL(tuned||base) that goes when the residual stream here is replaced by the base's: how much of the change in
-    output has happened by this layer."""
+    output has happened by this layer. None where it was not measured: layers are looked for coarse to fine."""
     chosen: bool
     unexplained: float | None
     """Share of centred q on held-out text that the dictionary leaves unexplained; None = layer not chosen."""
