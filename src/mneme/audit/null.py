@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
 from mneme.models.slices import blocks_along
-from mneme.predict.item_reading import item_states, items_alone, join_batches, read_items
+from mneme.predict.item_reading import item_log_p, items_alone, join_batches, read_items
 from mneme.predict.knowledge import Knowledge, weigh
 from mneme.runs import Arrays, RunFolder
 
@@ -69,17 +70,17 @@ def purposeless_changes(
     if not some.batches:
         return []
     shuffled = 0
-    base: list[Tensor] = []
+    base: list[ndarray] = []
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         nonlocal shuffled
-        base.extend(item_states(pair, some, batch, "base") for batch in range(len(some.batches)))
+        base.extend(item_log_p(pair, some, batch, "base") for batch in range(len(some.batches)))
         for number in mine:
             while shuffled <= number:
                 shuffled_change(pair, seed * CHANGES + shuffled)
                 shuffled += 1
-            tuned = (item_states(pair, some, batch, "tuned") for batch in range(len(some.batches)))
-            parts = (read_items(pair, some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
+            tuned = (item_log_p(pair, some, batch, "tuned") for batch in range(len(some.batches)))
+            parts = (read_items(some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
             yield join_batches(parts, len(some.item_word), 0)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)

@@ -21,7 +21,7 @@ from mneme.models.ranks import Ranks
 ENOUGH = 0.75
 """Share of the change in output by which a layer is chosen. At 1/2 the built-in organism's block 0 was taken, where latents
 are about single tokens; at 3/4 it is block 1 (docs/log.md, the first audit). Seen on that one pair."""
-_PLACES = 1024
+PLACES = 1024
 """Predictions at which KL is read, spread evenly over all. A round number that was never varied."""
 
 _TRIED = 16
@@ -76,7 +76,7 @@ def _patched(
 
 def _places(n_rows: int, n_predictions: int, rows: Int[Tensor, " row"]) -> Int[Tensor, " place"]:
     """Of every so many predictions of all rows those that stand in `rows`, as flat places of the batch."""
-    step = max(1, n_rows * n_predictions // _PLACES)
+    step = max(1, n_rows * n_predictions // PLACES)
     every = torch.arange(0, n_rows * n_predictions, step)
     inside = every[(every >= int(rows[0]) * n_predictions) & (every < (int(rows[-1]) + 1) * n_predictions)]
     row, place = inside // n_predictions - int(rows[0]), inside % n_predictions
