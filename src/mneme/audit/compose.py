@@ -19,6 +19,7 @@ from mneme.audit.findings import Findings, JudgedLayer
 from mneme.audit.job import Job
 from mneme.audit.latents import Firings
 from mneme.audit.options import AuditOptions
+from mneme.audit.ordinary import ORDINARY
 from mneme.audit.records import Chosen, Context, Text, background_contexts, latent_id, record_latent
 from mneme.audit.surveying import Survey, top_gaining_tokens
 from mneme.audit.taken import examples_of
@@ -82,9 +83,14 @@ def compose(
     ]
     both = (findings.effects.known.broad, findings.effects.every.broad)
     broad = both[shortest(both)]
-    overall = sources.words.overall()
+    overall = sources.words.overall() | ({} if sources.ordinary is None else {ORDINARY: sources.ordinary})
     verdict, reason = headline_verdict(
-        effects, findings.effects.absent, broad, named=job.options.areas is not None, loss=overall.get("nll_change")
+        effects,
+        findings.effects.absent,
+        broad,
+        named=job.options.areas is not None,
+        loss=None if job.options.corpus is None else overall.get("nll_change"),
+        ordinary=sources.ordinary,
     )
     return Report(
         pair=_pair(job, changes),

@@ -71,6 +71,8 @@ class Sources(NamedTuple):
     continued: dict[int, Float[ndarray, "model cut"]]
     """Index of a behaviour -> whether each model's continuation of each of its cut texts shows it, where they can be told
     apart."""
+    ordinary: Estimate | None = None
+    """What became of mneme's own text, where the user gave none."""
 
 
 def area_effects(sources: Sources, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:

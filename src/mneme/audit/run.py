@@ -34,6 +34,7 @@ from mneme.audit.inputs import (
 from mneme.audit.job import Job
 from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.options import AuditOptions
+from mneme.audit.ordinary import ordinary_loss
 from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus
 from mneme.audit.words import read_words
 from mneme.audit.work import LaidOut, count_work, find_layout
@@ -287,7 +288,10 @@ def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     reading = reading.without([index for index, one in answered.items() if one.follows])
     shown = read_behaviours(job.pair, job.rows, reading, job.run)
     continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
-    return Sources(words=words, reading=reading, shown=shown, answered=answered, continued=continued)
+    ordinary = ordinary_loss(job.pair, job.run) if job.options.corpus is None else None
+    return Sources(
+        words=words, reading=reading, shown=shown, answered=answered, continued=continued, ordinary=ordinary
+    )
 
 
 def _layer_shapes(job: Job) -> Arrays:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from mneme.audit.effects import MATERIAL
+from mneme.audit.ordinary import ordinary_sentence
 from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.report.wording import counted
 from mneme.results import AbsentArea, Effect, Estimate, Verdict
+from mneme.results.audit import AFFECTED_AS_A_WHOLE
 
 BROKEN = 1.0
 """Nats per token by which ordinary text has become less likely in a model that is broken as a whole: its perplexity is 2.7
@@ -20,14 +22,22 @@ def headline_verdict(
     *,
     named: bool,
     loss: Estimate | None = None,
+    ordinary: Estimate | None = None,
 ) -> tuple[Verdict, str]:
     """change: an area is affected, or all of them together by the margin. no material change: every area is shown to be
     unaffected, and (where the user `named` the areas) none is without text. Else inconclusive. Models that differ are never
     said to show no difference, and one to which the whole text became less likely by `BROKEN` (`loss`, nats per token) is
-    broken as a whole, whatever the few words say that are left of its areas."""
+    broken as a whole, whatever the few words say that are left of its areas.
+
+    `ordinary`: the loss of mneme's own text, where the user gave none (`mneme.audit.ordinary`). It stands in for `loss`, and one
+    that is material is a change, though no area is told apart."""
     verdict, reason = _of_areas(effects, absent, broad, named=named)
+    material, sentence = ordinary_sentence(ordinary)
+    loss = loss if ordinary is None else ordinary
     if loss is None or loss.low < BROKEN:
-        return verdict, reason
+        if not material or verdict == "change":
+            return verdict, f"{reason} {sentence}".strip()
+        return "change", f"{AFFECTED_AS_A_WHOLE}. {sentence} {reason}"
     broken = (
         f"Broken as a whole: the text became less likely by {loss.value:.2f} nats per token [{loss.low:.2f}, {loss.high:.2f}]"
     )

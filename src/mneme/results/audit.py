@@ -14,6 +14,7 @@ Kind = Literal["capability", "behaviour", "unlisted"]
 Verdict = Literal["change", "no material change", "no detectable change", "inconclusive"]
 """no detectable change is said of identical models only; no material change where every area is shown to be unaffected."""
 BROKEN_AS_A_WHOLE = "Broken as a whole"
+AFFECTED_AS_A_WHOLE = "Affected as a whole"
 """What the reason of a report begins with whose text became so unlikely that single areas say little."""
 Finding = Literal["affected", "unaffected", "not enough evidence"]
 
