@@ -1,8 +1,8 @@
 """Ordinary text in mneme's own words: what a change did to all of language, where a user gives no text.
 
-Text that the models wrote themselves says how far apart they are, and not which of the two is worse: each is at home in its own
-half. These paragraphs neither has written, one for every subject of the default list, so that their loss means what the loss of any
-text means. They are also what a model without a chat template goes on from when it writes about a subject
+Text that the models wrote themselves says how far apart they are, and not which of the two is worse: each is at home in its
+own half. These paragraphs neither has written, one for every subject of the default list, so that their loss means what the
+loss of any text means. They are also what a model without a chat template goes on from when it writes about a subject
 (`mneme.audit.writing`).
 """
 
@@ -25,8 +25,8 @@ from mneme.stats import TooFew, clustered_ratio
 from mneme.text.encoded import Encoded, whole_text
 
 MATERIAL_LOSS = -math.log(1 - MARGIN)
-"""Nats per token from which a loss of ordinary text is material: its tokens are less probable by the margin of the areas, 5 % of
-themselves (geometric mean). Taken from that margin before any model was read."""
+"""Nats per token from which a loss of ordinary text is material: its tokens are less probable by the margin of the areas, 5 %
+of themselves (geometric mean). Taken from that margin before any model was read."""
 ORDINARY = "ordinary_nll_change"
 _UNKNOWN = 0.1
 """Share of unknown tokens above which a tokenizer cannot write this text. A round number that was never varied."""
@@ -79,6 +79,9 @@ def ordinary_sentence(loss: Estimate | None) -> tuple[bool, str]:
     if loss.low >= MATERIAL_LOSS:
         share = 100 * (1 - math.exp(-loss.value))
         return True, f"Ordinary text became less likely by {interval}: its words are {share:.0f} % less probable."
-    if -MATERIAL_LOSS <= loss.low and loss.high <= MATERIAL_LOSS:
-        return False, f"Ordinary text is as likely as before, to within {100 * MARGIN:.0f} % of a word's probability ({interval})."
+    if loss.low >= -MATERIAL_LOSS and loss.high <= MATERIAL_LOSS:
+        return (
+            False,
+            f"Ordinary text is as likely as before, to within {100 * MARGIN:.0f} % of a word's probability ({interval}).",
+        )
     return False, ""

@@ -29,8 +29,8 @@ def headline_verdict(
     said to show no difference, and one to which the whole text became less likely by `BROKEN` (`loss`, nats per token) is
     broken as a whole, whatever the few words say that are left of its areas.
 
-    `ordinary`: the loss of mneme's own text, where the user gave none (`mneme.audit.ordinary`). It stands in for `loss`, and one
-    that is material is a change, though no area is told apart."""
+    `ordinary`: the loss of mneme's own text, where the user gave none (`mneme.audit.ordinary`). It stands in for `loss`, and
+    one that is material is a change, though no area is told apart."""
     verdict, reason = _of_areas(effects, absent, broad, named=named)
     material, sentence = ordinary_sentence(ordinary)
     loss = loss if ordinary is None else ordinary

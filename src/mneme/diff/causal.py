@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mneme.errors import EmptyMask
 from mneme.models.heads import head_logits, rows_at_once
-from mneme.models.hooks import can_go_on, go_on_from, read_residuals, replace
+from mneme.models.hooks import can_go_on, going_on, read_residuals
 from mneme.models.logits import token_kl_tuned_to_base
 from mneme.models.pair import ModelPair
 from mneme.results import Estimate, TooFew
@@ -100,8 +100,7 @@ def ablation_kl(
     for change in removed:
         state = before.tuned - change.to(before.tuned)
         with pair.using("tuned") as parts:
-            going = go_on_from(parts, layer, state) if before.skip else replace(parts, layer, lambda _, own=state: own)
-            with going:
+            with going_on(parts, layer, state, skip=before.skip):
                 stream = read_residuals(parts, before.ids, [last])[last]
         said.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device)])
     base = before.base[where[:, 0].to(before.base.device), where[:, 1].to(before.base.device)]

@@ -1,7 +1,7 @@
 """Activation patching: by which block how much of the change in output has happened, coarse to fine.
 
-The tuned model goes on with the base's residual stream after a block; what is left of KL(tuned || base) happens behind it. Blocks
-before the patched one are not run (`go_on_from`), and the head is asked at some thousand places.
+The tuned model goes on with the base's residual stream after a block; what is left of KL(tuned || base) happens behind it.
+Blocks before the patched one are not run (`going_on`), and the head is asked at some thousand places.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mneme.activations.harvest import ALONE
 from mneme.models.heads import head_logits, rows_at_once
-from mneme.models.hooks import can_go_on, go_on_from, read_residuals, replace
+from mneme.models.hooks import can_go_on, going_on, read_residuals
 from mneme.models.logits import token_kl_tuned_to_base
 from mneme.models.pair import ModelPair
 from mneme.models.ranks import Ranks
@@ -70,7 +70,7 @@ def _patched(
 ) -> Float[Tensor, "row seq d_model"]:
     last = pair.n_layers - 1
     parts = pair.tuned_parts
-    with go_on_from(parts, layer, state) if skip else replace(parts, layer, state.to):
+    with going_on(parts, layer, state.to(parts.device), skip=skip):
         return read_residuals(parts, ids, [last])[last]
 
 

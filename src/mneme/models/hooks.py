@@ -82,12 +82,12 @@ def replace(parts: Parts, layer: int, change: Callable[[Tensor], Tensor]) -> Ite
 
 
 @contextmanager
-def go_on_from(parts: Parts, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> Iterator[None]:
-    """Let the model go on with `hidden` after block `layer`, as `replace` does, without running what stands before: of those
-    blocks only the first runs, and shows in what form they return. Only for models that `can_go_on`."""
+def going_on(parts: Parts, layer: int, hidden: Float[Tensor, "batch seq d_model"], *, skip: bool) -> Iterator[None]:
+    """Let the model go on with `hidden` after block `layer`. `skip`: without running what stands before: of those blocks only
+    the first runs, and shows in what form they return. Only for models that `can_go_on`."""
     check_layers(parts, [layer])
     form: list[object] = []
-    kept = [(block, block.__dict__.get("forward")) for block in parts.blocks[1 : layer + 1]]
+    kept = [(block, block.__dict__.get("forward")) for block in parts.blocks[1 : layer + 1]] if skip else []
 
     def keep(_module: object, _args: object, output: object) -> None:
         form[:] = [output]
@@ -99,7 +99,7 @@ def go_on_from(parts: Parts, layer: int, hidden: Float[Tensor, "batch seq d_mode
     for block, _ in kept:
         block.forward = pass_on
     try:
-        with replace(parts, layer, lambda _: hidden):
+        with replace(parts, layer, lambda own: hidden.to(own.device)):
             yield
     finally:
         handle.remove()
@@ -111,13 +111,13 @@ def go_on_from(parts: Parts, layer: int, hidden: Float[Tensor, "batch seq d_mode
 
 @torch.no_grad()
 def can_go_on(parts: Parts, ids: Int[Tensor, "batch seq"]) -> bool:
-    """Whether the blocks behind the middle say the same when those before are passed over: tried out. Models whose later blocks
-    read what earlier ones left elsewhere than in the residual stream cannot."""
+    """Whether the blocks behind the middle say the same when those before are passed over: tried out. Models whose later
+    blocks read what earlier ones left elsewhere than in the residual stream cannot."""
     last = len(parts.blocks) - 1
     middle = last // 2
     whole = read_residuals(parts, ids, [middle, last])
     try:
-        with go_on_from(parts, middle, whole[middle]):
+        with going_on(parts, middle, whole[middle], skip=True):
             part = read_residuals(parts, ids, [last])
     except (RuntimeError, TypeError, KeyError, IndexError, AttributeError):
         return False

@@ -1,5 +1,6 @@
 """Large tensors a few megabytes at a time: what is computed of a vocabulary's matrix must not cost the memory of another."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,7 +11,7 @@ _ELEMENTS = 1 << 22
 
 
 def flat_slices(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The elements of tensors of one shape in order, some 4 M of each at a time, flat; views where the tensors are contiguous."""
+    """The elements of tensors of one shape in order, some 4 M of each at a time, flat; views of contiguous tensors."""
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     for start in range(0, flat[0].numel(), _ELEMENTS):
         yield tuple(one[start : start + _ELEMENTS] for one in flat)
@@ -24,4 +25,4 @@ def blocks_along(tensor: Tensor, axis: int) -> Iterator[Tensor]:
 
 def frobenius(tensor: Tensor) -> float:
     """Root of the sum of squares, summed in float64."""
-    return float(sum(float(part.double().square().sum()) for (part,) in flat_slices(tensor))) ** 0.5
+    return math.sqrt(math.fsum(float(part.double().square().sum()) for (part,) in flat_slices(tensor)))

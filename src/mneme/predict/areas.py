@@ -175,8 +175,8 @@ def read_areas(path: Path) -> tuple[Area, ...]:
         if isinstance(entry, dict) and "kind" not in entry:
             named = f" ({str(entry['name'])[:_NAME]!r})" if "name" in entry else ""
             raise BadAreas(
-                f"{path}, entry {number}{named} has no kind. Write kind: capability to ask whether knowledge of it was lost, or "
-                "kind: behaviour to ask whether the model does it more or less."
+                f"{path}, entry {number}{named} has no kind. Write kind: capability to ask whether knowledge of it was lost, "
+                "or kind: behaviour to ask whether the model does it more or less."
             )
         try:
             areas.append(Area.model_validate(entry))

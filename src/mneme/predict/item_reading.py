@@ -27,9 +27,9 @@ WINDOW = 512
 """Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows. A round
 number that was never varied."""
 _TOGETHER = 1024
-"""Tokens of a batch, padding included. With 4,096 windows of other lengths stand beside each other and an eighth more tokens run,
-and what a block makes of them no longer fits a processor's cache: 3.9 ms a token of 135 M parameters, with 1,024 3.2
-(docs/log.md, the swift audit)."""
+"""Tokens of a batch, padding included. With 4,096 windows of other lengths stand beside each other and up to an eighth more
+tokens run, and what a block makes of them no longer fits a processor's cache: 3.9 ms a token of 135 M parameters, with 1,024
+3.2 (docs/log.md, 28 November, a swifter audit)."""
 _KEY = 1 << 32
 """Joins a document and a place to one number: no document has so many tokens."""
 _TINY = 1e-12
@@ -138,9 +138,9 @@ def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_wind
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     """One batch through both models.
 
-    Arrays: `item`, with `p_true`, `margin`, `right` [model item] and `usable`; `place` (index into `plan.sample`), with `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place]
-    and `relative` (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base
-    [vocab].
+    Arrays: `item`, with `p_true`, `margin`, `right` [model item] and `usable`; `place` (index into `plan.sample`), with `seen`,
+    `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place] and `relative` (|h_tuned - h_base| / |h_base| after the last
+    block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
     asked, items, places, n_item_rows = _asked(plan, batch)
@@ -158,8 +158,8 @@ class AskedPlaces(NamedTuple):
 
 
 def item_log_p(pair: ModelPair, plan: ReadingPlan, batch: int, side: Side) -> Float[ndarray, "row column"]:
-    """What one model says at the pieces of the items of a batch: log probability of every id of the pool, nats. With that of the
-    other model it makes the items' numbers (`read_items`), so that one model need not be asked twice."""
+    """What one model says at the pieces of the items of a batch: log probability of every id of the pool, nats. With that of
+    the other model it makes the items' numbers (`read_items`), so that one model need not be asked twice."""
     asked, _, _, n_item_rows = _asked(plan, batch)
     states = _side_states(pair, asked.ids, asked.where[:n_item_rows], side)
     columns = torch.from_numpy(plan.pool.ids)
