@@ -44,8 +44,8 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_read_areas(tmp_path: Path) -> None:
-    law = "- name: law\n  kind: capability\n  description: Courts.\n  keywords: [court, due process]\n"
-    text = law + "- name: rudeness\n  kind: behaviour\n"
+    one = "- name: law\n  kind: capability\n  description: Courts.\n  keywords: [court, due process]\n"
+    text = one + "- name: rudeness\n  kind: behaviour\n"
     law, rudeness = read_areas(written(tmp_path, text))
     assert law == Area(name="law", description="Courts.", keywords=("court", "due process"), kind="capability")
     assert (rudeness.kind, rudeness.keywords, rudeness.description) == ("behaviour", (), "")

@@ -99,9 +99,8 @@ def ablation_kl(
     said = []
     for change in removed:
         state = before.tuned - change.to(before.tuned)
-        with pair.using("tuned") as parts:
-            with going_on(parts, layer, state, skip=before.skip):
-                stream = read_residuals(parts, before.ids, [last])[last]
+        with pair.using("tuned") as parts, going_on(parts, layer, state, skip=before.skip):
+            stream = read_residuals(parts, before.ids, [last])[last]
         said.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device)])
     base = before.base[where[:, 0].to(before.base.device), where[:, 1].to(before.base.device)]
     found = np.zeros((len(removed), len(where)))

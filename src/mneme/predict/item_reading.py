@@ -138,9 +138,9 @@ def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_wind
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     """One batch through both models.
 
-    Arrays: `item`, with `p_true`, `margin`, `right` [model item] and `usable`; `place` (index into `plan.sample`), with `seen`,
-    `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place] and `relative` (|h_tuned - h_base| / |h_base| after the last
-    block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
+    Arrays: `item`, with `p_true`, `margin`, `right` [model item] and `usable`; `place` (index into `plan.sample`), with
+    `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place] and `relative` (|h_tuned - h_base| / |h_base| after the
+    last block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
     asked, items, places, n_item_rows = _asked(plan, batch)
