@@ -41,7 +41,7 @@ def patched_kl_share(
     layers are shared out among `ranks`, which must all call this. Memory: the base's residual stream at `layers`.
     """
     last = pair.n_layers - 1
-    rest = torch.zeros(len(layers) + 1, dtype=torch.float64)  # the last: without a patch
+    rest = torch.zeros(len(layers), dtype=torch.float64)
     own = list(ranks.own(range(len(layers))))
     with pair.using("tuned") as parts:
         skip = can_go_on(parts, ids[:1, :_TRIED].long())
@@ -61,7 +61,7 @@ def patched_kl_share(
                 whole += kl
     if whole <= 0.0:
         return dict.fromkeys(layers, 0.0)
-    shares = ranks.total(rest[:-1]).tolist()
+    shares = ranks.total(rest).tolist()
     return {layer: 1.0 - left / whole for layer, left in zip(layers, shares, strict=True)}
 
 
