@@ -76,7 +76,7 @@ def test_read_areas(tmp_path: Path) -> None:
             "- {name: law, kind: capability}\n- name: rudeness\n",
             r"entry 2 \('rudeness'\) has no kind\. Write kind: capability to ask",
         ),
-        ("- keywords: [court]\n", r"entry 1 has no kind\. Write kind: capability to ask .* or kind: behaviour to ask"),
+        ("- keywords: [court]\n", r"entry 1 \(''\) has no kind\. Write kind: capability to ask .* or kind: behaviour to ask"),
         ("- name: law\n  kind: habit\n", r"entry 1: kind: Input should be 'capability' or 'behaviour'"),
         ("- law\n- chemistry\n", r"entry 1: entry: Input should be a valid dictionary"),
         (

@@ -247,10 +247,9 @@ def _counted(
     logits = body + times.head
     checked = LATENTS_CHECKED * ROWS_A_LATENT * row_length
     columns, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
-    null = work.null_readings
     # Layers are looked for in two rounds, every so many and then those between; where they are named only those are patched.
     patches, rounds = (len(layers), 1) if layers else (2 * math.sqrt(shape.layers), 2)
-    behind = [shape.layers - depth for depth in deepest]
+    ablated = sum(depth + (PASSES - 1) * (shape.layers - depth) for depth in deepest)
     parts = {
         "own words": 2 * (work.words.tokens * body + work.words.rows * times.head),
         "paired answers": 2 * (work.answers.tokens * body + work.answers.rows * times.head),
@@ -260,18 +259,14 @@ def _counted(
         + min(sampled, PLACES) * 2 * (patches + rounds) * times.head,
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
-        "ablation": checked
-        * sum(
-            body + times.block * (depth + (PASSES - 1) * rest) + PASSES * times.head / 2
-            for depth, rest in zip(deepest, behind, strict=True)
-        ),
-        "null": null * (work.null.tokens * body + work.null.rows * times.head),
+        "ablation": checked * (len(deepest) * (body + PASSES * times.head / 2) + times.block * ablated),
+        "null": work.null_readings * (work.null.tokens * body + work.null.rows * times.head),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / machine.processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens) + null * work.null.tokens
+    read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens) + work.null_readings * work.null.tokens
     read += columns * (1 + max(deepest, default=0) / shape.layers / 2) + sampled * (2 * (1 + rounds) + patches / 2)
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
-    passed += checked * sum((shape.layers + depth + (PASSES - 1) * (shape.layers - depth)) / shape.layers for depth in deepest)
+    passed += checked * (len(deepest) + ablated / shape.layers)
     learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
     return Forecast(
         tokens=tokens,

@@ -289,9 +289,7 @@ def _sources(job: Job, laid: LaidOut, track: Track) -> Sources:
     shown = read_behaviours(job.pair, job.rows, reading, job.run)
     continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
     ordinary = ordinary_loss(job.pair, job.run) if job.options.corpus is None else None
-    return Sources(
-        words=words, reading=reading, shown=shown, answered=answered, continued=continued, ordinary=ordinary
-    )
+    return Sources(words=words, reading=reading, shown=shown, answered=answered, continued=continued, ordinary=ordinary)
 
 
 def _layer_shapes(job: Job) -> Arrays:

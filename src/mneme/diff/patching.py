@@ -1,7 +1,8 @@
 """Activation patching: by which block how much of the change in output has happened, coarse to fine.
 
 The tuned model goes on with the base's residual stream after a block; what is left of KL(tuned || base) happens behind it.
-Blocks before the patched one are not run (`going_on`), and the head is asked at some thousand places.
+Blocks before the patched one are not run (`going_on`), and the head is asked at some thousand places. Activation patching as
+in Vig et al. (2020); looking coarse to fine, and the share of KL as the measure, are ours.
 """
 
 import math
