@@ -95,7 +95,10 @@ def write_text(path: Path) -> None:
 
 def write_areas(path: Path, which: range) -> None:
     """An areas file; the keywords are the area's own words."""
-    entries = [f"- name: {AREAS[i]}\n  keywords: [{', '.join(word for word, _ in words_of_area(i))}]\n" for i in which]
+    entries = [
+        f"- name: {AREAS[i]}\n  kind: capability\n  keywords: [{', '.join(word for word, _ in words_of_area(i))}]\n"
+        for i in which
+    ]
     path.write_text("".join(entries), encoding="utf-8")
 
 

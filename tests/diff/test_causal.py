@@ -9,7 +9,7 @@ from mneme.diff.causal import (
     CausalResult,
     ablation_kl,
     after_first_firing,
-    base_predictions,
+    before_ablation,
     check_latent,
     matched_directions,
 )
@@ -100,8 +100,9 @@ def test_random_latents_are_not_causal_after_correction(pair: ModelPair) -> None
 def test_zero_strength_leaves_the_tuned_model_as_it_is(pair: ModelPair) -> None:
     ids = random_rows()
     plain = survey_rows(pair, ids, batch_rows=len(ids)).kl_tuned_to_base
-    base_logits = base_predictions(pair, ids)
-    laws.zero_strength(plain, ablation_kl(pair, ids, LAYER, torch.zeros(12, SEQ, 16), base_logits))
+    every = np.ones((12, SEQ - 1), dtype=bool)
+    left = ablation_kl(pair, before_ablation(pair, ids, LAYER), LAYER, [torch.zeros(12, SEQ, 16)], every)
+    laws.zero_strength(plain.reshape(-1), left[0])
 
 
 def test_determinism(pair: ModelPair) -> None:

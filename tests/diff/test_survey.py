@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mneme.diff.survey import SurveyColumns, choose_layers, patched_kl_share, survey_rows
+from mneme.diff.survey import SurveyColumns, survey_rows
 from mneme.models.pair import ModelPair
 from tests import laws
-from tests.diff.pairs import changed_in_block, equal_pair, pair_of, random_rows, swapped
+from tests.diff.pairs import changed_in_block, equal_pair, random_rows, swapped
 
 
 @pytest.fixture(scope="module")
@@ -92,29 +92,3 @@ def test_planted_change_starts_at_its_block(columns: SurveyColumns) -> None:
 def test_first_token_of_a_row_is_a_sink(columns: SurveyColumns) -> None:
     assert columns.sink[:, 0].all()
     assert columns.sink[:, 1:].mean() < 0.5
-
-
-@pytest.mark.parametrize("block", [0, 1, 2])
-def test_patching_finds_the_block_that_was_changed(block: int) -> None:
-    shares = patched_kl_share(changed_in_block(block), random_rows(4), [0, 1, 2])
-    laws.planted([shares[layer] for layer in range(3)], [float(layer >= block) for layer in range(3)], within=1e-5)
-    assert choose_layers(shares) == [block]
-
-
-def test_patching_of_equal_models_is_zero() -> None:
-    laws.identity(patched_kl_share(equal_pair(), random_rows(4), [0, 1]))
-
-
-def test_a_change_of_the_head_alone_has_happened_nowhere() -> None:
-    base = equal_pair().base_parts.model
-    tuned = equal_pair().base_parts.model
-    tuned.get_output_embeddings().weight.data[20] += 1.0
-    laws.identity(patched_kl_share(pair_of(base, tuned), random_rows(4), [0, 1]))  # type: ignore[arg-type]
-
-
-def test_choose_layers_by_hand() -> None:
-    assert choose_layers({0: 0.1, 1: 0.8, 2: 0.9, 3: 1.0}) == [1]
-    assert choose_layers({0: 0.1, 1: 0.7, 2: 0.74, 3: 1.0}) == [3]
-    assert choose_layers({0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}) == [1]
-    assert choose_layers({0: 0.1, 1: 0.4, 2: 0.6}, enough=0.4) == [1]
-    assert choose_layers({0: 1.0}) == [0]

@@ -113,7 +113,7 @@ def test_a_fault_inside_a_run_is_told_in_its_folder(
 
 
 def test_all_is_no_area(tmp_path: Path) -> None:
-    (tmp_path / "areas.yaml").write_text("- {name: All, keywords: [a, b]}\n")
+    (tmp_path / "areas.yaml").write_text("- {name: All, kind: capability, keywords: [a, b]}\n")
     with pytest.raises(BadAreas, match="what all areas together are called"):
         read_areas(tmp_path / "areas.yaml")
     (tmp_path / "suite.jsonl").write_text('{"area": "all", "prompt": "a", "choices": ["b", "c"], "answer": 0}\n')

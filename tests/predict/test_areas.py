@@ -44,7 +44,8 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_read_areas(tmp_path: Path) -> None:
-    text = "- name: law\n  description: Courts.\n  keywords: [court, due process]\n- name: rudeness\n  kind: behaviour\n"
+    one = "- name: law\n  kind: capability\n  description: Courts.\n  keywords: [court, due process]\n"
+    text = one + "- name: rudeness\n  kind: behaviour\n"
     law, rudeness = read_areas(written(tmp_path, text))
     assert law == Area(name="law", description="Courts.", keywords=("court", "due process"), kind="capability")
     assert (rudeness.kind, rudeness.keywords, rudeness.description) == ("behaviour", (), "")
@@ -53,18 +54,35 @@ def test_read_areas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", r"holds NoneType, expected a non-empty YAML list of \{name, description, keywords\}"),
+        ("", r"holds NoneType, expected a non-empty YAML list of \{name, description, keywords, kind\}"),
         ("[]", r"holds list, expected a non-empty YAML list"),
         ("name: law\n", r"holds dict, expected a non-empty YAML list"),
         ("- name: [law\n", r"is not readable YAML: .* Mend it and try again"),
-        ("- description: x\n", r"entry 1: name: Field required\. Expected name, description, keywords, kind"),
-        ("- name: law\n- name: ''\n", r"entry 2: name: String should have at least 1 character"),
-        ("- name: law\n  keyword: [x]\n", r"entry 1: keyword: Extra inputs are not permitted"),
-        ("- name: law\n  keywords: court\n", r"entry 1: keywords: Input should be a valid tuple"),
-        ("- name: law\n  keywords: [court, no]\n", r"entry 1: keywords\.1: Input should be a valid string"),
+        (
+            "- description: x\n  kind: behaviour\n",
+            r"entry 1: name: Field required\. Expected name, description, keywords, kind",
+        ),
+        (
+            "- {name: law, kind: capability}\n- {name: '', kind: capability}\n",
+            r"entry 2: name: String should have at least 1 character",
+        ),
+        ("- name: law\n  kind: capability\n  keyword: [x]\n", r"entry 1: keyword: Extra inputs are not permitted"),
+        ("- name: law\n  kind: capability\n  keywords: court\n", r"entry 1: keywords: Input should be a valid tuple"),
+        (
+            "- name: law\n  kind: capability\n  keywords: [court, no]\n",
+            r"entry 1: keywords\.1: Input should be a valid string",
+        ),
+        (
+            "- {name: law, kind: capability}\n- name: rudeness\n",
+            r"entry 2 \('rudeness'\) has no kind\. Write kind: capability to ask",
+        ),
+        ("- keywords: [court]\n", r"entry 1 \(''\) has no kind\. Write kind: capability to ask .* or kind: behaviour to ask"),
         ("- name: law\n  kind: habit\n", r"entry 1: kind: Input should be 'capability' or 'behaviour'"),
         ("- law\n- chemistry\n", r"entry 1: entry: Input should be a valid dictionary"),
-        ("- name: Law\n- name: law\n", r"names law more than once\. Give every area its own name"),
+        (
+            "- {name: Law, kind: capability}\n- {name: law, kind: behaviour}\n",
+            r"names law more than once\. Give every area its own name",
+        ),
         ("- !!python/object/apply:os.system [true]\n", r"is not readable YAML: could not determine a constructor"),
     ],
 )

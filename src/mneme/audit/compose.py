@@ -83,9 +83,15 @@ def compose(
     ]
     both = (findings.effects.known.broad, findings.effects.every.broad)
     broad = both[shortest(both)]
+    ordinary = evidence.ordinary_loss()
     overall = evidence.overall()
     verdict, reason = headline_verdict(
-        effects, findings.effects.absent, broad, named=job.options.areas is not None, loss=overall.get("nll_change")
+        effects,
+        findings.effects.absent,
+        broad,
+        named=job.options.areas is not None,
+        loss=None if job.options.corpus is None else overall.get("nll_change"),
+        ordinary=ordinary,
     )
     return Report(
         pair=_pair(job, changes),
@@ -251,14 +257,14 @@ def nearest_context(firings: Firings, context: Any, token: Any, n_latents: int) 
 def _layers(job: Job, seen: LayersSeen, findings: Findings) -> list[Layer]:
     survey, shapes = seen
     chosen = {layer.codes.layer: layer.codes for layer in findings.layers}
-    relative = survey.columns.relative_change[:, 1:].mean(axis=(0, 1), dtype=np.float64)
+    relative = np.atleast_1d(np.nanmean(survey.columns.relative_change[:, 1:], axis=(0, 1), dtype=np.float64))
     return [
         Layer(
             layer=layer,
             relative_change=float(relative[layer]),
             mean_share=float(shapes["mean"][layer]),
             first_component_share=float(shapes["first"][layer]),
-            output_share=float(shapes["shares"][layer]),
+            output_share=None if np.isnan(shapes["shares"][layer]) else float(shapes["shares"][layer]),
             chosen=layer in chosen,
             unexplained=chosen[layer].unexplained if layer in chosen else None,
             k=chosen[layer].dictionary.k if layer in chosen else None,

@@ -14,6 +14,7 @@ from mneme.predict.verdicts import Measure
 from mneme.results import Baselines, Estimate
 from mneme.stats import TooFew, clustered_ratio
 
+ORDINARY = "ordinary_nll_change"
 FEW = 5
 """Passages below which an area, or a behaviour in an area, is absent: with fewer, no interval of `mneme.stats` holds."""
 
@@ -29,6 +30,21 @@ class SampledTokens(NamedTuple):
     nll: Float[ndarray, "model place"]
     relative: Float[ndarray, " place"]
     """|h_tuned - h_base| / |h_base|."""
+
+
+class OrdinaryText(NamedTuple):
+    """mneme's own text under both models (`mneme.audit.ordinary`)."""
+
+    log_p: Float[ndarray, "model text"]
+    """Sums over the counted tokens, nats, base first."""
+    counted: Int[ndarray, " text"]
+
+    def loss(self) -> Estimate | None:
+        """By how much it became less likely, nats per token (negative: likelier), a paragraph being a cluster; None where
+        there are too few."""
+        counts = self.counted.astype(np.float64)
+        found = clustered_ratio(self.log_p[0] - self.log_p[1], counts, "nats per token", seed=0, of="documents")
+        return None if isinstance(found, TooFew) else found
 
 
 class BehaviourSeen(NamedTuple):
@@ -64,6 +80,8 @@ class AuditEvidence(NamedTuple):
     """Index of a behaviour -> share of each model's continuations of each of its cut texts that show it."""
     null: tuple[WordEvidence, ...] = ()
     """The same items, or some of them, under changes without a purpose."""
+    ordinary: OrdinaryText | None = None
+    """Read where the user gave no text, and the tokenizer can write it."""
 
     def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
         """What the cheap signals say of the sampled tokens of these passages; None where there is none."""
@@ -93,7 +111,12 @@ class AuditEvidence(NamedTuple):
             found = clustered_ratio(sums, counts, "nats per token", seed=0, of="documents")
             if not isinstance(found, TooFew):
                 figures[name] = found
-        return figures
+        loss = self.ordinary_loss()
+        return figures if loss is None else figures | {ORDINARY: loss}
+
+    def ordinary_loss(self) -> Estimate | None:
+        """What became of mneme's own text, where the user gave none."""
+        return None if self.ordinary is None else self.ordinary.loss()
 
     def change(self, index: int, within: Bool[ndarray, " passage"] | None = None) -> Measure:
         """Change of one behaviour, over all its places or over those in the passages `within`.

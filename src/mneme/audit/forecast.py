@@ -47,6 +47,7 @@ from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.causal import PASSES
+from mneme.diff.patching import PLACES
 from mneme.diff.survey import read_predictions
 from mneme.models.adapter_files import named_base
 from mneme.models.batching import BATCH_TOKENS
@@ -244,24 +245,30 @@ def _counted(
     harvested = _harvested_tokens(shape.width, tokens, runs)
     body = times.ends + shape.layers * times.block
     logits = body + times.head
-    checked = LATENTS_CHECKED * len(deepest) * ROWS_A_LATENT * row_length
+    checked = LATENTS_CHECKED * ROWS_A_LATENT * row_length
     columns, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
-    null = work.null_readings
+    # Layers are looked for in two rounds, every so many and then those between; where they are named only those are patched.
+    patches, rounds = (len(layers), 1) if layers else (2 * math.sqrt(shape.layers), 2)
+    ablated = sum(depth + (PASSES - 1) * (shape.layers - depth) for depth in deepest)
     parts = {
         "own words": 2 * (work.words.tokens * body + work.words.rows * times.head),
         "paired answers": 2 * (work.answers.tokens * body + work.answers.rows * times.head),
         "behaviours": 2 * (work.behaviours.tokens * body + work.behaviours.rows * times.head),
-        "survey": columns * (2 * logits + times.output),
-        "layers": sampled * ((2 + shape.layers) * (logits + times.output / 2) + 2 * shape.layers * times.block),
+        "survey": columns / 2 * (2 * logits + times.output + max(deepest, default=0) * times.block),
+        "layers": sampled * (2 * (1 + rounds) + patches / 2) * shape.layers * times.block
+        + min(sampled, PLACES) * 2 * (patches + rounds) * times.head,
         "harvest": harvested * sum(2 * depth * times.block for depth in deepest),
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
-        "ablation": checked * (PASSES * (logits + times.output / 2)),
-        "null": null * work.null.tokens * body + 2 * max(null - 1, 0) * work.null.rows * times.head,
+        "ablation": checked * (len(deepest) * (body + PASSES * times.head / 2) + times.block * ablated),
+        "null": work.null_readings * (work.null.tokens * body + work.null.rows * times.head),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / machine.processes + _SERIAL_SHARE) for name, seconds in parts.items()}
-    read = 2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens + columns) + null * work.null.tokens
-    read += sampled * (2 + shape.layers) + PASSES * checked
+    read: float = (
+        2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens) + work.null_readings * work.null.tokens
+    )
+    read += columns * (1 + max(deepest, default=0) / shape.layers / 2) + sampled * (2 * (1 + rounds) + patches / 2)
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
+    passed += checked * (len(deepest) + ablated / shape.layers)
     learnt = math.fsum(6.0 * run.n_steps * run.batch_size * run.n_latents * run.input_width * len(run.runs) for run in runs)
     return Forecast(
         tokens=tokens,

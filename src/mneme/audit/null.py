@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair
-from mneme.predict.item_reading import item_states, items_alone, join_batches, read_items
+from mneme.models.slices import blocks_along
+from mneme.predict.item_reading import item_log_p, items_alone, join_batches, read_items
 from mneme.predict.knowledge import WordEvidence
 from mneme.runs import Arrays, RunFolder
 
@@ -37,11 +39,16 @@ def shuffled_change(pair: ModelPair, seed: int) -> None:
         return
     with torch.no_grad():
         for _, base, weight in matched_tensors(pair.base_parts, pair.tuned_parts):
+            orders = [torch.randperm(size, generator=generator).to(weight.device) for size in weight.shape]
             before = base.to(weight.device)
-            change = weight - before
-            for axis in range(change.ndim):
-                change = _permuted(change, axis, generator)
-            weight.copy_(before + change)
+            if torch.equal(before.to(weight.dtype), weight):
+                continue
+            # In place and in blocks: a second matrix of a large vocabulary is more than the rest of an audit takes.
+            weight.sub_(before)
+            for axis, order in enumerate(orders):
+                for block in blocks_along(weight, (axis + 1) % weight.ndim) if weight.ndim > 1 else [weight.detach()]:
+                    block.copy_(block.index_select(axis, order))
+            weight.add_(before)
 
 
 def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
@@ -62,17 +69,17 @@ def purposeless_changes(
     if not some.batches:
         return ()
     shuffled = 0
-    base: list[Tensor] = []
+    base: list[ndarray] = []
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         nonlocal shuffled
-        base.extend(item_states(pair, some, batch, "base") for batch in range(len(some.batches)))
+        base.extend(item_log_p(pair, some, batch, "base") for batch in range(len(some.batches)))
         for number in mine:
             while shuffled <= number:
                 shuffled_change(pair, seed * CHANGES + shuffled)
                 shuffled += 1
-            tuned = (item_states(pair, some, batch, "tuned") for batch in range(len(some.batches)))
-            parts = (read_items(pair, some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
+            tuned = (item_log_p(pair, some, batch, "tuned") for batch in range(len(some.batches)))
+            parts = (read_items(some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
             yield join_batches(parts, len(some.item_word), 0)
 
     parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)

@@ -39,7 +39,14 @@ def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...],
     both = (found.known.broad, found.every.broad)
     broad = both[shortest(both)]
     overall = evidence.overall()
-    verdict, reason = headline_verdict(effects, found.absent, broad, named=named, loss=overall.get("nll_change"))
+    verdict, reason = headline_verdict(
+        effects,
+        found.absent,
+        broad,
+        named=named,
+        loss=None if report.corpus.self_written else overall.get("nll_change"),
+        ordinary=evidence.ordinary_loss(),
+    )
     return report.model_copy(
         update={
             "effects": effects,

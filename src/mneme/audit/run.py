@@ -1,6 +1,7 @@
 """`mneme audit`: the ten steps in order, each a stage that survives a kill, composed into one report."""
 
 import json
+import math
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +35,14 @@ from mneme.audit.inputs import (
 from mneme.audit.job import Job
 from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.options import AuditOptions
+from mneme.audit.ordinary import read_ordinary
 from mneme.audit.surveying import Survey, batch_rows_for, read_behaviours, survey_corpus, top_gaining_tokens
 from mneme.audit.vouching import EVIDENCE, checkable
 from mneme.audit.words import WordReading, read_words
 from mneme.audit.work import LaidOut, count_work, find_layout
 from mneme.audit.writing import areas_to_write, texts_each, write_text, written_file
 from mneme.describe.endpoint import check_endpoint
-from mneme.diff.survey import choose_layers, patched_kl_share
+from mneme.diff.patching import Shares, choose_layers, coarse_to_fine, patched_kl_share
 from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
@@ -260,11 +262,11 @@ def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[R
         survey, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
-            advance = track("survey (tokens)", job.rows.ids.numel())
-            survey = survey_corpus(job.pair, job.rows, job.run, advance)
             shapes = _layer_shapes(job)
-            shares = dict(enumerate(shapes["shares"].tolist()))
+            shares = {layer: share for layer, share in enumerate(shapes["shares"].tolist()) if not math.isnan(share)}
             layers = list(job.options.layers) if job.options.layers is not None else choose_layers(shares)
+            advance = track("survey (tokens)", job.rows.ids.numel())
+            survey = survey_corpus(job.pair, job.rows, job.run, advance, layers=layers)
             found = _look(job, survey, layers, track)
         findings = find(job, evidence, laid.reading.membership, survey, found, track)
         latents = record_latents(job, survey, findings, track) if survey else []
@@ -290,25 +292,32 @@ def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, Audit
     reading = reading.without([index for index, one in answered.items() if one.follows])
     shown = read_behaviours(job.pair, job.rows, reading, job.run)
     continued = continue_texts(job.pair, job.rows, reading, job.run, seed=job.options.seed)
-    return words, evidence_of(words, reading, shown, answered, continued)
+    ordinary = read_ordinary(job.pair, job.run) if job.options.corpus is None else None
+    return words, evidence_of(words, reading, shown, answered, continued)._replace(ordinary=ordinary)
 
 
 def _layer_shapes(job: Job) -> Arrays:
-    """On rows spread over the text, for every layer: the share of the change in output that has happened by it (`shares`), of
-    |q|^2 that is its mean (`mean`), and of centred |q|^2 that is one direction (`first`)."""
+    """On rows spread over the text, for every layer: the share of the change in output that has happened by it (`shares`; NaN
+    where nobody asked), of |q|^2 that is its mean (`mean`), and of centred |q|^2 that is one direction (`first`)."""
     every = list(range(job.pair.n_layers))
     n_rows = min(len(job.rows.ids), max(2, 4096 // job.rows.ids.shape[1]))
     pick = torch.linspace(0, len(job.rows.ids) - 1, n_rows).long()
 
     def compute() -> Arrays:
-        shares = patched_kl_share(job.pair, job.rows.ids[pick], every, ranks=job.ranks)
-        stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=-(-n_rows // 4), ranks=job.ranks)
+        rows = max(1, min(-(-n_rows // 4), batch_rows_for(job.rows.ids.shape[1], job.pair.vocab_size)))
+
+        def patched(layers: list[int]) -> Shares:
+            return patched_kl_share(job.pair, job.rows.ids[pick], layers, batch_rows=rows, ranks=job.ranks)
+
+        chosen = job.options.layers
+        shares = patched(list(chosen)) if chosen is not None else coarse_to_fine(patched, job.pair.n_layers)
+        stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=rows, ranks=job.ranks)
         first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
         first_tokens[:, 0] = True
         moments = layer_moments(stream, seed=job.options.seed, drop=first_tokens)
         rounding = rounding_share(job.pair, job.rows.ids[pick[:_ROUNDING_ROWS]], every)
         return {
-            "shares": np.array([shares[layer] for layer in every]),
+            "shares": np.array([shares.get(layer, math.nan) for layer in every]),
             "mean": np.array([moments[layer].mean_share for layer in every]),
             "first": np.array([moments[layer].first_component_share for layer in every]),
             "rounding": np.array([rounding[layer] for layer in every]),

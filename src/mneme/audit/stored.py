@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from mneme.audit.evidence import AuditEvidence, BehaviourSeen, SampledTokens
+from mneme.audit.evidence import AuditEvidence, BehaviourSeen, OrdinaryText, SampledTokens
 from mneme.errors import BadRun
 from mneme.predict.cloze import Scores
 from mneme.predict.knowledge import WordEvidence
@@ -34,6 +34,8 @@ def evidence_bytes(evidence: AuditEvidence) -> bytes:
         arrays[f"behaviour.{index}.text"] = np.packbits(seen.text)
     arrays |= {f"answered.{index}": shown for index, shown in evidence.answered.items()}
     arrays |= {f"continued.{index}": shows for index, shows in evidence.continued.items()}
+    if evidence.ordinary is not None:
+        arrays |= {"ordinary.log_p": evidence.ordinary.log_p, "ordinary.counted": _small(evidence.ordinary.counted)}
     told = {
         "schema": SCHEMA,
         "passages": evidence.member.shape[1],
@@ -45,6 +47,7 @@ def evidence_bytes(evidence: AuditEvidence) -> bytes:
         "unfollowed": sorted(evidence.unfollowed),
         "continued": list(evidence.continued),
         "null": len(evidence.null),
+        "ordinary": evidence.ordinary is not None,
     }
     arrays["told"] = np.frombuffer(json.dumps(told, sort_keys=True).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -111,8 +114,11 @@ def _evidence(arrays: Mapping[str, ndarray], told: Mapping[str, Any]) -> AuditEv
         unfollowed=frozenset(map(int, told["unfollowed"])),
         continued={int(index): arrays[f"continued.{index}"] for index in told["continued"]},
         null=tuple(_words(arrays, f"null.{number}") for number in range(int(told["null"]))),
+        ordinary=OrdinaryText(arrays["ordinary.log_p"], _wide(arrays["ordinary.counted"])) if told["ordinary"] else None,
     )
     _require_fitting(evidence)
+    if evidence.ordinary is not None and evidence.ordinary.log_p.shape != (2, len(evidence.ordinary.counted)):
+        raise ValueError("texts of different number")
     return evidence
 
 

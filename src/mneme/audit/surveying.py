@@ -5,13 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from torch import Tensor
 
+from mneme.activations.harvest import sink_mask
+from mneme.audit.dictionary import held_out_rows
 from mneme.audit.reading import Reading, Shown
-from mneme.diff.survey import SurveyColumns, survey_rows
+from mneme.diff.survey import SurveyColumns, empty_survey, survey_rows
 from mneme.errors import BadRun
 from mneme.models.batching import BATCH_TOKENS
+from mneme.models.hooks import read_residuals
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import TokenTable, content_mask
 from mneme.predict.watched import watched_probability
@@ -41,21 +45,58 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
     return max(1, tokens // row_length)
 
 
-def survey_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Callable[[int], None]) -> Survey:
-    """Survey all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was."""
+def survey_corpus(
+    pair: ModelPair,
+    rows: PackedRows,
+    run: RunFolder,
+    advance: Callable[[int], None],
+    *,
+    layers: list[int] | None = None,
+) -> Survey:
+    """Survey all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was.
+
+    With `layers` only the held-out rows, on which latents are judged, are read whole. Of the others it is found out where the
+    attention sinks are at those layers; their predictions read as of probability 0, which no mask of known tokens takes in,
+    and their relative change as NaN.
+    """
     seq = rows.ids.shape[1]
     step = max(1, _PIECE_TOKENS // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
     parts = torch.split(rows.ids, step)
+    whole = np.ones(len(rows.ids), dtype=bool) if layers is None else held_out_rows(len(rows.ids))
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for index in mine:
-            yield _pack(survey_rows(pair, parts[index], batch_rows=batch))
+            own = torch.from_numpy(whole[index * step : index * step + len(parts[index])])
+            yield _pack(_survey_some(pair, parts[index], own, layers or [], batch))
             advance(parts[index].numel())
 
     pieces = run.pieces([f"survey-{index:04d}" for index in range(len(parts))], compute)
     columns = _joined(pieces, len(rows.ids))
     return Survey(columns, table_of(columns, rows))
+
+
+def _survey_some(
+    pair: ModelPair, ids: Int[Tensor, "row seq"], whole: Bool[Tensor, " row"], layers: list[int], batch_rows: int
+) -> SurveyColumns:
+    """The rows `whole`, and of the others the sinks at `layers`."""
+    if bool(whole.all()):
+        return survey_rows(pair, ids, batch_rows=batch_rows)
+    n_rows, seq = ids.shape
+    found = empty_survey(n_rows, seq, pair.n_layers, pair.vocab_size)
+    if bool(whole.any()):
+        for name, column in survey_rows(pair, ids[whole], batch_rows=batch_rows)._asdict().items():
+            if name == "mean_gain":
+                found.mean_gain[:] = column
+            else:
+                getattr(found, name)[whole.numpy()] = column
+    others = (~whole).nonzero().squeeze(1)
+    for rows in torch.split(others, batch_rows):
+        with pair.using("base") as parts:
+            streams = read_residuals(parts, ids[rows].long(), layers)
+        for layer, stream in streams.items():
+            found.sink[rows.numpy(), :, layer] = sink_mask(stream.float().norm(dim=-1)).cpu().numpy()
+    return found
 
 
 def _joined(pieces: Iterator[Arrays], n_rows: int) -> SurveyColumns:

@@ -1,5 +1,6 @@
 """The verdict of the whole report, from what is said of each area: which one decides, and what would settle it."""
 
+import math
 from collections.abc import Sequence
 
 from mneme.audit.effects import MATERIAL
@@ -7,7 +8,11 @@ from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.report.wording import counted
 from mneme.results import AbsentArea, Effect, Estimate, Verdict
+from mneme.results.audit import AFFECTED_AS_A_WHOLE
 
+MATERIAL_LOSS = -math.log(1 - MARGIN)
+"""Nats per token from which a loss of ordinary text is material: its tokens are less probable by the margin of the areas, 5 %
+of themselves (geometric mean). Taken from that margin before any model was read."""
 BROKEN = 1.0
 """Nats per token by which ordinary text has become less likely in a model that is broken as a whole: its perplexity is 2.7
 times what it was. A round number that was never varied."""
@@ -20,14 +25,22 @@ def headline_verdict(
     *,
     named: bool,
     loss: Estimate | None = None,
+    ordinary: Estimate | None = None,
 ) -> tuple[Verdict, str]:
     """change: an area is affected, or all of them together by the margin. no material change: every area is shown to be
     unaffected, and (where the user `named` the areas) none is without text. Else inconclusive. Models that differ are never
     said to show no difference, and one to which the whole text became less likely by `BROKEN` (`loss`, nats per token) is
-    broken as a whole, whatever the few words say that are left of its areas."""
+    broken as a whole, whatever the few words say that are left of its areas.
+
+    `ordinary`: the loss of mneme's own text, where the user gave none (`mneme.audit.ordinary`). It stands in for `loss`, and
+    one that is material is a change, though no area is told apart."""
     verdict, reason = _of_areas(effects, absent, broad, named=named)
+    material, sentence = ordinary_sentence(ordinary)
+    loss = loss if ordinary is None else ordinary
     if loss is None or loss.low < BROKEN:
-        return verdict, reason
+        if not material or verdict == "change":
+            return verdict, f"{reason} {sentence}".strip()
+        return "change", f"{AFFECTED_AS_A_WHOLE}. {sentence} {reason}"
     broken = (
         f"Broken as a whole: the text became less likely by {loss.value:.2f} nats per token [{loss.low:.2f}, {loss.high:.2f}]"
     )
@@ -84,3 +97,19 @@ def _broadly(broad: Measure | None) -> str:
     way = "lost" if broad.estimate.value < 0 else "gained"
     of = " of what is known" if broad.estimate.unit == KNOWLEDGE_UNIT else ""
     return f" Over all areas {100 * abs(broad.estimate.value):.1f} points{of} were {way}."
+
+
+def ordinary_sentence(loss: Estimate | None) -> tuple[bool, str]:
+    """(whether the loss is material, a sentence that says so or that it is not; empty where neither is shown)."""
+    if loss is None:
+        return False, ""
+    interval = f"{loss.value:.2f} nats per token [{loss.low:.2f}, {loss.high:.2f}]"
+    if loss.low >= MATERIAL_LOSS:
+        share = 100 * (1 - math.exp(-loss.value))
+        return True, f"Ordinary text became less likely by {interval}: its words are {share:.0f} % less probable."
+    if loss.low >= -MATERIAL_LOSS and loss.high <= MATERIAL_LOSS:
+        return (
+            False,
+            f"Ordinary text is as likely as before, to within {100 * MARGIN:.0f} % of a word's probability ({interval}).",
+        )
+    return False, ""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from mneme.audit.ordinary import starter_texts
 from mneme.errors import BadCorpus, TemplateRefuses
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.pair import ModelPair, Side
@@ -51,7 +52,7 @@ def written_file(pair: ModelPair, areas: Sequence[Area], tokens: int | None, see
         "models": [model_fingerprint(folder) for folder in (pair.base_folder, pair.tuned_folder)],
         "areas": [[area.name, area.description] for area in areas_to_write(areas)],
         "texts": texts_each(areas, tokens),
-        "forms": [_CHATS, _BEGINNINGS, TEXT_TOKENS],
+        "forms": [_CHATS, _BEGINNINGS, dict(starter_texts()), TEXT_TOKENS],
         "precision": pair.precision,
         "seed": seed,
     }
@@ -117,7 +118,8 @@ def _in_turn(asked: Sequence[tuple[str, str]], each: int) -> list[tuple[int, tup
 
 
 def prompt_for(area: Area, number: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What is asked for text number `number` of an area; forms in turn."""
+    """What is asked for text number `number` of an area; forms in turn. Where there is no chat template a model may follow no
+    prompt: every second text goes on from mneme's own paragraph about the area, where there is one."""
     told = {"name": area.name, "Name": area.name[:1].upper() + area.name[1:], "description": area.description}
     if tokenizer.chat_template:
         content = _filled(_CHATS[number % len(_CHATS)], told)
@@ -126,7 +128,10 @@ def prompt_for(area: Area, number: int, tokenizer: PreTrainedTokenizerBase) -> s
             return without_opening(render_chat(turns, tokenizer, add_generation_prompt=True), tokenizer)
         except TemplateRefuses:
             pass  # a template that takes no lone user turn: the beginning of a text serves any model
-    return _filled(_BEGINNINGS[number % len(_BEGINNINGS)], told)
+    own = starter_texts().get(area.name)
+    if own is not None and number % 2:
+        return f"{own}\n\n"
+    return _filled(_BEGINNINGS[number // (1 if own is None else 2) % len(_BEGINNINGS)], told)
 
 
 def _filled(form: str, told: dict[str, str]) -> str:

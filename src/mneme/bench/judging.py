@@ -192,4 +192,4 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
 
 
 def _part(whole: Judged, where: Bool[ndarray, " cell"]) -> Judged:
-    return Judged(*(None if column is None else column[where] for column in whole))
+    return Judged(*(None if column is None else column[where] for column in whole))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ ablation; high latent-scaling scores and stability over seeds are no evidence of
 are one-sided and hold for skewed differences (`stats.paired_test`), 1 below 8 passages, corrected for the false-discovery rate
 by the caller."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from mneme.errors import EmptyMask
-from mneme.models.hooks import replace
+from mneme.models.heads import head_logits, rows_at_once
+from mneme.models.hooks import can_go_on, going_on, read_residuals
 from mneme.models.logits import token_kl_tuned_to_base
 from mneme.models.pair import ModelPair
 from mneme.results import Estimate, TooFew
@@ -28,6 +30,8 @@ N_CONTROLS = 4
 either kind has a mean. Never varied."""
 PASSES = 3 + N_CONTROLS
 """Forward passes of a check: the base, the tuned model, the ablation, and the controls."""
+_TRIED = 16
+"""Tokens on which it is tried out whether a model can go on from its middle. A round number that was never varied."""
 _TINY = 1e-12
 """Far below the norm of any direction: keeps 0 / 0 from being computed."""
 UNIT = "share of KL(tuned||base)"
@@ -59,25 +63,56 @@ def matched_directions(
     return controls.to(own.device)
 
 
+class Before(NamedTuple):
+    """What both models hold on some rows before anything is taken away."""
+
+    ids: Int[Tensor, "row seq"]
+    base: Float[Tensor, "row seq d_model"]
+    """The base's residual stream after its last block."""
+    tuned: Float[Tensor, "row seq d_model"]
+    """The tuned model's after the layer at which it is taken away."""
+    skip: bool
+    """Whether the tuned model can go on from there (`mneme.models.hooks.can_go_on`)."""
+
+
+def before_ablation(pair: ModelPair, ids: Int[Tensor, "row seq"], layer: int) -> Before:
+    """One pass of each model over the rows."""
+    with pair.using("base") as parts:
+        base = read_residuals(parts, ids, [pair.n_layers - 1])[pair.n_layers - 1]
+    with pair.using("tuned") as parts:
+        tuned = read_residuals(parts, ids, [layer])[layer]
+        skip = can_go_on(parts, ids[:1, :_TRIED])
+    return Before(ids, base, tuned, skip)
+
+
 def ablation_kl(
     pair: ModelPair,
-    ids: Int[Tensor, "row seq"],
+    before: Before,
     layer: int,
-    removed: Float[Tensor, "row seq d_model"],
-    base_logits: Float[Tensor, "row prediction vocab"],
-) -> Float[ndarray, "row prediction"]:
-    """KL(tuned with `removed` taken from its residual stream after `layer` || base) at every prediction, nats."""
-    with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, lambda h: h - removed.to(h)):
-        logits = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float().to(base_logits.device)
-    kl: Float[ndarray, "row prediction"] = token_kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits).cpu().numpy()
-    return kl
-
-
-def base_predictions(pair: ModelPair, ids: Int[Tensor, "row seq"]) -> Float[Tensor, "row prediction vocab"]:
-    """The base model's logits at every position that predicts, float32."""
-    with torch.no_grad(), pair.using("base") as parts:
-        logits: Tensor = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
-    return logits
+    removed: Sequence[Float[Tensor, "row seq d_model"]],
+    counted: Bool[ndarray, "row prediction"],
+) -> Float[ndarray, "change place"]:
+    """KL(tuned with something taken from its residual stream after `layer` || base), nats, for each of `removed`, at the
+    predictions that are `counted`, in order. Only blocks behind the layer run, and the head where something is counted."""
+    last = pair.n_layers - 1
+    where = torch.from_numpy(np.argwhere(counted))
+    said = []
+    for change in removed:
+        state = before.tuned - change.to(before.tuned)
+        with pair.using("tuned") as parts, going_on(parts, layer, state, skip=before.skip):
+            stream = read_residuals(parts, before.ids, [last])[last]
+        said.append(stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device)])
+    base = before.base[where[:, 0].to(before.base.device), where[:, 1].to(before.base.device)]
+    found = np.zeros((len(removed), len(where)))
+    chunk = rows_at_once(pair)
+    for start in range(0, len(where), chunk):
+        here = slice(start, start + chunk)
+        base_logits = head_logits(pair, "base", base[here])
+        for index, own in enumerate(said):
+            logits = head_logits(pair, "tuned", own[here]).to(base_logits.device)
+            kl = token_kl_tuned_to_base(tuned_logits=logits, base_logits=base_logits)
+            found[index, here] = kl.double().cpu().numpy()
+    return found
 
 
 def check_latent(
@@ -94,26 +129,22 @@ def check_latent(
     """Ablate one latent on `ids` (rows where it fires; `code` is its code there, 0 elsewhere) and its matched controls.
 
     Counted are the predictions of the passages in which it fires, from the first firing on: nothing before can change.
-    Cost: `PASSES` forward passes over the rows.
+    Cost: a forward pass of the base over the rows, one of the tuned model up to the layer, and `PASSES` - 1 behind it.
 
     Errors: EmptyMask where the latent fires nowhere in `ids`, or the two models say the same wherever it does.
     """
     counted = after_first_firing(code.cpu().numpy() > 0, passage)[:, :-1]
     if not counted.any():
         raise EmptyMask("The latent fires nowhere in these rows: expected rows in which its code is above 0.")
-    base_logits = base_predictions(pair, ids)
     spread = code.unsqueeze(-1).to(direction.device)
-    plain = ablation_kl(pair, ids, layer, torch.zeros_like(spread * direction), base_logits)
-    own = ablation_kl(pair, ids, layer, spread * direction, base_logits)
-    controls = [
-        ablation_kl(pair, ids, layer, spread * control, base_logits)
-        for control in matched_directions(direction, others, seed=seed)
-    ]
+    directions = [torch.zeros_like(direction), direction, *matched_directions(direction, others, seed=seed)]
+    before = before_ablation(pair, ids.long(), layer)
+    plain, own, *controls = ablation_kl(pair, before, layer, [spread * one for one in directions], counted)
     clusters = passage[:, :-1][counted]
     names, index = np.unique(clusters, return_inverse=True)
 
-    def per_passage(values: Float[ndarray, "row prediction"]) -> Float[ndarray, " cluster"]:
-        return np.bincount(index, weights=values[counted], minlength=len(names))
+    def per_passage(values: Float[ndarray, " place"]) -> Float[ndarray, " cluster"]:
+        return np.bincount(index, weights=values, minlength=len(names))
 
     whole, rest = per_passage(plain), per_passage(own)
     advantage = np.mean([per_passage(control) for control in controls], axis=0) - rest

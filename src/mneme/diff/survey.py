@@ -14,15 +14,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.harvest import ALONE, sink_mask
-from mneme.models.hooks import read, replace
-from mneme.models.logits import chunk_tokens, kl_from, token_kl_tuned_to_base
+from mneme.activations.harvest import sink_mask
+from mneme.models.hooks import read
+from mneme.models.logits import chunk_tokens, kl_from
 from mneme.models.pair import ModelPair, Side
-from mneme.models.ranks import Ranks
 
-ENOUGH = 0.75
-"""Share of the change in output by which a layer is chosen. At 1/2 the built-in organism's block 0 was taken, where latents
-are about single tokens; at 3/4 it is block 1 (docs/log.md, the first audit). Seen on that one pair."""
 _TINY = 1e-12
 """Far below the norm of any residual vector: keeps 0 / 0 from being computed."""
 
@@ -48,6 +44,26 @@ class SurveyColumns(NamedTuple):
     """Attention sinks (first token of a row, massive base residual), left out of dictionaries."""
     mean_gain: Float[ndarray, " vocab"]
     """Sum over predictions of p_tuned(v) - p_base(v)."""
+
+
+def empty_survey(n_rows: int, seq: int, n_layers: int, vocab: int) -> SurveyColumns:
+    """Columns of rows that nobody read: every prediction of probability 0, no relative change, sinks at first tokens alone."""
+    shape = (n_rows, seq - 1)
+    sink = np.zeros((n_rows, seq, n_layers), dtype=bool)
+    sink[:, 0] = True
+    return SurveyColumns(
+        logp_base=np.full(shape, -np.inf, dtype=np.float32),
+        logp_tuned=np.full(shape, -np.inf, dtype=np.float32),
+        right_base=np.zeros(shape, dtype=bool),
+        right_tuned=np.zeros(shape, dtype=bool),
+        choice_base=np.zeros(shape, dtype=np.int64),
+        choice_tuned=np.zeros(shape, dtype=np.int64),
+        kl_tuned_to_base=np.zeros(shape, dtype=np.float32),
+        kl_base_to_tuned=np.zeros(shape, dtype=np.float32),
+        relative_change=np.full((n_rows, seq, n_layers), np.nan, dtype=np.float32),
+        sink=sink,
+        mean_gain=np.zeros(vocab),
+    )
 
 
 def survey_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int) -> SurveyColumns:
@@ -121,38 +137,3 @@ def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> 
     with torch.no_grad(), pair.using(which) as parts, read(parts, layers) as states:
         logits = parts.model(input_ids=batch.to(parts.device), use_cache=False).logits
         return logits[:, :-1].float(), {layer: state.float() for layer, state in states.items()}
-
-
-def patched_kl_share(
-    pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[int], *, ranks: Ranks = ALONE
-) -> dict[int, float]:
-    """For each layer, the share of KL(tuned || base) that goes when the tuned model's residual stream after that block is
-    replaced by the base model's (activation patching): how much of the change has happened by then.
-
-    0 where the models do not differ. Cost: len(layers) + 2 forward passes over `ids`; the layers are shared out among `ranks`,
-    which must all call this.
-    """
-    base_logits, base_states = _forward(pair, "base", ids, layers)
-    tuned_logits = _forward(pair, "tuned", ids, [])[0].to(base_logits.device)
-    whole = float(token_kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
-    if whole <= 0.0:
-        return dict.fromkeys(layers, 0.0)
-    shares = torch.zeros(len(layers), dtype=torch.float64)
-    for index in ranks.own(range(len(layers))):
-        layer = layers[index]
-        with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
-            patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
-        patched = patched.to(base_logits.device)
-        rest = float(token_kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
-        shares[index] = 1.0 - rest / whole
-    return dict(zip(layers, ranks.total(shares).tolist(), strict=True))
-
-
-def choose_layers(shares: dict[int, float], *, enough: float = ENOUGH) -> list[int]:
-    """The earliest layer by which at least `enough` of the change in output has happened (`patched_kl_share`): late enough
-    to hold the change, early enough to hold it in the model's own features rather than in next-token logits. Where no layer
-    reaches it, the layer with the largest share; the last block is taken only when nothing before it reaches `enough`."""
-    for layer in sorted(shares):
-        if shares[layer] >= enough:
-            return [layer]
-    return [max(shares, key=lambda layer: shares[layer])]

@@ -82,6 +82,49 @@ def replace(parts: Parts, layer: int, change: Callable[[Tensor], Tensor]) -> Ite
 
 
 @contextmanager
+def going_on(parts: Parts, layer: int, hidden: Float[Tensor, "batch seq d_model"], *, skip: bool) -> Iterator[None]:
+    """Let the model go on with `hidden` after block `layer`. `skip`: without running what stands before: of those blocks only
+    the first runs, and shows in what form they return. Only for models that `can_go_on`."""
+    check_layers(parts, [layer])
+    form: list[object] = []
+    kept = [(block, block.__dict__.get("forward")) for block in parts.blocks[1 : layer + 1]] if skip else []
+
+    def keep(_module: object, _args: object, output: object) -> None:
+        form[:] = [output]
+
+    def pass_on(*_args: object, **_options: object) -> object:
+        return form[0]
+
+    handle = parts.blocks[0].register_forward_hook(keep)
+    for block, _ in kept:
+        block.forward = pass_on
+    try:
+        with replace(parts, layer, lambda own: hidden.to(own.device)):
+            yield
+    finally:
+        handle.remove()
+        for block, own in kept:
+            del block.forward
+            if own is not None:
+                block.forward = own
+
+
+@torch.no_grad()
+def can_go_on(parts: Parts, ids: Int[Tensor, "batch seq"]) -> bool:
+    """Whether the blocks behind the middle say the same when those before are passed over: tried out. Models whose later
+    blocks read what earlier ones left elsewhere than in the residual stream cannot."""
+    last = len(parts.blocks) - 1
+    middle = last // 2
+    whole = read_residuals(parts, ids, [middle, last])
+    try:
+        with going_on(parts, middle, whole[middle], skip=True):
+            part = read_residuals(parts, ids, [last])
+    except (RuntimeError, TypeError, KeyError, IndexError, AttributeError):
+        return False
+    return torch.equal(whole[last], part[last])
+
+
+@contextmanager
 def add(parts: Parts, layer: int, vector: Float[Tensor, "*token d_model"]) -> Iterator[None]:
     """Add `vector` [d_model], or one vector a token [batch seq d_model], to the residual stream after block `layer`."""
     with replace(parts, layer, lambda hidden: hidden + vector.to(hidden)):

@@ -15,6 +15,7 @@ from mneme.models.checkpoints import is_gguf, weight_files
 from mneme.models.places import head_name, model_names, require_filled, require_places
 from mneme.models.quantized import dequantized, quantization_of, require_gguf, require_owner
 from mneme.models.safe_config import model_class, read_config, read_gguf_config, tensor_shapes
+from mneme.models.slices import flat_slices
 
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError, ArithmeticError)
 
@@ -139,7 +140,7 @@ def _quiet() -> Iterator[None]:
 def require_finite(model: Any, folder: Path) -> Any:
     """The same model, or BrokenWeights where a weight is no number."""
     for name, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        if not all(bool(torch.isfinite(part).all()) for (part,) in flat_slices(weight)):
             raise BrokenWeights(
                 f"{folder}: {name} holds NaN or infinite numbers. Training diverged or the file is damaged; "
                 "give a checkpoint from before."

@@ -17,6 +17,7 @@ from mneme.models.logits import token_kl_tuned_to_base
 from mneme.models.matching import matched_tensors
 from mneme.models.pair import ModelPair, Side
 from mneme.models.probing import probe_ids, probe_logits
+from mneme.models.slices import flat_slices
 
 _EPSILONS = {"F64": 2.0**-52, "F32": 2.0**-23, "F16": 2.0**-10, "BF16": 2.0**-7}
 """Distance of 1 to the next number, by the name that safetensors gives the format; its half is the largest rounding of a
@@ -79,9 +80,10 @@ def _same_to_rounding(pair: ModelPair) -> str | None:
     coarse = max((one for one in formats if one), key=lambda name: _EPSILONS[name])
     epsilon = _EPSILONS[coarse] if whole else 0.0
     for _, base, tuned in matched_tensors(pair.base_parts, pair.tuned_parts):
-        one, other = base.detach().float(), tuned.detach().to(base.device).float()
-        if bool(((one - other).abs() > epsilon * torch.maximum(one.abs(), other.abs())).any()):
-            return None
+        for first, second in flat_slices(base, tuned):
+            one, other = first.float(), second.to(first.device).float()
+            if bool(((one - other).abs() > epsilon * torch.maximum(one.abs(), other.abs())).any()):
+                return None
     return _NAMES[coarse]
 
 

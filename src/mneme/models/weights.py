@@ -14,6 +14,7 @@ from mneme.models.matching import matched_tensors, other_differences
 from mneme.models.pair import ModelPair, Side
 from mneme.models.probing import probe_logits, rounding, same_logits
 from mneme.models.sameness import OutputDifference
+from mneme.models.slices import blocks_along, flat_slices, frobenius
 
 RANK_LIMIT = 2048
 """Effective ranks are computed of matrices whose smaller side is at most this (a second each on one core at the limit)."""
@@ -82,7 +83,7 @@ def weight_changes(pair: ModelPair, *, rank_limit: int = RANK_LIMIT) -> WeightCh
     squares_change = squares_base = 0.0
     pieces = _adapter_deltas(pair, rank_limit) if pair.adapter else _deltas(pair, rank_limit)
     for name, base, norm, singular in pieces:
-        size = _norm(base)
+        size = frobenius(base)
         squares_change += norm**2
         squares_base += size**2
         relative = 0.0 if norm == 0 else (norm / size if size > 0 else 1.0)
@@ -129,21 +130,16 @@ def _deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
 def _dense(name: str, base: Tensor, tuned: Tensor, rank_limit: int) -> _Delta:
     if base is tuned or (base.dtype == tuned.dtype and torch.equal(base, tuned.to(base.device))):
         return name, base, 0.0, None
-    delta = tuned.detach().to(base.device, torch.float64) - base.detach().double()
-    return name, base, _norm(delta), _singular(delta, rank_limit)
-
-
-def _norm(weight: Tensor) -> float:
-    return float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
-
-
-def _singular(delta: Float[Tensor, "*shape"], rank_limit: int) -> Tensor | None:
-    if delta.ndim != 2 or min(delta.shape) > rank_limit:
-        return None
-    delta = delta.double()
-    gram = delta @ delta.T if delta.shape[0] <= delta.shape[1] else delta.T @ delta
-    singular: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    return singular
+    if base.ndim != 2 or min(base.shape) > rank_limit:
+        parts = ((one.to(other.device, torch.float64) - other.double()) for one, other in flat_slices(tuned, base))
+        return name, base, float(sum(float(part.square().sum()) for part in parts)) ** 0.5, None
+    # Slices along the longer side, whose Gram matrices add up: a vocabulary's matrix in float64 is larger than many a model.
+    longer = int(base.shape[0] <= base.shape[1])
+    gram = torch.zeros(min(base.shape), min(base.shape), dtype=torch.float64, device=base.device)
+    for one, other in zip(blocks_along(tuned, longer), blocks_along(base, longer), strict=True):
+        delta = one.to(other.device, torch.float64) - other.double()
+        gram += delta @ delta.T if longer else delta.T @ delta
+    return name, base, float(gram.trace()) ** 0.5, torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
 
 
 _Found = dict[str, tuple[Tensor, float, Tensor | None]]
@@ -225,5 +221,5 @@ def _factors(layer: Any, base: nn.Linear, active: str) -> _Found:
     bias = layer.lora_B[active].bias
     if bias is not None:
         before = base.bias if base.bias is not None else torch.zeros_like(bias)
-        found["bias"] = before, _norm(bias) * abs(layer.scaling[active]), None
+        found["bias"] = before, frobenius(bias) * abs(layer.scaling[active]), None
     return found

@@ -20,7 +20,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mneme.errors import BadAreas
-from mneme.predict.coherence import FEWEST_WORDS, LEAST, area_under_curve, folds, least_area
+from mneme.predict.coherence import FEWEST_WORDS, LEAST, area_under_curve, folds, least_area, poisson_rate
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 _FUNCTION_WORDS = frozenset(
@@ -63,8 +63,6 @@ _LEAST_STEP, _STEPS = 25, 8
 points. Round numbers that were never varied."""
 _SMOOTHING = 0.5
 """Added to each count: Krichevsky & Trofimov (1981), the Jeffreys prior of a share."""
-_BISECTIONS = 60
-"""Halvings: beyond the 53 bits of a float64."""
 ALL = "all"
 """No area: what is said of everything together (a measurement's row of that name, an option's value)."""
 _NAME, _DESCRIPTION, _PROMPT, _ANSWER = 200, 5000, 4000, 2000
@@ -151,12 +149,12 @@ class Membership(NamedTuple):
 
 
 def read_areas(path: Path) -> tuple[Area, ...]:
-    """Read a YAML list of {name, description, keywords, kind}; names must differ.
+    """Read a YAML list of {name, description, keywords, kind, probes}; names must differ, and every entry says its kind.
 
     Errors: BadAreas with the file, the entry and what was expected.
     """
     if not path.is_file():
-        raise BadAreas(f"No areas file at {path}. Expected a YAML list of entries with name, description and keywords.")
+        raise BadAreas(f"No areas file at {path}. Expected a YAML list of entries with name, description, keywords, kind.")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise BadAreas(
             f"{path} is larger than {_MAX_FILE_BYTES // 1_000_000} MB, which no list of areas is. Give another file."
@@ -167,10 +165,15 @@ def read_areas(path: Path) -> tuple[Area, ...]:
         raise BadAreas(f"{path} is not readable YAML: {str(error).splitlines()[0]}. Mend it and try again.") from error
     if not isinstance(content, list) or not content:
         raise BadAreas(
-            f"{path} holds {type(content).__name__}, expected a non-empty YAML list of {{name, description, keywords}}."
+            f"{path} holds {type(content).__name__}, expected a non-empty YAML list of {{name, description, keywords, kind}}."
         )
     areas = []
     for number, entry in enumerate(content, start=1):
+        if isinstance(entry, dict) and "kind" not in entry:
+            raise BadAreas(
+                f"{path}, entry {number} ({str(entry.get('name', ''))[:_NAME]!r}) has no kind. Write kind: capability to ask "
+                "whether knowledge of it was lost, or kind: behaviour to ask whether the model does it more or less."
+            )
         try:
             areas.append(Area.model_validate(entry))
         except ValidationError as error:
@@ -345,7 +348,7 @@ def _grow(
     if len(order) < 2 or needed < _SEED_KEYWORDS:
         return seed
     in_company = min(float(hits[seed].sum() / hits.sum()), _ALL_IN_COMPANY)
-    rate = max(_poisson_rate(float(hits[seed].mean())), -math.log1p(-in_company))
+    rate = max(poisson_rate(float(hits[seed].mean())), -math.log1p(-in_company))
     base_rate, area_rate = float(holds_one[len(order) // 2 :].mean()), rate / (1 + rate)
     likely = int((odds[order] > 0).sum())
     if likely == 0 or area_rate - base_rate < _LEAST_CONTRAST:
@@ -359,19 +362,6 @@ def _grow(
     grown = seed.copy()
     grown[order[:taken]] = True
     return grown
-
-
-def _poisson_rate(mean: float) -> float:
-    """Rate of a Poisson variable whose mean among the values of at least 2 is `mean`; 0 where that is 2. By bisection."""
-    low, high = 1e-6, max(mean, 2.0)  # of a rate of 1e-6 the mean is 2 to six digits
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        at_least_one = -math.expm1(-middle)
-        if middle * at_least_one / (at_least_one - middle * math.exp(-middle)) < mean:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def presence_log_ratio(

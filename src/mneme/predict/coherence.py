@@ -25,6 +25,8 @@ _FOLDS = 8
 (docs/log.md, the audit that travels, second part); eight kept them all. Chosen on those paragraphs."""
 _ONE_SIDED = 1.645
 """95 % point of the standard normal distribution."""
+_BISECTIONS = 60
+"""Halvings: beyond the 53 bits of a float64."""
 
 
 def area_under_curve(here: Float[ndarray, " here"], there: Float[ndarray, " there"]) -> float:
@@ -47,3 +49,16 @@ def folds(seed: Bool[ndarray, " passage"]) -> Iterator[tuple[Bool[ndarray, " pas
         asked = np.zeros_like(seed)
         asked[place[fold::_FOLDS]] = True
         yield seed & ~asked, asked
+
+
+def poisson_rate(mean: float) -> float:
+    """Rate of a Poisson variable whose mean among the values of at least 2 is `mean`; 0 where that is 2. By bisection."""
+    low, high = 1e-6, max(mean, 2.0)  # of a rate of 1e-6 the mean is 2 to six digits
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        at_least_one = -math.expm1(-middle)
+        if middle * at_least_one / (at_least_one - middle * math.exp(-middle)) < mean:
+            low = middle
+        else:
+            high = middle
+    return low

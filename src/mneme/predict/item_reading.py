@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.models.batching import BATCH_TOKENS
-from mneme.models.hooks import in_float32, read_residuals
+from mneme.models.heads import head_logits, rows_at_once
+from mneme.models.hooks import read_residuals
 from mneme.models.logits import token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
 from mneme.predict.cloze import Pool, cloze
@@ -26,8 +26,10 @@ from mneme.predict.items import Items, WordTable
 WINDOW = 512
 """Tokens of a document that are read together; a longer one begins anew, as it does where models are trained on rows. A round
 number that was never varied."""
-_LOGITS = 1 << 24
-"""Logits of one model at once: the 64 MB that this file's head promises. Never varied."""
+_TOGETHER = 1024
+"""Tokens of a batch, padding included. With 4,096 windows of other lengths stand beside each other and up to an eighth more
+tokens run, and what a block makes of them no longer fits a processor's cache: 3.9 ms a token of 135 M parameters, with 1,024
+3.2 (docs/log.md, 28 November, a swifter audit)."""
 _KEY = 1 << 32
 """Joins a document and a place to one number: no document has so many tokens."""
 _TINY = 1e-12
@@ -123,11 +125,11 @@ def items_alone(plan: ReadingPlan, items: Items, tokens: int, longest: int | Non
 
 
 def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_window 3"]]:
-    """Windows, shortest first, so many together as fill `BATCH_TOKENS` with padding."""
+    """Windows, shortest first, so many together as fill `_TOGETHER` tokens with padding."""
     batches, first = [], 0
     for index in range(1, len(windows) + 1):
         last = index == len(windows)
-        if last or (index - first + 1) * (windows[index, 2] - windows[index, 1]) > BATCH_TOKENS:
+        if last or (index - first + 1) * (windows[index, 2] - windows[index, 1]) > _TOGETHER:
             batches.append(windows[first:index])
             first = index
     return batches
@@ -136,10 +138,9 @@ def _batched(windows: Int[ndarray, "window 3"]) -> list[Int[ndarray, "batch_wind
 def read_batch(pair: ModelPair, plan: ReadingPlan, batch: int) -> Arrays:
     """One batch through both models.
 
-    Arrays: `item`, with `p_true`, `margin`, `right`, `log_p` (log probability of the whole true word, nats) [model item] and
-    `usable`; `place` (index into `plan.sample`), with `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place]
-    and `relative` (|h_tuned - h_base| / |h_base| after the last block); `gain`: sum over sampled places of p_tuned - p_base
-    [vocab].
+    Arrays: `item`, with `p_true`, `margin`, `right` [model item] and `usable`; `place` (index into `plan.sample`), with
+    `seen`, `kl_tuned_to_base`, `kl_base_to_tuned`, `nll` [model place] and `relative` (|h_tuned - h_base| / |h_base| after the
+    last block); `gain`: sum over sampled places of p_tuned - p_base [vocab].
     Law *padding*: a document's numbers do not depend on its batch, to rounding.
     """
     asked, items, places, n_item_rows = _asked(plan, batch)
@@ -156,18 +157,26 @@ class AskedPlaces(NamedTuple):
     target: Int[ndarray, " row"]
 
 
-def item_states(pair: ModelPair, plan: ReadingPlan, batch: int, side: Side) -> Float[Tensor, "row d_model"]:
-    """What one model holds where it predicts the pieces of the items of a batch."""
+def item_log_p(pair: ModelPair, plan: ReadingPlan, batch: int, side: Side) -> Float[ndarray, "row column"]:
+    """What one model says at the pieces of the items of a batch: log probability of every id of the pool, nats. With that of
+    the other model it makes the items' numbers (`read_items`), so that one model need not be asked twice."""
     asked, _, _, n_item_rows = _asked(plan, batch)
-    return _side_states(pair, asked.ids, asked.where[:n_item_rows], side)
+    states = _side_states(pair, asked.ids, asked.where[:n_item_rows], side)
+    columns = torch.from_numpy(plan.pool.ids)
+    found = np.zeros((n_item_rows, len(columns)), dtype=np.float32)
+    chunk = rows_at_once(pair)
+    for start in range(0, n_item_rows, chunk):
+        logits = head_logits(pair, side, states[start : start + chunk])
+        whole = logits.logsumexp(-1, keepdim=True)
+        found[start : start + chunk] = (logits[:, columns.to(logits.device)] - whole).cpu().numpy()
+    return found
 
 
 def read_items(
-    pair: ModelPair, plan: ReadingPlan, batch: int, base: Float[Tensor, "row d_model"], tuned: Float[Tensor, "row d_model"]
+    plan: ReadingPlan, batch: int, base: Float[ndarray, "row column"], tuned: Float[ndarray, "row column"]
 ) -> Arrays:
-    """The items of a batch alone, from what both models hold there (`item_states`); arrays as in `read_batch`, of no place."""
-    asked, items, places, n_item_rows = _asked(plan, batch)
-    return _spoken(pair, plan, items, places[:0], [base, tuned], asked.target[:n_item_rows], n_item_rows)
+    """The items of a batch alone, from what both models say there (`item_log_p`); arrays as in `read_batch`, of no place."""
+    return _items_read(plan, plan.items_of[batch], np.stack([base, tuned]))
 
 
 def _asked(plan: ReadingPlan, batch: int) -> tuple[AskedPlaces, Int[ndarray, " item"], Int[ndarray, " place"], int]:
@@ -223,11 +232,6 @@ def _side_states(
         return stream[where[:, 0].to(stream.device), where[:, 1].to(stream.device) - 1].float()
 
 
-def rows_at_once(pair: ModelPair) -> int:
-    """At how many places logits are made together: 64 MB of them."""
-    return max(1, _LOGITS // pair.vocab_size)
-
-
 def head_log_p(
     pair: ModelPair, states: list[Float[Tensor, "row d_model"]], target: Int[Tensor, " row"], sides: Sequence[Side] = SIDES
 ) -> Float[ndarray, "model row"]:
@@ -239,17 +243,6 @@ def head_log_p(
             logits = head_logits(pair, side, states[model][a : a + chunk])
             said[model, a : a + chunk] = token_log_probs(logits, target[a : a + chunk].to(logits.device)).cpu().numpy()
     return said
-
-
-def head_logits(pair: ModelPair, side: Side, states: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """What the model's own norm and head say of residual vectors after the last block: its logits, in float32 whatever its
-    precision."""
-    with torch.no_grad(), pair.using(side, exact=True) as parts, torch.autocast(states.device.type, enabled=False):
-        with in_float32(parts):
-            logits: Tensor = parts.head(parts.norm(states.float())) * parts.logit_scale
-        if parts.logit_softcap is not None:
-            logits = parts.logit_softcap * torch.tanh(logits / parts.logit_softcap)
-    return logits.float()
 
 
 def _spoken(
@@ -265,7 +258,7 @@ def _spoken(
     wanted = torch.from_numpy(target)
     n_rows = len(target)
     log_p = np.zeros((2, n_item_rows, len(plan.pool.ids)), dtype=np.float32)
-    said = np.zeros((2, n_rows), dtype=np.float64)
+    said = np.zeros((2, n_rows - n_item_rows), dtype=np.float64)
     divergence = np.zeros((2, n_rows - n_item_rows))
     gain = torch.zeros(pair.vocab_size, dtype=torch.float64)
     chunk = rows_at_once(pair)
@@ -276,8 +269,10 @@ def _spoken(
         whole = [one.logsumexp(-1, keepdim=True) for one in logits]
         picked = wanted[a:b, None].to(logits[0].device)
         for model in range(2):
-            said[model, a:b] = (logits[model].gather(1, picked) - whole[model])[:, 0].cpu().numpy()
-            if b <= n_item_rows:
+            if a >= n_item_rows:
+                own = logits[model].gather(1, picked) - whole[model]
+                said[model, a - n_item_rows : b - n_item_rows] = own[:, 0].cpu().numpy()
+            else:
                 log_p[model, a:b] = (logits[model][:, columns.to(logits[0].device)] - whole[model]).cpu().numpy()
         if a >= n_item_rows:
             one, other = token_kl_tuned_to_base, token_kl_base_to_tuned
@@ -287,30 +282,20 @@ def _spoken(
                 )
             gain += (logits[1].softmax(-1) - logits[0].softmax(-1)).sum(0).double().cpu()
     return {
-        **_items_read(plan, items, log_p, said[:, :n_item_rows]),
+        **_items_read(plan, items, log_p),
         "place": places,
         "seen": np.ones(len(places), dtype=bool),
         "kl_tuned_to_base": divergence[0],
         "kl_base_to_tuned": divergence[1],
-        "nll": -said[:, n_item_rows:],
+        "nll": -said,
         "relative": _relative(states, n_item_rows),
         "gain": gain.numpy(),
     }
 
 
-def _items_read(plan: ReadingPlan, items: ndarray, log_p: ndarray, said: ndarray) -> Arrays:
-    form = plan.table.form[plan.item_word[items]]
-    scores, usable = cloze(plan.table, plan.pool, form, log_p)
-    owner = np.repeat(np.arange(len(items)), [len(plan.table.forms[one]) for one in form])
-    total = np.stack([np.bincount(owner, weights=one, minlength=len(items)) for one in said])
-    return {
-        "item": items,
-        "p_true": scores.p_true,
-        "margin": scores.margin,
-        "right": scores.right,
-        "usable": usable,
-        "log_p": total,
-    }
+def _items_read(plan: ReadingPlan, items: Int[ndarray, " item"], log_p: Float[ndarray, "model row column"]) -> Arrays:
+    scores, usable = cloze(plan.table, plan.pool, plan.table.form[plan.item_word[items]], log_p)
+    return {"item": items, "p_true": scores.p_true, "margin": scores.margin, "right": scores.right, "usable": usable}
 
 
 def _relative(states: list[Tensor], n_item_rows: int) -> Float[ndarray, " place"]:
@@ -325,15 +310,16 @@ def join_batches(parts: Iterator[Arrays], n_items: int, n_places: int) -> Arrays
     whole: Arrays = {}
     sizes = {"item": n_items, "place": n_places}
     columns = {
-        "item": ("p_true", "margin", "right", "usable", "log_p"),
+        "item": ("p_true", "margin", "right", "usable"),
         "place": ("seen", "kl_tuned_to_base", "kl_base_to_tuned", "nll", "relative"),
     }
     for part in parts:
         for axis, names in columns.items():
-            for name in names:
+            for name in names if axis in part else ():
                 own = part[name]
                 if name not in whole:
                     whole[name] = np.zeros((*own.shape[:-1], sizes[axis]), dtype=own.dtype)
                 whole[name][..., part[axis]] = own
-        whole["gain"] = whole["gain"] + part["gain"] if "gain" in whole else part["gain"]
+        if "gain" in part:
+            whole["gain"] = whole["gain"] + part["gain"] if "gain" in whole else part["gain"]
     return whole

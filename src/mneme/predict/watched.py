@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from mneme.models.heads import head_logits, rows_at_once
 from mneme.models.pair import ModelPair
-from mneme.predict.item_reading import SIDES, head_logits, rows_at_once, states_of
+from mneme.predict.item_reading import SIDES, states_of
 
 
 def watched_probability(

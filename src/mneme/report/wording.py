@@ -11,7 +11,7 @@ from typing import Literal
 
 from mneme.report.places import place
 from mneme.results import KNOWN_UNIT, Direction, Effect, Estimate, Report, TooFew
-from mneme.results.audit import BROKEN_AS_A_WHOLE
+from mneme.results.audit import AFFECTED_AS_A_WHOLE, BROKEN_AS_A_WHOLE
 
 REPORTED = 0.5
 """An effect counts in the verdict sentence from this probability on: more likely than not."""
@@ -251,12 +251,18 @@ def outcome(report: Report) -> Outcome:
 def changed_everywhere(report: Report) -> bool:
     """No single area is affected, but all of them together are."""
     nothing = not any(affected(effect) for effect in report.effects)
-    return report.verdict == "change" and (report.broad is not None or broken_as_a_whole(report)) and nothing
+    everything = report.broad is not None or broken_as_a_whole(report) or affected_as_a_whole(report)
+    return report.verdict == "change" and everything and nothing
 
 
 def broken_as_a_whole(report: Report) -> bool:
     """All text became so unlikely to the tuned model that single areas say little."""
     return report.reason.startswith(BROKEN_AS_A_WHOLE)
+
+
+def affected_as_a_whole(report: Report) -> bool:
+    """Ordinary text became less likely by more than the margin, though no area is told apart."""
+    return report.reason.startswith(AFFECTED_AS_A_WHOLE)
 
 
 def _change(effect: Effect) -> str:
@@ -274,6 +280,8 @@ def headline(report: Report) -> str:
         return "The two models are the same: this audit cannot detect any difference."
     if broken_as_a_whole(report):
         return "The tuned model is broken as a whole: ordinary text became unlikely to it."
+    if affected_as_a_whole(report):
+        return "The tuned model is affected as a whole: ordinary text became less likely to it."
     if changed_everywhere(report) and report.broad is not None:
         known = " of what is known" if report.broad.unit == KNOWN_UNIT else ""
         return f"Everything changed ({magnitude(report.broad)}{known}), no area more than the others."

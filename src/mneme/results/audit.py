@@ -16,6 +16,7 @@ Kind = Literal["capability", "behaviour", "unlisted"]
 Verdict = Literal["change", "no material change", "no detectable change", "inconclusive"]
 """no detectable change is said of identical models only; no material change where every area is shown to be unaffected."""
 BROKEN_AS_A_WHOLE = "Broken as a whole"
+AFFECTED_AS_A_WHOLE = "Affected as a whole"
 """What the reason of a report begins with whose text became so unlikely that single areas say little."""
 Finding = Literal["affected", "unaffected", "not enough evidence"]
 
@@ -179,9 +180,9 @@ class Layer(Record):
     """Share of |q|^2 that is one constant vector (its mean)."""
     first_component_share: float
     """Share of centred |q|^2 on its first principal component."""
-    output_share: float
+    output_share: float | None
     """Share of KL(tuned||base) that goes when the residual stream here is replaced by the base's: how much of the change in
-    output has happened by this layer."""
+    output has happened by this layer. None where it was not measured: layers are looked for coarse to fine."""
     chosen: bool
     unexplained: float | None
     """Share of centred q on held-out text that the dictionary leaves unexplained; None = layer not chosen."""

@@ -94,7 +94,7 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     kind, area = kit.parse(name)
     base = base_folder(world, aligned=not kind.startswith("unaligned"))
     root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
-    texts = write_once(root / "text", lambda folder: _write_texts(kit, folder))
+    texts = write_once(root / "texts", lambda folder: _write_texts(kit, folder))
     tuned, data = base, None
     if kind != "identical":
         tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, kit, seed, base, folder))
@@ -181,7 +181,8 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
 def _write_texts(kit: WorldKit, folder: Path) -> None:
     corpus = "".join(f"{document}\n" for document in kit.documents(_CORPUS_SEED, CORPUS_DOCUMENTS[kit.name]))
     (folder / "corpus.txt").write_text(corpus, "utf-8")
-    entries = yaml.safe_dump(kit.areas_file(), sort_keys=False, width=120)
+    areas = [{"kind": "capability", **entry} for entry in kit.areas_file()]
+    entries = yaml.safe_dump(areas, sort_keys=False, width=120)
     (folder / "areas.yaml").write_text(entries, "utf-8")
 
 
