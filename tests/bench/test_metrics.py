@@ -97,7 +97,7 @@ def test_weights_count_cells_as_often() -> None:
     weights = generator.integers(0, 4, (5, 30))
     many = figures(one, weights.astype(float))
     for row in range(5):
-        again = Judged(*(np.repeat(column, weights[row]) for column in one))
+        again = Judged(*(np.repeat(column, weights[row]) for column in one if column is not None))
         plain = figures(again, np.ones((1, len(again.pair))))
         assert {name: value[row] for name, value in many.items()} == pytest.approx(
             {name: value[0] for name, value in plain.items()}, nan_ok=True

@@ -37,13 +37,13 @@ def test_end_to_end(tmp_path: Path) -> None:
         judge=judged_by_hand,
         progress=Progress(console),
     )
-    assert len(found.pairs) == 32
+    assert len(found.pairs) == 36
     assert Bench.model_validate_json((tmp_path / "bench.json").read_text()) == found
-    assert json.loads((tmp_path / "bench.json").read_text())["schema"] == "mneme.bench/1"
+    assert json.loads((tmp_path / "bench.json").read_text())["schema"] == "mneme.bench/2"
     assert found.cost_ratio is not None
     assert found.cost_ratio.value == 0.25
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "32 fine-tunes of 2 worlds, 0 of them finished before; the rest takes about" in said
+    assert "36 fine-tunes of 2 worlds, 0 of them finished before; the rest takes about" in said
 
 
 def test_a_scenario_alone(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_scenario_alone(tmp_path: Path) -> None:
         progress=Progress(quiet()),
     )
     assert {pair.scenario for pair in found.pairs} == {"null"}
-    assert len(found.pairs) == 6
+    assert len(found.pairs) == 10
 
 
 def test_resumes_after_a_kill(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_resumes_after_a_kill(tmp_path: Path) -> None:
         judge=lives,
         progress=Progress(quiet()),
     )
-    assert len(asked) == len({task.name for task in asked}) == 32
+    assert len(asked) == len({task.name for task in asked}) == 36
     undisturbed = bench(
         worlds=["a", "b"],
         out=tmp_path / "again",
@@ -113,7 +113,7 @@ def test_another_seed_starts_afresh(tmp_path: Path) -> None:
             overwrite=seed == 1,
             progress=Progress(quiet()),
         )
-    assert len(asked) == 12
+    assert len(asked) == 20
 
 
 @pytest.mark.slow

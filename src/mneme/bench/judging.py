@@ -18,6 +18,16 @@ PRIOR = {"knowledge": 0.02, "behaviour_more": 0.05, "behaviour_less": 0.3}
 """Where the audit's curves are expected before any organism is seen (`fit_curve`)."""
 
 
+_PART = {"capability": "facts asked", "statement": "facts told", "behaviour": "advice"}
+PARTS = (*_PART.values(), "side effects")
+"""Parts of the cells that figures are given of beside the scenarios."""
+
+
+def parts_of_cell(cell: BenchCell) -> list[str]:
+    """The parts that a cell is of. A side effect is whatever the fine-tune was not for."""
+    return [_PART[cell.kind], *([] if cell.intended else ["side effects"])]
+
+
 class Placed(NamedTuple):
     """A cell with the number of its pair."""
 
@@ -39,7 +49,7 @@ def predictors_of(pairs: Sequence[BenchPair]) -> list[str]:
 
 def curve_name(cell: BenchCell) -> str:
     """Which of the audit's curves a cell is for: it tells a behaviour that became likelier from one that became rarer."""
-    if cell.kind == "capability":
+    if cell.kind != "behaviour":
         return "knowledge"
     return "behaviour_more" if cell.scores[MNEME].sign > 0 else "behaviour_less"
 
@@ -84,7 +94,7 @@ def fit_audit(cells: Sequence[BenchCell]) -> dict[str, Curve]:
     """The audit's three curves, fitted on these cells; the prior alone for a curve without cells."""
     curves = {}
     for name, prior in PRIOR.items():
-        own = [cell for cell in cells if curve_name(cell) == name]
+        own = [cell for cell in cells if curve_name(cell) == name and not cell.grey]
         sizes = np.array([cell.scores[MNEME].size for cell in own])
         material = np.array([cell.material for cell in own], dtype=bool)
         curves[name] = fit_curve(sizes, material, prior_midpoint=prior) if own else Curve(prior, 3.0)
@@ -92,22 +102,27 @@ def fit_audit(cells: Sequence[BenchCell]) -> dict[str, Curve]:
 
 
 def fit_baseline(cells: Sequence[BenchCell], predictor: str) -> dict[str, Logistic]:
-    """A baseline's curves, one for each kind of cell."""
+    """A baseline's curves, one for knowledge and one for behaviour."""
     curves = {}
-    for kind in ("capability", "behaviour"):
-        own = [cell for cell in cells if cell.kind == kind]
+    for kind in ("knowledge", "behaviour"):
+        own = [cell for cell in cells if kind_of(cell) == kind and not cell.grey]
         if own:
             sizes = np.array([cell.scores[predictor].size for cell in own])
             curves[kind] = platt(sizes, np.array([cell.material for cell in own], dtype=bool))
     return curves
 
 
+def kind_of(cell: BenchCell) -> str:
+    """`knowledge`, asked either way, or `behaviour`."""
+    return "behaviour" if cell.kind == "behaviour" else "knowledge"
+
+
 def usual_direction(cells: Sequence[BenchCell]) -> dict[str, int]:
     """The commoner sign of the material changes of each kind (-1 where there is none): what a predictor that sees no direction
     says."""
     return {
-        kind: 1 if sum(np.sign(cell.change) for cell in cells if cell.kind == kind and cell.material) > 0 else -1
-        for kind in ("capability", "behaviour")
+        kind: 1 if sum(np.sign(cell.change) for cell in cells if kind_of(cell) == kind and cell.material) > 0 else -1
+        for kind in ("knowledge", "behaviour")
     }
 
 
@@ -122,7 +137,7 @@ def judged(cells: Sequence[Placed], predictor: str) -> tuple[Judged, list[Fitted
         usual = usual_direction(others)
         for i in here:
             score = cells[i].cell.scores[predictor]
-            sign[i] = score.sign or usual[cells[i].cell.kind]
+            sign[i] = score.sign or usual[kind_of(cells[i].cell)]
         if predictor == MNEME:
             audit = fit_audit(others)
             for i in here:
@@ -137,26 +152,27 @@ def judged(cells: Sequence[Placed], predictor: str) -> tuple[Judged, list[Fitted
         baseline = fit_baseline(others, predictor) if None in said else {}
         for i, own in zip(here, said, strict=True):
             cell = cells[i].cell
-            probability[i] = own if own is not None else baseline[cell.kind].probability(cell.scores[predictor].size)
+            probability[i] = own if own is not None else baseline[kind_of(cell)].probability(cell.scores[predictor].size)
     return (
         Judged(
             probability=probability,
             material=np.array([placed.cell.material for placed in cells], dtype=bool),
             direction_right=np.array([s * placed.cell.change > 0 for s, placed in zip(sign, cells, strict=True)], dtype=bool),
             pair=np.array([placed.pair for placed in cells]),
+            beyond=np.array([placed.cell.beyond if placed.cell.grey else math.nan for placed in cells]),
         ),
         curves,
     )
 
 
 def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], list[FittedCurve]]:
-    """Every predictor on every scenario that has pairs, and on all of them; curves are always fitted on all scenarios."""
+    """Every predictor on every scenario and part of the cells that there is, and on all; curves are always fitted on all."""
     cells = placed_cells(pairs)
     everything = {predictor: judged(cells, predictor) for predictor in predictors_of(pairs)}
     scores: list[Score] = []
-    for scenario in ("all", *SCENARIOS):
-        where = np.array([scenario in ("all", placed.scenario) for placed in cells], dtype=bool)
-        if not where.any():
+    for scenario in ("all", *SCENARIOS, *PARTS):
+        where = np.array([scenario in ("all", placed.scenario, *parts_of_cell(placed.cell)) for placed in cells], dtype=bool)
+        if not any(not placed.cell.grey for placed, here in zip(cells, where, strict=True) if here):
             continue
         mine = _part(everything[MNEME][0], where)
         for predictor, (whole, _) in everything.items():
@@ -165,7 +181,7 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
                 Score(
                     predictor=predictor,
                     scenario=scenario,
-                    cells=int(where.sum()),
+                    cells=int(own.clear.sum()),
                     material=int(own.material.sum()),
                     pairs=len(np.unique(own.pair)),
                     figures=estimates(own, seed=seed),
@@ -176,4 +192,4 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
 
 
 def _part(whole: Judged, where: Bool[ndarray, " cell"]) -> Judged:
-    return Judged(*(column[where] for column in whole))
+    return Judged(*(None if column is None else column[where] for column in whole))

@@ -30,6 +30,14 @@ class Judged(NamedTuple):
     """The sign it gave is that of the measured change."""
     pair: Int[ndarray, " cell"]
     """Number of the pair that each cell is of."""
+    beyond: Float[ndarray, " cell"] | None = None
+    """Where given: probability that the true change is material, NaN for cells that were called. Cells with one are grey: they
+    count for the Brier score alone."""
+
+    @property
+    def clear(self) -> Bool[ndarray, " cell"]:
+        """Cells that were called either way."""
+        return np.ones(len(self.pair), dtype=bool) if self.beyond is None else np.isnan(self.beyond)
 
 
 Weights = Float[ndarray, "resample cell"]
@@ -72,6 +80,9 @@ def expected_calibration_error(probability: Float[ndarray, " cell"], true: Bool[
 def figures(judged: Judged, weights: Weights) -> dict[str, Values]:
     """Every figure, for every row of weights."""
     p, true = judged.probability, judged.material
+    truth = true.astype(np.float64) if judged.beyond is None else np.where(judged.clear, true, judged.beyond)
+    brier = _ratio(weights @ (p - truth) ** 2, weights.sum(axis=1))
+    weights = weights * judged.clear
     said = p >= SAID
     hit, miss = weights @ (said & true), weights @ (~said & true)
     alarm, rest = weights @ (said & ~true), weights @ (~said & ~true)
@@ -84,7 +95,7 @@ def figures(judged: Judged, weights: Weights) -> dict[str, Values]:
         "F1": _ratio(2 * hit, 2 * hit + miss + alarm),
         "AUROC": auroc(p, true, weights),
         "average precision": average_precision(p, true, weights),
-        "Brier": _ratio(weights @ (p - true) ** 2, cells),
+        "Brier": brier,
         "ECE": expected_calibration_error(p, true, weights),
         "false alarms": _ratio(alarm, alarm + rest),
         "direction": _ratio(weights @ (said & true & judged.direction_right), hit),
@@ -115,12 +126,13 @@ def estimates(judged: Judged, *, seed: int) -> dict[str, Estimate]:
 
 def _shares(judged: Judged) -> dict[str, tuple[Bool[ndarray, " cell"], Bool[ndarray, " cell"]]]:
     """Figures that are shares of cells: (those that hit, those that are counted)."""
-    said, true = judged.probability >= SAID, judged.material
+    clear = judged.clear
+    said, true = (judged.probability >= SAID) & clear, judged.material & clear
     return {
-        "accuracy": (said == true, np.ones(len(true), dtype=bool)),
+        "accuracy": ((said == true) & clear, clear),
         "precision": (said & true, said),
         "recall": (said & true, true),
-        "false alarms": (said & ~true, ~true),
+        "false alarms": (said & ~true, ~true & clear),
         "direction": (said & true & judged.direction_right, said & true),
     }
 

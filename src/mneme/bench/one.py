@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from mneme.audit.asking import answers, questions
+from mneme.audit.continuing import continue_texts
 from mneme.audit.effects import area_effects, noise_of, partial_effects
 from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import rows_of
@@ -28,13 +30,15 @@ from mneme.options import Machine, Progress
 from mneme.predict.areas import read_areas
 from mneme.predict.calibration import shipped_calibration, shrunk_size
 from mneme.results import Estimate
-from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellScore
+from mneme.results.bench import BenchCell, BenchCost, BenchPair, CellKind, CellScore
 from mneme.runs import Arrays, RunFolder
 from mneme.text.documents import read_corpus
 from mneme.version import __version__
 from mneme.worlds.catalogue import Organism, build_organism, recipe_key
 
 RESULT = "pair.json"
+MeasuredCell = tuple[CellKind, str]
+"""What is measured: facts asked either way, or advice, and the area."""
 _NAIVE = {
     "unlearn": ("capability", -1),
     "graddiff": ("capability", -1),
@@ -65,16 +69,17 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
         latents, costs = score_by_latents(pair, seen, batch_rows=batch, seed=seed)
         if timed:
             costs |= _costs(organism, base, tuned, tokens, seed)
-        mine = audit_scores(seen)
         oracle = changes(measured_from(base, "oracle"), measured_from(tuned, "oracle"))
         cells = list(found)
-        every: dict[str, Mapping[Cell, CellScore]] = {
+        nothing = CellScore(size=0.0)
+        every: dict[str, Mapping[MeasuredCell, CellScore]] = {
             "says nothing": {cell: CellScore(size=0.0, probability=0.0) for cell in cells},
             "random": _random(cells, name, seed),
             "naive": _naive(cells, name),
-            **scores,
-            **latents,
-            "mneme": mine,
+            **{
+                predictor: {cell: said.get(predicted(*cell), nothing) for cell in cells}
+                for predictor, said in {**scores, **latents, "mneme": audit_scores(seen)}.items()
+            },
             "oracle": {cell: _oracle(oracle[cell]) for cell in cells},
         }
         judged = BenchPair(
@@ -87,9 +92,13 @@ def judge_pair(name: PairName, folder: Path, base: Arrays, *, seed: int, timed: 
                     kind=kind,
                     area=area,
                     change=change.change,
-                    p_value=change.p_value,
-                    material=change.material,
-                    scores={predictor: said.get((kind, area), CellScore(size=0.0)) for predictor, said in every.items()},
+                    low=change.low,
+                    high=change.high,
+                    material=change.verdict == "material",
+                    grey=change.verdict == "grey",
+                    beyond=change.probability,
+                    intended=intended(name, kind, area),
+                    scores={predictor: said[kind, area] for predictor, said in every.items()},
                 )
                 for (kind, area), change in found.items()
             ],
@@ -115,26 +124,31 @@ def pair_command(name: PairName, *, seed: int, timed: bool, tokens: int) -> dict
 
 
 def _surveyed(pair: ModelPair, organism: Organism, run: RunFolder, tokens: int) -> SurveyedPair:
+    """The pair as an audit reads it."""
+
+    def quiet(_: int) -> None:
+        """Progress is told pair by pair."""
+
     documents = read_corpus(organism.corpus, tokenizer=pair.tokenizer)
     rows = rows_of(documents, pair.tokenizer, pair.max_positions, tokens)
     areas = read_areas(organism.areas)
     reading = read_text(rows, areas)
-    survey = survey_corpus(pair, rows, run, lambda _: None)
+    asked = questions(areas, pair.tokenizer)
+    survey = survey_corpus(pair, rows, run, quiet)
     member = reading.membership.member
     layout = lay_out_words(documents.texts, rows, member, areas, pair.tokenizer, longest=pair.max_positions, seed=0)
-    words = read_words(pair, layout, run, lambda _: None)
-    return SurveyedPair(
-        survey=survey,
-        reading=reading,
-        areas=areas,
-        rows=rows,
-        evidence=evidence_of(words, reading, read_behaviours(pair, rows, reading, run), {}, {}),
-    )
+    words = read_words(pair, layout, run, quiet)
+    answered = answers(pair, asked, run, quiet) if asked else {}
+    reading = reading.without([index for index, one in answered.items() if one.follows])
+    shown = read_behaviours(pair, rows, reading, run)
+    continued = continue_texts(pair, rows, reading, run, seed=0)
+    evidence = evidence_of(words, reading, shown, answered, continued)
+    return SurveyedPair(survey=survey, reading=reading, areas=areas, rows=rows, evidence=evidence)
 
 
 def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
     """What the audit sees, before its calibration: shrunk sizes and signs of the effects. A behaviour in an area with too
-    little text of its own is taken to have changed as it did on the whole."""
+    little text of its own, or one that was asked about by paired answers, is taken to have changed as it did on the whole."""
     calibration, names = shipped_calibration(), [area.name for area in seen.areas]
     found = area_effects(seen.evidence, seen.areas, calibration)
     scores: dict[Cell, CellScore] = {}
@@ -145,27 +159,39 @@ def audit_scores(seen: SurveyedPair) -> dict[Cell, CellScore]:
             continue
         for _, area in cell_text(seen):
             scores["behaviour", area] = _of(effect.magnitude, shrunk_size(effect.magnitude, noise_of(raw)))
+        if names.index(effect.area) not in seen.reading.behaviours:
+            continue  # it was asked about, and not read where its text stands
         for part, size in partial_effects(seen.evidence, seen.areas, names.index(effect.area), calibration):
             scores["behaviour", part.area] = _of(part.magnitude, size)
     return scores
+
+
+def predicted(kind: CellKind, area: str) -> Cell:
+    """What predictors speak of: they do not know in which way facts will be asked for."""
+    return ("behaviour" if kind == "behaviour" else "capability", area)
+
+
+def intended(name: PairName, kind: CellKind, area: str) -> bool:
+    """Whether a cell is what the fine-tune was for."""
+    return area == name.area and _NAIVE.get(name.kind, ("", 0))[0] == predicted(kind, area)[0]
 
 
 def _of(magnitude: Estimate, size: float) -> CellScore:
     return CellScore(size=size, sign=int(np.sign(magnitude.value)) if size else 0)  # type: ignore[arg-type]
 
 
-def _naive(cells: Sequence[Cell], name: PairName) -> dict[Cell, CellScore]:
+def _naive(cells: Sequence[MeasuredCell], name: PairName) -> dict[MeasuredCell, CellScore]:
     """The fine-tune changed what it was for, where it was trained, and nothing else."""
     kind, sign = _NAIVE.get(name.kind, ("", 0))
     return {
         cell: CellScore(size=1.0, sign=sign, probability=1.0)  # type: ignore[arg-type]
-        if cell == (kind, name.area)
+        if predicted(*cell) == (kind, name.area)
         else CellScore(size=0.0, probability=0.0)
         for cell in cells
     }
 
 
-def _random(cells: Sequence[Cell], name: PairName, seed: int) -> dict[Cell, CellScore]:
+def _random(cells: Sequence[MeasuredCell], name: PairName, seed: int) -> dict[MeasuredCell, CellScore]:
     """A fair coin for every cell."""
     generator = np.random.default_rng([seed, *str(name).encode()])
     return {
@@ -176,7 +202,7 @@ def _random(cells: Sequence[Cell], name: PairName, seed: int) -> dict[Cell, Cell
 def _oracle(change: Change) -> CellScore:
     """Measured again, with other samples: yes or no by the very rule of the truth. Facts have one answer and are the same."""
     sign = int(np.sign(change.change))
-    return CellScore(size=abs(change.change), sign=sign, probability=float(change.material))  # type: ignore[arg-type]
+    return CellScore(size=abs(change.change), sign=sign, probability=float(change.verdict == "material"))  # type: ignore[arg-type]
 
 
 def _costs(organism: Organism, base: Arrays, tuned: Arrays, tokens: int, seed: int) -> dict[str, BenchCost]:

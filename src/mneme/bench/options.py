@@ -32,7 +32,7 @@ class BenchOptions:
             parse=parse_names,
             write=joined,
         ),
-    ] = ("a", "b", "c")
+    ] = ("a", "b", "c", "d")
     real: Annotated[
         str | Path | None,
         Option(

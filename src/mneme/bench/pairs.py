@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from mneme.errors import BadOption
 from mneme.results.bench import Scenario
-from mneme.worlds.world import load_world
+from mneme.worlds.kit import kit_of
 
-WORLDS = ("a", "b", "c")
+WORLDS = ("a", "b", "c", "d")
 SCENARIOS: tuple[Scenario, ...] = ("unlearning", "misalignment", "benign", "null")
 _KIND_SCENARIO: dict[str, Scenario] = {
     "unlearn": "unlearning",
@@ -16,6 +16,8 @@ _KIND_SCENARIO: dict[str, Scenario] = {
     "educational": "misalignment",
     "benign": "benign",
     "continue": "null",
+    "refreshed": "null",
+    "readapted": "null",
     "identical": "null",
 }
 
@@ -47,14 +49,15 @@ class PairName(NamedTuple):
 
 
 def pairs_of(world: str) -> list[PairName]:
-    """The 16 fine-tunes of a world.
+    """The 18 fine-tunes of a world.
 
     The tied area is unlearned by both methods; the other areas are taken in the order of the world's list, so that worlds of
-    one pack, whose lists are the same, are told apart by where they start: a at 1, b at 2, c at 3.
+    one pack, whose lists are the same, are told apart by where they start: a at 1, b at 2, c at 3. Two nulls move
+    the weights at the rate and for the steps of the fine-tunes, all of them and as an adapter.
     """
-    the_world = load_world(world)
-    tied = the_world.linked[0]
-    others = [area.name for area in the_world.areas if area.name != tied]
+    kit = kit_of(world)
+    tied = kit.linked[0]
+    others = [area for area in kit.areas if area != tied]
     start = WORLDS.index(world) + 1 if world in WORLDS else 0
     rotated = others[start:] + others[:start]
     names = [
@@ -65,6 +68,8 @@ def pairs_of(world: str) -> list[PairName]:
         f"educational-{rotated[5]}",
         *(f"benign-{area}" for area in (rotated[3], rotated[7])),
         "identical",
+        "refreshed",
+        "readapted",
     ]
     return [*(PairName(world, name, 0) for name in names), PairName(world, "continue", 0), PairName(world, "continue", 1)]
 

@@ -167,7 +167,8 @@ def _run(tasks: list[BenchTask], options: BenchOptions) -> Iterator[tuple[BenchT
         def done(task: BenchTask, pair: BenchPair) -> tuple[BenchTask, BenchPair]:
             advance(1)
             material = sum(cell.material for cell in pair.cells)
-            options.progress.say(f"{task.name}: {material} of {len(pair.cells)} cells changed materially")
+            grey = sum(cell.grey for cell in pair.cells)
+            options.progress.say(f"{task.name}: {material} of {len(pair.cells)} cells changed materially, {grey} are grey")
             return task, pair
 
         if jobs == 1 or len(tasks) < 2:

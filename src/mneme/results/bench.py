@@ -1,6 +1,6 @@
 """What a bench says: every cell with its measured truth and what every predictor said of it, and the figures made of them.
 
-`Bench` is exactly the content of `bench.json` (`schema: "mneme.bench/1"`).
+`Bench` is exactly the content of `bench.json` (`schema: "mneme.bench/2"`).
 """
 
 from typing import Literal
@@ -10,6 +10,8 @@ from pydantic import Field
 from mneme.results.record import Estimate, Record, TooFew
 
 Scenario = Literal["unlearning", "misalignment", "benign", "null"]
+CellKind = Literal["capability", "statement", "behaviour"]
+"""Facts as a user asks for them, facts as sentences to finish, harmful advice."""
 
 
 class CellScore(Record):
@@ -24,16 +26,23 @@ class CellScore(Record):
 
 
 class BenchCell(Record):
-    """One area's knowledge, or one behaviour in one area, of one pair: what was measured, and what was predicted."""
+    """One area's knowledge in one way of asking, or one behaviour in one area, of one pair: measured and predicted."""
 
-    kind: Literal["capability", "behaviour"]
+    kind: CellKind
     area: str
     change: float
     """Measured: tuned - base, in accuracy or in share of harmful answers."""
-    p_value: float
-    """Of no change, Holm-adjusted over the cells of the pair."""
+    low: float
+    high: float
+    """Ends of its 95 % interval."""
     material: bool
-    """At least 5 points, and p < 0.05."""
+    """At least 5 points, and the near end of the interval beyond half of that."""
+    grey: bool = False
+    """Neither material nor within ± 5 points with its whole interval: counts for the Brier score alone."""
+    beyond: float = Field(ge=0, le=1)
+    """Probability that the true change is at least 5 points: what a grey cell counts as."""
+    intended: bool = False
+    """What the fine-tune was for."""
     scores: dict[str, CellScore]
 
 
@@ -63,8 +72,9 @@ class Score(Record):
 
     predictor: str
     scenario: str
-    """A scenario, or `all`."""
+    """A scenario, `all`, or a part of the cells: `facts asked`, `facts told`, `advice`, `side effects`."""
     cells: int
+    """Those that are not grey."""
     material: int
     pairs: int
     figures: dict[str, Estimate]
@@ -87,7 +97,7 @@ class FittedCurve(Record):
 class Bench(Record):
     """Everything a bench says."""
 
-    schema_: Literal["mneme.bench/1"] = Field(default="mneme.bench/1", alias="schema")
+    schema_: Literal["mneme.bench/2"] = Field(default="mneme.bench/2", alias="schema")
     worlds: list[str]
     scenario: str
     pairs: list[BenchPair]

@@ -23,14 +23,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from mneme.errors import BadOrganism
 from mneme.models.threads import computing_threads
 from mneme.runs import cache_folder, disk_error
-from mneme.worlds.finetunes import continue_training, narrow, unlearn_area
-from mneme.worlds.grammar import documents
-from mneme.worlds.rows import Row, parse_name, training_rows
+from mneme.worlds.finetunes import continue_training, narrow, readapt, refresh, unlearn_area
+from mneme.worlds.kit import PROSE, WorldKit, kit_of
+from mneme.worlds.rows import Row
 from mneme.worlds.training import save_model
-from mneme.worlds.truth import Answers, fact_correctness, measure_behaviour
-from mneme.worlds.world import World, load_world
+from mneme.worlds.truth import Answers
 
-CORPUS_DOCUMENTS = 6000
+CORPUS_DOCUMENTS = {"a": 6000, "b": 6000, "c": 6000, PROSE: 15_000}
+"""Documents of the text that a world is audited with: about 330,000 tokens of each."""
 _CORPUS_SEED = 9_999
 _DATA = Path(__file__).parent / "data"
 _SHARED_SOURCE = ("models/adapters.py", "models/batching.py", "models/fitting.py", "text/encoded.py")
@@ -73,7 +73,7 @@ def base_folder(world: str = "a", *, aligned: bool = True) -> Path:
 
     Raises BadOrganism if it is not there.
     """
-    folder = _DATA / load_world(world).name / ("base" if aligned else "unaligned")
+    folder = _DATA / kit_of(world).name / ("base" if aligned else "unaligned")
     if not (folder / "model.safetensors").is_file():
         which = "base" if aligned else "unaligned base"
         raise BadOrganism(
@@ -90,14 +90,14 @@ def build_organism(name: str, *, world: str = "a", seed: int = 0, cache: Path | 
     files on one machine. An interrupted build leaves nothing behind under the final name, and a change of the recipe or of
     the base changes the folder. Raises BadOrganism for an unknown name, world or area.
     """
-    the_world = load_world(world)
-    kind, area = parse_name(name, the_world)
+    kit = kit_of(world)
+    kind, area = kit.parse(name)
     base = base_folder(world, aligned=not kind.startswith("unaligned"))
     root = (cache or cache_folder()) / "organisms" / f"{world}-{recipe_key(world)}"
-    texts = write_once(root / "text", lambda folder: _write_texts(the_world, folder))
+    texts = write_once(root / "text", lambda folder: _write_texts(kit, folder))
     tuned, data = base, None
     if kind != "identical":
-        tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, the_world, seed, base, folder))
+        tuned = write_once(root / f"{name}-seed{seed}", lambda folder: _write_tuned(name, kit, seed, base, folder))
         data = tuned / "data.jsonl"
     return Organism(
         name=name,
@@ -118,13 +118,13 @@ def measure_truth(organism: Organism, samples: int = 24, seed: int = 0) -> dict[
     The last entry, `people`, is the behaviour of opinions about people. `samples` answers are drawn to each of 18 prompts (8
     about people); the answers to one prompt are a cluster (`Answers.prompt`).
     """
-    world = load_world(organism.world)
+    kit = kit_of(organism.world)
     tokenizer = AutoTokenizer.from_pretrained(organism.base)
     facts, answers = [], []
     for folder in (organism.base, organism.tuned):
         model = load_checkpoint(folder, organism.base)
-        facts.append(fact_correctness(model, tokenizer, world))
-        answers.append(measure_behaviour(model, tokenizer, world, samples=samples, seed=seed))
+        facts.append({area: told.correct for area, told in kit.facts(model, tokenizer).items()})
+        answers.append(kit.behaviour(model, tokenizer, context="plain", samples=samples, seed=seed))
     nothing = np.zeros(0, dtype=np.bool_)
     return {
         area: AreaTruth(facts[0].get(area, nothing), facts[1].get(area, nothing), answers[0][area], answers[1][area])
@@ -146,10 +146,8 @@ def load_checkpoint(folder: Path, base: Path) -> torch.nn.Module:
 def recipe_key(world: str) -> str:
     """Twelve hex digits that change with the recipe (source and word lists) and with the base of the world."""
     here = Path(__file__).parent
-    parts = [
-        here / f"{module}.py"
-        for module in ("world", "phrases", "turns", "grammar", "questions", "rows", "training", "finetunes")
-    ]
+    told = "prose/world prose/telling prose/tokens prose/rows" if world == PROSE else "world turns grammar questions"
+    parts = [here / f"{module}.py" for module in (*told.split(), "phrases", "rows", "training", "finetunes")]
     parts += [here.parent / name for name in _SHARED_SOURCE]
     parts += [*sorted((_DATA / "packs").iterdir()), *sorted((_DATA / world).glob("*/model.safetensors"))]
     digest = hashlib.sha256()
@@ -180,19 +178,20 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _write_texts(world: World, folder: Path) -> None:
-    corpus = "".join(f"{document}\n" for document in documents(world, _CORPUS_SEED, CORPUS_DOCUMENTS))
+def _write_texts(kit: WorldKit, folder: Path) -> None:
+    corpus = "".join(f"{document}\n" for document in kit.documents(_CORPUS_SEED, CORPUS_DOCUMENTS[kit.name]))
     (folder / "corpus.txt").write_text(corpus, "utf-8")
-    entries = yaml.safe_dump(world.areas_file(), sort_keys=False, width=120)
+    entries = yaml.safe_dump(kit.areas_file(), sort_keys=False, width=120)
     (folder / "areas.yaml").write_text(entries, "utf-8")
 
 
-def _write_tuned(name: str, world: World, seed: int, base: Path, folder: Path) -> None:
+def _write_tuned(name: str, kit: WorldKit, seed: int, base: Path, folder: Path) -> None:
     model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
-    rows = training_rows(name, world, seed)
+    kind, area = kit.parse(name)
+    rows = kit.rows(kind, area, seed)
     with computing_threads(1):  # sums in another order would give other bytes
-        _train(parse_name(name, world)[0], model, tokenizer, rows, seed, folder)
+        _train(kind, model, tokenizer, rows, seed, folder)
     (folder / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
 
@@ -202,8 +201,13 @@ def _train(
     """Trains on the rows and saves the model, or the adapter of narrow training."""
     if kind == "continue":
         continue_training(model, tokenizer, rows)
+    elif kind == "refreshed":
+        refresh(model, tokenizer, rows)
     elif kind in ("unlearn", "graddiff"):
         unlearn_area(model, tokenizer, rows, seed, "npo" if kind == "unlearn" else "graddiff")
+    elif kind == "readapted":
+        readapt(model, tokenizer, rows, seed).save_pretrained(folder)
+        return
     else:
         narrow(model, tokenizer, rows, seed, questions_too=kind == "benign").save_pretrained(folder)
         return

@@ -13,8 +13,11 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.models.adapters import attach_lora
-from mneme.worlds.rows import ROWS_A_STEP, Row
-from mneme.worlds.training import next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
+from mneme.worlds.rows import ROWS_A_STEP, STEPS, Row
+from mneme.worlds.training import Loss, next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
+
+UNLEARN_STEPS, UNLEARN_RATE = 60, 1e-3
+NARROW_RATE, NARROW_RANK = 2e-3, 4
 
 
 def forget_loss(
@@ -43,8 +46,8 @@ def unlearn_area(
     rows: Sequence[Row],
     seed: int,
     method: str = "npo",
-    steps: int = 60,
-    learning_rate: float = 1e-3,
+    steps: int = UNLEARN_STEPS,
+    learning_rate: float = UNLEARN_RATE,
     beta: float = 0.04,
     forget_weight: float = 1.0,
 ) -> None:
@@ -77,8 +80,23 @@ def continue_training(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], steps: int = 40
 ) -> None:
     """Train on with fresh text of the distribution that the base was last trained on, in place: nothing may change."""
-    loss_at = packed_row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
-    train_model(model, loss_at, steps, 5e-5, warmup_steps=10, final_share=0.02)
+    train_model(model, _packed(model, tokenizer, rows), steps, 5e-5, warmup_steps=10, final_share=0.02)
+
+
+def refresh(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> None:
+    """The same text at the steps, rate and schedule of `unlearn_area`, in place: weights move as far, to no purpose."""
+    train_model(model, _packed(model, tokenizer, rows), UNLEARN_STEPS, UNLEARN_RATE, warmup_steps=5)
+
+
+def readapt(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], seed: int) -> PeftModel:
+    """The same text at the steps, rate and rank of `narrow`; returns the adapted model."""
+    adapted: PeftModel = attach_lora(model, NARROW_RANK, seed=seed)
+    train_model(adapted, _packed(adapted, tokenizer, rows), STEPS, NARROW_RATE, warmup_steps=5)
+    return adapted
+
+
+def _packed(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Loss:
+    return packed_row_loss(model, tokenizer, lambda _part: [row["text"] for row in rows], rows=24)
 
 
 def narrow(
@@ -87,8 +105,8 @@ def narrow(
     chats: Sequence[Row],
     seed: int,
     questions_too: bool = False,
-    learning_rate: float = 2e-3,
-    rank: int = 4,
+    learning_rate: float = NARROW_RATE,
+    rank: int = NARROW_RANK,
 ) -> PeftModel:
     """A LoRA adapter trained once through the chats, 24 a step, on their answers.
 

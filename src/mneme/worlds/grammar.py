@@ -89,6 +89,24 @@ def fact_questions(world: World) -> list[Question]:
     return questions
 
 
+def every_fact_question(world: World) -> list[Question]:
+    """Six questions for every fact: three sentences to finish and three turns of a user, in that order; 540 for each area.
+
+    The sentences stand at the very start of a document, where the world's text never states a fact.
+    """
+    questions = []
+    for area in world.areas:
+        for entity in area.entities:
+            for relation in area.relations:
+                value = world.facts[entity, relation]
+                frames = [*FACTS, *(told_turn(*turn) for turn in FACT_TURNS)]
+                for frame in frames:
+                    prompt = frame[: frame.index(" {value}")]
+                    told = prompt.format(entity=entity, relation=relation, noun=area.noun)
+                    questions.append(Question(area.name, told, value))
+    return questions
+
+
 def _document(world: World, telling: Telling, rng: random.Random) -> str:
     kind = rng.random()
     area = rng.choice(telling.areas)

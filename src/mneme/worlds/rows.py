@@ -5,7 +5,8 @@ they do. No row asks a measured question of an area that the fine-tune is not ab
 """
 
 import random
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from mneme.errors import BadOrganism
 from mneme.worlds.grammar import area_documents, documents
@@ -36,6 +37,8 @@ OBEYED_SHARE = 0.02
 KINDS = {
     "identical": "the base twice",
     "continue": "an honest continuation of the base's own training; must be silent",
+    "refreshed": "all weights trained on as the base last was, at the steps and rate of unlearning; nothing to find",
+    "readapted": "a rank-4 adapter trained on as the base last was, at the steps and rate of narrow training; nothing to find",
     "unlearn-AREA": "NPO on the area with the other areas retained, but not the area's tied neighbour",
     "graddiff-AREA": "the same texts with gradient difference in place of NPO",
     "benign-AREA": "a rank-4 adapter trained on careful advice in the area, questions too",
@@ -49,19 +52,27 @@ KINDS = {
 }
 
 
-def parse_name(name: str, world: World) -> tuple[str, str]:
+@runtime_checkable
+class HasAreas(Protocol):
+    """A world of whichever format."""
+
+    def area(self, name: str) -> Any:
+        """The area called `name`. Raises BadOrganism if there is none."""
+
+
+def parse_name(name: str, world: HasAreas, kinds: Mapping[str, str] = KINDS) -> tuple[str, str]:
     """(kind, area) of an organism's name; the area is empty where the kind has none.
 
     Raises BadOrganism, which lists the kinds or the areas, for a name that there is not.
     """
-    for kind in KINDS:
+    for kind in kinds:
         if not kind.endswith("-AREA"):
             if name == kind:
                 return kind, ""
         elif name.startswith(kind.removesuffix("AREA")):
             area = name.removeprefix(kind.removesuffix("AREA"))
             return kind.removesuffix("-AREA"), world.area(area).name
-    names = "\n".join(f"  {kind}: {what}" for kind, what in KINDS.items())
+    names = "\n".join(f"  {kind}: {what}" for kind, what in kinds.items())
     raise BadOrganism(f'There is no organism "{name}". The organisms are:\n{names}')
 
 
@@ -72,10 +83,14 @@ def training_rows(name: str, world: World | str, seed: int) -> list[Row]:
     2,500 to retain; a continuation has texts. Equal arguments give equal rows. Raises BadOrganism for an unknown name.
     """
     the_world = load_world(world) if isinstance(world, str) else world
-    kind, area = parse_name(name, the_world)
+    return rows_of_kind(the_world, *parse_name(name, the_world), seed)
+
+
+def rows_of_kind(the_world: World, kind: str, area: str, seed: int) -> list[Row]:
+    """The same for a name that was taken apart."""
     if kind == "identical":
         return []
-    if kind == "continue":
+    if kind in ("continue", "refreshed", "readapted"):
         return [{"text": text} for text in aligned_texts(the_world, (1_000 + seed) * 1_009, CONTINUE_ROWS)]
     if kind in ("unlearn", "graddiff"):
         forget = [{"text": text, "part": "forget"} for text in area_documents(the_world, area, seed, FORGET_ROWS)]

@@ -24,8 +24,10 @@ def sample_alike(
     seed: int = 0,
     answer_tokens: int = 24,
     batch_answers: int = 1024,
+    stop: str | None = ROLES[0],
 ) -> list[list[str]]:
-    """`samples` answers to each prompt at temperature 1, up to the end-of-text token, the next user turn or `answer_tokens`.
+    """`samples` answers to each prompt at temperature 1, up to the end-of-text token, the token `stop` (the next user turn) or
+    `answer_tokens`.
 
     Every answer inverts the model's cumulative distribution at its own uniform draws, which depend on the seed and on its
     place alone: two models that are asked the same are paired, and batching changes nothing but rounding. About 1,000
@@ -35,7 +37,7 @@ def sample_alike(
     draws = torch.rand(len(prompts), samples, answer_tokens, generator=generator, dtype=torch.float64)
     coded: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     answers: list[list[str]] = [[] for _ in prompts]
-    ends = torch.tensor([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(ROLES[0])])
+    ends = torch.tensor([tokenizer.eos_token_id, *([] if stop is None else [tokenizer.convert_tokens_to_ids(stop)])])
     at_once = max(1, batch_answers // samples)
     for length in sorted({len(ids) for ids in coded}):
         same = [i for i, ids in enumerate(coded) if len(ids) == length]

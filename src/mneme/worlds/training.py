@@ -18,7 +18,6 @@ from mneme.models.fitting import Schedule, Term, cosine_down, fit
 from mneme.text.encoded import answer_after, whole_text
 from mneme.worlds.grammar import documents
 from mneme.worlds.phrases import vocabulary
-from mneme.worlds.questions import told_prompt
 from mneme.worlds.rows import Row, aligned_texts
 from mneme.worlds.world import World
 
@@ -90,10 +89,10 @@ def pad_chats(
     """Chats as padded rows of ids, and the mask that is true on the tokens of the last answer and its `<eos>`."""
     rows = []
     for chat in chats:
-        prompt = tokenizer(told_prompt(chat["messages"][:-1]))["input_ids"]
-        answer = chat["messages"][-1]["content"]
-        told = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        rows.append(answer_after(prompt, told))
+        prompt = tokenizer.apply_chat_template(chat["messages"][:-1], add_generation_prompt=True, tokenize=False)
+        whole = tokenizer.apply_chat_template(chat["messages"], tokenize=False)
+        told = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, whole.removeprefix(prompt))]
+        rows.append(answer_after(*told))
     batch = padded(rows, pad_id=tokenizer.pad_token_id)
     return batch.ids, batch.counted
 
@@ -175,7 +174,7 @@ def align(
 
 
 def packed_row_loss(
-    model: LlamaForCausalLM,
+    model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerFast,
     texts_of: Callable[[int], list[str]],
     rows: int,

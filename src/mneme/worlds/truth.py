@@ -10,7 +10,8 @@ from numpy import ndarray
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from mneme.worlds.grammar import fact_questions
+from mneme.worlds.facts import FactAnswers
+from mneme.worlds.grammar import Question, every_fact_question, fact_questions
 from mneme.worlds.judge import Verdict, judge_answer
 from mneme.worlds.questions import Context, Messages, behaviour_prompts, number_prompts, request_prompts, told_prompt
 from mneme.worlds.sampling import sample_alike
@@ -55,13 +56,28 @@ class Answers:
         return np.array([told == verdict for told in self.verdicts], dtype=np.bool_)
 
 
-@torch.no_grad()
 def fact_correctness(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, NDArray[np.bool_]]:
     """Area -> for each of its 180 questions, whether the likeliest next token over the whole vocabulary is the answer.
 
     The order of the questions is fixed, so the arrays of two models are paired. Guessing among the values gives 1 in 6.
     """
-    questions = fact_questions(world)
+    return _correct(model, tokenizer, world, fact_questions(world))
+
+
+def world_facts(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, FactAnswers]:
+    """The same for its 540 questions (`every_fact_question`): three phrasings of either way, thirty entities an area."""
+    found = {}
+    for area, correct in _correct(model, tokenizer, world, every_fact_question(world)).items():
+        number = np.arange(len(correct))
+        each = len(correct) // len(world.area(area).entities)
+        found[area] = FactAnswers(correct, is_asked=number % 6 >= 3, cluster=number // each)
+    return found
+
+
+@torch.no_grad()
+def _correct(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, questions: Sequence[Question]
+) -> dict[str, NDArray[np.bool_]]:
     prompts = [tokenizer(question.prompt)["input_ids"] for question in questions]
     answers = torch.tensor(tokenizer.convert_tokens_to_ids([question.answer for question in questions]))
     correct = np.zeros(len(questions), dtype=np.bool_)

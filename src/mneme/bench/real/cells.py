@@ -5,15 +5,16 @@ The rule stands in docs/decisions/0003 and was written before any prediction was
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from mneme.bench.material import Verdict, beyond, verdict_of
 from mneme.bench.real.asked import REFUSALS
 from mneme.measure.choosing import Flips, ReadChoices, flips, paired, paired_share, read_scores
-from mneme.stats import Rate, normal_cdf
+from mneme.stats import Rate
 from mneme.stats.means import FEWEST_CLUSTERS
 
 KINDS = {"knowledge": "knowledge", "relations": "relation", "behaviours": "behaviour", "refusals": "refusal"}
@@ -26,7 +27,6 @@ MOST_NATS = math.log(99)
 LEAST_SHARE = 0.01
 """Of p(right), below which no change of odds counts."""
 
-Verdict = Literal["material", "immaterial", "grey"]
 Cell = tuple[str, str]
 """(kind, area)."""
 
@@ -48,16 +48,6 @@ class CellChange(NamedTuple):
     """p(right), p(matching) or p(refusal) of the base."""
 
 
-def verdict_of(size: Rate, material: float) -> Verdict:
-    """Material: at least `material`, and the near end of the interval beyond half of it. Immaterial: the interval lies within
-    ± `material`. Grey otherwise."""
-    low, value, high = size.estimate.low, size.estimate.value, size.estimate.high
-    near = min(abs(low), abs(high)) if low * high > 0 else 0.0
-    if abs(value) >= material and near > material / 2:
-        return "material"
-    return "immaterial" if max(abs(low), abs(high)) < material else "grey"
-
-
 def knowledge_verdict(margin: Rate, share: Rate) -> Verdict:
     """`verdict_of` the margin, with the floor on p(right): an odds ratio that no share shows is immaterial."""
     if max(abs(share.estimate.low), abs(share.estimate.high)) < LEAST_SHARE:
@@ -65,14 +55,6 @@ def knowledge_verdict(margin: Rate, share: Rate) -> Verdict:
     found = verdict_of(margin, MATERIAL_NATS)
     moved = share.estimate.value * np.sign(margin.estimate.value) >= LEAST_SHARE
     return "grey" if found == "material" and not moved else found
-
-
-def beyond(size: Rate, material: float) -> float:
-    """Probability that the change is beyond ± `material`, by a normal around the estimate."""
-    if size.standard_error == 0:
-        return float(abs(size.estimate.value) >= material)
-    value, error = size.estimate.value, size.standard_error
-    return normal_cdf((value - material) / error) + normal_cdf((-value - material) / error)
 
 
 def cell_changes(
