@@ -85,8 +85,8 @@ def card_metadata(report: Report) -> dict[str, Any]:
         model_name=plain(place(tuned)) if results else None,
         eval_results=results or None,
     )
-    found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    return found
+    head: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return head
 
 
 def with_section(text: str, section: str) -> str:

@@ -85,7 +85,9 @@ def _read(folder: Path, name: str) -> Audited:
     known = [(one.area, one.kind) for one in report.effects if one.kind != "unlisted"] + [
         (a.area, a.kind) for a in report.absent
     ]
-    return Audited(name, place, report, evidence, tuple(_in_order(place, [area for area, _ in known])))
+    return Audited(
+        name=name, folder=place, report=report, evidence=evidence, areas=tuple(_in_order(place, [area for area, _ in known]))
+    )
 
 
 def _in_order(folder: Path, known: list[str]) -> list[str]:
