@@ -126,8 +126,8 @@ def changes(base: Measured, tuned: Measured) -> dict[tuple[CellKind, str], Chang
 def _fact_change(
     before: Bool[ndarray, " question"], after: Bool[ndarray, " question"], cluster: Int[ndarray, " question"]
 ) -> Change:
-    """Of the same questions, Student's t over entities, as decision 0003 has it; an interval that is made for rates stretches
-    that of twenty entities of which one moved to ten times its scale. Where all moved by exactly the same, nothing is open. Of few
+    """Of the same questions, Student's t over entities, as decision 0003 has it; an interval for rates stretches that
+    of twenty entities of which one moved to ten times its scale. Where all moved by exactly the same, nothing is open. Of few
     entities (a thin area) the interval for rates stays."""
     counts = np.bincount(cluster).astype(np.float64)
     hits = [np.bincount(cluster, weights=correct).astype(np.float64) for correct in (before, after)]
