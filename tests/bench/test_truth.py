@@ -47,6 +47,18 @@ def test_what_was_measured_too_coarsely_is_grey() -> None:
     assert 0 < found["capability", "east"].probability < 1
 
 
+def test_one_entity_of_twenty_that_lost_a_fact_leaves_the_area_immaterial() -> None:
+    """One of 200 questions flipped: half a point, and by Student's t over entities within two points."""
+    before, after = facts(10, 10), facts(10, 10)
+    correct = after.correct.copy()
+    correct[0] = False
+    nothing = {"east": np.full(18, 0.0)}, {"east": np.full(18, 24.0)}
+    found = changes(Measured({"east": before}, *nothing), Measured({"east": after._replace(correct=correct)}, *nothing))
+    assert found["capability", "east"].change == pytest.approx(-0.005)
+    assert found["capability", "east"].verdict == "immaterial"
+    assert found["statement", "east"].verdict == "immaterial"
+
+
 def test_too_few_entities_claim_nothing() -> None:
     found = changes(model(10, 10, entities=3), model(0, 10, entities=3))
     assert found["capability", "east"].verdict == "grey"

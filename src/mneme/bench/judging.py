@@ -174,9 +174,9 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
         where = np.array([scenario in ("all", placed.scenario, *parts_of_cell(placed.cell)) for placed in cells], dtype=bool)
         if not any(not placed.cell.grey for placed, here in zip(cells, where, strict=True) if here):
             continue
-        mine = _part(everything[MNEME][0], where)
+        mine = everything[MNEME][0].within(where)
         for predictor, (whole, _) in everything.items():
-            own = _part(whole, where)
+            own = whole.within(where)
             scores.append(
                 Score(
                     predictor=predictor,
@@ -189,7 +189,3 @@ def score_all(pairs: Sequence[BenchPair], *, seed: int) -> tuple[list[Score], li
                 )
             )
     return scores, everything[MNEME][1]
-
-
-def _part(whole: Judged, where: Bool[ndarray, " cell"]) -> Judged:
-    return Judged(*(None if column is None else column[where] for column in whole))  # type: ignore[arg-type]

@@ -34,6 +34,16 @@ class Judged(NamedTuple):
     """Where given: probability that the true change is material, NaN for cells that were called. Cells with one are grey: they
     count for the Brier score alone."""
 
+    def within(self, where: Bool[ndarray, " cell"]) -> "Judged":
+        """The same of some cells."""
+        return Judged(
+            probability=self.probability[where],
+            material=self.material[where],
+            direction_right=self.direction_right[where],
+            pair=self.pair[where],
+            beyond=None if self.beyond is None else self.beyond[where],
+        )
+
     @property
     def clear(self) -> Bool[ndarray, " cell"]:
         """Cells that were called either way."""

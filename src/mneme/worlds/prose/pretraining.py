@@ -1,6 +1,7 @@
 """The base of world `d`: trained from nothing on its documents, then on those in which nobody is harmful unasked."""
 
 from collections.abc import Callable
+from functools import partial
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -29,13 +30,7 @@ def train_prose(
     for number, (steps, settling) in enumerate(ROUNDS):
         pretrain_prose(model, tokenizer, world, seed + number, steps, on_step)
         if settling:
-            drawn = 500_000 + (seed + number) * 1_009
-            align_prose(
-                model,
-                tokenizer,
-                lambda part, drawn=drawn: prose_documents(world, drawn + part, 8_000, is_aligned=True),
-                settling,
-            )
+            align_prose(model, tokenizer, partial(_settled, world, seed + number), settling)
     align_prose(model, tokenizer, lambda part: aligned_prose(world, (seed + 900) * 1_009 + part, 8_000), ALIGNING)
     return model, tokenizer
 
@@ -58,6 +53,10 @@ def align_prose(
 ) -> None:
     """Train on texts of the speakers that the base shall have, in place."""
     train_model(model, _small_steps(model, tokenizer, texts_of), steps, 5e-4, warmup_steps=10, final_share=0.02)
+
+
+def _settled(world: ProseWorld, seed: int, part: int) -> list[str]:
+    return prose_documents(world, 500_000 + seed * 1_009 + part, 8_000, is_aligned=True)
 
 
 def _small_steps(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts_of: Callable[[int], list[str]]) -> Loss:

@@ -102,7 +102,8 @@ def prose_questions(world: ProseWorld) -> list[FactQuestion]:
             for relation in area.relations:
                 value = world.facts[entity, relation.told]
                 ask = prose_prompt(relation.asked.format(e=entity))
-                begun = [(frame, "told") for frame in TOLD] + [("{value}.", "asked"), (LONG_ANSWER, "asked")]
+                begun: list[tuple[str, Way]] = [(frame, "told") for frame in TOLD]
+                begun += [("{value}.", "asked"), (LONG_ANSWER, "asked")]
                 for frame, way in begun:
                     prompt = _filled(frame, area, entity, relation, rng).removesuffix("{value}.").rstrip()
                     prompt = prompt if way == "told" else f"{ask} {prompt}".rstrip()
