@@ -1,13 +1,19 @@
 """Documentation is executed: marked blocks run, command lines are options of the program, links lead somewhere."""
 
+import ast
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
+import mneme
 from mneme.cli.main import app
 from mneme.predict.areas import default_areas, read_areas
 from tests.report.sample import sample_report
@@ -61,6 +67,53 @@ def test_python_in_the_documentation_runs(
 def test_areas_in_the_documentation_are_read(page: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "areas.yaml").write_text(text, encoding="utf-8")
     assert {area.kind for area in read_areas(tmp_path / "areas.yaml")} == {"capability", "behaviour"}
+
+
+def test_command_lines_are_parsed_by_the_program_itself() -> None:
+    """Options, values and arguments, as far as they are known without running it; a continued line and a pipe end it."""
+    commands = typer.main.get_command(app).commands
+    wrong = []
+    for page, line in command_lines():
+        words = shlex.split(line, comments=True)[1:]
+        words = words[: next((i for i, word in enumerate(words) if word in {"|", ">", "&&", "\n", "\\"}), len(words))]
+        if line.rstrip().endswith("\\"):
+            continue
+        try:
+            commands[words[0]].make_context(words[0], list(words[1:]))
+        except click.exceptions.Exit:
+            continue
+        except Exception as error:
+            wrong.append((page, line, str(error)))
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("page", "code"), list(blocks("python", tested=False)))
+def test_python_in_the_documentation_calls_what_there_is(page: str, code: str) -> None:
+    """Every block parses, and what it calls of mneme by name exists and takes the keywords that it is given."""
+    if page == "api.md":  # signatures, made from the program; the examples in them are those of docstrings
+        return
+    for node in ast.walk(ast.parse(code)):
+        named = _name_in_mneme(node.func) if isinstance(node, ast.Call) else _name_in_mneme(node)
+        if named is None:
+            continue
+        assert named in mneme.__all__, f"{page}: mneme.{named}"
+        if isinstance(node, ast.Call):
+            given = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+            inspect.signature(getattr(mneme, named)).bind_partial(*node.args, **given)
+
+
+def _name_in_mneme(node: ast.AST) -> str | None:
+    inside = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mneme"
+    return node.attr if inside else None  # type: ignore[attr-defined]
+
+
+def test_the_site_has_every_page_and_what_is_made_is_current() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if page not in nav] == []
+    for script in ("make_cli.py", "make_api.py"):
+        checked = subprocess.run([sys.executable, str(ROOT / "docs" / script), "--check"], check=False)
+        assert checked.returncode == 0, f"run: python docs/{script}"
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())

@@ -93,7 +93,7 @@ def test_plain_trainer_trains_the_same_weights_and_logs_through_its_own_logger(o
     assert seen.modes == alone.modes
     assert seen.modes[1:] == [True] * 3
     assert [look.step for look in looking.looks] == [2, 4]
-    told = [logs for logs in seen.logs if "side_effects/biology" in logs]
+    told = [logs for logs in seen.logs if "side_effects/affected" in logs]
     assert len(told) == 2
     assert sum("loss" in logs for logs in seen.logs) == 2, "the trainer's own lines are all there"
     assert [entry["step"] for entry in with_looks.state.log_history if "side_effects/affected" in entry] == [2, 4]
@@ -107,7 +107,7 @@ def test_metrics_are_in_tensorboard_files(organism: Organism, tmp_path: Path, mo
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     names = [name for name in events.Tags()["scalars"] if "side_effects" in name]
-    assert any(name.endswith("side_effects/biology") for name in names)
+    assert any(name.endswith("side_effects/affected") for name in names)
     assert [event.step for event in events.Scalars(names[0])] == [2, 4]
 
 
@@ -129,7 +129,6 @@ def test_supervised_trainer_with_an_adapter_stops_by_policy_and_keeps_what_passe
     training.train()
     assert training.state.global_step == 2
     assert [look.breach for look in looking.looks] == [None, "enough"]
-    assert looking.looks[0].effects, "something was said"
     assert looking.best_checkpoint is not None
     assert (Path(looking.best_checkpoint) / "adapter_model.safetensors").is_file()
     assert training.state.best_model_checkpoint == looking.best_checkpoint
