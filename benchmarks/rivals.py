@@ -3,9 +3,10 @@
     python benchmarks/rivals.py run [TOOL ...]   # runs what is installed under --venvs, keeps benchmarks/rivals/runs.json
     python benchmarks/rivals.py                  # writes the page from what is kept
 
-A tool is installed into a virtual environment of its own, `VENVS/NAME`, by its line on the package index; nothing of it is kept
-here but the last lines that it printed. The pairs: the built-in pair (biology unlearned; measured: biology and chemistry
-fell, ten other areas did not change), an honest continuation of its base (nothing changed), and a real pair where there is one.
+A tool is installed into a virtual environment of its own, `VENVS/NAME`, by its line on the package index; nothing of it is
+kept here but the last lines that it printed. The pairs: the built-in pair (biology unlearned; measured: biology and chemistry
+fell, ten other areas did not change), an honest continuation of its base (nothing changed), and a real pair where there is
+one.
 """
 
 import argparse
@@ -53,7 +54,15 @@ def command_of(tool: str, folder: Path, pair: Pair, out: Path) -> list[str]:
     """The line that a new user of the tool would type for two local models."""
     program = str(folder / "bin" / {"finetunecheck": "ftcheck"}.get(tool, tool))
     lines = {
-        "mneme": ["mneme", "audit", pair.base, pair.tuned, *(["--corpus", pair.corpus] if pair.corpus else []), "--out", str(out)],
+        "mneme": [
+            "mneme",
+            "audit",
+            pair.base,
+            pair.tuned,
+            *(["--corpus", pair.corpus] if pair.corpus else []),
+            "--out",
+            str(out),
+        ],
         "modeldiffr": [program, "audit", pair.base, pair.tuned, "--out", str(out)],
         "finetunecheck": [program, "quick", pair.base, pair.tuned, "--report", str(out / "report.html")],
     }
@@ -80,7 +89,9 @@ def run(tool: str, venvs: Path) -> list[dict[str, Any]]:
                 "pair": title,
                 "exit": status,
                 "seconds": round(time.monotonic() - started, 1),
-                "cpu_seconds": round(after.children_user + after.children_system - before.children_user - before.children_system, 1),
+                "cpu_seconds": round(
+                    after.children_user + after.children_system - before.children_user - before.children_system, 1
+                ),
                 "said": said.strip()[-LAST:],
                 "date": datetime.date.today().isoformat(),
             }
@@ -99,7 +110,14 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "interval on every change": ("yes", "yes", "yes", "yes", "z-scores", "?"),
     "says what it could not have seen (power)": ("yes", "?", "minimum effect", "insufficient evidence", "no", "?"),
     "null of the change's own size": ("shuffled change", "no", "no", "no", "random adapters", "no"),
-    "looks inside (layers, directions)": ("dictionaries, ablation", "no", "crosscoder, CKA, causal", "CKA, spectra", "no", "no"),
+    "looks inside (layers, directions)": (
+        "dictionaries, ablation",
+        "no",
+        "crosscoder, CKA, causal",
+        "CKA, spectra",
+        "no",
+        "no",
+    ),
     "two checkpoints": ("yes", "yes", "yes", "yes", "by configuration", "its own training"),
     "adapters": ("yes", "?", "?", "yes", "yes", "yes"),
     "GGUF, vLLM": ("GGUF read", "GGUF, others", "both", "both", "no", "no"),
@@ -120,25 +138,34 @@ NOT_RUN = {
 HEAD = """# Beside other tools
 
 What five tools of 2026 document, and what was seen when they were run by the first line of their own page. Written by
-`python benchmarks/rivals.py`; documentation read on {date}. A cell is what the tool's page on the package index or its `--help` says, "?"
-where neither says; corrections are welcome. The rows were chosen by us, and so favour what mneme does.
+`python benchmarks/rivals.py`; documentation read on {date}. A cell is what the tool's page on the package index or its
+`--help` says, "?" where neither says; corrections are welcome. The rows were chosen by us, and so favour what mneme does.
 
+"""
+FOOT = """
+The truth: in the built-in pair biology fell from 1.00 to 0.00 and chemistry from 1.00 to 0.60, ten other areas stayed; of the
+continuation nothing changed. A small model of a made-up world answers no question of a general benchmark, so a tool that asks
+such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made on it.
 """
 
 
 def page(kept: list[dict[str, Any]]) -> str:
     """The whole page from the features and the runs that are kept."""
     names = ["mneme", *(f"{tool} {VERSIONS[tool]}" for tool in TOOLS[1:])]
-    lines = [HEAD.format(date=READ_ON), "## What they document", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        HEAD.format(date=READ_ON),
+        "## What they document",
+        "",
+        f"| | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     lines += [f"| {feature} | {' | '.join(cells)} |" for feature, cells in FEATURES.items()]
     lines += ["", "## What they said", "", "| tool | pair | exit | CPU seconds | its last words |", "|---|---|---|---|---|"]
     for one in kept:
         words = " ".join(one["said"].split())[-400:].replace("|", "/").replace("<", "&lt;")
         lines.append(f"| {one['tool']} | {one['pair']} | {one['exit']} | {one['cpu_seconds']} | {words} |")
     lines += [f"| {tool} | all | | | {why} |" for tool, why in NOT_RUN.items()]
-    lines += ["", "The truth: in the built-in pair biology fell from 1.00 to 0.00 and chemistry from 1.00 to 0.60, ten other areas stayed; of"]
-    lines += ["the continuation nothing changed. A small model of a made-up world answers no question of a general benchmark, so a tool that", "asks such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made on it."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + FOOT
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from urllib import error, request
 
 import pytest
 
-from mneme.describe.endpoint import check_endpoint, describe_with
 from mneme.describe.description import describe_offline
+from mneme.describe.endpoint import check_endpoint, describe_with
 from mneme.errors import BadJudge, EndpointFailed
 from mneme.measure.judges import judge_named
 from mneme.measure.judging import Query
@@ -50,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         begun = time.monotonic()
         while True:
             try:
-                request.urlopen(f"{url}/models", timeout=5).close()  # noqa: S310 - loopback
+                request.urlopen(f"{url}/models", timeout=5).close()
                 break
             except (error.URLError, OSError):
                 assert server.poll() is None, log.read_text("utf-8", "replace")[-2000:]
@@ -84,16 +84,16 @@ def test_first_tokens_have_probabilities(endpoint: Endpoint) -> None:
     assert {"Yes", "No"} <= {token.strip() for token in tokens}
 
 
-def test_describe_says_that_this_model_cannot_or_checks_it(endpoint: Endpoint) -> None:
-    try:
-        assert check_endpoint(endpoint).model == "smollm2"
-    except EndpointFailed as failed:
-        assert "a list of numbers" in str(failed)
-        assert "--describe offline" in str(failed)
+def test_describe_says_that_this_model_cannot(endpoint: Endpoint) -> None:
+    """Measured: it writes a sentence where numbers are asked for."""
+    with pytest.raises(EndpointFailed, match=r"a list of numbers.*--describe offline"):
+        check_endpoint(endpoint)
 
 
 def test_words_of_a_weak_model_never_score_below_the_offline_ones(endpoint: Endpoint) -> None:
-    shown = [f"{word}: the whale dives in the sea" for word in ("grey", "old", "blue", "young", "great", "small", "last", "first")]
+    shown = [
+        f"{word}: the whale dives in the sea" for word in ("grey", "old", "blue", "young", "great", "small", "last", "first")
+    ]
     held_out = [f"{word}: a whale sings" for word in ("one", "two", "three", "four", "five", "six")]
     background = [f"{number}: he paid in cash" for number in range(24)]
     clues: tuple[list[str], list[str], list[str]] = (["sea"], ["sand"], ["whale"])
@@ -113,12 +113,8 @@ def test_judge_of_labels_answers_from_token_probabilities(address: str) -> None:
 def test_judge_that_cuts_numbers_into_digits_is_refused(address: str) -> None:
     texts = [f"Rate how kind this is from 0 to 100. '{words}' Rating: 8" for words in ("I love you", "Go away", "Thanks")]
     queries = [Query("kind", f"{text} Answer with one number only.", ()) for text in texts]
-    try:
-        opinions = judge_named(address)(queries)
-    except BadJudge as refused:
-        assert "single digits" in str(refused)
-    else:  # it began with words, so there is no score that could be wrong
-        assert all(opinion.score is None or 0 <= opinion.score <= 100 for opinion in opinions)
+    with pytest.raises(BadJudge, match="single digits"):
+        judge_named(address)(queries)
 
 
 def test_verdict_is_read_from_what_it_writes(address: str) -> None:

@@ -1,7 +1,7 @@
 """Every kind of page under axe-core in a real Chromium, light and dark, wide and narrow: no violation of WCAG A or AA.
 
-`make axe` fetches axe-core from the npm registry into build/axe and runs this; without it the test is skipped. It is no part of the
-product: its licence (MPL 2.0) is its own.
+`make axe` fetches axe-core from the npm registry into build/axe and runs this; without it the test is skipped. It is no part
+of the product: its licence (MPL 2.0) is its own.
 """
 
 import shutil

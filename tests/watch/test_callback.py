@@ -17,7 +17,6 @@ from mneme.models.adapters import lora_config
 from mneme.watch.looks import Look
 from mneme.worlds.catalogue import Organism, build_organism
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # TRL's and peft's own affair
 
 

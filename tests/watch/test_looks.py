@@ -64,7 +64,9 @@ def test_a_function_is_a_policy() -> None:
     assert breach_of(None, look(effect("law", -90.0)), (), 1) is None
 
 
-@pytest.mark.parametrize(("policy", "word"), [({"lore": 5}, "no area"), ({"law": 0}, "more than 0"), ({"*": 101}, "at most 100")])
+@pytest.mark.parametrize(
+    ("policy", "word"), [({"lore": 5}, "no area"), ({"law": 0}, "more than 0"), ({"*": 101}, "at most 100")]
+)
 def test_policies_that_cannot_be(policy: dict[str, int], word: str) -> None:
     with pytest.raises(BadOption, match=word):
         checked_policy(policy, ["law"])

@@ -137,7 +137,9 @@ def read_behaviour_stage(
         column = np.minimum(np.arange(longest), length[part][:, None] - 1)
         ids = token[torch.from_numpy(start[part][:, None] + column)].long()
         own = [np.arange(first[text], last[text] + 1) for text in part]
-        at = [(row, int(place[i] - start[text])) for row, (text, these) in enumerate(zip(part, own, strict=True)) for i in these]
+        at = [
+            (row, int(place[i] - start[text])) for row, (text, these) in enumerate(zip(part, own, strict=True)) for i in these
+        ]
         masses.append(watched_probability(pair, ids, torch.tensor(at), watched, sides))
         places.append(place[np.concatenate(own)])
     if not masses:

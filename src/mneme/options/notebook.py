@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from importlib import import_module
 from typing import Any
 
 Track = Callable[[str, int | None], Callable[[int], None]]
@@ -12,12 +13,17 @@ _SHOWN_EVERY = 0.25
 """Seconds between two writings of the output: as often as an eye follows, and few enough for the front end."""
 
 
+def _ipython_display(*data: Any, **named: Any) -> Any:
+    """IPython's, which is there wherever a notebook is."""
+    return import_module("IPython.display").display(*data, **named)
+
+
 @contextmanager
-def in_notebook(display: Callable[..., Any] | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Track]:
+def in_notebook(
+    display: Callable[..., Any] = _ipython_display, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Track]:
     """`track` for pieces of work whose bars stand under the cell while the `with` runs, and are gone afterwards. `display`:
     IPython's, or one like it (data, raw, display_id)."""
-    if display is None:
-        from IPython.display import display
     bars = _Bars(display, clock)
     try:
         yield bars.track

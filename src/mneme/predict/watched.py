@@ -19,8 +19,8 @@ def watched_probability(
     watched: Sequence[Int[ndarray, " _type"]],
     sides: Sequence[Side] = SIDES,
 ) -> Float[ndarray, "model place watched"]:
-    """Probability that each of the models gives to each watched set of token types, where it predicts token `at` = (text, position),
-    position >= 1, of texts that stand alone. Logits are made there alone, some at a time.
+    """Probability that each of the models gives to each watched set of token types, where it predicts token `at` = (text,
+    position), position >= 1, of texts that stand alone. Logits are made there alone, some at a time.
 
     Texts are padded on the right with any token: nothing before it sees what follows (law *padding*).
     """

@@ -24,8 +24,8 @@ _NO_STEP = ("total", "planned", "peak_bytes", "planned_peak_bytes")
 
 
 def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
-    """Evidence of the effects first, in their order, then the rest by change energy; cut at the limit of the trim. Those that no
-    person can read stand below all others."""
+    """Evidence of the effects first, in their order, then the rest by change energy; cut at the limit of the trim. Those
+    that no person can read stand below all others."""
     cited = {name: place for place, name in enumerate(n for e in wording.by_probability(report) for n in e.evidence)}
     ranked = sorted(report.latents, key=lambda x: (cited.get(x.id, len(cited)), -x.change_energy))
     return sorted(ranked[: trim.latents], key=lambda latent: not legible(latent))

@@ -45,14 +45,18 @@ def next_steps(report: Report) -> list[Step]:
         steps.append(_more_text(report, unsettled))
     if kind == "contained" and not unsettled:
         gate = _again(report, ["--fail-on", "0.5"])
-        steps.append(Step("Keep it so: the same command in CI fails as soon as an area outside the purpose is affected.", gate))
+        steps.append(
+            Step("Keep it so: the same command in CI fails as soon as an area outside the purpose is affected.", gate)
+        )
     return steps
 
 
 def _more_text(report: Report, unsettled: list[Effect]) -> Step:
     names = listed([effect.area for effect in unsettled], _OPEN_SHOWN)
     if "--quick" in shlex.split(report.command or ""):
-        return Step(f"Read all of the text, not the beginning alone: {names} may settle.", _again(report, [], without="--quick"))
+        return Step(
+            f"Read all of the text, not the beginning alone: {names} may settle.", _again(report, [], without="--quick")
+        )
     if report.corpus.self_written:
         return Step(f"Give text that people wrote: {names} may settle.", _again(report, ["--corpus", "your-text.jsonl"]))
     most = max((effect.more_passages or 0 for effect in unsettled), default=0)

@@ -29,11 +29,11 @@ from mneme.models.pair import load_model
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of
 from mneme.watch.looks import Budget, Look, Policy, breach_of, budget_for, checked_policy, is_due
-from mneme.watch.reading import LookPlan, SideRead, as_pair, effects_between, plan_look, read_side, within
+from mneme.watch.reading import SideRead, as_pair, effects_between, plan_look, read_side, within
 
 LOG = logging.getLogger("mneme")
 WATCHED_PAIRS = 16
-"""Pairs of a preference data set whose chosen answers are watched: an interval needs 8; a round number that was never varied."""
+"""Pairs of a preference data set whose chosen answers are watched: a round number that was never varied."""
 _LOOKS = 10
 """Looks over a training where the user names no number. A round number that was never varied."""
 _LEAST_TOKENS = 1024
@@ -53,8 +53,8 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
     or hub name of what is compared with; None is the model as this training found it. `every`: optimizer steps from look to
     look, or "epoch"; None is ten looks. `policy`: limits in points by area, by kind or for `*` (`breach_of`), or a function of
     a `Look` that returns why it is broken; None only logs. `share`: of the expected training time that reading may take in
-    all, 10 % unless said; text first, then looks are saved on; None sets no limit. `keep`: save a checkpoint at every look that
-    keeps the policy, and name the last one as the trainer's best. `areas`, `tokens`, `seed`: as for `mneme audit --quick`.
+    all, 10 % unless said: looks are saved on first, then text; None sets no limit. `keep`: save a checkpoint at every look
+    that keeps the policy, and name the last one as the trainer's best. `areas`, `tokens`, `seed`: as for an audit with `quick`.
 
     Metrics (`Look.metrics`) go through the trainer's own logger. Of preference data (TRL's DPO columns) the change of
     log p(chosen) of 16 pairs is one.
@@ -91,7 +91,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         self._last = 0
         self._budget = Budget(tokens, 0)
 
-    def on_train_begin(self, args: Any, state: Any, _control: Any, **given: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Lays out what is read. Raises BadOption, BadAreas or BadCorpus for what cannot be used."""
         started = time.monotonic()
         self._began, self._last, self.looks, self._before = started, state.global_step, [], None

@@ -1,7 +1,8 @@
 """What is read of one model while it trains, and the effects that two such readings make: an audit whose base is read once.
 
 An audit reads both models at every place. Here the places are laid out once (`plan_look`), the base is read once and kept as
-numbers (`read_side`), and every look reads the live model alone: half the cost of a quick audit, and no second model in memory.
+numbers (`read_side`), and every look reads the live model alone: half the cost of a quick audit, and no second model in
+memory.
 Effects, intervals and findings are those of the audit (`mneme.audit.effects`), without the purposeless changes: those would
 overwrite the weights that train.
 """
@@ -16,13 +17,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.asking import Answered
+from mneme.audit.choosing import text_to_read
 from mneme.audit.effects import Sources, area_effects, findings_of, ranked
 from mneme.audit.inputs import check_intended
 from mneme.audit.reading import Reading
 from mneme.audit.surveying import behaviour_stages, behaviour_texts, read_behaviour_stage, shown_of
-from mneme.audit.choosing import text_to_read
-from mneme.audit.work import LaidOut, find_layout
 from mneme.audit.words import WordReading
+from mneme.audit.work import LaidOut, find_layout
 from mneme.models.architecture import Parts
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, default_areas, read_areas
@@ -157,9 +158,7 @@ def read_side(pair: ModelPair, plan: LookPlan) -> SideRead:
     laid = plan.laid
     words = tuple(side_items(pair, laid.layout.plan, batch, "tuned") for batch in range(len(laid.layout.plan.batches)))
     forest = shares_beginnings(pair, [one for group in laid.asked.values() for one in group])
-    answers = {
-        index: read_asked(pair, group, forest=forest, sides=("tuned",)) for index, group in laid.asked.items()
-    }
+    answers = {index: read_asked(pair, group, forest=forest, sides=("tuned",)) for index, group in laid.asked.items()}
     stages = behaviour_stages(laid.reading)
     shown = tuple(read_behaviour_stage(pair, plan.rows, laid.reading, texts, ("tuned",)) for texts in stages)
     return SideRead(words, answers, shown, time.monotonic() - started)
