@@ -32,8 +32,10 @@ def _shown_latents(report: Report, trim: Trim) -> list[Latent]:
 
 
 def legible(latent: Latent) -> bool:
-    """Its words find its own text again: a person who reads them knows where it fires."""
-    return bool(latent.description) and latent.description_score is not None and latent.description_score >= LEGIBLE
+    """Its words find its own text again, or it is the mean of the change, which fires everywhere: a person who reads them
+    knows where it fires."""
+    score = latent.description_score
+    return latent.label == "mean" or (bool(latent.description) and score is not None and score >= LEGIBLE)
 
 
 def _render(report: Report, timings: dict[str, float] | None, trim: Trim, trimmed: bool) -> str | None:

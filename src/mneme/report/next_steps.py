@@ -96,11 +96,11 @@ def not_judged(report: Report) -> list[Effect]:
 
 
 STEPS = {
-    "Writing text": ("write",),
     "Reading areas": ("words", "answers", "behaviours"),
     "Surveying the text": ("survey", "layers"),
     "Learning directions": ("dictionary",),
-    "Checking them": ("causal", "descriptions", "purposeless"),
+    "Checking directions": ("causal", "descriptions"),
+    "Null checks": ("purposeless",),
 }
 """The five steps of an audit, and how the names of their stages begin (docs/audit.md)."""
 

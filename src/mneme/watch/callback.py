@@ -54,7 +54,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
     look, or "epoch"; None is ten looks. `policy`: limits in points by area, by kind or for `*` (`breach_of`), or a function of
     a `Look` that returns why it is broken; None only logs. `share`: of the expected training time that reading may take in
     all, 10 % unless said: looks are saved on first, then text; None sets no limit. `keep`: save a checkpoint at every look
-    that keeps the policy, and name the last one as the trainer's best. `areas`, `tokens`, `seed`: as for an audit with `quick`.
+    that keeps the policy, and name the last one as the trainer's best. `areas`, `tokens`, `seed`: as for a quick audit.
 
     Metrics (`Look.metrics`) go through the trainer's own logger. Of preference data (TRL's DPO columns) the change of
     log p(chosen) of 16 pairs is one.
