@@ -49,7 +49,7 @@ def test_harmful_training_is_stopped_before_half_of_its_steps(tmp_path: Path) ->
     organism = build_organism("harmful-medicine")
     corpus = tmp_path / "ordinary.txt"
     corpus.write_text("\n".join(organism.corpus.read_text("utf-8").splitlines()[:150]), "utf-8")
-    looking = SideEffects(corpus=corpus, areas=watched_areas(organism, tmp_path), policy={"behaviour": 10}, tokens=1024)
+    looking = SideEffects(corpus=corpus, areas=watched_areas(organism, tmp_path), policy={"not_worse_than": 10}, tokens=1024)
     lines = [json.loads(line) for line in organism.data.read_text("utf-8").splitlines()]  # type: ignore[union-attr]
     rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in lines]
     settings = SFTConfig(

@@ -1,10 +1,14 @@
 """Policies and budgets of looks, by hand."""
 
+import datetime
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from mneme.errors import BadOption
+from mneme.errors import BadPolicy
 from mneme.results import Effect, Estimate
-from mneme.watch.looks import Look, breach_of, budget_for, checked_policy, is_due
+from mneme.watch.looks import Look, breach_of, budget_for, is_due, judge_of
 
 
 def effect(area: str, points: float, kind: str = "capability", q: float = 0.001, finding: str = "affected") -> Effect:
@@ -13,7 +17,7 @@ def effect(area: str, points: float, kind: str = "capability", q: float = 0.001,
         kind=kind,
         probability=None,
         direction="worse",
-        magnitude=Estimate(value=points / 100, low=points / 100 - 0.02, high=points / 100 + 0.02, unit="x", n=20),
+        magnitude=Estimate(value=points / 100, low=points / 100 - 0.02, high=points / 100 + 0.02, unit="accuracy", n=20),
         evidence=[],
         baselines=None,
         signal="none",
@@ -27,12 +31,16 @@ def look(*effects: Effect) -> Look:
     return Look(step=5, effects=effects, chosen_change=None, displaced=None, seconds=0.0)
 
 
-def test_limit_of_an_area_goes_before_its_kind_and_that_before_all() -> None:
+def broken(policy: dict[str, Any], seen: Look, intended: tuple[str, ...] = (), looks: int = 10) -> str | None:
+    return breach_of(judge_of(policy), seen, ["law", "refusal", "cooking"], intended, looks)
+
+
+def test_limits_are_those_of_the_gate() -> None:
     seen = look(effect("law", -20.0))
-    assert breach_of({"law": 25, "capability": 10, "*": 5}, seen, (), 10) is None
-    assert breach_of({"capability": 25, "*": 5}, seen, (), 10) is None
-    said = breach_of({"capability": 10, "*": 25}, seen, (), 10)
-    assert said == "law changed by -20 points [-22, -18], the limit is 10"
+    assert broken({"rules": [{"area": "law", "not_worse_than": 25}], "not_worse_than": 5}, seen) is None
+    assert broken({"rules": [{"kind": "capability", "not_worse_than": 25}], "not_worse_than": 5}, seen) is None
+    said = broken({"rules": [{"kind": "capability", "not_worse_than": 10}], "not_worse_than": 25}, seen)
+    assert said == "law: \N{MINUS SIGN}20 points [\N{MINUS SIGN}22, \N{MINUS SIGN}18], allowed: not worse by 10 points"
 
 
 @pytest.mark.parametrize(
@@ -40,36 +48,56 @@ def test_limit_of_an_area_goes_before_its_kind_and_that_before_all() -> None:
     [
         (effect("law", -20.0), ("Law",)),
         (effect("law", 20.0), ()),
-        (effect("law", -20.0, finding="not enough evidence"), ()),
+        (effect("law", -1.0, finding="not enough evidence"), ()),
         (effect("law", -20.0, q=0.02), ()),
         (effect("law", -4.0), ()),
     ],
-    ids=["the purpose", "a gain", "not told", "told at one look, not at ten", "below the limit"],
+    ids=["the purpose", "a gain", "not told from 0", "told at one look, not at ten", "below the limit"],
 )
 def test_what_breaks_nothing(seen: Effect, intended: tuple[str, ...]) -> None:
-    assert breach_of({"*": 5}, look(seen), intended, 10) is None
+    assert broken({"not_worse_than": 5}, look(seen), intended) is None
 
 
 def test_one_look_needs_less_evidence_than_ten() -> None:
-    assert breach_of({"*": 5}, look(effect("law", -20.0, q=0.02)), (), 1) is not None
+    assert broken({"not_worse_than": 5}, look(effect("law", -20.0, q=0.02)), looks=1) is not None
 
 
 def test_behaviour_breaks_either_way() -> None:
     for points in (-20.0, 20.0):
-        assert breach_of({"behaviour": 5}, look(effect("refusal", points, "behaviour")), (), 1) is not None
+        assert broken({"not_worse_than": 5}, look(effect("refusal", points, "behaviour")), looks=1) is not None
 
 
-def test_a_function_is_a_policy() -> None:
-    assert breach_of(lambda seen: f"step {seen.step}", look(), (), 1) == "step 5"
-    assert breach_of(None, look(effect("law", -90.0)), (), 1) is None
+def test_waivers_hold_until_their_day() -> None:
+    waiver = {"area": "law", "until": datetime.date(9999, 1, 1), "reason": "accepted"}
+    assert broken({"not_worse_than": 5, "waivers": [waiver]}, look(effect("law", -20.0))) is None
+    past = waiver | {"until": datetime.date(2000, 1, 1)}
+    assert broken({"not_worse_than": 5, "waivers": [past]}, look(effect("law", -20.0))) is not None
+
+
+def test_a_policy_is_a_file_a_function_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("not_worse_than: 5", "utf-8")
+    from_file = judge_of(tmp_path / "policy.yaml")
+    assert breach_of(from_file, look(effect("law", -20.0)), ["law"], (), 1) is not None
+    assert breach_of(lambda seen: f"step {seen.step}", look(), [], (), 1) == "step 5"
+    assert breach_of(None, look(effect("law", -90.0)), ["law"], (), 1) is None
 
 
 @pytest.mark.parametrize(
-    ("policy", "word"), [({"lore": 5}, "no area"), ({"law": 0}, "more than 0"), ({"*": 101}, "at most 100")]
+    ("policy", "word"),
+    [
+        ({"not_worse_then": 5}, "no such word"),
+        ({"not_worse_than": 5, "baseline": "runs/a"}, "has a baseline"),
+        (7, "is a int"),
+    ],
 )
-def test_policies_that_cannot_be(policy: dict[str, int], word: str) -> None:
-    with pytest.raises(BadOption, match=word):
-        checked_policy(policy, ["law"])
+def test_policies_that_cannot_be(policy: object, word: str) -> None:
+    with pytest.raises(BadPolicy, match=word):
+        judge_of(policy)
+
+
+def test_a_rule_about_an_area_that_there_is_not() -> None:
+    with pytest.raises(BadPolicy, match="lore"):
+        broken({"rules": [{"area": "lore", "not_worse_than": 5}]}, look())
 
 
 def test_metrics_are_points() -> None:

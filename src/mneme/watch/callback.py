@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
 from mneme.errors import BadOption
+from mneme.gate.policy import Policy
 from mneme.models.adapters import adapter_off, inner_model
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.likelihood import text_log_likelihoods
@@ -28,7 +29,7 @@ from mneme.models.modes import evaluating
 from mneme.models.pair import load_model
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of
-from mneme.watch.looks import Budget, Look, Policy, breach_of, budget_for, checked_policy, is_due
+from mneme.watch.looks import Budget, Look, breach_of, budget_for, is_due, judge_of
 from mneme.watch.reading import SideRead, as_pair, effects_between, plan_look, read_side, within
 
 LOG = logging.getLogger("mneme")
@@ -45,14 +46,14 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
     """Watches what a training changes beyond its purpose, and stops it by policy; `looks` holds what it saw.
 
     ```python
-    watch = mneme.SideEffects(corpus="ordinary.jsonl", every=50, policy={"behaviour": 10, "*": 15}, intended=["law"])
+    watch = mneme.SideEffects(corpus="ordinary.jsonl", every=50, policy={"not_worse_than": 10}, intended=["law"])
     trainer = SFTTrainer(model, args, train_dataset=rows, callbacks=[watch])
     ```
 
     For Trainer, SFTTrainer, DPOTrainer and their kin on models that a process holds whole (no ZeRO 3, no FSDP). `base`: folder
     or hub name of what is compared with; None is the model as this training found it. `every`: optimizer steps from look to
-    look, or "epoch"; None is ten looks. `policy`: limits in points by area, by kind or for `*` (`breach_of`), or a function of
-    a `Look` that returns why it is broken; None only logs. `share`: of the expected training time that reading may take in
+    look, or "epoch"; None is ten looks. `policy`: a policy of `mneme gate` (a file, or what stands in one), or a function of a
+    `Look` that returns why it is broken; None only logs. `share`: of the expected training time that reading may take in
     all, 10 % unless said: looks are saved on first, then text; None sets no limit. `keep`: save a checkpoint at every look
     that keeps the policy, and name the last one as the trainer's best. `areas`, `tokens`, `seed`: as for a quick audit.
 
@@ -68,19 +69,26 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         areas: str | Path | None = None,
         intended: Sequence[str] = (),
         every: int | Literal["epoch"] | None = None,
-        policy: Policy | None = None,
+        policy: Policy | Mapping[str, Any] | str | Path | Callable[[Look], str | None] | None = None,
         share: float | None = 0.1,
         keep: bool = False,
         tokens: int = 8192,
         seed: int = 0,
     ) -> None:
-        """Reads nothing yet. Raises BadOption for a share outside (0, 1] or a number of steps below 1."""
+        """Reads no model and no text yet. Raises BadPolicy, or BadOption for a share outside (0, 1] or a number of steps below 1."""
         if share is not None and not 0 < share <= 1:
             raise BadOption(f"share={share}: give the share of the training time that looks may take, above 0 and at most 1.")
         if isinstance(every, int) and every < 1:
             raise BadOption(f"every={every}: give at least 1 step from look to look, or 'epoch'.")
         self.base, self.corpus, self.areas, self.intended = base, corpus, areas, tuple(intended)
-        self.every, self.policy, self.share, self.keep, self.tokens, self.seed = every, policy, share, keep, tokens, seed
+        self.every, self.judge, self.share, self.keep, self.tokens, self.seed = (
+            every,
+            judge_of(policy),
+            share,
+            keep,
+            tokens,
+            seed,
+        )
         self.looks: list[Look] = []
         self.seconds = 0.0
         """Spent so far, laying out included."""
@@ -109,7 +117,9 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             self._plan = plan_look(
                 self.corpus, self.areas, self.intended, tokenizer, longest=longest, tokens=self.tokens, seed=self.seed
             )
-        self.policy = checked_policy(self.policy, [area.name for area in self._plan.areas])
+        self._names = [area.name for area in self._plan.areas]
+        if isinstance(self.judge, Policy):  # a rule about an area that there is not is said before anything is trained
+            breach_of(self.judge, Look(0, (), None, None, 0.0), self._names, self.intended, looks=1)
         self._pairs = watched_pairs(getattr(given.get("train_dataloader"), "dataset", None))
         self._spend(started)
 
@@ -168,7 +178,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             change = now[0] - answered[0]
             chosen, displaced = float(change.mean()), float((change < 0).mean())
         look = Look(state.global_step, tuple(effects), chosen, displaced, seconds=0.0)
-        look = replace(look, breach=breach_of(self.policy, look, self.intended, self._budget.looks))
+        look = replace(look, breach=breach_of(self.judge, look, self._names, self.intended, self._budget.looks))
         self._last = state.global_step
         self._spend(started)
         look = replace(look, seconds=time.monotonic() - started)

@@ -1,19 +1,21 @@
 """What a look at a model in training says, when a policy is broken, and how many looks a share of the training pays for."""
 
+import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
-from mneme.errors import BadOption
-from mneme.predict.verdicts import FALSE_DISCOVERIES
+from mneme.errors import BadPolicy
+from mneme.gate.areas import GatedRun, gated_area
+from mneme.gate.checks import checked, waived
+from mneme.gate.policy import Policy, policy_of, read_policy
 from mneme.results import Effect
 
 FEWEST_LOOKS = 6
 """Looks that a training has room for at least, before more text is read at each: with fewer, two of them before the middle
 leave no time to stop. Never varied."""
-_EVERY = "*"
-"""The limit of every area that no other limit names."""
 
 
 @dataclass(frozen=True)
@@ -49,50 +51,57 @@ class Look:
         return found
 
 
-Policy = Mapping[str, float | int] | Callable[[Look], str | None]
-"""Limits in points, or a function that says in a sentence why a look breaks it, or None."""
+Judge = Policy | Callable[[Look], str | None]
+"""A policy of `mneme gate`, or a function that says in a sentence why a look breaks it, or None."""
 
 
-def checked_policy(policy: Policy | None, areas: Sequence[str]) -> Policy | None:
-    """The policy itself. Raises BadOption for a limit of what is no area and no kind, or a limit that is not above 0."""
-    if policy is None or callable(policy):
+def judge_of(policy: object) -> Judge | None:
+    """The policy that was given: a file, what stands in one, a `Policy`, a function, or None.
+
+    Raises BadPolicy for what is none of these, or has a baseline: a training has no approved run to stand beside.
+    """
+    if policy is None or isinstance(policy, Policy):
+        found = policy
+    elif isinstance(policy, str | Path):
+        found = read_policy(Path(policy))[0]
+    elif isinstance(policy, Mapping):
+        found = policy_of(policy, "policy=")
+    elif callable(policy):
         return policy
-    known = {name.casefold() for name in (*areas, "capability", "behaviour", _EVERY)}
-    for name, points in policy.items():
-        if name.casefold() not in known:
-            raise BadOption(
-                f"the policy limits {name!r}, which is no area here: give an area of {', '.join(areas)}, a kind (capability, "
-                "behaviour) or '*'."
-            )
-        if not 0 < points <= 100:
-            raise BadOption(f"the policy limits {name} at {points} points: give more than 0 and at most 100.")
-    return policy
+    else:
+        raise BadPolicy(
+            f"policy= is a {type(policy).__name__}: give a policy file, what stands in one, or a function of a look."
+        )
+    if found is not None and found.baseline is not None:
+        raise BadPolicy("The policy has a baseline, which a training is not compared with: give one without, or base=.")
+    return found
 
 
-def breach_of(policy: Policy | None, look: Look, intended: Sequence[str], looks: int) -> str | None:
+def breach_of(judge: Judge | None, look: Look, areas: Sequence[str], intended: Sequence[str], looks: int) -> str | None:
     """Why the look breaks the policy; None where it does not.
 
-    A limit of an area goes before that of its kind, and that before `*`. It is broken where the area is affected, by as many
-    points as the limit or more, for the worse (a capability) or either way (a behaviour), and its q-value is at most 5 % over
-    `looks`, the number of looks that the training will get (Bonferroni): the same question is asked at each. What the
-    training is for (`intended`) breaks nothing.
+    The limits and what breaks them are those of `mneme gate`, with one difference: an area's false-discovery rate has to hold
+    over `looks`, the number of looks that the training will get (Bonferroni), as the same question is asked at each. What is
+    not told breaks nothing, nor does what the training is for (`intended`) unless a rule names it. `areas`: all that are asked
+    about.
+
+    Raises BadPolicy where a rule names an area that there is not.
     """
-    if policy is None:
+    if judge is None:
         return None
-    if callable(policy):
-        return policy(look)
-    limits = {name.casefold(): points for name, points in policy.items()}
+    if not isinstance(judge, Policy):
+        return judge(look)
     purpose = {name.casefold() for name in intended}
+    said = {effect.area for effect in look.effects}
+    subjects = []
     for effect in look.effects:
-        limit = next((limits[name] for name in (effect.area.casefold(), effect.kind, _EVERY) if name in limits), None)
-        points = 100 * effect.magnitude.value
-        if limit is None or effect.area.casefold() in purpose or (effect.kind == "capability" and points > 0):
-            continue
-        sure = effect.q_value is not None and effect.q_value <= FALSE_DISCOVERIES / max(looks, 1)
-        if effect.finding == "affected" and sure and abs(points) >= limit:
-            low, high = 100 * effect.magnitude.low, 100 * effect.magnitude.high
-            return f"{effect.area} changed by {points:+.0f} points [{low:+.0f}, {high:+.0f}], the limit is {limit:g}"
-    return None
+        area = gated_area(effect)
+        sure = None if area.p_value is None else min(1.0, area.p_value * max(looks, 1))
+        subjects.append(replace(area, p_value=sure, intended=area.area.casefold() in purpose))
+    run = GatedRun(areas=tuple(subjects), absent={area: "nothing was read of it" for area in areas if area not in said})
+    checks, _ = waived(checked(judge, run), judge.waivers, datetime.date.today())
+    broken = [check for check in checks if check.outcome == "fail"]
+    return f"{broken[0].area}: {broken[0].reason.rstrip('.')}, allowed: {broken[0].allowed}" if broken else None
 
 
 class Budget(NamedTuple):
