@@ -36,7 +36,7 @@ def test_bars_are_written_over_and_gone_at_the_end() -> None:
         advance(40)
         other(7)
     shown = [one["text/plain"] for one in display.outputs]
-    assert "own <words>: 40 %, about 15 s left\nsurvey: 0" in shown
+    assert "own <words>: 40%, about 15 s left\nsurvey: 0" in shown
     html = next(one["text/html"] for one in display.outputs if 'value="40"' in one["text/html"])
     assert "own &lt;words&gt;" in html
     assert '<progress value="40" max="100">' in html

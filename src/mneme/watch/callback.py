@@ -75,7 +75,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         tokens: int = 8192,
         seed: int = 0,
     ) -> None:
-        """Reads no model and no text yet. Raises BadPolicy, or BadOption for a share outside (0, 1] or a number of steps below 1."""
+        """Reads no model and no text yet. Raises BadPolicy, or BadOption for a share outside (0, 1] or less than a step."""
         if share is not None and not 0 < share <= 1:
             raise BadOption(f"share={share}: give the share of the training time that looks may take, above 0 and at most 1.")
         if isinstance(every, int) and every < 1:
@@ -98,6 +98,11 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         self._before: tuple[SideRead, tuple[np.ndarray, np.ndarray] | None] | None = None
         self._last = 0
         self._budget = Budget(tokens, 0)
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens that one look reads, once training has begun."""
+        return self._plan.tokens()
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Lays out what is read. Raises BadOption, BadAreas or BadCorpus for what cannot be used."""
