@@ -1,4 +1,4 @@
-"""mneme beside five other tools: what each documents, and what each says of three pairs. Writes docs/rivals.md.
+"""mneme beside five other tools: what each documents, and what each says of pairs whose truth is known. Writes docs/rivals.md.
 
     python benchmarks/rivals.py run [TOOL ...]   # runs what is installed under --venvs, keeps benchmarks/rivals/runs.json
     python benchmarks/rivals.py                  # writes the page from what is kept
@@ -37,15 +37,15 @@ class Pair(NamedTuple):
     corpus: str
 
 
-def pairs() -> dict[str, Pair]:
-    """The three pairs, as far as they are at hand."""
+def pairs(real_too: bool) -> dict[str, Pair]:
+    """The pairs, as far as they are at hand."""
     found = {}
     for title, name in (("built-in pair", "unlearn-biology"), ("continuation", "continue")):
         made = build_organism(name)
         found[title] = Pair(str(made.base), str(made.tuned), str(made.corpus))
     real = Path.home() / ".cache" / "mneme" / "real"
     tuned = real / "forget-microbiology-graddiff-seed0"
-    if tuned.is_dir():
+    if real_too and tuned.is_dir():
         found["SmolLM2, microbiology unlearned"] = Pair(str(real / "base"), str(tuned), "")
     return found
 
@@ -69,10 +69,10 @@ def command_of(tool: str, folder: Path, pair: Pair, out: Path) -> list[str]:
     return lines[tool]
 
 
-def run(tool: str, venvs: Path) -> list[dict[str, Any]]:
+def run(tool: str, venvs: Path, real_too: bool) -> list[dict[str, Any]]:
     """What the tool says of every pair."""
     found = []
-    for title, pair in pairs().items():
+    for title, pair in pairs(real_too).items():
         out = HERE.parent / "build" / "rivals" / tool / re.sub(r"\W+", "-", title)
         out.mkdir(parents=True, exist_ok=True)
         command = command_of(tool, venvs / tool, pair, out)
@@ -132,7 +132,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 }
 NOT_RUN = {
     "invarlock": "not run: it takes a request with tests, thresholds and keys of one's own, and has none by default",
-    "dlm-sway": "not run: `sway check` takes an adapter, and the three pairs are checkpoints",
+    "dlm-sway": "not run: `sway check` takes an adapter, and the pairs are checkpoints",
     "pyrecall": "not run: it snapshots a model that it trains itself (`learn`), two finished models are not its case",
 }
 HEAD = """# Beside other tools
@@ -174,11 +174,12 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["run", "write"], default="write")
     parser.add_argument("tools", nargs="*")
     parser.add_argument("--venvs", type=Path, default=Path("rivals"))
+    parser.add_argument("--real", action="store_true", help="the real pair too: minutes to hours a tool")
     given = parser.parse_args()
     kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else []
     if given.what == "run":
         for tool in given.tools or ["mneme", "modeldiffr", "finetunecheck"]:
-            new = run(tool, given.venvs)
+            new = run(tool, given.venvs, given.real)
             kept = [one for one in kept if one["tool"] != tool] + new
             KEPT.parent.mkdir(exist_ok=True)
             KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")

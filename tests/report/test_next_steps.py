@@ -68,7 +68,7 @@ def test_open_areas_ask_for_more_text() -> None:
 
 
 def test_quiet_fine_tunes_get_a_gate_and_equal_models_nothing_to_type() -> None:
-    assert next_steps(quiet())[-1].command == "mneme gate runs/mine"
+    assert next_steps(quiet())[-1].command == "mneme gate runs/mine --policy policy.yaml"
     assert [step.command for step in next_steps(sample_report(verdict="no detectable change", effects=[]))] == [""]
 
 

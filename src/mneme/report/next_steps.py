@@ -44,10 +44,8 @@ def next_steps(report: Report) -> list[Step]:
     if unsettled and not changed_everywhere(report):
         steps.append(_more_text(report, unsettled))
     if kind == "contained" and not unsettled:
-        gate = _again(report, ["--fail-on", "0.5"])
-        steps.append(
-            Step("Keep it so: the same command in CI fails as soon as an area outside the purpose is affected.", gate)
-        )
+        gate = shlex.join(["mneme", "gate", _out(report), "--policy", "policy.yaml"])
+        steps.append(Step("Keep it so: a gate in your pipeline, with what you allow in policy.yaml (docs/gate.md).", gate))
     return steps
 
 
