@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mneme.options.notebook import Track, in_notebook, share_told
+from mneme.options.notebook import Track as Track
+from mneme.options.notebook import in_notebook, share_told
 from mneme.terminal import Terminal
 
 LINE_SECONDS = 30.0

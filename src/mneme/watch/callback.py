@@ -141,15 +141,15 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         model, tokenizer = given["model"], given["processing_class"]
         expected = (started - self._step_began) * (state.max_steps - state.global_step)
         with self._as_it_was(model), adapter_off(model if state.global_step else None):
-            parts = self._parts
-            if self.base is not None:
-                parts = load_model(self.base, device=str(self._parts.device)).parts
+            live = self._parts
+            assert live is not None
+            parts = live if self.base is None else load_model(self.base, device=str(live.device)).parts
             pair = as_pair(parts, tokenizer)
             cost = self._token_seconds(pair)
             wanted = self._wanted(args, state)
             self._budget = budget_for(self.share, expected - self.seconds, cost, self._plan.tokens(), wanted, _LEAST_TOKENS)
             self._plan = within(self._plan, self._budget.tokens)
-            self._before = read_side(pair, self._plan), self._answered(parts)
+            self._before = read_side(pair, self._plan, as_base=True), self._answered(parts)
         self._spend(started)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
@@ -199,12 +199,13 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         """Looks that were asked for."""
         if self.every == "epoch":
             return max(1, math.ceil(args.num_train_epochs))
-        return _LOOKS if self.every is None else max(1, state.max_steps // self.every)
+        return _LOOKS if self.every is None else max(1, int(state.max_steps) // self.every)
 
     def _steps(self, state: Any) -> int:
         """Steps from look to look: those asked for, or more where the budget has fewer looks."""
-        asked = self.every if isinstance(self.every, int) else max(1, state.max_steps // _LOOKS)
-        return max(asked, -(-state.max_steps // max(self._budget.looks, 1)))
+        steps = int(state.max_steps)
+        asked = self.every if isinstance(self.every, int) else max(1, steps // _LOOKS)
+        return max(asked, -(-steps // max(self._budget.looks, 1)))
 
     def _affordable(self, state: Any) -> bool:
         """Whether one look more stays within the share of the training as it is now expected to take."""
@@ -213,7 +214,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         if self._before is None or self._budget.looks == 0:
             return False
         trained = time.monotonic() - self._began - self.seconds
-        expected = trained * state.max_steps / max(state.global_step, 1)
+        expected = trained * int(state.max_steps) / max(int(state.global_step), 1)
         cost = max((look.seconds for look in self.looks), default=self._before[0].seconds)
         return self.seconds + cost <= self.share * expected
 

@@ -3,8 +3,8 @@
 An audit reads both models at every place. Here the places are laid out once (`plan_look`), the base is read once and kept as
 numbers (`read_side`), and every look reads the live model alone: half the cost of a quick audit, and no second model in
 memory.
-Effects, intervals and findings are those of the audit (`mneme.audit.effects`), without the purposeless changes: those would
-overwrite the weights that train.
+Effects, intervals and findings are those of the audit (`mneme.audit.effects`), without the purposeless changes, which
+would overwrite the weights that train, and without continuations of cut texts, which cost more than all the rest.
 """
 
 import time
@@ -30,6 +30,7 @@ from mneme.predict.areas import Area, default_areas, read_areas
 from mneme.predict.calibration import shipped_calibration
 from mneme.predict.item_reading import SideSaid, items_alone, join_batches, joined_items, side_items
 from mneme.predict.probes import probability_shown, read_asked, shares_beginnings
+from mneme.predict.understood import follows_prompts, strangers
 from mneme.results import Effect
 from mneme.text.documents import read_corpus
 from mneme.text.packing import PackedRows
@@ -152,13 +153,19 @@ def as_pair(parts: Parts, tokenizer: PreTrainedTokenizerBase) -> ModelPair:
 
 
 @torch.no_grad()
-def read_side(pair: ModelPair, plan: LookPlan) -> SideRead:
-    """One model (`as_pair`, in eval mode) at every place of the plan."""
+def read_side(pair: ModelPair, plan: LookPlan, *, as_base: bool = False) -> SideRead:
+    """One model (`as_pair`, in eval mode) at every place of the plan. `as_base`: it is also asked behind other prompts, which
+    says whether it follows prompts at all."""
     started = time.monotonic()
     laid = plan.laid
     words = tuple(side_items(pair, laid.layout.plan, batch, "tuned") for batch in range(len(laid.layout.plan.batches)))
     forest = shares_beginnings(pair, [one for group in laid.asked.values() for one in group])
-    answers = {index: read_asked(pair, group, forest=forest, sides=("tuned",)) for index, group in laid.asked.items()}
+    answers = {}
+    for index, group in laid.asked.items():
+        answers[index] = read_asked(pair, group, forest=forest, sides=("tuned",))
+        if as_base:
+            moved = [one for _, one in strangers(group)]
+            answers[index]["elsewhere"] = read_asked(pair, moved, forest=forest, sides=("tuned",))["log_p"][0]
     stages = behaviour_stages(laid.reading)
     shown = tuple(read_behaviour_stage(pair, plan.rows, laid.reading, texts, ("tuned",)) for texts in stages)
     return SideRead(words, answers, shown, time.monotonic() - started)
@@ -178,10 +185,12 @@ def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Eff
     for index, group in laid.asked.items():
         one, other = base.answers[index], tuned.answers[index]
         read = {"log_p": np.concatenate([one["log_p"], other["log_p"]]), "length": one["length"]}
-        answered[index] = Answered(probability_shown(group, read)[0])
+        own, probe = zip(*((place, each.probe) for place, each in strangers(group)), strict=True)
+        follows = follows_prompts(one["log_p"][0][list(own)], one["elsewhere"], probe)
+        answered[index] = Answered(probability_shown(group, read)[0], follows)
     stages = [
         {"place": one["place"], "mass": np.concatenate([one["mass"], other["mass"]])}
         for one, other in zip(base.shown, tuned.shown, strict=True)
     ]
-    sources = Sources(words, laid.reading, shown_of(laid.reading, stages), answered)
+    sources = Sources(words, laid.reading, shown_of(laid.reading, stages), answered, continued={})
     return ranked(findings_of(area_effects(sources, plan.areas, shipped_calibration()), []))
