@@ -107,10 +107,10 @@ def _name_in_mneme(node: ast.AST) -> str | None:
     return node.attr if inside else None  # type: ignore[attr-defined]
 
 
-def test_the_site_has_every_page_and_the_api_is_current() -> None:
-    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
-    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
-    assert [page for page in pages if page not in nav] == []
+def test_pages_of_the_site_exist_and_the_api_is_current() -> None:
+    named = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert named
+    assert [page for page in named if not (ROOT / "docs" / page).is_file()] == []
     checked = subprocess.run([sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], check=False)
     assert checked.returncode == 0, "run: python docs/make_api.py"
 
