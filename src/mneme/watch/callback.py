@@ -124,7 +124,13 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             )
         self._names = [area.name for area in self._plan.areas]
         if isinstance(self.judge, Policy):  # a rule about an area that there is not is said before anything is trained
-            breach_of(self.judge, Look(0, (), None, None, 0.0), self._names, self.intended, looks=1)
+            breach_of(
+                self.judge,
+                Look(step=0, effects=(), chosen_change=None, displaced=None, seconds=0.0),
+                self._names,
+                self.intended,
+                looks=1,
+            )
         self._pairs = watched_pairs(getattr(given.get("train_dataloader"), "dataset", None))
         self._spend(started)
 
@@ -182,7 +188,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         if now is not None and answered is not None:
             change = now[0] - answered[0]
             chosen, displaced = float(change.mean()), float((change < 0).mean())
-        look = Look(state.global_step, tuple(effects), chosen, displaced, seconds=0.0)
+        look = Look(step=state.global_step, effects=tuple(effects), chosen_change=chosen, displaced=displaced, seconds=0.0)
         look = replace(look, breach=breach_of(self.judge, look, self._names, self.intended, self._budget.looks))
         self._last = state.global_step
         self._spend(started)

@@ -41,7 +41,7 @@ class Look:
         is broken. Of preferences: `side_effects/chosen_change`, nats per answer, and `side_effects/displaced`, a share.
         """
         found = {f"side_effects/{effect.area}": 100 * effect.magnitude.value for effect in self.effects}
-        losses = [-100 * effect.magnitude.value for effect in self.effects if effect.kind == "capability"]
+        losses = [100 * -effect.magnitude.value for effect in self.effects if effect.kind == "capability"]
         found["side_effects/affected"] = float(sum(effect.finding == "affected" for effect in self.effects))
         found["side_effects/largest_loss"] = max([0.0, *losses])
         found["side_effects/broken"] = float(self.breach is not None)
