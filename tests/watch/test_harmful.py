@@ -42,6 +42,7 @@ def watched_areas(organism: Organism, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_harmful_training_is_stopped_before_half_of_its_steps(tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
