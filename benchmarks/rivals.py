@@ -79,7 +79,9 @@ def run(tool: str, venvs: Path, real_too: bool) -> list[dict[str, Any]]:
         before, started = os.times(), time.monotonic()
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-            status, said = str(done.returncode), done.stdout.strip()[-LAST:] or done.stderr
+            status, said = str(done.returncode), done.stdout.strip()[-LAST:]
+            if done.returncode:
+                said = f"{said[-LAST // 3 :]} … {done.stderr.strip()[-LAST // 3 :]}"
         except subprocess.TimeoutExpired as late:
             status, said = "stopped after 900 s", str(late.stdout or "")
         after = os.times()

@@ -204,8 +204,8 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
     def _wanted(self, args: Any, state: Any) -> int:
         """Looks that were asked for."""
         if self.every == "epoch":
-            return max(1, math.ceil(args.num_train_epochs))
-        return _LOOKS if self.every is None else max(1, int(state.max_steps) // self.every)
+            return max(1, math.ceil(float(args.num_train_epochs)))
+        return _LOOKS if self.every is None else max(1, int(state.max_steps) // int(self.every))
 
     def _steps(self, state: Any) -> int:
         """Steps from look to look: those asked for, or more where the budget has fewer looks."""
