@@ -124,9 +124,9 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "adapters": ("yes", "?", "?", "yes", "yes", "yes"),
     "GGUF, vLLM": ("GGUF read", "GGUF, others", "both", "both", "no", "no"),
     "gate with exit codes": ("yes", "yes", "yes", "?", "yes", "yes"),
-    "JUnit": ("see the log", "yes", "?", "?", "yes", "?"),
-    "signed, checked offline by others": ("see the log", "yes", "yes", "no", "no", "no"),
-    "imports other evaluators' results": ("see the log", "yes", "data folders", "no", "no", "?"),
+    "JUnit": ("yes", "yes", "?", "?", "yes", "?"),
+    "signed, checked offline by others": ("see the changelog", "yes", "yes", "no", "no", "no"),
+    "imports other evaluators' results": ("see the changelog", "yes", "data folders", "no", "no", "?"),
     "inside a trainer": ("callback", "no", "?", "no", "no", "own trainer"),
     "says which training rows do it": ("yes", "no", "no", "no", "no", "no"),
     "takes it out again": ("repair, unlearn", "no", "no", "no", "no", "rollback to a snapshot"),
@@ -164,7 +164,11 @@ def page(kept: list[dict[str, Any]]) -> str:
     lines += [f"| {feature} | {' | '.join(cells)} |" for feature, cells in FEATURES.items()]
     lines += ["", "## What they said", "", "| tool | pair | exit | CPU seconds | its last words |", "|---|---|---|---|---|"]
     for one in kept:
-        words = " ".join(one["said"].split())[-400:].replace("|", "/").replace("<", "&lt;")
+        words = (
+            " ".join(re.sub(r"[\u2500-\u257f]+|\x1b\[\d*m", " ", one["said"]).split())[-500:]
+            .replace("|", "/")
+            .replace("<", "&lt;")
+        )
         lines.append(f"| {one['tool']} | {one['pair']} | {one['exit']} | {one['cpu_seconds']} | {words} |")
     lines += [f"| {tool} | all | | | {why} |" for tool, why in NOT_RUN.items()]
     return "\n".join(lines) + "\n" + FOOT
