@@ -36,8 +36,8 @@ def test_items_of_either_side_make_those_of_both(pair: ModelPair, plan: LookPlan
 
 
 def test_a_look_finds_what_was_unlearned_and_nothing_in_the_base(pair: ModelPair, plan: LookPlan) -> None:
-    base = read_side(as_pair(pair.base_parts, pair.tokenizer), plan, as_base=True)
-    tuned = read_side(as_pair(pair.tuned_parts, pair.tokenizer), plan, as_base=True)
+    base = read_side(as_pair(pair.base_parts, pair.tokenizer), plan)
+    tuned = read_side(as_pair(pair.tuned_parts, pair.tokenizer), plan, base)
     found = {effect.area: effect for effect in effects_between(plan, base, tuned)}
     assert found["biology"].finding == "affected"
     assert found["biology"].magnitude.value < -0.5

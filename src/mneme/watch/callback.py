@@ -155,7 +155,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             wanted = self._wanted(args, state)
             self._budget = budget_for(self.share, expected - self.seconds, cost, self._plan.tokens(), wanted, _LEAST_TOKENS)
             self._plan = within(self._plan, self._budget.tokens)
-            self._before = read_side(pair, self._plan, as_base=True), self._answered(parts)
+            self._before = read_side(pair, self._plan), self._answered(parts)
         self._spend(started)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
@@ -182,7 +182,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         assert self._before is not None
         base, answered = self._before
         with self._as_it_was(model):
-            effects = effects_between(self._plan, base, read_side(as_pair(self._parts, tokenizer), self._plan))
+            effects = effects_between(self._plan, base, read_side(as_pair(self._parts, tokenizer), self._plan, base))
             now = self._answered(self._parts)
         chosen, displaced = None, None
         if now is not None and answered is not None:

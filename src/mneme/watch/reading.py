@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.asking import Answered
 from mneme.audit.choosing import text_to_read
-from mneme.audit.effects import Sources, area_effects, findings_of, ranked
+from mneme.audit.effects import area_effects, findings_of, ranked
+from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import check_intended
 from mneme.audit.reading import Reading
 from mneme.audit.surveying import behaviour_stages, behaviour_texts, read_behaviour_stage, shown_of
@@ -127,6 +128,10 @@ class SideRead(NamedTuple):
     """A batch each."""
     answers: dict[int, Arrays]
     shown: tuple[Arrays, ...]
+    reading: Reading
+    """The text of behaviours that was read."""
+    followed: frozenset[int]
+    """Areas whose prompts the base follows."""
     seconds: float
 
 
@@ -153,22 +158,27 @@ def as_pair(parts: Parts, tokenizer: PreTrainedTokenizerBase) -> ModelPair:
 
 
 @torch.no_grad()
-def read_side(pair: ModelPair, plan: LookPlan, *, as_base: bool = False) -> SideRead:
-    """One model (`as_pair`, in eval mode) at every place of the plan. `as_base`: it is also asked behind other prompts, which
-    says whether it follows prompts at all."""
+def read_side(pair: ModelPair, plan: LookPlan, base: SideRead | None = None) -> SideRead:
+    """One model (`as_pair`, in eval mode) at every place of the plan. Without `base` it is the base: it is also asked behind
+    other prompts, which says whether it follows them; text of behaviours that it can be asked about is not read."""
     started = time.monotonic()
-    laid = plan.laid
+    laid, reading = plan.laid, plan.laid.reading if base is None else base.reading
     words = tuple(side_items(pair, laid.layout.plan, batch, "tuned") for batch in range(len(laid.layout.plan.batches)))
     forest = shares_beginnings(pair, [one for group in laid.asked.values() for one in group])
-    answers = {}
+    answers, follows = {}, set[int]()
     for index, group in laid.asked.items():
         answers[index] = read_asked(pair, group, forest=forest, sides=("tuned",))
-        if as_base:
-            moved = [one for _, one in strangers(group)]
-            answers[index]["elsewhere"] = read_asked(pair, moved, forest=forest, sides=("tuned",))["log_p"][0]
-    stages = behaviour_stages(laid.reading)
-    shown = tuple(read_behaviour_stage(pair, plan.rows, laid.reading, texts, ("tuned",)) for texts in stages)
-    return SideRead(words, answers, shown, time.monotonic() - started)
+        if base is None:
+            own, moved = zip(*strangers(group), strict=True)
+            elsewhere = read_asked(pair, moved, forest=forest, sides=("tuned",))["log_p"][0]
+            if follows_prompts(answers[index]["log_p"][0][list(own)], elsewhere, [one.probe for one in moved]):
+                follows.add(index)
+    if base is None:
+        reading = reading.without(sorted(follows))
+    stages = behaviour_stages(reading)
+    shown = tuple(read_behaviour_stage(pair, plan.rows, reading, texts, ("tuned",)) for texts in stages)
+    followed = frozenset(follows) if base is None else base.followed
+    return SideRead(words, answers, shown, reading, followed, time.monotonic() - started)
 
 
 def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Effect]:
@@ -185,12 +195,10 @@ def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Eff
     for index, group in laid.asked.items():
         one, other = base.answers[index], tuned.answers[index]
         read = {"log_p": np.concatenate([one["log_p"], other["log_p"]]), "length": one["length"]}
-        own, probe = zip(*((place, each.probe) for place, each in strangers(group)), strict=True)
-        follows = follows_prompts(one["log_p"][0][list(own)], one["elsewhere"], probe)
-        answered[index] = Answered(probability_shown(group, read)[0], follows)
+        answered[index] = Answered(probability_shown(group, read)[0], index in base.followed)
     stages = [
         {"place": one["place"], "mass": np.concatenate([one["mass"], other["mass"]])}
         for one, other in zip(base.shown, tuned.shown, strict=True)
     ]
-    sources = Sources(words, laid.reading, shown_of(laid.reading, stages), answered, continued={})
-    return ranked(findings_of(area_effects(sources, plan.areas, shipped_calibration()), []))
+    evidence = evidence_of(words, base.reading, shown_of(base.reading, stages), answered, {})
+    return ranked(findings_of(area_effects(evidence, plan.areas, shipped_calibration()), []))
