@@ -9,13 +9,15 @@ TORCH_INDEX ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup audit test test-all test-trl lint types imports check docs fix clean
+.PHONY: help setup audit test test-all test-trl axe wheel lint types imports check docs fix clean
 
 help:
 	@echo "make audit     set up, audit the built-in pair into runs/demo"
 	@echo "make test      set up, run the tests"
 	@echo "make test-all  the same with the slow ones"
-	@echo "make check     lint, types and imports;  make fix formats;  make docs rewrites docs/cli.md"
+	@echo "make axe       every kind of page under axe-core, in chromium;  make wheel: a built wheel in an empty environment"
+	@echo "make docs      rewrites what is made from the program, builds the site into build/site, strictly"
+	@echo "make check     lint, types and imports;  make fix formats"
 
 setup: $(STAMP)
 
@@ -60,8 +62,23 @@ imports: setup
 
 check: lint types imports
 
-docs: setup
+DOCS_STAMP := $(VENV)/.setup-docs-done
+$(DOCS_STAMP): $(STAMP) pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
 	$(VENV)/bin/python docs/make_cli.py
+	$(VENV)/bin/python docs/make_api.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+# axe-core comes from the npm registry and is not kept here: its licence is its own.
+axe: $(TEST_STAMP)
+	@test -f build/axe/package/axe.min.js || { mkdir -p build/axe && cd build/axe && npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz; }
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/report/test_axe.py -q -n0 -m slow
+
+wheel: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/cli/test_wheel.py -q -n0 -m slow
 
 fix: setup
 	$(VENV)/bin/ruff check --fix .

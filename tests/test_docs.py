@@ -1,13 +1,19 @@
 """Documentation is executed: marked blocks run, command lines are options of the program, links lead somewhere."""
 
+import ast
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
+import mneme
 from mneme.cli.main import app
 from mneme.predict.areas import default_areas, read_areas
 from tests.report.sample import sample_report
@@ -63,6 +69,52 @@ def test_areas_in_the_documentation_are_read(page: str, text: str, tmp_path: Pat
     assert {area.kind for area in read_areas(tmp_path / "areas.yaml")} == {"capability", "behaviour"}
 
 
+def test_command_lines_are_parsed_by_the_program_itself() -> None:
+    """Options, values and arguments, as far as they are known without running it; a continued line and a pipe end it."""
+    commands = typer.main.get_command(app).commands
+    wrong = []
+    for page, line in command_lines():
+        words = shlex.split(line, comments=True)[1:]
+        words = words[: next((i for i, word in enumerate(words) if word in {"|", ">", "&&", "\n", "\\"}), len(words))]
+        if line.rstrip().endswith("\\"):
+            continue
+        try:
+            commands[words[0]].make_context(words[0], list(words[1:]))
+        except click.exceptions.Exit:
+            continue
+        except click.ClickException as error:
+            wrong.append((page, line, str(error)))
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("page", "code"), list(blocks("python", tested=False)))
+def test_python_in_the_documentation_calls_what_there_is(page: str, code: str) -> None:
+    """Every block parses, and what it calls of mneme by name exists and takes the keywords that it is given."""
+    if page == "api.md":  # signatures, made from the program; the examples in them are those of docstrings
+        return
+    for node in ast.walk(ast.parse(code)):
+        named = _name_in_mneme(node.func) if isinstance(node, ast.Call) else _name_in_mneme(node)
+        if named is None:
+            continue
+        assert named in mneme.__all__, f"{page}: mneme.{named}"
+        if isinstance(node, ast.Call):
+            given = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+            inspect.signature(getattr(mneme, named)).bind_partial(*node.args, **given)
+
+
+def _name_in_mneme(node: ast.AST) -> str | None:
+    inside = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mneme"
+    return node.attr if inside else None  # type: ignore[attr-defined]
+
+
+def test_pages_of_the_site_exist_and_the_api_is_current() -> None:
+    named = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert named
+    assert [page for page in named if not (ROOT / "docs" / page).is_file()] == []
+    checked = subprocess.run([sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], check=False)
+    assert checked.returncode == 0, "run: python docs/make_api.py"
+
+
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_command_lines_name_commands_and_options_that_exist(page: str, line: str) -> None:
     _, command, *words = shlex.split(line, comments=True)
@@ -106,10 +158,11 @@ def test_areas_page_counts_what_is_in_the_list() -> None:
 
 
 def test_source_files_named_in_the_documentation_exist() -> None:
-    """Backticked paths below src/mneme, folders too; decisions and the changelog may speak of what is gone."""
+    """Backticked paths below src/mneme, folders too; decisions and the changelog may speak of what is gone, and docstrings
+    (api.md) of what a run writes."""
     gone = []
     for page in PAGES:
-        if page.name in {"CHANGELOG.md", "log.md"}:
+        if page.name in {"CHANGELOG.md", "log.md", "api.md"}:
             continue
         for name in re.findall(r"`((?:src/mneme/)?[a-z_]+/(?:[a-z_]+\.(?:py|yaml|json))?)`", page.read_text(encoding="utf-8")):
             path = ROOT / name if name.startswith(("src/", "docs/")) else ROOT / "src" / "mneme" / name

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mneme.train.steering import steer
     from mneme.unlearn.run import unlearn
     from mneme.verify.run import verify
+    from mneme.watch.callback import SideEffects
     from mneme.worlds.catalogue import Organism, build_organism, measure_truth
     from mneme.worlds.catalogue import build_organism as organism
 
@@ -75,6 +76,7 @@ __all__ = [
     "Progress",
     "RepairReport",
     "Report",
+    "SideEffects",
     "Training",
     "TrainingRecord",
     "Unlearning",
@@ -136,6 +138,7 @@ _HOMES = {
     "Probes": "train.penalties",
     "RepairReport": "results.repair",
     "Report": "results",
+    "SideEffects": "watch.callback",
     "TrainingRecord": "results.train",
     "Unlearning": "results.unlearn",
     "Verification": "results.verify",

@@ -72,6 +72,59 @@ def test_import_is_without_torch() -> None:
     assert python("import sys, mneme; mneme.Report; mneme.write_html; sys.exit('torch' in sys.modules)").returncode == 0
 
 
+def test_public_names() -> None:
+    assert mneme.__all__ == [
+        "DisplacementMonitor",
+        "Effect",
+        "Estimate",
+        "GateResult",
+        "Latent",
+        "Machine",
+        "Measurement",
+        "MnemeError",
+        "ModelPair",
+        "Organism",
+        "PersonaVectors",
+        "Probes",
+        "Progress",
+        "RepairReport",
+        "Report",
+        "SideEffects",
+        "Training",
+        "TrainingRecord",
+        "Unlearning",
+        "audit",
+        "bench",
+        "build_organism",
+        "dpo",
+        "gate",
+        "guard",
+        "guard_dpo",
+        "inoculate",
+        "interleave",
+        "interleave_gap",
+        "kl_base_to_tuned",
+        "kl_tuned_to_base",
+        "ldifs",
+        "load_pair",
+        "measure",
+        "measure_truth",
+        "persona_vectors",
+        "print_report",
+        "read_report",
+        "render_html",
+        "repair",
+        "screen",
+        "steer",
+        "train",
+        "unlearn",
+        "with_contexts",
+        "write_html",
+        "write_measurement",
+    ]
+    assert set(mneme._HOMES) == set(mneme.__all__)
+
+
 @pytest.mark.parametrize("name", mneme.__all__)
 def test_every_public_name_is_where_the_face_says(name: str) -> None:
     assert callable(getattr(importlib.import_module(f"mneme.{mneme._HOMES[name]}"), name))

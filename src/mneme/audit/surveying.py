@@ -1,6 +1,6 @@
 """Step 2 of the audit: the survey over the whole text in pieces that survive a kill, and the table of predicted tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,9 @@ from mneme.diff.survey import SurveyColumns, empty_survey, survey_rows
 from mneme.errors import BadRun
 from mneme.models.batching import BATCH_TOKENS
 from mneme.models.hooks import read_residuals
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 from mneme.predict.effects import TokenTable, content_mask
+from mneme.predict.item_reading import SIDES
 from mneme.predict.watched import watched_probability
 from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
@@ -140,37 +141,60 @@ def behaviour_texts(reading: Reading) -> BehaviourTexts:
 def read_behaviours(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
     """Both models where behaviours show: every document that has a place alone, up to its last place, sorted by length, one
     stage for every 4k tokens."""
-    place, watched = reading.places(), reading.watched()
-    if len(place) == 0:
-        return Shown(place, np.zeros((2, 0, len(watched))))
-    token = rows.ids.reshape(-1)
-    first, last, start, length = behaviour_texts(reading)
-    order = np.argsort(length, kind="stable")
-    stage = np.cumsum(length[order]) // _ALONE_TOKENS
+    stages = behaviour_stages(reading)
+    if not stages:
+        return shown_of(reading, [])
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:
-            masses, places = [], []
-            texts = order[stage == number]
-            rows_at_once = batch_rows_for(int(length[texts[-1]]), pair.vocab_size)
-            for part in (texts[i : i + rows_at_once] for i in range(0, len(texts), rows_at_once)):
-                longest = int(length[part].max())
-                # Beyond its end a text repeats its last token, so that no padding token is among them.
-                column = np.minimum(np.arange(longest), length[part][:, None] - 1)
-                ids = token[torch.from_numpy(start[part][:, None] + column)].long()
-                own = [np.arange(first[text], last[text] + 1) for text in part]
-                at = [
-                    (row, int(place[i] - start[text]))
-                    for row, (text, these) in enumerate(zip(part, own, strict=True))
-                    for i in these
-                ]
-                masses.append(watched_probability(pair, ids, torch.tensor(at), watched))
-                places.append(place[np.concatenate(own)])
-            yield {"place": np.concatenate(places), "mass": np.concatenate(masses, axis=1)}
+            yield read_behaviour_stage(pair, rows, reading, stages[number])
 
-    found = list(run.pieces([f"behaviours-{number:04d}" for number in range(int(stage[-1]) + 1)], compute))
-    where = np.argsort(np.concatenate([one["place"] for one in found]))
-    return Shown(place, np.concatenate([one["mass"] for one in found], axis=1)[:, where])
+    return shown_of(reading, list(run.pieces([f"behaviours-{number:04d}" for number in range(len(stages))], compute)))
+
+
+def behaviour_stages(reading: Reading) -> list[Int[ndarray, " text"]]:
+    """Documents (indices into `behaviour_texts`) that are read together: sorted by length, 4k tokens a stage."""
+    if len(reading.places()) == 0:
+        return []
+    length = behaviour_texts(reading).length
+    order = np.argsort(length, kind="stable")
+    stage = np.cumsum(length[order]) // _ALONE_TOKENS
+    return [order[stage == number] for number in range(int(stage[-1]) + 1)]
+
+
+def read_behaviour_stage(
+    pair: ModelPair, rows: PackedRows, reading: Reading, texts: Int[ndarray, " text"], sides: Sequence[Side] = SIDES
+) -> Arrays:
+    """`place` and `mass` [model place watched] of the documents `texts`, each read alone up to its last place."""
+    place, watched = reading.places(), reading.watched()
+    token = rows.ids.reshape(-1)
+    first, last, start, length = behaviour_texts(reading)
+    masses, places = [], []
+    # A stage of texts that are all shorter than the stage can be empty.
+    rows_at_once = batch_rows_for(int(length[texts[-1]]), pair.vocab_size) if len(texts) else 1
+    for part in (texts[i : i + rows_at_once] for i in range(0, len(texts), rows_at_once)):
+        longest = int(length[part].max())
+        # Beyond its end a text repeats its last token, so that no padding token is among them.
+        column = np.minimum(np.arange(longest), length[part][:, None] - 1)
+        ids = token[torch.from_numpy(start[part][:, None] + column)].long()
+        own = [np.arange(first[text], last[text] + 1) for text in part]
+        at = [
+            (row, int(place[i] - start[text])) for row, (text, these) in enumerate(zip(part, own, strict=True)) for i in these
+        ]
+        masses.append(watched_probability(pair, ids, torch.tensor(at), watched, sides))
+        places.append(place[np.concatenate(own)])
+    if not masses:
+        return {"place": place[:0], "mass": np.zeros((len(sides), 0, len(watched)), dtype=np.float32)}
+    return {"place": np.concatenate(places), "mass": np.concatenate(masses, axis=1)}
+
+
+def shown_of(reading: Reading, stages: Sequence[Arrays]) -> Shown:
+    """What all stages read, places in corpus order."""
+    place = reading.places()
+    if len(place) == 0:
+        return Shown(place, np.zeros((2, 0, len(reading.watched()))))
+    where = np.argsort(np.concatenate([one["place"] for one in stages]))
+    return Shown(place, np.concatenate([one["mass"] for one in stages], axis=1)[:, where])
 
 
 def _pack(columns: SurveyColumns) -> Arrays:

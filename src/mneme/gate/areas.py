@@ -89,7 +89,7 @@ def gated_run(found: Record) -> GatedRun:
 
 
 def _of_report(report: Report) -> GatedRun:
-    subjects = [_of_effect(effect) for effect in report.effects]
+    subjects = [gated_area(effect) for effect in report.effects]
     if report.broad is not None:
         subjects.append(
             GatedArea(area="all", label="all areas together", kind="overall", change=in_points(report.broad), worse="down")
@@ -103,7 +103,8 @@ def _of_report(report: Report) -> GatedRun:
     )
 
 
-def _of_effect(effect: Effect) -> GatedArea:
+def gated_area(effect: Effect) -> GatedArea:
+    """What can be judged of one effect of an audit."""
     change = in_points(effect.magnitude)
     factor = wording.factor(effect.magnitude.unit)
     likely = effect.finding is None and effect.reaches(wording.REPORTED)

@@ -20,7 +20,7 @@ waivers:
 
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,10 +187,15 @@ def read_policy(path: Path) -> tuple[Policy, str]:
     if not isinstance(found, dict):
         told = "nothing" if found is None else f"a {type(found).__name__}"
         raise BadPolicy(f"{path} holds {told}, expected keys and values such as `not_worse_than: 5` or `rules:`.")
+    return policy_of(found, str(path)), hashlib.sha256(content).hexdigest()
+
+
+def policy_of(found: Mapping[str, Any], where: str) -> Policy:
+    """The policy that these keys and values are. Raises BadPolicy with the entry and what was expected."""
     try:
-        return Policy.model_validate(found), hashlib.sha256(content).hexdigest()
+        return Policy.model_validate(found)
     except ValidationError as error:
-        raise BadPolicy(f"{path}: {_mistake(error)}") from error
+        raise BadPolicy(f"{where}: {_mistake(error)}") from error
 
 
 def _mistake(error: ValidationError) -> str:

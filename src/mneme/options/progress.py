@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from mneme.options.notebook import Track as Track
+from mneme.options.notebook import in_notebook, share_told
 from mneme.terminal import Terminal
 
-Track = Callable[[str, int | None], Callable[[int], None]]
-"""Starts a piece of work (name, amount or None) and gives the function that moves it on by an amount."""
 LINE_SECONDS = 30.0
 """A log in which nothing happened for longer than this looks like a process that hangs."""
 
@@ -44,8 +44,12 @@ class Progress:
 
     @contextmanager
     def bars(self) -> Iterator[Track]:
-        """A bar for every piece of work that is tracked inside; on what is no terminal lines instead."""
+        """A bar for every piece of work that is tracked inside, in a notebook too; on what is no terminal lines instead."""
         console = self.shown
+        if console.is_jupyter:
+            with in_notebook() as track:
+                yield track
+            return
         if not console.is_terminal:
             with _Lines(self).beating() as track:
                 yield track
@@ -121,11 +125,3 @@ class _Lines:
         with self.lock:
             self.last = time.monotonic()
         self.progress.say(line)
-
-
-def share_told(done: int, total: int | None, seconds: float) -> str:
-    """'40 %, about 90 s left' of `done` out of `total` after `seconds`; the amount alone where the total is not known."""
-    if not total or not done:
-        return f"{done:,}"
-    left = seconds * (total - done) / done
-    return f"{done / total:.0%}, about {left:,.0f} s left"
