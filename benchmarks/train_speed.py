@@ -125,7 +125,7 @@ def main() -> None:
     disable_progress_bars()
     warnings.simplefilter("ignore")
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    every = read_rows(options.data)
+    every = read_rows(options.data).rows
     fitting = [row for row in every if len(encode_row(row, tokenizer).ids) <= LENGTH]
     rows = fitting[: options.batch * (options.rounds + 1)]
     encoded = encode_rows(rows, tokenizer, LENGTH)

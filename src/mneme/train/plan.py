@@ -7,19 +7,19 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from mneme.models.architecture import Parts, lens
+from mneme.models.architecture import Parts
 from mneme.models.batching import padded
 from mneme.models.footprint import Footprint, footprint, free_bytes, resident_bytes
 from mneme.models.hooks import read, stop_after
 from mneme.text.encoded import Encoded, answer_after
+from mneme.train.divergence import nats_of, softmaxed
 from mneme.train.learned import chunked_loss, length_pieces
 
 _PROBE_TOKENS = 256
 """Tokens of the piece that is timed: enough to be busy with products, few enough to take a few seconds."""
-_HEAD_BYTES = 4 * 2**26
-"""Logits of a chunk, their softmax and gradients: four times 64 MB."""
+_HEAD_BYTES = 5 * 2**25
+"""Logits of a chunk, both forms of their softmax, the base's and a gradient: five times 32 MB."""
 _RECOMPUTED = 4 / 3
 """With recomputed activations every block runs forward twice."""
 
@@ -50,14 +50,14 @@ def probe(parts: Parts, rows: list[dict[str, Any]], pad_id: int) -> Footprint:
     targets = batch.ids.roll(-1, 1)[batch.predicting()].to(parts.device)
     last = len(parts.blocks) - 1
 
+    def nats(logits: Tensor, cut: slice) -> tuple[Tensor, Tensor]:
+        values, slope = nats_of(softmaxed(logits), targets[cut])
+        return values.sum(), slope
+
     def loss() -> Tensor:
         with read(parts, [last]) as found, stop_after(parts, last):
             parts.decoder(input_ids=batch.ids.to(parts.device), use_cache=False)
-        return chunked_loss(
-            parts,
-            found[last][places],
-            lambda chunk, cut: cross_entropy(lens(parts, chunk).float(), targets[cut], reduction="sum"),
-        )
+        return chunked_loss(parts, found[last][places], nats)
 
     return footprint(loss, batch.ids.numel(), parts.model.parameters())
 
