@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mneme.diff.survey import SurveyColumns, choose_layers, patched_kl_share, survey_rows
+from mneme.diff.survey import Patching, SurveyColumns, choose_layers, survey_rows
 from mneme.models.pair import ModelPair
 from tests import laws
 from tests.diff.pairs import changed_in_block, equal_pair, pair_of, random_rows, swapped
@@ -94,22 +94,27 @@ def test_first_token_of_a_row_is_a_sink(columns: SurveyColumns) -> None:
     assert columns.sink[:, 1:].mean() < 0.5
 
 
+def shares_of(pair: ModelPair, layers: list[int]) -> dict[int, float]:
+    patching = Patching(pair, random_rows(4), layers)
+    return {layer: patching.share(layer) for layer in layers}
+
+
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_patching_finds_the_block_that_was_changed(block: int) -> None:
-    shares = patched_kl_share(changed_in_block(block), random_rows(4), [0, 1, 2])
+    shares = shares_of(changed_in_block(block), [0, 1, 2])
     laws.planted([shares[layer] for layer in range(3)], [float(layer >= block) for layer in range(3)], within=1e-5)
     assert choose_layers(shares) == [block]
 
 
 def test_patching_of_equal_models_is_zero() -> None:
-    laws.identity(patched_kl_share(equal_pair(), random_rows(4), [0, 1]))
+    laws.identity(shares_of(equal_pair(), [0, 1]))
 
 
 def test_a_change_of_the_head_alone_has_happened_nowhere() -> None:
     base = equal_pair().base_parts.model
     tuned = equal_pair().base_parts.model
     tuned.get_output_embeddings().weight.data[20] += 1.0
-    laws.identity(patched_kl_share(pair_of(base, tuned), random_rows(4), [0, 1]))  # type: ignore[arg-type]
+    laws.identity(shares_of(pair_of(base, tuned), [0, 1]))  # type: ignore[arg-type]
 
 
 def test_choose_layers_by_hand() -> None:

@@ -38,7 +38,7 @@ from mneme.audit.words import read_words
 from mneme.audit.work import LaidOut, count_work, find_layout
 from mneme.audit.writing import areas_to_write, texts_each, write_text, written_file
 from mneme.describe.endpoint import check_endpoint
-from mneme.diff.survey import choose_layers, patched_kl_share
+from mneme.diff.survey import Patching, choose_layers
 from mneme.errors import BadOption, EmptyMask
 from mneme.models.checkpoints import model_fingerprint
 from mneme.models.client import endpoint_of
@@ -296,15 +296,24 @@ def _layer_shapes(job: Job) -> Arrays:
     n_rows = min(len(job.rows.ids), max(2, 4096 // job.rows.ids.shape[1]))
     pick = torch.linspace(0, len(job.rows.ids) - 1, n_rows).long()
 
+    ready: list[Patching] = []
+
+    def share(layer: int) -> Arrays:
+        if not ready:
+            ready.append(Patching(job.pair, job.rows.ids[pick], every))
+        return {"share": np.array(ready[0].share(layer))}
+
+    shares = [float(one["share"]) for one in job.run.each("layer-shares", len(every), share)]
+    ready.clear()  # the streams of every layer
+
     def compute() -> Arrays:
-        shares = patched_kl_share(job.pair, job.rows.ids[pick], every, ranks=job.ranks)
         stream = harvest(job.pair, job.rows.ids[pick], every, batch_rows=-(-n_rows // 4), ranks=job.ranks)
         first_tokens = torch.zeros_like(job.rows.ids[pick], dtype=torch.bool)
         first_tokens[:, 0] = True
         moments = layer_moments(stream, seed=job.options.seed, drop=first_tokens)
         rounding = rounding_share(job.pair, job.rows.ids[pick[:_ROUNDING_ROWS]], every)
         return {
-            "shares": np.array([shares[layer] for layer in every]),
+            "shares": np.array(shares),
             "mean": np.array([moments[layer].mean_share for layer in every]),
             "first": np.array([moments[layer].first_component_share for layer in every]),
             "rounding": np.array([rounding[layer] for layer in every]),

@@ -11,7 +11,7 @@ from numpy import ndarray
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.survey import SurveyColumns, survey_rows
 from mneme.errors import BadRun
-from mneme.models.batching import BATCH_TOKENS
+from mneme.models.batching import BATCH_TOKENS, kept_tokens
 from mneme.models.pair import ModelPair
 from mneme.predict.effects import TokenTable, content_mask
 from mneme.predict.watched import watched_probability
@@ -19,9 +19,7 @@ from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
-"""Tokens of one stage: what a kill costs at most. A round number that was never varied."""
-_ALONE_TOKENS = _PIECE_TOKENS // 4
-"""The same where documents are read alone and padded, which is slower. Never varied."""
+"""Tokens of one stage at most, as its arrays are held together: a round number that was never varied."""
 _BATCH_LOGITS = 1 << 26
 """Logits of a batch at most, 256 MB in float32: beyond a vocabulary of 16,384 a batch has fewer tokens. Never varied."""
 _GAINING = 12
@@ -42,9 +40,9 @@ def batch_rows_for(row_length: int, vocab_size: int) -> int:
 
 
 def survey_corpus(pair: ModelPair, rows: PackedRows, run: RunFolder, advance: Callable[[int], None]) -> Survey:
-    """Survey all rows, one stage for every 16k tokens; `advance` is told how many tokens each piece was."""
+    """Survey all rows, a few seconds' work a stage; `advance` is told how many tokens each piece was."""
     seq = rows.ids.shape[1]
-    step = max(1, _PIECE_TOKENS // seq)
+    step = max(1, min(_PIECE_TOKENS, kept_tokens(pair.n_parameters, pair.device.type, passes=2)) // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
     parts = torch.split(rows.ids, step)
 
@@ -97,15 +95,16 @@ def behaviour_texts(reading: Reading) -> BehaviourTexts:
 
 
 def read_behaviours(pair: ModelPair, rows: PackedRows, reading: Reading, run: RunFolder) -> Shown:
-    """Both models where behaviours show: every document that has a place alone, up to its last place, sorted by length, one
-    stage for every 4k tokens."""
+    """Both models where behaviours show: every document that has a place alone, up to its last place, sorted by length, a few
+    seconds' work a stage."""
     place, watched = reading.places(), reading.watched()
     if len(place) == 0:
         return Shown(place, np.zeros((2, 0, len(watched))))
     token = rows.ids.reshape(-1)
     first, last, start, length = behaviour_texts(reading)
     order = np.argsort(length, kind="stable")
-    stage = np.cumsum(length[order]) // _ALONE_TOKENS
+    stage = np.cumsum(length[order]) // kept_tokens(pair.n_parameters, pair.device.type, passes=2)
+    stage = np.unique(stage, return_inverse=True)[1]  # a long text may fill several
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:

@@ -6,6 +6,7 @@ mislead (a benign narrow adapter that no longer expects other questions has the 
 knowledge is read at tokens which either model was confident of: see `mneme.predict.effects`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.harvest import ALONE, sink_mask
+from mneme.activations.harvest import sink_mask
 from mneme.models.hooks import read, replace
 from mneme.models.logits import chunk_tokens, kl_from, token_kl_tuned_to_base
 from mneme.models.pair import ModelPair, Side
-from mneme.models.ranks import Ranks
 
 ENOUGH = 0.75
 """Share of the change in output by which a layer is chosen. At 1/2 the built-in organism's block 0 was taken, where latents
@@ -123,33 +123,30 @@ def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> 
         return logits[:, :-1].float(), {layer: state.float() for layer, state in states.items()}
 
 
-def patched_kl_share(
-    pair: ModelPair, ids: Int[Tensor, "row seq"], layers: list[int], *, ranks: Ranks = ALONE
-) -> dict[int, float]:
-    """For each layer, the share of KL(tuned || base) that goes when the tuned model's residual stream after that block is
-    replaced by the base model's (activation patching): how much of the change has happened by then.
+class Patching:
+    """Activation patching of one text: how much of the change in output has happened by a layer."""
 
-    0 where the models do not differ. Cost: len(layers) + 2 forward passes over `ids`; the layers are shared out among `ranks`,
-    which must all call this.
-    """
-    base_logits, base_states = _forward(pair, "base", ids, layers)
-    tuned_logits = _forward(pair, "tuned", ids, [])[0].to(base_logits.device)
-    whole = float(token_kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=base_logits).mean())
-    if whole <= 0.0:
-        return dict.fromkeys(layers, 0.0)
-    shares = torch.zeros(len(layers), dtype=torch.float64)
-    for index in ranks.own(range(len(layers))):
-        layer = layers[index]
-        with torch.no_grad(), pair.using("tuned") as parts, replace(parts, layer, base_states[layer].to):
-            patched = parts.model(input_ids=ids.to(parts.device), use_cache=False).logits[:, :-1].float()
-        patched = patched.to(base_logits.device)
-        rest = float(token_kl_tuned_to_base(tuned_logits=patched, base_logits=base_logits).mean())
-        shares[index] = 1.0 - rest / whole
-    return dict(zip(layers, ranks.total(shares).tolist(), strict=True))
+    def __init__(self, pair: ModelPair, ids: Int[Tensor, "row seq"], layers: Sequence[int]) -> None:
+        """Reads `ids` with both models, and keeps the base's residual streams after `layers` in memory."""
+        self.pair, self.ids = pair, ids
+        self.base_logits, self.base_states = _forward(pair, "base", ids, list(layers))
+        tuned_logits = _forward(pair, "tuned", ids, [])[0].to(self.base_logits.device)
+        self.whole = float(token_kl_tuned_to_base(tuned_logits=tuned_logits, base_logits=self.base_logits).mean())
+
+    def share(self, layer: int) -> float:
+        """The share of KL(tuned || base) that goes when the tuned model's residual stream after block `layer` is replaced by
+        the base model's; 0 where the models do not differ. Cost: a forward pass."""
+        if self.whole <= 0.0:
+            return 0.0
+        with torch.no_grad(), self.pair.using("tuned") as parts, replace(parts, layer, self.base_states[layer].to):
+            patched = parts.model(input_ids=self.ids.to(parts.device), use_cache=False).logits[:, :-1].float()
+        patched = patched.to(self.base_logits.device)
+        rest = float(token_kl_tuned_to_base(tuned_logits=patched, base_logits=self.base_logits).mean())
+        return 1.0 - rest / self.whole
 
 
 def choose_layers(shares: dict[int, float], *, enough: float = ENOUGH) -> list[int]:
-    """The earliest layer by which at least `enough` of the change in output has happened (`patched_kl_share`): late enough
+    """The earliest layer by which at least `enough` of the change in output has happened (`Patching.share`): late enough
     to hold the change, early enough to hold it in the model's own features rather than in next-token logits. Where no layer
     reaches it, the layer with the largest share; the last block is taken only when nothing before it reaches `enough`."""
     for layer in sorted(shares):

@@ -33,7 +33,7 @@ from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
-from mneme.screen.scoring import score_pairs
+from mneme.screen.scoring import pair_scores_in_run
 from mneme.text.files import Row
 from mneme.text.pairs import EncodedPair, encode_pairs, fitting_pairs, read_pairs
 from mneme.text.reading import SKIPPED_ROWS, skipped_rows
@@ -87,7 +87,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
         folder, kept_options = Path(options.out), stored(options)
         opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
         with opened as run:
-            scores = run.stage("scores", lambda: _scores(loaded, pairs, score, window)) if score else {}
+            scores = _scores(run, loaded, pairs, score, options.progress, window) if score else {}
             kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
@@ -106,10 +106,14 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
 dpo = taking(DpoOptions, run_dpo)
 
 
-def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+def _scores(
+    run: RunFolder, loaded: LoadedModel, pairs: Sequence[Row], name: str, progress: Progress, window: int | None
+) -> Arrays:
     """The score `name` of every pair."""
     tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
-    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
+    bare = encode_pairs(pairs, tokenizer, window, bare=True)
+    with progress.bars() as track:
+        return pair_scores_in_run(run, loaded.parts, bare, [name], track)
 
 
 def _record(

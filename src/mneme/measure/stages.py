@@ -1,7 +1,7 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,14 +14,9 @@ from mneme.measure.likelihood import BATCH_TOKENS, ChoiceScores, plan_choices, s
 from mneme.measure.readings import READ_TOGETHER, Readings, read_answers
 from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
+from mneme.models.batching import kept_tokens
 from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
-
-_PIECE_FLOP = {"cpu": 3e11, "other": 3e14}
-"""Work of a piece, which is what a kill may cost: ten seconds on an idle core of 30 GFLOP/s, a minute on a busy one; a few
-seconds on a GPU."""
-_FEW = 256
-"""Tokens below which a pass is busy with reading weights."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +40,9 @@ def unpack(arrays: Arrays) -> Any:
     return json.loads(arrays["json"].tobytes())
 
 
-def in_pieces(run: RunFolder, name: str, count: int, work: Callable[[int], Arrays]) -> list[Arrays]:
-    """`work` of every piece from 0, each a stage of its own from the moment that it is done."""
-    names = [f"{name}-{number + 1}-of-{count}" for number in range(count)]
-    found = list(run.pieces(names, lambda mine: (work(number) for number in mine)))
-    for piece in names:  # their time is in that of the whole
-        run.seconds.pop(piece, None)
-    return found
-
-
-def piece_tokens(loaded: Loaded) -> int:
-    """Tokens of a batch of choices: as many as run together, but no more than a slow core does in a quarter of a minute."""
-    if loaded.parts.device.type != "cpu":
-        return BATCH_TOKENS
-    return int(min(max(_PIECE_FLOP["cpu"] / (2 * loaded.parts.model.num_parameters()), _FEW), BATCH_TOKENS))
-
-
-def grouped(tokens: Sequence[int], most: float) -> list[list[int]]:
-    """Batches in pieces of at most `most` tokens, or one batch."""
-    pieces: list[list[int]] = []
-    held = 0
-    for number, amount in enumerate(tokens):
-        if not pieces or held + amount > most:
-            pieces.append([])
-            held = 0
-        pieces[-1].append(number)
-        held += amount
-    return pieces
+def batch_tokens(loaded: Loaded) -> int:
+    """Tokens of a batch of choices: as many as run together, but no more than what is kept at once."""
+    return min(kept_tokens(loaded.parts.model.num_parameters(), loaded.parts.device.type), BATCH_TOKENS)
 
 
 def choices_stage(
@@ -87,21 +58,15 @@ def choices_stage(
             loaded.tokenizer,
             questions,
             max_positions=loaded.max_positions,
-            batch_tokens=piece_tokens(loaded),
+            batch_tokens=batch_tokens(loaded),
         )
-        flop = _PIECE_FLOP["cpu" if loaded.parts.device.type == "cpu" else "other"]
-        pieces = grouped(plan.tokens(), flop / (2 * loaded.parts.model.num_parameters()))
 
-        def work(piece: int) -> Arrays:
-            sums: list[float] = []
-            for batch in pieces[piece]:
-                sums += score_batch(loaded.parts, plan, batch)
-                advance(plan.asked_first(batch))
+        def work(batch: int) -> Arrays:
+            sums = score_batch(loaded.parts, plan, batch)
+            advance(plan.asked_first(batch))
             return {"sums": np.array(sums)}
 
-        scored = iter(np.concatenate([one["sums"] for one in in_pieces(run, f"choices-{number}", len(pieces), work)]).tolist())
-        sizes = [sum(len(asked) for _, asked in batch) for batch in plan.batches]
-        found = plan.scores([[next(scored) for _ in range(size)] for size in sizes])
+        found = plan.scores([one["sums"].tolist() for one in run.each(f"scored-{number}", len(plan.batches), work)])
         flat = [ids for choices in found.ids for ids in choices]
         return {
             "sums": np.concatenate(found.sums),
@@ -148,7 +113,7 @@ def answers_stage(
             return pack(found)
 
         answers = [""] * len(prompts)
-        pieces = in_pieces(run, f"answers-{number}-{place}", len(batches), work)
+        pieces = run.each(f"said-{number}-{place}", len(batches), work)
         for batch, found in zip(batches, pieces, strict=True):
             for i, answer in zip(batch.of, unpack(found), strict=True):
                 answers[i] = answer
@@ -181,7 +146,7 @@ def readings_stage(
             found = read_answers(suite.open, asked[cut], answers[cut], judge, grammar, advance)
             return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
 
-        pieces = in_pieces(run, f"readings-{number}-{place}", len(cuts), work)
+        pieces = run.each(f"read-{number}-{place}", len(cuts), work)
         numbers = {name: np.concatenate([piece[name] for piece in pieces]) for name in ("score", "coherence")}
         return {**numbers, **pack([outcome for piece in pieces for outcome in unpack(piece)])}
 

@@ -13,18 +13,17 @@ import numpy as np
 import torch
 import transformers
 from numpy import ndarray
-from rich.console import Console
 
 from mneme.errors import BadOption, BadRows
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.options import Progress, deciding, stored, taking
+from mneme.options import Progress, Track, deciding, stored, taking
 from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.options import ScreenOptions
-from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
+from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, RowScorer, pair_scores_in_run, scored_in_run
 from mneme.screen.trial import Trial, pair_trial, row_trial
 from mneme.text.encoded import Encoded
 from mneme.text.files import Row
@@ -99,8 +98,9 @@ def _screened(options: ScreenOptions) -> RowScreening:
         needs.check(names, loaded.parts)
     _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
     folder, kept = Path(options.out), stored(options)
-    with RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite) as run:
-        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, options.progress.shown)
+    opened = RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite)
+    with opened as run, options.progress.bars() as track:
+        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, track)
         ranking = rank(found, names[0], share)
         held_out = None if options.pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, options)
@@ -238,17 +238,26 @@ def _say_cost(progress: Progress, loaded: LoadedModel, encoded: Sequence[Any], n
 
 
 def _scores(
-    run: RunFolder, loaded: LoadedModel, encoded: Any, names: Sequence[str], needs: RowNeeds, console: Console
+    run: RunFolder, loaded: LoadedModel, encoded: Any, names: Sequence[str], needs: RowNeeds, track: Track
 ) -> tuple[dict[str, ndarray], str]:
     """(score -> values, where the direction comes from)."""
+    if isinstance(encoded[0], EncodedPair):
+        return pair_scores_in_run(run, loaded.parts, encoded, names, track), ""
+    found, told = {}, ""
+    for name in names:
+        advance = track(f"score {name} (rows)", len(encoded))
+        ready: list[RowScorer] = []
 
-    def compute() -> Arrays:
-        if isinstance(encoded[0], EncodedPair):
-            return score_pairs(loaded.parts, encoded, names)
-        return score_rows(loaded, encoded, names, needs, console)
+        def score(rows: list[int], name: str = name, advance: Any = advance, ready: list[RowScorer] = ready) -> Arrays:
+            if not ready:
+                ready.append(RowScorer(name, loaded, encoded, needs))
+            values = ready[0].of(rows)
+            advance(len(rows))
+            return {"value": values, "told": np.array([ready[0].told] * len(rows))}
 
-    found = run.stage("scores", compute)
-    return {name: found[name] for name in names}, str(found["direction"]) if "direction" in found else ""
+        made = scored_in_run(run, f"scores-{name}", loaded.parts, [len(row.ids) for row in encoded], score)
+        found[name], told = made["value"], str(made["told"][0]) or told
+    return found, told
 
 
 def _value(

@@ -205,6 +205,7 @@ class UnlearnJob:
                 learning_rate=rate,
                 seed=seed,
                 adapter=self.adapter,
+                checkpoint=self.run.workspace("relearning") / f"{attack.kind}.safetensors",
                 on_step=lambda _step, _losses: advance(1),
             )
             return read_pieces(relearnt, unseen)
