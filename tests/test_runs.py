@@ -281,7 +281,7 @@ def test_processes_share_small_work(tmp_path: Path, together: bool) -> None:
             def wait(self) -> None:
                 """At once."""
 
-            def same(self, content: bytes) -> bytes:
+            def same(self, _content: bytes) -> bytes:
                 """Of process 0."""
                 return secret
 

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from mneme.dpo.guarding import given_to_trl, guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
 from mneme.dpo.options import DpoOptions
+from mneme.dpo.plan import say_plan
 from mneme.errors import BadRun
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import attach_lora
@@ -92,7 +93,8 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
             trainer, monitor = _trainer(trl, loaded, (pairs, encoded, kept), options, settings, looks)
-            seconds = _train(trainer, options.progress, encoded, run)
+            options.progress.say(say_plan(trainer.model, loaded.parts, [encoded[i] for i in kept], trainer.args))
+            seconds = _train(trainer, run)
             data = {"source": read.source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
             record = _record(options, trainer, monitor, data, command["model"], _versions(trl))
             record = record.model_copy(update={"notes": [*loaded.notes, *told]})
@@ -239,15 +241,10 @@ def _trainer(
     return trainer, monitor
 
 
-def _train(trainer: Trainer, progress: Progress, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
+def _train(trainer: Trainer, run: RunFolder) -> dict[str, float]:
     """Trains, from the run's last sealed checkpoint if there is one; seconds it took here."""
     last = last_checkpoint(run)
     trainer.add_callback(KeepCheckpoints(run))
-    size = sum(p.numel() for p in trainer.model.parameters())
-    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
-    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
-    steps = trainer.args.max_steps
-    progress.say(f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.")
     started = time.perf_counter()
     with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")

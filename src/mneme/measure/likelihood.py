@@ -81,6 +81,12 @@ class ChoicePlan(NamedTuple):
     """Prompts that run together with what is asked after each; the longest first."""
     branches: bool
 
+    def tokens(self) -> list[int]:
+        """What every batch reads at most: prompts and choices."""
+        return [
+            sum(len(prompt) + sum(len(one.continuation) for one in asked) for prompt, asked in batch) for batch in self.batches
+        ]
+
     def asked_first(self, number: int) -> int:
         """Questions whose first choice is in batch `number`: what its progress counts."""
         return len({one.question for _, asked in self.batches[number] for one in asked if one.choice == 0})

@@ -22,6 +22,7 @@ from mneme.measure.readings import require_judges
 from mneme.measure.series import read_task, series_of, task_arrays
 from mneme.measure.stages import (
     Sampling,
+    Showing,
     answers_stage,
     choices_stage,
     pack,
@@ -299,11 +300,12 @@ def _say_cost(job: _Job) -> None:
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
-    choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
+    show = Showing(job.track, job.options.progress.say)
+    choices = choices_stage(job.run, number, subject, job.suite.choices, show) if job.suite.choices else None
     said: dict[str, ContextAnswers] = {}
     if job.suite.open:
         for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
-            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
+            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, show)
             readings = readings_stage(
                 job.run, number, subject, job.suite, place, (asked, answers), (job.judge, job.options.grammar), job.track
             )

@@ -1,10 +1,11 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mneme.measure.readings import READ_TOGETHER, Readings, read_answers
 from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
 from mneme.models.batching import kept_tokens
+from mneme.models.footprint import peak_bytes
 from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
 
@@ -28,6 +30,32 @@ class Sampling:
     max_tokens: int
     temperature: float
     seed: int
+
+
+class Showing(NamedTuple):
+    """How a stage says what it does."""
+
+    track: Track
+    say: Callable[[str], None]
+
+
+def planned(
+    work: Callable[[int], Arrays], sizes: Sequence[int], name: str, say: Callable[[str], None]
+) -> Callable[[int], Arrays]:
+    """`work` on pieces of these sizes, the largest first, which after the first one says what all of them will take here."""
+    first = True
+
+    def timed(number: int) -> Arrays:
+        nonlocal first
+        started = time.perf_counter()
+        found = work(number)
+        if first:
+            seconds = (time.perf_counter() - started) * sum(sizes) / max(1, sizes[number])
+            say(f"Plan: {name}, about {seconds:,.0f} s here for each model, peak memory about {peak_bytes() / 1e9:.1f} GB.")
+            first = False
+        return found
+
+    return timed
 
 
 def pack(value: Any) -> Arrays:
@@ -46,13 +74,13 @@ def batch_tokens(loaded: Loaded) -> int:
 
 
 def choices_stage(
-    run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], track: Track
+    run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], show: Showing
 ) -> ChoiceScores:
     """Log-likelihood of every choice of one model."""
 
     def compute() -> Arrays:
         loaded = subject.loaded()
-        advance = track(f"{subject.label}: choices", len(questions))
+        advance = show.track(f"{subject.label}: choices", len(questions))
         plan = plan_choices(
             loaded.parts,
             loaded.tokenizer,
@@ -66,7 +94,12 @@ def choices_stage(
             advance(plan.asked_first(batch))
             return {"sums": np.array(sums)}
 
-        found = plan.scores([one["sums"].tolist() for one in run.each(f"scored-{number}", len(plan.batches), work)])
+        found = plan.scores(
+            [
+                one["sums"].tolist()
+                for one in run.each(f"scored-{number}", len(plan.batches), planned(work, plan.tokens(), "choices", show.say))
+            ]
+        )
         flat = [ids for choices in found.ids for ids in choices]
         return {
             "sums": np.concatenate(found.sums),
@@ -90,7 +123,7 @@ def answers_stage(
     context: QuestionContext,
     place: int,
     sampling: Sampling,
-    track: Track,
+    show: Showing,
 ) -> tuple[list[Asked], list[str]]:
     """Prompts and answers of one model under one context."""
 
@@ -105,7 +138,7 @@ def answers_stage(
             max_positions=loaded.max_positions,
             seed=sampling.seed,
         )
-        advance = track(f"{subject.label}: {context.name}", len(prompts))
+        advance = show.track(f"{subject.label}: {context.name}", len(prompts))
 
         def work(piece: int) -> Arrays:
             found = answer_batch(loaded.parts, loaded.tokenizer, prompts, batches[piece], sampling.temperature)
@@ -113,7 +146,8 @@ def answers_stage(
             return pack(found)
 
         answers = [""] * len(prompts)
-        pieces = run.each(f"said-{number}-{place}", len(batches), work)
+        sizes = [len(batch.of) for batch in batches]
+        pieces = run.each(f"said-{number}-{place}", len(batches), planned(work, sizes, context.name, show.say))
         for batch, found in zip(batches, pieces, strict=True):
             for i, answer in zip(batch.of, unpack(found), strict=True):
                 answers[i] = answer

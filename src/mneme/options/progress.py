@@ -123,6 +123,11 @@ class _Lines:
         self.progress.say(line)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 tensor', '2 tensors', '1,200 texts'; `many` where the plural is not made with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def share_told(done: int, total: int | None, seconds: float) -> str:
     """'40 %, about 90 s left' of `done` out of `total` after `seconds`; the amount alone where the total is not known."""
     if not total or not done:

@@ -12,6 +12,7 @@ from mneme.models.architecture import Parts
 from mneme.models.batching import padded
 from mneme.models.footprint import Footprint, footprint, free_bytes, resident_bytes
 from mneme.models.hooks import read, stop_after
+from mneme.options import counted
 from mneme.text.encoded import Encoded, answer_after
 from mneme.train.divergence import nats_of, softmaxed
 from mneme.train.learned import chunked_loss, length_pieces
@@ -91,8 +92,8 @@ class TrainingPlan:
         """One sentence."""
         again = ", activations made twice to fit into memory" if self.recomputes else ""
         return (
-            f"Plan: {steps} steps, {rows:,} rows ({interleaved:,} interleaved), {self.tokens:,.0f} tokens with padding, about "
-            f"{self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
+            f"Plan: {counted(steps, 'step')}, {counted(rows, 'row')} ({interleaved:,} interleaved), "
+            f"{self.tokens:,.0f} tokens with padding, about {self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
         )
 
 
@@ -105,13 +106,14 @@ def plan_training(
     Memory at its highest is what is resident now, gradients, both moments of Adam, and the larger of the activations of a
     piece and of the copy of all weights that a checkpoint is written from.
     """
+    resident = resident_bytes()  # before the probe, whose memory the training will use again
     own = probe(parts, rows, pad_id)
     lengths = np.array([len(row["input_ids"]) for row in rows])
     tokens, together = batch_tokens(lengths, work.batch_rows, seed, cut=lean)
     weights = list(parts.model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     whole = 4 * sum(weight.numel() for weight in weights) if all(weight.requires_grad for weight in weights) else 0
-    resident, free, saved = resident_bytes(), free_bytes(), own.saved_bytes * together
+    free, saved = free_bytes(), own.saved_bytes * together
     kept = 12 * trained + _HEAD_BYTES
     again = free is not None and kept + saved > free
     if again:  # then only what goes from block to block is kept, and one block's activations
