@@ -111,6 +111,7 @@ def trained(folder: Path, rows: list[Row], tokenizer: PreTrainedTokenizerBase, r
 
 
 LENGTH = 128
+PENALTIES: dict[str, list[Penalty]] = {"mneme train": [], "with kl": [kl_tuned_to_base(0.1)], "with ldifs": [ldifs(1.0)]}
 
 
 def main() -> None:
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--arms", nargs="*", default=list(PENALTIES), choices=list(PENALTIES), help="beside the plain loop")
     parser.add_argument("--ranks", type=int, nargs="*", default=[16, 0], help="of LoRA; 0: all weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -132,8 +134,8 @@ def main() -> None:
     lines = []
     for rank in options.ranks:
         arms = {"plain loop": plain(options.model, encoded, tokenizer.pad_token_id or 0, rank)}
-        for name, penalties in (("mneme train", []), ("with kl", [kl_tuned_to_base(0.1)]), ("with ldifs", [ldifs(1.0)])):
-            arms[name] = trained(options.model, rows, tokenizer, rank, penalties)
+        for name in options.arms:
+            arms[name] = trained(options.model, rows, tokenizer, rank, PENALTIES[name])
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         for turn in range(options.rounds + 1):
             which = range(turn * options.batch, (turn + 1) * options.batch)

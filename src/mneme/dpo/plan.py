@@ -32,5 +32,6 @@ def say_plan(model: nn.Module, parts: Parts, pairs: Sequence[EncodedPair], args:
     peak = resident + 12 * trained + together * (own.saved_bytes + 4 * _TABLES_OF_LOGITS * vocabulary)
     return (
         f"Plan: {counted(steps, 'step')} of {counted(batch * accumulate, 'pair')}, "
-        f"{steps * accumulate * tokens:,.0f} tokens with padding, about {seconds:,.0f} s here, peak memory about {peak / 1e9:.1f} GB."
+        f"{steps * accumulate * tokens:,.0f} tokens with padding, "
+        f"about {seconds:,.0f} s here, peak memory about {peak / 1e9:.1f} GB."
     )

@@ -94,12 +94,8 @@ def choices_stage(
             advance(plan.asked_first(batch))
             return {"sums": np.array(sums)}
 
-        found = plan.scores(
-            [
-                one["sums"].tolist()
-                for one in run.each(f"scored-{number}", len(plan.batches), planned(work, plan.tokens(), "choices", show.say))
-            ]
-        )
+        scored = run.each(f"scored-{number}", len(plan.batches), planned(work, plan.tokens(), "choices", show.say))
+        found = plan.scores([one["sums"].tolist() for one in scored])
         flat = [ids for choices in found.ids for ids in choices]
         return {
             "sums": np.concatenate(found.sums),

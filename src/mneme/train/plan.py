@@ -93,7 +93,8 @@ class TrainingPlan:
         again = ", activations made twice to fit into memory" if self.recomputes else ""
         return (
             f"Plan: {counted(steps, 'step')}, {counted(rows, 'row')} ({interleaved:,} interleaved), "
-            f"{self.tokens:,.0f} tokens with padding, about {self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
+            f"{self.tokens:,.0f} tokens with padding, "
+            f"about {self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
         )
 
 
