@@ -13,6 +13,7 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus
+from mneme.models.batching import kept_tokens
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, Membership, Words
 from mneme.predict.cloze import Scores, rival_pool

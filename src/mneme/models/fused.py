@@ -18,7 +18,7 @@ def fuse_lora(model: nn.Module) -> int:
     layers = [module for module in model.modules() if type(module) is Linear and type(module.base_layer) is nn.Linear]
     for layer in layers:
         if "forward" not in vars(layer):
-            layer.forward = _forward(layer)  # type: ignore[method-assign]
+            layer.forward = _forward(layer)
     return len(layers)
 
 

@@ -269,10 +269,12 @@ class RunFolder:
         self.group.wait()
         found: dict[int, Arrays] = {}
         for share, own in zip(shares, names, strict=True):
-            while (place := next((i for i, number in enumerate(share) if number not in found), None)) is not None:
-                parts = unbundled(self._read(f"{own}-from-{place:06d}"))
-                self.seconds[name] = self.seconds.get(name, 0.0) + self.seconds.pop(f"{own}-from-{place:06d}")
-                found.update(zip(share[place:], parts, strict=False))
+            done = 0
+            while done < len(share):
+                parts = unbundled(self._read(piece := f"{own}-from-{done:06d}"))
+                self.seconds[name] = self.seconds.get(name, 0.0) + self.seconds.pop(piece)
+                found.update(zip(share[done:], parts, strict=False))
+                done += len(parts)
         return [found[number] for number in range(count)]
 
     def _kept_until(self, name: str, count: int) -> int:
