@@ -29,8 +29,8 @@ from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
 MEASURED_TOKENS = 2048
-"""Before and after are read on a sample of so many tokens of each set, and told with an interval over texts. Twice as many were
-45 of the 64 CPU seconds before the first step for a model of 135 M parameters (docs/log.md, work that is kept)."""
+"""Before and after are read on a sample of so many tokens of each set, and told with an interval over texts. Twice as many
+were 45 of the 64 CPU seconds before the first step for a model of 135 M parameters (docs/log.md, work that is kept)."""
 _FEWEST_DOCUMENTS = 16
 """An interval over fewer texts says little, so that long ones are read past `MEASURED_TOKENS`."""
 
