@@ -15,7 +15,7 @@ _TABLES_OF_LOGITS = 3
 """Alive at once in TRL's loss: the logits of a batch, their gradient, and what the log-softmax keeps of it."""
 
 
-def say_plan(model: nn.Module, parts: Parts, pairs: Sequence[EncodedPair], args: Any) -> str:
+def preference_plan(model: nn.Module, parts: Parts, pairs: Sequence[EncodedPair], args: Any) -> str:
     """One sentence: steps, tokens, seconds, memory of `model`, whose blocks are `parts`, under the trainer's `args`. Pairs of
     a batch are padded to the longest answer of them; the reference reads every pair once."""
     batch, accumulate, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps, args.max_steps

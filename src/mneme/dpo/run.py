@@ -22,7 +22,7 @@ from transformers.utils import logging
 from mneme.dpo.guarding import given_to_trl, guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
 from mneme.dpo.options import DpoOptions
-from mneme.dpo.plan import say_plan
+from mneme.dpo.plan import preference_plan
 from mneme.errors import BadRun
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import attach_lora
@@ -93,7 +93,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
             trainer, monitor = _trainer(trl, loaded, (pairs, encoded, kept), options, settings, looks)
-            options.progress.say(say_plan(trainer.model, loaded.parts, [encoded[i] for i in kept], trainer.args))
+            options.progress.say(preference_plan(trainer.model, loaded.parts, [encoded[i] for i in kept], trainer.args))
             seconds = _train(trainer, run)
             data = {"source": read.source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
             record = _record(options, trainer, monitor, data, command["model"], _versions(trl))

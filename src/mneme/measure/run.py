@@ -48,7 +48,7 @@ from mneme.measure.summary import (
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.checkpoints import is_adapter
 from mneme.models.threads import computing_threads
-from mneme.options import Track, deciding, stored, taking
+from mneme.options import Track, counted, deciding, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
@@ -296,7 +296,7 @@ def _say_cost(job: _Job) -> None:
         contexts = f" under {1 + len(job.contexts)} contexts" if job.contexts else ""
         said.append(f"{answers * (1 + len(job.contexts)):,} answers{contexts} of at most {job.sampling.max_tokens} tokens")
     if said:
-        job.options.progress.say(f"{' and '.join(said)}, from each of {len(job.subjects)} models.")
+        job.options.progress.say(f"{' and '.join(said)}, asked of {counted(len(job.subjects), 'model')}.")
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:

@@ -68,7 +68,7 @@ def unpack(arrays: Arrays) -> Any:
     return json.loads(arrays["json"].tobytes())
 
 
-def batch_tokens(loaded: Loaded) -> int:
+def tokens_a_batch(loaded: Loaded) -> int:
     """Tokens of a batch of choices: as many as run together, but no more than what is kept at once."""
     return min(kept_tokens(loaded.parts.model.num_parameters(), loaded.parts.device.type), BATCH_TOKENS)
 
@@ -86,7 +86,7 @@ def choices_stage(
             loaded.tokenizer,
             questions,
             max_positions=loaded.max_positions,
-            batch_tokens=batch_tokens(loaded),
+            batch_tokens=tokens_a_batch(loaded),
         )
 
         def work(batch: int) -> Arrays:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 
 def fuse_lora(model: nn.Module) -> int:
     """Let every plain LoRA layer of `model` (one adapter, no dropout, a frozen `nn.Linear` below, one dtype) run so while it
     is trained; in every other case peft's own forward pass runs. Number of layers that were given the chance."""
+    from peft.tuners.lora import Linear
+
     layers = [module for module in model.modules() if type(module) is Linear and type(module.base_layer) is nn.Linear]
     for layer in layers:
         if "forward" not in vars(layer):
@@ -22,7 +23,7 @@ def fuse_lora(model: nn.Module) -> int:
     return len(layers)
 
 
-def _forward(layer: Linear) -> Callable[..., Tensor]:
+def _forward(layer: Any) -> Callable[..., Tensor]:
     theirs = layer.forward
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -37,7 +38,7 @@ def _forward(layer: Linear) -> Callable[..., Tensor]:
     return forward
 
 
-def _is_plain(layer: Linear, x: Tensor) -> bool:
+def _is_plain(layer: Any, x: Tensor) -> bool:
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return False
     name = layer.active_adapters[0]

@@ -29,7 +29,6 @@ def relearn(
     steps: int = STEPS,
     learning_rate: float,
     seed: int,
-    batch_documents: int = BATCH_DOCUMENTS,
     adapter: Any = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int, list[float]], None] | None = None,
@@ -41,7 +40,7 @@ def relearn(
     """
     attacked = copy.deepcopy(parts) if adapter is None else find_parts(copy.deepcopy(adapter).merge_and_unload().eval())
     attacked.model.requires_grad_(True)
-    loss_at = plain_loss(attacked, texts, min(batch_documents, len(texts)), seed)
+    loss_at = plain_loss(attacked, texts, min(BATCH_DOCUMENTS, len(texts)), seed)
     named = dict(attacked.model.named_parameters())
     terms = [Term("relearning", 1.0, loss_at)]
     minimise(terms, named, steps=steps, learning_rate=learning_rate, checkpoint=checkpoint, on_step=on_step)
