@@ -27,9 +27,10 @@ from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from mneme.models.adapters import attach_lora
-from mneme.stats import clustered_mean
+from mneme.stats import TooFew, clustered_mean
 from mneme.text.encoded import Encoded
-from mneme.text.rows import Row, encode_row, encode_rows, read_rows, trainable
+from mneme.text.files import Row
+from mneme.text.rows import encode_row, encode_rows, read_rows, trainable
 from mneme.train.guarding import guard
 from mneme.train.learned import lean
 from mneme.train.penalties import Penalty, kl_tuned_to_base, ldifs
@@ -169,8 +170,10 @@ def main() -> None:
 
 
 def _ratio(own: np.ndarray, reference: np.ndarray) -> str:
-    found = clustered_mean(own / reference, np.ones(len(own)), "times").estimate
-    return f"{found.value:.2f} ({found.low:.2f}-{found.high:.2f})"
+    found = clustered_mean(own / reference, np.ones(len(own)), "times")
+    if isinstance(found, TooFew):  # rounds, for an interval
+        return f"{np.median(own / reference):.2f}"
+    return f"{found.estimate.value:.2f} ({found.estimate.low:.2f}-{found.estimate.high:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A LoRA layer whose sums are made inside the products is peft's."""
 
-import pytest
+import copy
+
 import torch
 from torch import nn
 
@@ -29,7 +30,8 @@ def test_loss_and_gradients_are_those_of_peft() -> None:
     model = moved(with_lora(tiny_llama()).double()).train()
     ids = torch.arange(3, 15).view(2, 6)
     expected, loss = gradients(model, ids), model(input_ids=ids, labels=ids).loss.detach()
-    assert fuse_lora(model) == fuse_lora(model) > 0  # twice is once
+    assert fuse_lora(model) > 0
+    assert fuse_lora(model) == 0  # twice is once
     torch.testing.assert_close(model(input_ids=ids, labels=ids).loss.detach(), loss, rtol=1e-12, atol=0)
     found = gradients(model, ids)
     assert found.keys() == expected.keys()
@@ -37,7 +39,19 @@ def test_loss_and_gradients_are_those_of_peft() -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_an_adapter_that_is_off_is_off_and_is_saved_as_before(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_copy_has_weights_of_its_own() -> None:
+    model = moved(with_lora(tiny_llama()))
+    fuse_lora(model)
+    ids = torch.arange(3, 15).view(2, 6)
+    other = copy.deepcopy(model)
+    before = model(input_ids=ids).logits
+    for weight in other.parameters():
+        weight.data.zero_()
+    assert torch.equal(model(input_ids=ids).logits, before)
+    assert not torch.equal(other(input_ids=ids).logits, before)
+
+
+def test_an_adapter_that_is_off_is_off_and_is_saved_as_before() -> None:
     model = moved(with_lora(tiny_llama()))
     ids = torch.arange(3, 15).view(2, 6)
     names = list(model.state_dict())

@@ -4,7 +4,7 @@ peft makes `base(x) + (x A^T) B^T * s` as four tensors of the layer's width, and
 cost a fifteenth of a training step of a small model. The result is the same to rounding.
 """
 
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,29 +13,33 @@ from torch import Tensor, nn
 
 def fuse_lora(model: nn.Module) -> int:
     """Let every plain LoRA layer of `model` (one adapter, no dropout, a frozen `nn.Linear` below, one dtype) run so while it
-    is trained; in every other case peft's own forward pass runs. Number of layers that were given the chance."""
+    is trained; in every other case peft's own forward pass runs. Number of layers that were given the chance now."""
     from peft.tuners.lora import Linear
 
     layers = [module for module in model.modules() if type(module) is Linear and type(module.base_layer) is nn.Linear]
     for layer in layers:
-        if "forward" not in vars(layer):
-            layer.forward = _forward(layer)
+        layer.__class__ = _fused_class()  # and no function of its own, which a copy of the model would share
     return len(layers)
 
 
-def _forward(layer: Any) -> Callable[..., Tensor]:
-    theirs = layer.forward
+@cache
+def _fused_class() -> Any:
+    from peft.tuners.lora import Linear
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if args or kwargs or not torch.is_grad_enabled() or not _is_plain(layer, x):
-            result: Tensor = theirs(x, *args, **kwargs)
-            return result
-        (name,) = layer.active_adapters
-        base, down, up = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
-        made: Tensor = _Fused.apply(x, base.weight, base.bias, down, up, layer.scaling[name])  # type: ignore[no-untyped-call]
-        return made
+    class FusedLinear(Linear):
+        """The layer whose sums are made inside the products."""
 
-    return forward
+        def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            """As peft's, to rounding."""
+            if args or kwargs or not torch.is_grad_enabled() or not _is_plain(self, x):
+                result: Tensor = super().forward(x, *args, **kwargs)
+                return result
+            (name,) = self.active_adapters
+            base, down, up = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+            made: Tensor = _Fused.apply(x, base.weight, base.bias, down, up, self.scaling[name])  # type: ignore[no-untyped-call]
+            return made
+
+    return FusedLinear
 
 
 def _is_plain(layer: Any, x: Tensor) -> bool:
