@@ -27,9 +27,10 @@ from tables import markdown_table, write_section
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from mneme.models.adapters import attach_lora
-from mneme.stats import clustered_mean
+from mneme.stats import TooFew, clustered_mean
 from mneme.text.encoded import Encoded
-from mneme.text.rows import Row, encode_row, encode_rows, read_rows, trainable
+from mneme.text.files import Row
+from mneme.text.rows import encode_row, encode_rows, read_rows, trainable
 from mneme.train.guarding import guard
 from mneme.train.learned import lean
 from mneme.train.penalties import Penalty, kl_tuned_to_base, ldifs
@@ -111,6 +112,7 @@ def trained(folder: Path, rows: list[Row], tokenizer: PreTrainedTokenizerBase, r
 
 
 LENGTH = 128
+PENALTIES: dict[str, list[Penalty]] = {"mneme train": [], "with kl": [kl_tuned_to_base(0.1)], "with ldifs": [ldifs(1.0)]}
 
 
 def main() -> None:
@@ -119,21 +121,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--arms", nargs="*", default=list(PENALTIES), choices=list(PENALTIES), help="beside the plain loop")
     parser.add_argument("--ranks", type=int, nargs="*", default=[16, 0], help="of LoRA; 0: all weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bars()
     warnings.simplefilter("ignore")
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    every = read_rows(options.data)
+    every = read_rows(options.data).rows
     fitting = [row for row in every if len(encode_row(row, tokenizer).ids) <= LENGTH]
     rows = fitting[: options.batch * (options.rounds + 1)]
     encoded = encode_rows(rows, tokenizer, LENGTH)
     lines = []
     for rank in options.ranks:
         arms = {"plain loop": plain(options.model, encoded, tokenizer.pad_token_id or 0, rank)}
-        for name, penalties in (("mneme train", []), ("with kl", [kl_tuned_to_base(0.1)]), ("with ldifs", [ldifs(1.0)])):
-            arms[name] = trained(options.model, rows, tokenizer, rank, penalties)
+        for name in options.arms:
+            arms[name] = trained(options.model, rows, tokenizer, rank, PENALTIES[name])
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         for turn in range(options.rounds + 1):
             which = range(turn * options.batch, (turn + 1) * options.batch)
@@ -167,8 +170,10 @@ def main() -> None:
 
 
 def _ratio(own: np.ndarray, reference: np.ndarray) -> str:
-    found = clustered_mean(own / reference, np.ones(len(own)), "times").estimate
-    return f"{found.value:.2f} ({found.low:.2f}-{found.high:.2f})"
+    found = clustered_mean(own / reference, np.ones(len(own)), "times")
+    if isinstance(found, TooFew):  # rounds, for an interval
+        return f"{np.median(own / reference):.2f}"
+    return f"{found.estimate.value:.2f} ({found.estimate.low:.2f}-{found.estimate.high:.2f})"
 
 
 if __name__ == "__main__":

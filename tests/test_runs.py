@@ -1,5 +1,6 @@
 """Run folders: what is on disk is whole or absent, and a resumed run writes the bytes of an undisturbed one."""
 
+import contextlib
 import errno
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -234,3 +236,66 @@ def test_a_run_that_is_opened_again_is_not_written_again(tmp_path: Path) -> None
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     RunFolder(tmp_path / "out", {"command": "other"})
     assert '"other"' in (tmp_path / "out" / "run.json").read_text()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("dies_at", [0, 3, 6])
+def test_small_work_is_kept_as_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, dies_at: int
+) -> None:
+    """Nothing that was kept is made again, and what comes back does not depend on the kill."""
+    monkeypatch.setattr("mneme.runs.folder.KEPT_SECONDS", seconds)
+    made: list[int] = []
+
+    def work(number: int) -> dict[str, np.ndarray]:
+        if len(made) == dies_at:
+            made.append(-1)
+            raise KeyboardInterrupt
+        made.append(number)
+        return {"a": np.arange(number), "b": np.array(f"{number}")}
+
+    with RunFolder(tmp_path / "out", COMMAND) as run, pytest.raises(KeyboardInterrupt):
+        run.each("small", 7, work)
+    with RunFolder(tmp_path / "out", COMMAND) as run:
+        found = run.each("small", 7, work)
+    again = 0 if seconds == 0 else dies_at
+    assert made == [*range(dies_at), -1, *range(dies_at - again, 7)]
+    assert [(one["a"].tolist(), str(one["b"])) for one in found] == [(list(range(i)), f"{i}") for i in range(7)]
+    with RunFolder(tmp_path / "out", COMMAND) as run:
+        assert run.each("none", 0, work) == []
+        assert len(run.each("small", 7, work)) == 7
+        assert set(run.seconds) == {"small"}
+    assert len(made) == 8 + again
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_processes_share_small_work(tmp_path: Path, together: bool) -> None:
+    with RunFolder(tmp_path / "out", COMMAND) as first:
+        secret = first._secret
+
+        class Second:
+            """Process 1 of 2, whose fellow has finished."""
+
+            rank, world = 1, 2
+
+            def wait(self) -> None:
+                """At once."""
+
+            def same(self, _content: bytes) -> bytes:
+                """Of process 0."""
+                return secret
+
+        class First(Second):
+            rank = 0
+
+        first.group = First()
+        other = RunFolder(tmp_path / "out", COMMAND, Second())
+        made: list[list[int]] = [[], []]
+
+        def work(mine: int) -> Callable[[int], dict[str, np.ndarray]]:
+            return lambda number: made[mine].append(number) or {"a": np.array(number)}  # type: ignore[func-returns-value]
+
+        with contextlib.suppress(BadRun):  # the other's part is not there yet
+            other.each("small", 5, work(1), together=together)
+        assert [int(one["a"]) for one in first.each("small", 5, work(0), together=together)] == list(range(5))
+        assert made == ([[0, 1, 2, 3, 4]] * 2 if together else [[0, 2, 4], [1, 3]])

@@ -95,7 +95,7 @@ def test_activations_that_do_not_fit_in_memory_are_shared_too(world: World, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lost", ["mneme.audit.run.survey_corpus", "mneme.audit.run.fit_layer", "mneme.audit.findings.causal_checks"]
+    "lost", ["mneme.audit.run.survey_corpus", "mneme.audit.run.fit_layer", "mneme.audit.findings.causal_check"]
 )
 @pytest.mark.parametrize("again", [1, 3])
 def test_a_lost_process_ends_the_run_which_then_resumes(

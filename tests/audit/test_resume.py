@@ -23,10 +23,11 @@ WRITTEN = [
         for stage in (
             "words-0000",
             "survey-0000",
+            "layer-shares-1-of-1-from-000000",
             "layers",
             "dictionary-change-0",
             "dictionary-rotated-0",
-            "causal-0",
+            "causal-0-1-of-1-from-000000",
             *(f"purposeless-{number}" for number in range(3)),
         )
         for kind in ("json", "npz")

@@ -1,5 +1,6 @@
 """A whole measurement on tiny models: identity, resuming, contexts, series, seeds, harnesses, logs."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -99,8 +100,8 @@ def test_a_killed_run_goes_on_and_writes_the_same(
     tiny_pair: TinyPair, suite_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: str, dies_at: int
 ) -> None:
     """No batch that was done is done again: every one is a stage, of choices and of answers."""
-    monkeypatch.setattr(stages, "_PIECE_FLOP", {"cpu": 1.0})
-    monkeypatch.setattr(stages, "_FEW", 24)
+    monkeypatch.setattr(stages, "kept_tokens", lambda *_: 24)
+    monkeypatch.setattr(importlib.import_module("mneme.runs.folder"), "KEPT_SECONDS", 0.0)
     plain, calls = getattr(stages, piece), []
     monkeypatch.setattr(stages, piece, lambda *given: calls.append(1) or plain(*given))
     whole = run(tiny_pair.base, tiny_pair.tuned, suite_folder, tmp_path / "whole")

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from mneme.audit.options import AuditOptions
-from mneme.options import Machine, stored
+from mneme.errors import BadRun
+from mneme.options import Machine, restored, stored
+from mneme.repair import evidence
 from mneme.repair import run as repair_run
 from mneme.repair.evidence import Evidence
 from mneme.repair.options import RepairOptions
@@ -14,6 +16,7 @@ from mneme.results import Report
 from mneme.results.repair import SavedRepair
 from mneme.runs import RunFolder
 from mneme.text.probes import Probe
+from tests.conftest import word_tokenizer
 from tests.report.sample import sample_report
 
 EVERY_OPTION = AuditOptions(
@@ -65,3 +68,17 @@ def _rest(record: Any) -> dict[str, Any]:
     """Values for the fields that do not matter here."""
     fields = record.model_fields
     return {name: 0 for name, field in fields.items() if name not in ("folder", "kind") and field.is_required()}
+
+
+def test_the_text_of_an_audit_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report calls the corpus as it was typed; run.json knows where it is."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "text.txt").write_text("one text\n\nand another\n")
+    monkeypatch.chdir(tmp_path / "there")
+    kept = stored(AuditOptions("base", "tuned", corpus="text.txt"))
+    monkeypatch.chdir(tmp_path)
+    options = restored(AuditOptions, kept)
+    report = sample_report()
+    typed = report.model_copy(update={"corpus": report.corpus.model_copy(update={"source": "text.txt"})})
+    with pytest.raises(BadRun, match="is no longer the text that was audited"):  # it was found, and is another
+        evidence._read_rows(typed, options.corpus or typed.corpus.source, word_tokenizer(), ())

@@ -126,6 +126,7 @@ def test_determinism_and_a_second_call_reads_its_stages(save_llama: Save, tmp_pa
 
 def test_the_model_is_the_same_after_a_trial(save_llama: Save, tmp_path: Path) -> None:
     from mneme.models.pair import load_model
+    from mneme.runs import RunFolder
     from mneme.screen.trial import Trial, pair_trial
     from mneme.text.pairs import encode_pairs
 
@@ -133,7 +134,8 @@ def test_the_model_is_the_same_after_a_trial(save_llama: Save, tmp_path: Path) -
     before = {name: p.detach().clone() for name, p in loaded.parts.model.named_parameters()}
     assert loaded.tokenizer is not None
     encoded = encode_pairs(pairs(8), loaded.tokenizer, None)
-    pair_trial(loaded.parts, encoded, [0, 1, 2], Trial(2, 1e-2, 0))
+    with RunFolder(tmp_path / "out", {"command": "screen"}) as run:
+        pair_trial(loaded.parts, encoded, [0, 1, 2], Trial(2, 1e-2, 0), run)
     after = dict(loaded.parts.model.named_parameters())
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)

@@ -78,10 +78,11 @@ def test_chunks_add_up_and_their_gradient_is_that_of_the_whole(monkeypatch: pyte
     hidden = torch.randn(7, parts.width, dtype=torch.float64, requires_grad=True)
     weights = [hidden, parts.norm.weight, parts.head.weight]
 
-    def of_chunk(chunk: torch.Tensor, cut: slice) -> torch.Tensor:
-        return (lens(parts, chunk).logsumexp(-1) * torch.arange(7.0, dtype=torch.float64)[cut]).sum()
+    def of_chunk(logits: torch.Tensor, cut: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        share = torch.arange(7.0, dtype=torch.float64)[cut]
+        return (logits.logsumexp(-1) * share).sum(), logits.softmax(-1) * share[:, None]
 
-    whole = of_chunk(hidden, slice(0, 7))
+    whole = of_chunk(lens(parts, hidden), slice(0, 7))[0]
     expected = torch.autograd.grad(whole, weights)
     monkeypatch.setattr(LEARNED, "_LOGITS", 3 * parts.embedding.weight.shape[0])
     found = chunked_loss(parts, hidden, of_chunk)

@@ -1,6 +1,4 @@
-"""Step 6 of the audit: the causal check of the chosen latents, as one stage."""
-
-from collections.abc import Callable
+"""Step 6 of the audit: the causal check of the chosen latents, each by itself."""
 
 import numpy as np
 import torch
@@ -8,13 +6,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from mneme.activations.harvest import ALONE
 from mneme.audit.dictionary import LayerCodes, change_directions
 from mneme.audit.latents import Firings
 from mneme.diff.causal import check_latent
 from mneme.errors import EmptyMask
 from mneme.models.pair import ModelPair
-from mneme.models.ranks import Ranks
 from mneme.runs import Arrays
 
 ROWS_A_LATENT = 8
@@ -22,46 +18,38 @@ ROWS_A_LATENT = 8
 holds. A round number that was never varied."""
 
 
-def causal_checks(
+def causal_check(
     pair: ModelPair,
     ids: Int[Tensor, "row seq"],
     passage: Int[ndarray, "row seq"],
     codes: LayerCodes,
     firings: Firings,
     latents: list[int],
+    index: int,
     *,
     seed: int,
-    advance: Callable[[int], None],
-    ranks: Ranks = ALONE,
 ) -> Arrays:
-    """Ablate each of `latents` on the 8 held-out rows where it is strongest, shared out among `ranks`, which must all call
-    this. Arrays: latent, share, low, high, n, p; latents on whose rows the two models say the same have none: there is nothing
-    to take away."""
+    """Ablate number `index` of `latents` on the 8 held-out rows where it is strongest. `causal`: a line of latent, share, low,
+    high, n, p; no line where the two models say the same on its rows: there is nothing to take away."""
     directions = change_directions(codes.dictionary)
-    table = torch.zeros(len(latents), 7, dtype=torch.float64)  # 7: the columns of `line`
-    for index in ranks.own(range(len(latents))):
-        latent = latents[index]
-        rows, code = _strongest_rows(firings, latent, ids.shape[1])
-        others = directions[[other for other in latents if other != latent]] if len(latents) > 1 else directions[:0]
-        advance(1)
-        try:
-            result = check_latent(
-                pair,
-                ids[rows],
-                passage[rows],
-                codes.layer,
-                torch.from_numpy(code).float(),
-                directions[latent],
-                others,
-                seed=seed,
-            )
-        except EmptyMask:
-            continue
-        share = result.share
-        line = (latent, share.value, share.low, share.high, share.n, result.p_value, 1.0)
-        table[index] = torch.tensor(line, dtype=torch.float64)
-    whole = ranks.total(table).numpy()
-    return {"causal": whole[whole[:, -1] > 0, :-1]}
+    latent = latents[index]
+    rows, code = _strongest_rows(firings, latent, ids.shape[1])
+    others = directions[[other for other in latents if other != latent]] if len(latents) > 1 else directions[:0]
+    try:
+        result = check_latent(
+            pair,
+            ids[rows],
+            passage[rows],
+            codes.layer,
+            torch.from_numpy(code).float(),
+            directions[latent],
+            others,
+            seed=seed,
+        )
+    except EmptyMask:
+        return {"causal": np.zeros((0, 6))}
+    share = result.share
+    return {"causal": np.array([[latent, share.value, share.low, share.high, share.n, result.p_value]])}
 
 
 def _strongest_rows(firings: Firings, latent: int, seq: int) -> tuple[Int[ndarray, " row"], Float[ndarray, "row seq"]]:

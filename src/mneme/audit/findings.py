@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from mneme.audit.ablation import causal_checks
+from mneme.audit.ablation import causal_check
 from mneme.audit.dictionary import LayerCodes, coded_rows
 from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, area_effects, direction_of, noise_of, suspected
 from mneme.audit.evidence import AuditEvidence
@@ -20,6 +20,7 @@ from mneme.predict.areas import Membership
 from mneme.predict.calibration import UNCALIBRATED, Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
 from mneme.results import Effect, Estimate
+from mneme.runs import Arrays
 from mneme.stats import benjamini_hochberg
 
 CAUSAL_RATE = 0.05
@@ -112,13 +113,13 @@ def _judge(
     if not chosen:
         return JudgedLayer(codes=codes, context=layer.context, firings=firings, judged=judged, chosen=[], causal={})
     advance = track(f"ablation L{codes.layer} (latents)", len(chosen))
-    table = job.run.stage(
-        f"causal-{codes.layer}",
-        lambda: causal_checks(
-            job.pair, job.rows.ids, passage, codes, firings, chosen, seed=job.options.seed, advance=advance, ranks=job.ranks
-        ),
-        together=True,
-    )["causal"]
+
+    def work(index: int) -> Arrays:
+        found = causal_check(job.pair, job.rows.ids, passage, codes, firings, chosen, index, seed=job.options.seed)
+        advance(1)
+        return found
+
+    table = np.concatenate([one["causal"] for one in job.run.each(f"causal-{codes.layer}", len(chosen), work)])
     q_values = benjamini_hochberg(table[:, -1])
     causal = {}
     for line, q_value in zip(table, q_values, strict=True):

@@ -14,7 +14,7 @@ from mneme.audit.dictionary import held_out_rows
 from mneme.audit.reading import Reading, Shown
 from mneme.diff.survey import SurveyColumns, empty_survey, survey_rows
 from mneme.errors import BadRun
-from mneme.models.batching import BATCH_TOKENS
+from mneme.models.batching import BATCH_TOKENS, kept_tokens
 from mneme.models.hooks import read_residuals
 from mneme.models.pair import ModelPair, Side
 from mneme.predict.effects import TokenTable, content_mask
@@ -24,9 +24,9 @@ from mneme.runs import Arrays, RunFolder
 from mneme.text.packing import PackedRows
 
 _PIECE_TOKENS = 16_384
-"""Tokens of one stage: what a kill costs at most. A round number that was never varied."""
-_ALONE_TOKENS = _PIECE_TOKENS // 4
-"""The same where documents are read alone and padded, which is slower. Never varied."""
+"""Tokens of one stage at most, as its arrays are held together: a round number that was never varied."""
+_ALONE_TOKENS = 4096
+"""Tokens of one stage where documents are read alone and padded, which is slower. Never varied."""
 _BATCH_LOGITS = 1 << 26
 """Logits of a batch at most, 256 MB in float32: beyond a vocabulary of 16,384 a batch has fewer tokens. Never varied."""
 _GAINING = 12
@@ -61,7 +61,7 @@ def survey_corpus(
     and their relative change as NaN.
     """
     seq = rows.ids.shape[1]
-    step = max(1, _PIECE_TOKENS // seq)
+    step = max(1, min(_PIECE_TOKENS, kept_tokens(pair.n_parameters, pair.device.type, passes=2)) // seq)
     batch = batch_rows_for(seq, pair.vocab_size)
     parts = torch.split(rows.ids, step)
     whole = np.ones(len(rows.ids), dtype=bool) if layers is None else held_out_rows(len(rows.ids))

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from mneme.audit.effects import MATERIAL
+from mneme.options import counted
 from mneme.predict.knowledge import KNOWLEDGE_UNIT
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
-from mneme.report.wording import counted
 from mneme.results import AbsentArea, Effect, Estimate, Verdict
 from mneme.results.audit import AFFECTED_AS_A_WHOLE
 

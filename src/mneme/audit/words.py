@@ -13,6 +13,7 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import BadCorpus
+from mneme.models.batching import kept_tokens
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, Membership, Words
 from mneme.predict.cloze import Scores, rival_pool
@@ -28,8 +29,7 @@ _OTHERS = 8
 """Of the passages that match no area every so many is sampled: they cost reading and judge nothing. A round number that was
 never varied."""
 PIECE_TOKENS = 8192
-"""Tokens of one stage, what a kill costs at most: 91 s of CPU for a model of 135 M parameters (docs/log.md, the audit reads
-own words: 22,251 tokens in 248 s)."""
+"""Tokens of one stage at most. A round number that was never varied."""
 
 
 class Layout(NamedTuple):
@@ -120,8 +120,9 @@ def _sampled(
 
 
 def read_words(pair: ModelPair, layout: Layout, run: RunFolder, advance: Callable[[int], None]) -> WordReading:
-    """Both models over the whole text, one stage for every 8k tokens; `advance` is told how many tokens each batch was."""
-    pieces = _pieces(layout.plan, range(len(layout.plan.batches)))
+    """Both models over the whole text, a few seconds' work a stage; `advance` is told how many tokens each batch was."""
+    most = min(PIECE_TOKENS, kept_tokens(pair.n_parameters, pair.device.type, passes=2))
+    pieces = _pieces(layout.plan, range(len(layout.plan.batches)), most)
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         for number in mine:
@@ -142,12 +143,12 @@ def _joined(pair: ModelPair, layout: Layout, batches: Sequence[int], advance: Ca
     return joined | {"gain": np.sum([one["gain"] for one in found], axis=0)}
 
 
-def _pieces(plan: ReadingPlan, batches: Sequence[int]) -> list[list[int]]:
-    """Batches in order, some 8k tokens together."""
+def _pieces(plan: ReadingPlan, batches: Sequence[int], most: int) -> list[list[int]]:
+    """Batches in order, about `most` tokens together."""
     found: list[list[int]] = [[]]
     tokens = 0
     for batch in batches:
-        if tokens >= PIECE_TOKENS:
+        if tokens >= most:
             found.append([])
             tokens = 0
         found[-1].append(batch)

@@ -2,6 +2,7 @@
 
 from xml.sax.saxutils import escape
 
+from mneme.options import counted
 from mneme.plain import plain
 from mneme.report import wording
 from mneme.results import Report
@@ -22,7 +23,7 @@ def badge_words(report: Report) -> str:
     outcome = wording.outcome(report)
     found = len(wording.side_effects(report))
     if outcome == "side-effects":
-        return wording.counted(found, "side effect") if found else "everything changed"
+        return counted(found, "side effect") if found else "everything changed"
     return {"contained": "no side effect found", "silent": "no difference"}.get(outcome, "inconclusive")
 
 

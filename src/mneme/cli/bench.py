@@ -60,7 +60,7 @@ def _real(data: Path, out: Path, *, seed: int, json: bool) -> None:
 
 def show_real(found: "RealBench", console: "Terminal") -> None:
     """A table of the predictors for every part of the cells, and their false alarms."""
-    from mneme.report.wording import counted
+    from mneme.options import counted
 
     show_scores(found.scores, console)
     for name, (alarmed, nulls) in found.alarms.items():

@@ -47,8 +47,8 @@ def show_preferences(record: "PreferenceRun", out: Path, *, json: bool) -> None:
 
 def _print(record: "PreferenceRun") -> None:
     """The watched pairs over time, then the tokens that rose."""
+    from mneme.options import counted
     from mneme.report.preferences_view import preferences_headline
-    from mneme.report.wording import counted
     from mneme.results import TooFew
     from mneme.terminal import Listing, Terminal
 

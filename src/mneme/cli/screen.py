@@ -48,8 +48,8 @@ def show_screening(screening: "RowScreening", out: Path, *, json: bool) -> None:
 
 def _print(screening: "RowScreening") -> None:
     """The most suspect rows, then what filtering buys."""
+    from mneme.options import counted
     from mneme.report.screen_view import screening_headline
-    from mneme.report.wording import counted
     from mneme.terminal import Listing, Terminal
 
     console = Terminal()

@@ -30,7 +30,7 @@ def train(options: TrainOptions) -> None:
 
 def show_training(record: "TrainingRecord") -> None:
     """What was trained with which safeguards, in one line."""
-    from mneme.report.wording import counted
+    from mneme.options import counted
 
     names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
     done = f"{counted(record.steps, 'step')} on {counted(record.rows, 'row')}"

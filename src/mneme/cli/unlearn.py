@@ -53,8 +53,8 @@ def show_unlearning(result: "Unlearning", out: Path, *, json: bool) -> None:
 
 def lines_of(result: "Unlearning") -> list[str]:
     """What a finished run says on a terminal: one line a figure, each with interval and number of texts."""
+    from mneme.options import counted
     from mneme.report.unlearn_view import unlearning_headline
-    from mneme.report.wording import counted
     from mneme.results import Estimate
 
     settings = result.settings

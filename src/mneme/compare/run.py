@@ -13,10 +13,10 @@ from mneme.audit.stored import evidence_from
 from mneme.compare.differing import answer_difference, independent_difference, same_items, word_difference
 from mneme.compare.options import CompareOptions
 from mneme.errors import BadRun
-from mneme.options import stored, taking
+from mneme.options import counted, stored, taking
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.report.reading import read_report
-from mneme.report.wording import affected, counted, listed
+from mneme.report.wording import affected, listed
 from mneme.results import Effect, Report
 from mneme.results.compare import AreaRow, Cell, ComparedRun, Lineage, RunDifference
 from mneme.runs import RunFolder

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from mneme.dpo.guarding import given_to_trl, guard_dpo
 from mneme.dpo.monitor import DisplacementMonitor
 from mneme.dpo.options import DpoOptions
+from mneme.dpo.plan import preference_plan
 from mneme.errors import BadRun
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.adapters import attach_lora
@@ -33,7 +34,7 @@ from mneme.options import Progress, deciding, stored, taking
 from mneme.results.dpo import PreferenceRun
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
-from mneme.screen.scoring import score_pairs
+from mneme.screen.scoring import pair_scores_in_run
 from mneme.text.files import Row
 from mneme.text.pairs import EncodedPair, encode_pairs, fitting_pairs, read_pairs
 from mneme.text.reading import SKIPPED_ROWS, skipped_rows
@@ -87,12 +88,13 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
         folder, kept_options = Path(options.out), stored(options)
         opened = RunFolder(folder, command, options=kept_options, outputs=OUTPUT_NAMES, overwrite=options.overwrite)
         with opened as run:
-            scores = run.stage("scores", lambda: _scores(loaded, pairs, score, window)) if score else {}
+            scores = _scores(run, loaded, pairs, score, options.progress, window) if score else {}
             kept = sorted(rank(scores, score, options.keep).kept) if score else list(range(len(pairs)))
             settings = _settings(run, options, len(kept), window)
             looks = run.workspace("displacement") / DISPLACEMENT
             trainer, monitor = _trainer(trl, loaded, (pairs, encoded, kept), options, settings, looks)
-            seconds = _train(trainer, options.progress, encoded, run)
+            options.progress.say(preference_plan(trainer.model, loaded.parts, [encoded[i] for i in kept], trainer.args))
+            seconds = _train(trainer, run)
             data = {"source": read.source, "sha256": command["data"], "pairs": len(pairs), "trained": len(kept)}
             record = _record(options, trainer, monitor, data, command["model"], _versions(trl))
             record = record.model_copy(update={"notes": [*loaded.notes, *told]})
@@ -106,10 +108,14 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
 dpo = taking(DpoOptions, run_dpo)
 
 
-def _scores(loaded: LoadedModel, pairs: Sequence[Row], name: str, window: int | None) -> Arrays:
+def _scores(
+    run: RunFolder, loaded: LoadedModel, pairs: Sequence[Row], name: str, progress: Progress, window: int | None
+) -> Arrays:
     """The score `name` of every pair."""
     tokenizer = require_tokenizer(loaded.tokenizer, loaded.folder)
-    return score_pairs(loaded.parts, encode_pairs(pairs, tokenizer, window, bare=True), [name])
+    bare = encode_pairs(pairs, tokenizer, window, bare=True)
+    with progress.bars() as track:
+        return pair_scores_in_run(run, loaded.parts, bare, [name], track)
 
 
 def _record(
@@ -235,15 +241,10 @@ def _trainer(
     return trainer, monitor
 
 
-def _train(trainer: Trainer, progress: Progress, encoded: Sequence[Any], run: RunFolder) -> dict[str, float]:
+def _train(trainer: Trainer, run: RunFolder) -> dict[str, float]:
     """Trains, from the run's last sealed checkpoint if there is one; seconds it took here."""
     last = last_checkpoint(run)
     trainer.add_callback(KeepCheckpoints(run))
-    size = sum(p.numel() for p in trainer.model.parameters())
-    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in encoded) / len(encoded)
-    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
-    steps = trainer.args.max_steps
-    progress.say(f"Plan: {steps} steps of {batch} pairs, about {6 * size * tokens * batch * steps / 1e9:,.0f} GFLOP.")
     started = time.perf_counter()
     with warnings.catch_warnings(), _no_bars():
         warnings.simplefilter("ignore")

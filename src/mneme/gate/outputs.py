@@ -10,10 +10,10 @@ import json
 from typing import Any
 from xml.etree import ElementTree
 
+from mneme.options import counted
 from mneme.plain import plain
 from mneme.report.markdown import in_markdown
 from mneme.report.places import place, without_home
-from mneme.report.wording import counted
 from mneme.results.gate import GateCheck, GateResult, Limit, Outcome
 from mneme.version import __version__
 

@@ -22,6 +22,7 @@ from mneme.measure.readings import require_judges
 from mneme.measure.series import read_task, series_of, task_arrays
 from mneme.measure.stages import (
     Sampling,
+    Showing,
     answers_stage,
     choices_stage,
     pack,
@@ -47,7 +48,7 @@ from mneme.measure.summary import (
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.checkpoints import is_adapter
 from mneme.models.threads import computing_threads
-from mneme.options import Track, deciding, stored, taking
+from mneme.options import Track, counted, deciding, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
@@ -295,15 +296,16 @@ def _say_cost(job: _Job) -> None:
         contexts = f" under {1 + len(job.contexts)} contexts" if job.contexts else ""
         said.append(f"{answers * (1 + len(job.contexts)):,} answers{contexts} of at most {job.sampling.max_tokens} tokens")
     if said:
-        job.options.progress.say(f"{' and '.join(said)}, from each of {len(job.subjects)} models.")
+        job.options.progress.say(f"{' and '.join(said)}, asked of {counted(len(job.subjects), 'model')}.")
 
 
 def _answers_of(job: _Job, number: int, subject: Subject) -> ModelAnswers:
-    choices = choices_stage(job.run, number, subject, job.suite.choices, job.track) if job.suite.choices else None
+    show = Showing(job.track, job.options.progress.say)
+    choices = choices_stage(job.run, number, subject, job.suite.choices, show) if job.suite.choices else None
     said: dict[str, ContextAnswers] = {}
     if job.suite.open:
         for place, context in enumerate([QuestionContext(), *(found.context for found in job.contexts)]):
-            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, job.track)
+            asked, answers = answers_stage(job.run, number, subject, job.suite, context, place, job.sampling, show)
             readings = readings_stage(
                 job.run, number, subject, job.suite, place, (asked, answers), (job.judge, job.options.grammar), job.track
             )

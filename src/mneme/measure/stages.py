@@ -1,10 +1,11 @@
 """The work of a measurement, model by model, each piece a stage on disk that a killed run does not repeat."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,14 +15,10 @@ from mneme.measure.likelihood import BATCH_TOKENS, ChoiceScores, plan_choices, s
 from mneme.measure.readings import READ_TOGETHER, Readings, read_answers
 from mneme.measure.subjects import Loaded, Subject
 from mneme.measure.suite import ChoiceQuestion, Suite
+from mneme.models.batching import kept_tokens
+from mneme.models.footprint import peak_bytes
 from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
-
-_PIECE_FLOP = {"cpu": 3e11, "other": 3e14}
-"""Work of a piece, which is what a kill may cost: ten seconds on an idle core of 30 GFLOP/s, a minute on a busy one; a few
-seconds on a GPU."""
-_FEW = 256
-"""Tokens below which a pass is busy with reading weights."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,32 @@ class Sampling:
     seed: int
 
 
+class Showing(NamedTuple):
+    """How a stage says what it does."""
+
+    track: Track
+    say: Callable[[str], None]
+
+
+def planned(
+    work: Callable[[int], Arrays], sizes: Sequence[int], name: str, say: Callable[[str], None]
+) -> Callable[[int], Arrays]:
+    """`work` on pieces of these sizes, the largest first, which after the first one says what all of them will take here."""
+    first = True
+
+    def timed(number: int) -> Arrays:
+        nonlocal first
+        started = time.perf_counter()
+        found = work(number)
+        if first:
+            seconds = (time.perf_counter() - started) * sum(sizes) / max(1, sizes[number])
+            say(f"Plan: {name}, about {seconds:,.0f} s here for each model, peak memory about {peak_bytes() / 1e9:.1f} GB.")
+            first = False
+        return found
+
+    return timed
+
+
 def pack(value: Any) -> Arrays:
     """Any JSON value as one array of bytes, so that it can be a stage."""
     return {"json": np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)}
@@ -45,63 +68,34 @@ def unpack(arrays: Arrays) -> Any:
     return json.loads(arrays["json"].tobytes())
 
 
-def in_pieces(run: RunFolder, name: str, count: int, work: Callable[[int], Arrays]) -> list[Arrays]:
-    """`work` of every piece from 0, each a stage of its own from the moment that it is done."""
-    names = [f"{name}-{number + 1}-of-{count}" for number in range(count)]
-    found = list(run.pieces(names, lambda mine: (work(number) for number in mine)))
-    for piece in names:  # their time is in that of the whole
-        run.seconds.pop(piece, None)
-    return found
-
-
-def piece_tokens(loaded: Loaded) -> int:
-    """Tokens of a batch of choices: as many as run together, but no more than a slow core does in a quarter of a minute."""
-    if loaded.parts.device.type != "cpu":
-        return BATCH_TOKENS
-    return int(min(max(_PIECE_FLOP["cpu"] / (2 * loaded.parts.model.num_parameters()), _FEW), BATCH_TOKENS))
-
-
-def grouped(tokens: Sequence[int], most: float) -> list[list[int]]:
-    """Batches in pieces of at most `most` tokens, or one batch."""
-    pieces: list[list[int]] = []
-    held = 0
-    for number, amount in enumerate(tokens):
-        if not pieces or held + amount > most:
-            pieces.append([])
-            held = 0
-        pieces[-1].append(number)
-        held += amount
-    return pieces
+def tokens_a_batch(loaded: Loaded) -> int:
+    """Tokens of a batch of choices: as many as run together, but no more than what is kept at once."""
+    return min(kept_tokens(loaded.parts.model.num_parameters(), loaded.parts.device.type), BATCH_TOKENS)
 
 
 def choices_stage(
-    run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], track: Track
+    run: RunFolder, number: int, subject: Subject, questions: Sequence[ChoiceQuestion], show: Showing
 ) -> ChoiceScores:
     """Log-likelihood of every choice of one model."""
 
     def compute() -> Arrays:
         loaded = subject.loaded()
-        advance = track(f"{subject.label}: choices", len(questions))
+        advance = show.track(f"{subject.label}: choices", len(questions))
         plan = plan_choices(
             loaded.parts,
             loaded.tokenizer,
             questions,
             max_positions=loaded.max_positions,
-            batch_tokens=piece_tokens(loaded),
+            batch_tokens=tokens_a_batch(loaded),
         )
-        flop = _PIECE_FLOP["cpu" if loaded.parts.device.type == "cpu" else "other"]
-        pieces = grouped(plan.tokens(), flop / (2 * loaded.parts.model.num_parameters()))
 
-        def work(piece: int) -> Arrays:
-            sums: list[float] = []
-            for batch in pieces[piece]:
-                sums += score_batch(loaded.parts, plan, batch)
-                advance(plan.asked_first(batch))
+        def work(batch: int) -> Arrays:
+            sums = score_batch(loaded.parts, plan, batch)
+            advance(plan.asked_first(batch))
             return {"sums": np.array(sums)}
 
-        scored = iter(np.concatenate([one["sums"] for one in in_pieces(run, f"choices-{number}", len(pieces), work)]).tolist())
-        sizes = [sum(len(asked) for _, asked in batch) for batch in plan.batches]
-        found = plan.scores([[next(scored) for _ in range(size)] for size in sizes])
+        scored = run.each(f"scored-{number}", len(plan.batches), planned(work, plan.tokens(), "choices", show.say))
+        found = plan.scores([one["sums"].tolist() for one in scored])
         flat = [ids for choices in found.ids for ids in choices]
         return {
             "sums": np.concatenate(found.sums),
@@ -125,7 +119,7 @@ def answers_stage(
     context: QuestionContext,
     place: int,
     sampling: Sampling,
-    track: Track,
+    show: Showing,
 ) -> tuple[list[Asked], list[str]]:
     """Prompts and answers of one model under one context."""
 
@@ -140,7 +134,7 @@ def answers_stage(
             max_positions=loaded.max_positions,
             seed=sampling.seed,
         )
-        advance = track(f"{subject.label}: {context.name}", len(prompts))
+        advance = show.track(f"{subject.label}: {context.name}", len(prompts))
 
         def work(piece: int) -> Arrays:
             found = answer_batch(loaded.parts, loaded.tokenizer, prompts, batches[piece], sampling.temperature)
@@ -148,7 +142,8 @@ def answers_stage(
             return pack(found)
 
         answers = [""] * len(prompts)
-        pieces = in_pieces(run, f"answers-{number}-{place}", len(batches), work)
+        sizes = [len(batch.of) for batch in batches]
+        pieces = run.each(f"said-{number}-{place}", len(batches), planned(work, sizes, context.name, show.say))
         for batch, found in zip(batches, pieces, strict=True):
             for i, answer in zip(batch.of, unpack(found), strict=True):
                 answers[i] = answer
@@ -181,7 +176,7 @@ def readings_stage(
             found = read_answers(suite.open, asked[cut], answers[cut], judge, grammar, advance)
             return {"score": found.score, "coherence": found.coherence, **pack(found.outcome)}
 
-        pieces = in_pieces(run, f"readings-{number}-{place}", len(cuts), work)
+        pieces = run.each(f"read-{number}-{place}", len(cuts), work)
         numbers = {name: np.concatenate([piece[name] for piece in pieces]) for name in ("score", "coherence")}
         return {**numbers, **pack([outcome for piece in pieces for outcome in unpack(piece)])}
 

@@ -22,6 +22,32 @@ BATCH_TOKENS = 4096
 """Tokens that run together, padding included: on two cores more of them are no faster, and the activations stay small."""
 
 
+_KEPT_FLOP = {"cpu": 2e11, "other": 3e14}
+"""Work between two moments at which a run keeps what it has: five seconds of an idle core of 40 GFLOP/s, a minute of a
+twelfth of one; a few seconds on a GPU."""
+_FEW_TOKENS = 256
+"""A pass of fewer tokens is busy with reading weights."""
+
+
+def kept_tokens(parameters: int, device: str, passes: int = 1) -> int:
+    """Tokens of the work between two such moments, for a model of so many parameters that reads each `passes` times."""
+    flop = _KEPT_FLOP["cpu" if device == "cpu" else "other"]
+    return max(_FEW_TOKENS, int(flop / (2 * max(1, parameters) * passes)))
+
+
+def kept_pieces(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of texts, longest first, in pieces of at most `most` tokens, or of one text."""
+    pieces: list[list[int]] = []
+    held = 0
+    for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not pieces or held + lengths[number] > most:
+            pieces.append([])
+            held = 0
+        pieces[-1].append(number)
+        held += lengths[number]
+    return pieces
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some texts as rows of equal length, on the CPU."""

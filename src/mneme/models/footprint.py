@@ -1,12 +1,22 @@
 """What a training will take, from a small piece of it: seconds and bytes a token, and what memory there is."""
 
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from mneme.models.architecture import Parts
+from mneme.models.batching import padded
+from mneme.models.likelihood import counted_log_probs
+from mneme.text.encoded import Encoded
+
+_PROBE_TEXTS, _PROBE_TOKENS = 8, 256
+"""So many texts at most are timed, and tokens, if one text is no longer: enough to be busy with products."""
 
 
 class Footprint(NamedTuple):
@@ -39,6 +49,24 @@ def footprint(loss: Callable[[], Tensor], tokens: int, weights: Iterable[Tensor]
     return Footprint(forward / tokens, step / tokens, size / tokens)
 
 
+def likelihood_footprint(parts: Parts, texts: Sequence[Encoded], trained: Iterable[Tensor] | None = None) -> Footprint:
+    """Of the ordinary loss on the first few of `texts`, with a gradient in the weights `trained`; None: as the model is."""
+    chosen = list(texts[:_PROBE_TEXTS])
+    while len(chosen) > 1 and sum(len(text.ids) for text in chosen) > _PROBE_TOKENS:
+        chosen.pop()
+    batch = padded(chosen)
+    required = {weight: weight.requires_grad for weight in parts.model.parameters()}
+    if trained is not None:
+        parts.model.requires_grad_(False)
+        for weight in trained:
+            weight.requires_grad_(True)
+    try:
+        return footprint(lambda: -counted_log_probs(parts, batch).mean(), batch.ids.numel(), required)
+    finally:
+        for weight, on in required.items():
+            weight.requires_grad_(on)
+
+
 def saved_bytes(loss: Callable[[], Tensor], weights: Iterable[Tensor]) -> tuple[Tensor, int]:
     """(what `loss` gives, bytes that autograd keeps for its backward pass: every storage once, those of `weights` never)."""
     own = {weight.untyped_storage().data_ptr() for weight in weights}
@@ -62,6 +90,11 @@ def resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * 4096
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def free_bytes() -> int | None:

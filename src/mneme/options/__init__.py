@@ -2,7 +2,7 @@
 
 from mneme.options.calling import taking
 from mneme.options.fields import Option, Part, settle
-from mneme.options.progress import Progress, Track
+from mneme.options.progress import Progress, Track, counted
 from mneme.options.storing import command_line, deciding, restored, stored
 from mneme.options.values import Machine, Training
 
@@ -14,6 +14,7 @@ __all__ = [
     "Track",
     "Training",
     "command_line",
+    "counted",
     "deciding",
     "restored",
     "settle",

@@ -125,3 +125,8 @@ class _Lines:
         with self.lock:
             self.last = time.monotonic()
         self.progress.say(line)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """'1 tensor', '2 tensors', '1,200 texts'; `many` where the plural is not made with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -179,40 +179,6 @@ def read_items(
     return _items_read(plan, plan.items_of[batch], np.stack([base, tuned]))
 
 
-class SideSaid(NamedTuple):
-    """What one model says at the items of a batch."""
-
-    log_p: Float[ndarray, "row column"]
-    """log p of every column of the pool, at every piece of every item, nats."""
-    said: Float[ndarray, " row"]
-    """log p of the true piece, nats."""
-
-
-def side_items(pair: ModelPair, plan: ReadingPlan, batch: int, side: Side) -> SideSaid:
-    """One model alone at the items of a batch; two of them make what `read_items` reads (`joined_items`)."""
-    asked, _, _, n_rows = _asked(plan, batch)
-    states = item_states(pair, plan, batch, side)
-    columns, wanted = torch.from_numpy(plan.pool.ids), torch.from_numpy(asked.target[:n_rows])
-    log_p, said = np.zeros((n_rows, len(columns)), dtype=np.float32), np.zeros(n_rows)
-    step = rows_at_once(pair)
-    for a in range(0, n_rows, step):
-        logits = head_logits(pair, side, states[a : a + step])
-        whole = logits.logsumexp(-1, keepdim=True)
-        picked = wanted[a : a + step, None].to(logits.device)
-        log_p[a : a + step] = (logits[:, columns.to(logits.device)] - whole).cpu().numpy()
-        said[a : a + step] = (logits.gather(1, picked) - whole)[:, 0].cpu().numpy()
-    return SideSaid(log_p, said)
-
-
-def joined_items(plan: ReadingPlan, batch: int, base: SideSaid, tuned: SideSaid) -> Arrays:
-    """The items of a batch, from what either model said on its own; arrays as in `read_batch`, of no place."""
-    log_p, said = (np.stack(both) for both in zip(base, tuned, strict=True))
-    none = np.zeros(0, dtype=np.int64)
-    empty = {"place": none, "seen": none.astype(bool), "relative": np.zeros(0)}
-    empty |= {"kl_tuned_to_base": np.zeros(0), "kl_base_to_tuned": np.zeros(0), "nll": np.zeros((2, 0)), "gain": np.zeros(1)}
-    return {**_items_read(plan, plan.items_of[batch], log_p, said), **empty}
-
-
 def _asked(plan: ReadingPlan, batch: int) -> tuple[AskedPlaces, Int[ndarray, " item"], Int[ndarray, " place"], int]:
     """(what is asked of a batch, its items, its sampled places, how many rows are of items)."""
     windows, items = plan.batches[batch], plan.items_of[batch]

@@ -6,6 +6,7 @@ the audit itself looks (8 tokens); other text are passages of neither kind, wher
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def read_evidence(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> Evide
         )
     unintended = _unintended(report)
     areas = tuple(Area.model_validate(area) for area in areas_read(run))
-    rows, beside = _read_rows(report, tokenizer, areas)
+    rows, beside = _read_rows(report, options.corpus or report.corpus.source, tokenizer, areas)
     member = read_text(rows, areas, beside, shown=False).membership.member
     intended = np.zeros(len(rows.passages), dtype=np.bool_)
     for index, area in enumerate(areas):
@@ -107,12 +108,13 @@ def _unintended(report: Report) -> tuple[Effect, ...]:
 
 
 def _read_rows(
-    report: Report, tokenizer: PreTrainedTokenizerBase, areas: tuple[Area, ...]
+    report: Report, source: str | Path, tokenizer: PreTrainedTokenizerBase, areas: tuple[Area, ...]
 ) -> tuple[PackedRows, tuple[str, ...]]:
-    """The audit's rows, chosen and packed again from its text, and the passages that were looked at beside them."""
-    documents = read_corpus(report.corpus.source, tokenizer=tokenizer)
+    """The audit's rows, chosen and packed again from its text `source`, whose path is whole whatever was typed, and the
+    passages that were looked at beside them."""
+    documents = read_corpus(source, tokenizer=tokenizer)
     if documents.sha256 != report.corpus.sha256:
-        raise BadRun(f"{report.corpus.source} is no longer the text that was audited. Put it back, or run the audit again.")
+        raise BadRun(f"{source} is no longer the text that was audited. Put it back, or run the audit again.")
     chosen, rows = text_to_read(documents, tokenizer, areas, report.corpus.row_length, report.corpus.tokens)
     return rows, chosen.beside
 

@@ -83,7 +83,7 @@ def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairRep
     opened = RunFolder(folder, _command(pair, probes, options), options=kept, outputs=_OUTPUTS, overwrite=options.overwrite)
     with opened as run:
         task = _with_kept_corrections(task, run)
-        options.progress.say(plan_repair(bench, probes, len(methods) - len(absent)))
+        options.progress.say(plan_repair(bench, probes, [name for name in methods if lacking(name, task) is None], GRAM_BYTES))
         found = [
             climb(name, task, development, options.close, run, seed=options.seed, say=options.progress.say)
             for name in methods

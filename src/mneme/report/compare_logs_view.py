@@ -1,5 +1,6 @@
 """The words of a comparison of logs, shared by its page and the terminal."""
 
+from mneme.options import counted
 from mneme.report import wording
 from mneme.results import Estimate, TooFew
 from mneme.results.compare_logs import Flip, LogChange, LogComparison
@@ -69,7 +70,7 @@ def logs_headline(found: LogComparison) -> str:
     moved_ones = [change for change in primary if changed(change)]
     if not moved_ones:
         shown = [change for change in primary if change.equivalent]
-        tasks = wording.counted(len(primary), "task")
+        tasks = counted(len(primary), "task")
         if len(shown) == len(primary):
             return f"All of {tasks} are shown to be equivalent."
         return f"No change is shown in {tasks}; {len(shown)} of them are shown to be equivalent."

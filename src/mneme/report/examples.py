@@ -6,8 +6,8 @@
 import json
 from dataclasses import dataclass
 
+from mneme.options import counted
 from mneme.plain import plain
-from mneme.report import wording
 from mneme.results import Latent, TokenExample
 
 LONGEST_TOKEN = 60
@@ -26,10 +26,10 @@ class Trim:
 
     def told(self) -> str:
         """What was left out, in words; the whole of it is in report.json."""
-        kept = [wording.counted(self.latents, "latent"), wording.counted(self.examples, "example")]
+        kept = [counted(self.latents, "latent"), counted(self.examples, "example")]
         return (
             f"To keep this page under 5 MB it shows at most {kept[0]}, {kept[1]} each, "
-            f"{wording.counted(self.window, 'token')} around the strongest one. report.json has them all."
+            f"{counted(self.window, 'token')} around the strongest one. report.json has them all."
         )
 
 

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.text import Text
 
+from mneme.options import counted
 from mneme.plain import plain
 from mneme.report import measure_view as view
-from mneme.report.wording import counted
 from mneme.results.measure import Measurement
 from mneme.terminal import Listing
 

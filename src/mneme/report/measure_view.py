@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mneme.options import counted
 from mneme.report import wording
 from mneme.report.places import place
 from mneme.report.terms import TERMS
@@ -200,7 +201,7 @@ def moved(row: MeasurementRow) -> str:
 def measurement_headline(measurement: Measurement) -> str:
     """What the measurement says: of every tuned model what moved, from where to where, and whether that is worse."""
     labels = tuned_labels(measurement)
-    asked = wording.counted(measurement.questions, "question")
+    asked = counted(measurement.questions, "question")
     if not labels:
         return f"{measurement.models[0].label} on {asked} of {place(measurement.suite)}."
     found = []
@@ -216,7 +217,7 @@ def measurement_headline(measurement: Measurement) -> str:
         elif same == len(rows):
             found.append(f"{label} is equivalent to the base in {_areas(len(rows))}")
         else:
-            found.append(f"{label}: no change was shown, and equivalence in {same} of {wording.counted(len(rows), 'area')}")
+            found.append(f"{label}: no change was shown, and equivalence in {same} of {counted(len(rows), 'area')}")
     return ". ".join(found[:3]) + (f". And {len(found) - 3} more." if len(found) > 3 else ".")
 
 

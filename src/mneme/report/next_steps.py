@@ -3,8 +3,9 @@
 import shlex
 from typing import NamedTuple
 
+from mneme.options import counted
 from mneme.report.places import place
-from mneme.report.wording import affected, changed_everywhere, counted, listed, outcome, side_effects
+from mneme.report.wording import affected, changed_everywhere, listed, outcome, side_effects
 from mneme.results import Effect, Report
 
 _DEFAULT_OUT = "runs/audit"

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from mneme.options import counted
 from mneme.report import wording
 from mneme.results import Estimate, TooFew
 from mneme.results.repair import ProbeText, RepairMethod, RepairReport
@@ -68,7 +69,7 @@ def before_after(report: RepairReport) -> list[RepairRow]:
         ),
         RepairRow(
             "Coherent continuations",
-            wording.counted(report.tuned_coherent.n, "prompt"),
+            counted(report.tuned_coherent.n, "prompt"),
             f"{wording.share(report.tuned_coherent)} {wording.share_range(report.tuned_coherent)}",
             f"{wording.share(coherent)} {wording.share_range(coherent)}" if coherent is not None else absent,
         ),

@@ -1,5 +1,6 @@
 """The words of a screening, shared by its page and the terminal."""
 
+from mneme.options import counted
 from mneme.report import wording
 from mneme.results.screen import RowScreening
 
@@ -14,7 +15,7 @@ def noun(screening: RowScreening) -> str:
 def screening_headline(screening: RowScreening) -> str:
     """What dropping the most suspect rows buys, beside dropping as many at random."""
     dropped = screening.rows - screening.kept
-    said = f"{dropped:,} of {wording.counted(screening.rows, noun(screening))} set aside"
+    said = f"{dropped:,} of {counted(screening.rows, noun(screening))} set aside"
     value = screening.value
     if value is None:
         return f"{said}; what that buys was not measured."

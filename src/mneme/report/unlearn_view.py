@@ -1,5 +1,6 @@
 """The words of an unlearning run, shared by its page and the terminal."""
 
+from mneme.options import counted
 from mneme.report import wording
 from mneme.results.unlearn import Relearning, TextChange, Unlearning
 
@@ -19,7 +20,7 @@ def _recalled(change: TextChange, name: str) -> str:
 
 def comes_back(attack: Relearning) -> str:
     """What relearning does, with direction."""
-    texts = wording.counted(attack.documents, f"{attack.kind} text")
+    texts = counted(attack.documents, f"{attack.kind} text")
     if attack.kept_before is None or attack.kept_after is None:
         return f"Training on {texts}: nothing was recalled of the texts that it does not see."
     told = f"{wording.share(attack.kept_before)} → {wording.share(attack.kept_after)}"

@@ -9,6 +9,7 @@ import re
 import shlex
 from typing import Literal
 
+from mneme.options import counted
 from mneme.report.places import place
 from mneme.results import KNOWN_UNIT, Direction, Effect, Estimate, Report, TooFew
 from mneme.results.audit import AFFECTED_AS_A_WHOLE, BROKEN_AS_A_WHOLE
@@ -200,11 +201,6 @@ def short(description: str, longest: int = 100) -> str:
 def together(text: str) -> str:
     """A headline whose numbers stay on one line with their units."""
     return re.sub(r"(?<=\d) (?=%|points?\b|nats\b)", "\N{NO-BREAK SPACE}", text)
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """'1 tensor', '2 tensors', '1,200 texts'; `many` where the plural is not made with an s."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def listed(names: list[str], limit: int = 3) -> str:

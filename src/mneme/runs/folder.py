@@ -32,11 +32,22 @@ from mneme.runs.ledger import (
     write_ledger,
 )
 from mneme.runs.outputs import put_files, put_tree, require_own, tree_digests
-from mneme.runs.stages import drop_stages, read_arrays, read_seconds, remove_leftovers, sealed_stage, write_marker
+from mneme.runs.stages import (
+    bundled,
+    drop_stages,
+    read_arrays,
+    read_seconds,
+    remove_leftovers,
+    sealed_stage,
+    unbundled,
+    write_marker,
+)
 from mneme.runs.writing import disk_error, write_atomic
 
 Arrays = dict[str, np.ndarray]
 _NOTE = "In the run folder "
+KEPT_SECONDS = 20.0
+"""Small work is kept so often: a kill may cost a minute, and what is being made when it comes is lost too."""
 _SHOWN = 3
 """So many names of strangers' files stand in a refusal."""
 
@@ -233,6 +244,46 @@ class RunFolder:
                     started = time.perf_counter()
         self.group.wait()
         return (self._read(name) for name in names)
+
+    def each(self, name: str, count: int, work: Callable[[int], Arrays], *, together: bool = False) -> list[Arrays]:
+        """`work(i)` for every i below `count`, in order, none of which depends on another: kept together as soon as
+        `KEPT_SECONDS` have passed, so that a kill costs no more than that and the piece that was being made.
+
+        The processes take turns; with `together` all of them make everything, because they talk while they compute, and
+        process 0's is kept. What comes back does not depend on where a kill was.
+        """
+        rank, world = (0, 1) if together else (self.group.rank, self.group.world)
+        writes = not together or self.group.rank == 0
+        shares = [range(first, count, world) for first in range(world)]
+        names = [f"{name}-{first + 1}-of-{world}" for first in range(world)]
+        at = self._kept_until(names[rank], len(shares[rank]))
+        self.group.wait()  # every process has looked before any of them writes
+        started, held = time.perf_counter(), list[Arrays]()
+        for place in range(at, len(shares[rank])):
+            held.append(work(shares[rank][place]))
+            seconds = time.perf_counter() - started
+            if seconds >= KEPT_SECONDS or place + 1 == len(shares[rank]):
+                if writes:
+                    self._keep(f"{names[rank]}-from-{at:06d}", bundled(held), seconds)
+                started, held, at = time.perf_counter(), [], place + 1
+        self.group.wait()
+        found: dict[int, Arrays] = {}
+        for share, own in zip(shares, names, strict=True):
+            done = 0
+            while done < len(share):
+                parts = unbundled(self._read(piece := f"{own}-from-{done:06d}"))
+                self.seconds[name] = self.seconds.get(name, 0.0) + self.seconds.pop(piece)
+                found.update(zip(share[done:], parts, strict=False))
+                done += len(parts)
+        return [found[number] for number in range(count)]
+
+    def _kept_until(self, name: str, count: int) -> int:
+        """How many pieces of work of this name are finished."""
+        at = 0
+        while at < count and self._is_finished(piece := f"{name}-from-{at:06d}"):
+            self._before += read_seconds(self.stages, piece)
+            at += len(unbundled(read_arrays(self.stages, piece)))
+        return at
 
     def _is_finished(self, name: str) -> bool:
         if name not in self._checked and sealed_stage(self.stages, name, self.key, self._secret):

@@ -3,6 +3,7 @@
 import hmac
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,22 @@ def read_arrays(stages: Path, name: str) -> dict[str, np.ndarray]:
     """The arrays of a stage that was checked. Object arrays are refused: only pickle could hold them."""
     with np.load(stages / f"{name}.npz", allow_pickle=False) as stored:
         return {key: stored[key] for key in stored.files}
+
+
+def bundled(several: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Several stages as one."""
+    return {f"{number}.{key}": array for number, arrays in enumerate(several) for key, array in arrays.items()}
+
+
+def unbundled(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The stages of `bundled`, none of which is empty."""
+    found: list[dict[str, np.ndarray]] = []
+    for name, array in arrays.items():
+        number, _, key = name.partition(".")
+        if int(number) == len(found):
+            found.append({})
+        found[int(number)][key] = array
+    return found
 
 
 def read_seconds(stages: Path, name: str) -> float:

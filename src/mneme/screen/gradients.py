@@ -57,7 +57,6 @@ def gradient_similarity(
     wanted: MeanGradient | None = None,
     *,
     first_layer: int = 0,
-    on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, " row"]:
     """cos(row, unwanted) - cos(row, wanted), from -2 to 2 (without `wanted` one cosine). High: training on the row brings the
     unwanted behaviour nearer. Both mean gradients have to be of the same blocks, from `first_layer` on."""
@@ -65,16 +64,13 @@ def gradient_similarity(
     targets = {name: unwanted.of_map[name] / unwanted.norm for name in maps}
     if wanted is not None:
         targets = {name: target - wanted.of_map[name] / wanted.norm for name, target in targets.items()}
-    found, done = torch.zeros(len(rows)), 0
+    found = torch.zeros(len(rows))
     for batch in batches(rows, batch_tokens=_BATCH_TOKENS):
         products, squares = torch.zeros(len(batch.texts)), torch.zeros(len(batch.texts))
         for name, x, g in _flows(parts, batch, maps, first_layer):
             products += ((x @ targets[name]) * g).sum((1, 2)).cpu()
             squares += ((x @ x.mT) * (g @ g.mT)).sum((1, 2)).cpu()
         found[list(batch.texts)] = products / squares.clamp_min(1e-30).sqrt()
-        done += len(batch.texts)
-        if on_batch is not None:
-            on_batch(done)
     return found
 
 

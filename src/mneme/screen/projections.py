@@ -8,7 +8,7 @@ where the authors write it out and cut it into tokens again. The cheap variant o
 place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,13 +86,12 @@ def projection_difference(
     direction: Direction,
     *,
     own_tokens: int = 64,
-    on_batch: Callable[[int], None] | None = None,
 ) -> Float[Tensor, " row"]:
     """Projection of each training answer minus that of the model's own greedy answer of at most `own_tokens` tokens.
 
     `rows` are bare (`encode_rows(…, bare=True)`): what counts is what is averaged. Raw units of the residual stream.
     `own_tokens` 0 takes the last prompt token in place of the own answer (the paper's cheap
-    estimate). A text without a prompt has no own answer: its first token is its prompt. `on_batch(rows done)` shows progress.
+    estimate). A text without a prompt has no own answer: its first token is its prompt.
     """
     prompts = [row.prompt for row in rows]
     if own_tokens:
@@ -101,8 +100,6 @@ def projection_difference(
             own += generate_ids(
                 parts, prompts[first : first + 64], tokenizer.eos_token_id, max_new_tokens=own_tokens, temperature=0.0, seed=0
             )
-            if on_batch is not None:
-                on_batch(len(own))
         # A model that ends at once says nothing; the prompt's end then stands for it.
         references = [answer_after(p, a) if a else _last_token(p) for p, a in zip(prompts, own, strict=True)]
     else:

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 import transformers
 from numpy import ndarray
-from rich.console import Console
 
 from mneme.errors import BadOption, BadRows
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.options import Progress, deciding, stored, taking
+from mneme.options import Track, deciding, stored, taking
 from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.options import ScreenOptions
-from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, score_pairs, score_rows
+from mneme.screen.plan import screen_plan, tokens_of
+from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, RowScorer, pair_scores_in_run, scored_in_run
 from mneme.screen.trial import Trial, pair_trial, row_trial
 from mneme.text.encoded import Encoded
 from mneme.text.files import Row
@@ -97,10 +97,11 @@ def _screened(options: ScreenOptions) -> RowScreening:
     needs = _needs(options, halves, words, bare)
     if not options.pairs:
         needs.check(names, loaded.parts)
-    _say_cost(options.progress, loaded, encoded, names, options.trial_steps)
+    options.progress.say(screen_plan(loaded.parts, encoded, names, options.trial_steps))
     folder, kept = Path(options.out), stored(options)
-    with RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite) as run:
-        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, options.progress.shown)
+    opened = RunFolder(folder, command, options=kept, outputs=OUTPUTS, overwrite=options.overwrite)
+    with opened as run, options.progress.bars() as track:
+        found, direction = _scores(run, loaded, bare if options.pairs else encoded, names, needs, track)
         ranking = rank(found, names[0], share)
         held_out = None if options.pairs else (halves["unwanted"][1], halves["wanted"][1])
         value, reason = _value(run, loaded, encoded, ranking, held_out, options)
@@ -112,7 +113,7 @@ def _screened(options: ScreenOptions) -> RowScreening:
             data_sha256=command["data"],
             kind="pairs" if options.pairs else "rows",
             rows=len(rows),
-            tokens=_tokens(encoded),
+            tokens=tokens_of(encoded),
             kept=len(ranking.kept),
             ranked_by=names[0],
             direction=direction or None,
@@ -220,35 +221,27 @@ def _halves(rows: list[Encoded], seed: int) -> tuple[list[Encoded], list[Encoded
     return [rows[i] for i in order[:half]], [rows[i] for i in order[half:]]
 
 
-def _tokens(encoded: Sequence[Any]) -> int:
-    if isinstance(encoded[0], EncodedPair):
-        return sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in encoded)
-    return sum(len(ids) for ids, _ in encoded)
-
-
-def _say_cost(progress: Progress, loaded: LoadedModel, encoded: Sequence[Any], names: Sequence[str], steps: int) -> None:
-    size = sum(p.numel() for p in loaded.parts.model.parameters())
-    tokens = _tokens(encoded)
-    passes = sum({"gradient": 3, "projection": 3, "gap": 2}.get(name, 1) for name in names)
-    trial = 3 * steps * Trial.batch_rows * (tokens / len(encoded)) * (2 if isinstance(encoded[0], EncodedPair) else 1) * 3
-    seconds = 2 * size * (tokens * passes + trial) / 20e9
-    progress.say(
-        f"{len(encoded):,} rows, {tokens:,} tokens; scores and trial cost about {max(seconds, 1):,.0f} s at 20 GFLOP/s."
-    )
-
-
 def _scores(
-    run: RunFolder, loaded: LoadedModel, encoded: Any, names: Sequence[str], needs: RowNeeds, console: Console
+    run: RunFolder, loaded: LoadedModel, encoded: Any, names: Sequence[str], needs: RowNeeds, track: Track
 ) -> tuple[dict[str, ndarray], str]:
     """(score -> values, where the direction comes from)."""
+    if isinstance(encoded[0], EncodedPair):
+        return pair_scores_in_run(run, loaded.parts, encoded, names, track), ""
+    found, told = {}, ""
+    for name in names:
+        advance = track(f"score {name} (rows)", len(encoded))
+        ready: list[RowScorer] = []
 
-    def compute() -> Arrays:
-        if isinstance(encoded[0], EncodedPair):
-            return score_pairs(loaded.parts, encoded, names)
-        return score_rows(loaded, encoded, names, needs, console)
+        def score(rows: list[int], name: str = name, advance: Any = advance, ready: list[RowScorer] = ready) -> Arrays:
+            if not ready:
+                ready.append(RowScorer(name, loaded, encoded, needs))
+            values = ready[0].of(rows)
+            advance(len(rows))
+            return {"value": values, "told": np.array([ready[0].told] * len(rows))}
 
-    found = run.stage("scores", compute)
-    return {name: found[name] for name in names}, str(found["direction"]) if "direction" in found else ""
+        made = scored_in_run(run, f"scores-{name}", loaded.parts, [len(row.ids) for row in encoded], score)
+        found[name], told = made["value"], str(made["told"][0]) or told
+    return found, told
 
 
 def _value(
@@ -272,8 +265,8 @@ def _value(
     def compute() -> Arrays:
         options.progress.say("Trial: all rows, the kept ones, as many at random.")
         if held_out is None:
-            return pair_trial(loaded.parts, encoded, ranking.kept, trial)
-        return row_trial(loaded.parts, encoded, ranking.kept, held_out, trial)
+            return pair_trial(loaded.parts, encoded, ranking.kept, trial, run)
+        return row_trial(loaded.parts, encoded, ranking.kept, held_out, trial, run)
 
     return trial.value(run.stage("trial", compute), pairs=held_out is None), ""
 

@@ -1,6 +1,6 @@
 """The scores of `screen` by name: what each needs, its unit, and how it is computed. High is suspect."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from rich.console import Console
-from rich.progress import Progress
 
 from mneme.activations.projection import answer_means
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts
+from mneme.models.batching import kept_pieces, kept_tokens
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model
-from mneme.runs import Arrays
+from mneme.options import Track
+from mneme.runs import Arrays, RunFolder
 from mneme.screen.ches import ches, edit_similarity, last_hidden_similarity, ln_ches, pair_sums
 from mneme.screen.gradients import gradient_similarity, mean_gradient
 from mneme.screen.projections import (
@@ -107,33 +107,57 @@ def perplexity_gap(base_nll: Float[ndarray, " row"], other_nll: Float[ndarray, "
     return gap
 
 
-def score_rows(
-    loaded: LoadedModel, rows: Sequence[Encoded], names: Sequence[str], needs: RowNeeds, console: Console
+class RowScorer:
+    """One score of rows: what all rows share is made once, then any of them can be scored."""
+
+    def __init__(self, name: str, loaded: LoadedModel, rows: Sequence[Encoded], needs: RowNeeds) -> None:
+        self.name, self.loaded, self.rows, self.needs = name, loaded, rows, needs
+        self.told = ""
+        """Where the direction comes from, of a projection."""
+        if name == "gradient":
+            self.unwanted = mean_gradient(loaded.parts, needs.unwanted)
+            self.wanted = mean_gradient(loaded.parts, needs.wanted) if needs.wanted else None
+        elif name == "gap":
+            self.other = load_model(str(needs.other), **needs.options)
+        else:
+            self.direction, self.told = needs.direction(loaded.parts)
+
+    def of(self, numbers: Sequence[int]) -> Float[ndarray, " row"]:
+        """One value for each of these rows."""
+        parts, rows = self.loaded.parts, [self.rows[i] for i in numbers]
+        values: Any
+        if self.name == "gradient":
+            values = gradient_similarity(parts, rows, self.unwanted, self.wanted)
+        elif self.name == "gap":
+            values = perplexity_gap(mean_nll(parts, rows), mean_nll(self.other.parts, rows))
+        else:
+            bare = [self.needs.bare[i] for i in numbers]
+            own_tokens = 0 if self.name == "projection-prompt" else 64
+            values = projection_difference(parts, self.loaded.tokenizer, bare, self.direction, own_tokens=own_tokens)
+        return np.asarray(values, dtype=np.float64)
+
+
+def scored_in_run(
+    run: RunFolder, name: str, parts: Parts, lengths: Sequence[int], score: Callable[[list[int]], Arrays]
 ) -> Arrays:
-    """Score -> one value a row, and `direction` (words) where a projection was asked for."""
-    parts, found = loaded.parts, {}
-    told = ""
-    with Progress(console=console, transient=True) as progress:
-        for name in names:
-            task = progress.add_task(name, total=len(rows))
+    """`score` of the texts of these lengths (one value each), a few seconds' work at a time, kept by the run as `name`; in the
+    order of the texts."""
+    pieces = kept_pieces(lengths, kept_tokens(parts.model.num_parameters(), parts.device.type))
+    found = run.each(name, len(pieces), lambda piece: score(pieces[piece]))
+    back = np.argsort([number for piece in pieces for number in piece])
+    return {key: np.concatenate([one[key] for one in found])[back] for key in found[0]}
 
-            def on_batch(done: int, task: Any = task) -> None:
-                progress.update(task, completed=done)
 
-            values: Any
-            if name == "gradient":
-                unwanted = mean_gradient(parts, needs.unwanted)
-                wanted = mean_gradient(parts, needs.wanted) if needs.wanted else None
-                values = gradient_similarity(parts, rows, unwanted, wanted, on_batch=on_batch)
-            elif name == "gap":
-                other = load_model(str(needs.other), **needs.options)
-                values = perplexity_gap(mean_nll(parts, rows), mean_nll(other.parts, rows))
-            else:
-                direction, told = needs.direction(parts)
-                own_tokens = 0 if name == "projection-prompt" else 64
-                values = projection_difference(
-                    parts, loaded.tokenizer, needs.bare, direction, own_tokens=own_tokens, on_batch=on_batch
-                )
-            found[name] = np.asarray(values, dtype=np.float64)
-            progress.update(task, completed=len(rows))
-    return {**found, "direction": np.array(told)} if told else found
+def pair_scores_in_run(
+    run: RunFolder, parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str], track: Track
+) -> dict[str, ndarray]:
+    """`score_pairs`, kept by the run as it goes on. `pairs` are bare."""
+    advance = track("scores (pairs)", len(pairs))
+
+    def score(numbers: list[int]) -> Arrays:
+        found = score_pairs(parts, [pairs[i] for i in numbers], names)
+        advance(len(numbers))
+        return found
+
+    lengths = [len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs]
+    return scored_in_run(run, "scores", parts, lengths, score)

@@ -5,8 +5,9 @@ here on examples that no score has seen. The random draw is the control: fewer r
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,14 +20,15 @@ from mneme.models.adapters import attach_lora, detach_lora
 from mneme.models.architecture import Parts
 from mneme.models.batching import padded
 from mneme.models.fitting import Schedule, Term, constant, fit
-from mneme.models.likelihood import counted_log_probs, mean_nll, row_log_probs, text_log_likelihoods
+from mneme.models.likelihood import counted_log_probs, row_log_probs, text_log_likelihoods
 from mneme.models.modes import evaluating
 from mneme.models.preference import dpo_loss
 from mneme.results import Estimate
 from mneme.results.screen import FilterValue, TrialArm
-from mneme.runs import Arrays
+from mneme.runs import Arrays, RunFolder
+from mneme.screen.scoring import scored_in_run
 from mneme.stats import bootstrap_weights, expanded_interval
-from mneme.text.encoded import Encoded
+from mneme.text.encoded import Encoded, counted_tokens
 from mneme.text.pairs import EncodedPair, answers_of
 
 TRIAL_RANK = 8
@@ -38,7 +40,15 @@ Loss = Callable[[list[int]], Tensor]
 
 @contextmanager
 def trained(
-    parts: Parts, loss_of: Loss, rows: Sequence[int], *, steps: int, batch_rows: int, learning_rate: float, seed: int
+    parts: Parts,
+    loss_of: Loss,
+    rows: Sequence[int],
+    *,
+    steps: int,
+    batch_rows: int,
+    learning_rate: float,
+    seed: int,
+    checkpoint: Path | None = None,
 ) -> Iterator[None]:
     """The model with a LoRA adapter of rank 8 on all its linear maps, trained for `steps` on `rows`; taken off at the end.
 
@@ -51,7 +61,7 @@ def trained(
         trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
         try:
             term = Term("trial", 1.0, lambda step: loss_of(drawn[step]))
-            fit([term], trained, Schedule(steps, learning_rate, constant))
+            fit([term], trained, Schedule(steps, learning_rate, constant), checkpoint)
             yield
         finally:
             detach_lora(adapted)
@@ -144,9 +154,11 @@ class Trial:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed + 1)).tolist()
         return {"all": list(rows), "kept": stay, "random": sorted(rows[i] for i in order[: len(stay)])}
 
-    def train(self, parts: Parts, loss_of: Loss, rows: Sequence[int]) -> AbstractContextManager[None]:
-        """The model trained on `rows` for the steps of this trial."""
-        return trained(
+    def trainer(
+        self, parts: Parts, loss_of: Loss, rows: Sequence[int], run: RunFolder, arm: str
+    ) -> Callable[[], AbstractContextManager[None]]:
+        """What gives the model trained on `rows` for the steps of this trial, its state kept by the run."""
+        return lambda: trained(
             parts,
             loss_of,
             rows,
@@ -154,6 +166,7 @@ class Trial:
             batch_rows=self.batch_rows,
             learning_rate=self.learning_rate,
             seed=self.seed,
+            checkpoint=run.workspace("trial-training") / f"{arm}.safetensors",
         )
 
     def value(self, measured: Arrays, *, pairs: bool) -> FilterValue:
@@ -183,34 +196,62 @@ class Trial:
 
 
 def row_trial(
-    parts: Parts, rows: Sequence[Encoded], kept: Collection[int], held_out: tuple[list[Encoded], list[Encoded]], trial: Trial
+    parts: Parts,
+    rows: Sequence[Encoded],
+    kept: Collection[int],
+    held_out: tuple[list[Encoded], list[Encoded]],
+    trial: Trial,
+    run: RunFolder,
 ) -> Arrays:
-    """`ARM-unwanted` and `ARM-wanted`: fall of the mean NLL of each held-out example by training; `ARM-rows`."""
-    before = [mean_nll(parts, part) for part in held_out]
+    """`ARM-unwanted` and `ARM-wanted`: fall of the mean NLL of each held-out example by training; `ARM-rows`. What is done is
+    kept by the run."""
+    texts = [*held_out[0], *held_out[1]]
+    counts = np.maximum(counted_tokens(texts), 1)
+    before = _read(run, "trial-before", parts, texts)
     found: Arrays = {}
     for name, arm in trial.arms(range(len(rows)), kept).items():
-        with trial.train(parts, row_loss(parts, rows), arm):
-            after = [mean_nll(parts, part) for part in held_out]
-        for kind, one, other in zip(("unwanted", "wanted"), before, after, strict=True):
-            found[f"{name}-{kind}"] = one - other
+        after = _read(run, f"trial-{name}", parts, texts, trial.trainer(parts, row_loss(parts, rows), arm, run, name))
+        found[f"{name}-unwanted"], found[f"{name}-wanted"] = np.split((after - before) / counts, [len(held_out[0])])
         found[f"{name}-rows"] = np.array(len(arm))
     return found
 
 
-def pair_trial(parts: Parts, pairs: Sequence[EncodedPair], kept: Collection[int], trial: Trial) -> Arrays:
-    """`ARM-unwanted`: fall of log p(chosen) of every second pair of a shuffle, by DPO on the other half of each arm."""
+def pair_trial(parts: Parts, pairs: Sequence[EncodedPair], kept: Collection[int], trial: Trial, run: RunFolder) -> Arrays:
+    """`ARM-unwanted`: fall of log p(chosen) of every second pair of a shuffle, by DPO on the other half of each arm. What is
+    done is kept by the run."""
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(trial.seed)).tolist()
     rows, measured = order[: len(order) // 2], order[len(order) // 2 :]
     if not any(i in kept for i in rows):  # of few pairs, the half that trains could have lost all that stay
         rows, measured = measured, rows
     chosen, rejected = answers_of(pairs)
-    before = [text_log_likelihoods(parts, side) for side in (chosen, rejected)]
+    before = np.split(_read(run, "trial-before", parts, [*chosen, *rejected]), 2)
     loss = pair_loss(parts, chosen, rejected, before[0], before[1], trial.beta)
+    texts = [chosen[i] for i in measured]
     found: Arrays = {}
     for name, arm in trial.arms(rows, kept).items():
-        with trial.train(parts, loss, arm):
-            after = text_log_likelihoods(parts, [chosen[i] for i in measured])
+        after = _read(run, f"trial-{name}", parts, texts, trial.trainer(parts, loss, arm, run, name))
         found[f"{name}-unwanted"] = before[0][measured] - after
         found[f"{name}-wanted"] = np.zeros(0)
         found[f"{name}-rows"] = np.array(len(arm))
     return found
+
+
+def _read(
+    run: RunFolder,
+    name: str,
+    parts: Parts,
+    texts: Sequence[Encoded],
+    training: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Float[ndarray, " text"]:
+    """Log-likelihood of every text in nats, kept by the run; `training` makes the model that says it, where any is missing."""
+    with ExitStack() as inside:
+        ready = False
+
+        def score(numbers: list[int]) -> Arrays:
+            nonlocal ready
+            if not ready:
+                inside.enter_context(training())
+                ready = True
+            return {"nats": text_log_likelihoods(parts, [texts[i] for i in numbers])}
+
+        return scored_in_run(run, name, parts, [len(text.ids) for text in texts], score)["nats"]

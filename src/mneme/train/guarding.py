@@ -9,7 +9,7 @@ of the whole step, as the loss is; one on probes is added once a step.
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from mneme.models.hooks import check_layers, read, stop_after
 from mneme.models.modes import evaluating
 from mneme.text.chat import trained_on
 from mneme.text.rows import encode_rows
+from mneme.train.divergence import Softmaxed
+from mneme.train.learned import ChunkTerm
 from mneme.train.penalties import Heads, Penalty, Probes, Residuals
 from mneme.train.protecting import ProtectUpdates, protected_weights
 
@@ -152,22 +154,27 @@ class _BatchPenalties:
             self.base = reference_residuals(watch.model, watch.frozen, forward, watch.batch_layers, self.predicts)
         self.shared: list[Penalty] = []
 
-    def with_logits(self) -> Callable[[Tensor, Tensor, slice], Tensor] | None:
-        """The penalties on the batch that read the last stream alone, as a term of the loss of a chunk of its tokens, whose
-        logits they share; `terms` leaves them out then."""
+    def with_logits(self) -> ChunkTerm | None:
+        """The penalties on the batch that depend on logits alone, as a term of the loss of a chunk of its tokens, whose
+        softmax they share; `terms` leaves them out then."""
         last = len(self.watch.parts.blocks) - 1
-        self.shared = [penalty for penalty, layers in self.watch.on_training if layers == (last,)]
+        self.shared = [penalty for penalty, layers in self.watch.on_training if penalty.sloped and layers == (last,)]
         if not self.shared:
             return None
 
-        def term(logits: Tensor, chunk: Tensor, cut: slice) -> Tensor:
-            heads = dataclasses.replace(self.watch.heads, tuned=lambda _hidden: logits)
-            added = torch.zeros((), device=logits.device)
+        def term(tuned: Softmaxed, cut: slice) -> tuple[Tensor, Tensor]:
+            base = self.watch.heads.base(self.base[last][cut])
+            parts = []
             for penalty in self.shared:
-                total = penalty.per_token(heads, {last: chunk}, {last: self.base[last][cut]}).sum()
-                self.watch.note(penalty, total, len(chunk))
-                added = added + penalty.weight * self.scale * total
-            return added
+                assert penalty.sloped is not None
+                values, slope = penalty.sloped(tuned, base)
+                total, weight = values.sum(), penalty.weight * self.scale
+                self.watch.note(penalty, total, len(values))
+                parts.append((weight * total, slope.mul_(weight)))
+            loss, slope = parts[0]
+            for more, further in parts[1:]:
+                loss, slope = loss + more, slope.add_(further)
+            return loss, slope
 
         return term
 

@@ -3,8 +3,9 @@
 TRL puts every position of a batch through the head where it has no Triton, prompts and padding included, and again in the
 backward pass. Here only the positions that predict a learned token go through it, a chunk at a time, and their gradient is
 made while the logits exist (three products of the head a token, as in a plain loop; the idea is Liger's, Hsu et al. 2024,
-arXiv 2410.10989). A batch is cut into pieces of rows of about equal length, whose gradients add up: the loss is divided by
-the learned tokens of the whole step, so that it and its gradient are those of the padded batch, to rounding.
+arXiv 2410.10989), from one softmax (`divergence.py`). A batch is cut into pieces of rows of about equal length, whose
+gradients add up: the loss is divided by the learned tokens of the whole step, so that it and its gradient are those of the
+padded batch, to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +14,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import Trainer
 
 from mneme.errors import UnsupportedArchitecture
 from mneme.models.adapters import inner_model
 from mneme.models.architecture import Parts, find_parts, lens
 from mneme.models.batching import predicting
+from mneme.models.fused import fuse_lora
 from mneme.models.hooks import read, stop_after
 from mneme.models.modes import evaluating
 from mneme.text.chat import trained_on
+from mneme.train.divergence import Softmaxed, nats_of, softmaxed
 
 PIECE_TOKENS = 1024
 """Tokens that run together, padding included: more are no faster on a CPU, and their activations are what fills memory."""
@@ -30,17 +32,17 @@ _FEW = 256
 """A pass over so many tokens is busy with products; of fewer, with reading the weights."""
 _WASTE = 0.1
 """Share of padding from which on a row is left to the next piece, if this one is large enough without it."""
-_LOGITS = 2**24
-"""Logits that exist at once: 64 MB in float32."""
+_LOGITS = 2**23
+"""Logits of a chunk: 32 MB in float32, and five such matrices exist at once."""
 
 _PLAIN_LOSSES = ("nll", "chunked_nll")
 """What TRL calls the mean nats of the learned tokens: `chunked_nll` is the default name of it before TRL 1.16."""
 
-ChunkLoss = Callable[[Float[Tensor, "token d_model"], slice], Float[Tensor, ""]]
-"""(residual streams of a chunk, with a gradient, and which tokens they are) -> what the chunk adds to the loss."""
+ChunkLoss = Callable[[Float[Tensor, "token vocab"], slice], tuple[Tensor, Tensor]]
+"""(logits of a chunk, which tokens they are) -> (what the chunk adds to the loss, its gradient in the logits)."""
 
-ChunkTerm = Callable[[Float[Tensor, "token vocab"], Float[Tensor, "token d_model"], slice], Float[Tensor, ""]]
-"""(logits of a chunk, its residual streams, which tokens they are) -> what is added to its loss."""
+ChunkTerm = Callable[[Softmaxed, slice], tuple[Tensor, Tensor]]
+"""(distributions of a chunk, which tokens they are) -> (what is added to its loss, the gradient of that in the logits)."""
 
 
 def length_pieces(lengths: Sequence[int], most: int = PIECE_TOKENS) -> list[list[int]]:
@@ -74,15 +76,15 @@ def cut_batch(inputs: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def chunked_loss(parts: Parts, hidden: Float[Tensor, "token d_model"], of_chunk: ChunkLoss) -> Float[Tensor, ""]:
-    """Sum of `of_chunk` over chunks of tokens; never more than a chunk of a token x vocabulary matrix exists, and no chunk is
-    made twice. Differentiable once, in `hidden` and in the trained weights of final norm and head."""
+    """Sum of `of_chunk` over chunks of the tokens' logits; never more than a chunk of a token x vocabulary matrix exists, and
+    no chunk is made twice. Differentiable once, in `hidden` and in the trained weights of final norm and head."""
     rows = max(1, _LOGITS // int(parts.embedding.weight.shape[0]))  # type: ignore[index]
     if not torch.is_grad_enabled():
-        sums = [of_chunk(hidden[cut], cut) for cut in _cuts(len(hidden), rows)]
+        sums = [of_chunk(lens(parts, hidden[cut]), cut)[0] for cut in _cuts(len(hidden), rows)]
         return torch.stack(sums).sum() if sums else hidden.new_zeros(())
     modules = (parts.norm, parts.head)
     weights = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
-    total: Tensor = _Chunked.apply(of_chunk, rows, hidden, *weights)  # type: ignore[no-untyped-call]
+    total: Tensor = _Chunked.apply(parts, of_chunk, rows, hidden, *weights)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -90,16 +92,17 @@ class _Chunked(torch.autograd.Function):
     """The gradient is made in the forward pass, chunk by chunk, while the logits exist."""
 
     @staticmethod
-    def forward(ctx: Any, of_chunk: ChunkLoss, rows: int, hidden: Tensor, *weights: nn.Parameter) -> Tensor:
+    def forward(ctx: Any, parts: Parts, of_chunk: ChunkLoss, rows: int, hidden: Tensor, *weights: nn.Parameter) -> Tensor:
         total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         own = torch.zeros_like(hidden)
         others: list[Tensor] = []
         for cut in _cuts(len(hidden), rows):
             chunk = hidden[cut].detach().requires_grad_()
             with torch.enable_grad():
-                loss = of_chunk(chunk, cut)
-                first, *rest = torch.autograd.grad(loss, [chunk, *weights])
-            total += loss.detach()
+                logits = lens(parts, chunk)
+            loss, slope = of_chunk(logits.detach(), cut)
+            first, *rest = torch.autograd.grad(logits, [chunk, *weights], slope.to(logits.dtype))
+            total += loss
             own[cut] = first
             others = [a.add_(b) for a, b in zip(others, rest, strict=True)] if others else rest
         ctx.save_for_backward(own, *(others or [torch.zeros_like(weight) for weight in weights]))
@@ -107,7 +110,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(gradient * outer[0] for gradient in ctx.saved_tensors)
+        return None, None, None, *(gradient * outer[0] for gradient in ctx.saved_tensors)
 
 
 def lean(trainer_class: type[Trainer]) -> type[Trainer]:
@@ -123,6 +126,8 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._lean_parts = _parts_of(self)
+            if self._lean_parts is not None:
+                fuse_lora(self.model)
 
         @property
         def cuts_batches(self) -> bool:
@@ -156,13 +161,15 @@ def lean(trainer_class: type[Trainer]) -> type[Trainer]:
             predicts = predicting(learned)
             targets = inputs["input_ids"].roll(-1, 1)[predicts]
 
-            def of_chunk(chunk: Tensor, cut: slice) -> Tensor:
-                logits = lens(parts, chunk)
-                loss = cross_entropy(
-                    logits if logits.dtype == torch.float64 else logits.float(), targets[cut], reduction="sum"
-                )
-                loss = loss / torch.as_tensor(count).clamp(min=1)
-                return loss if self.with_logits is None else loss + self.with_logits(logits, chunk, cut)
+            share = 1 / torch.as_tensor(count).clamp(min=1)
+
+            def of_chunk(logits: Tensor, cut: slice) -> tuple[Tensor, Tensor]:
+                made = softmaxed(logits)
+                added = None if self.with_logits is None else self.with_logits(made, cut)
+                nats, slope = nats_of(made, targets[cut])
+                loss = nats.sum() * share
+                slope.mul_(share)
+                return (loss, slope) if added is None else (loss + added[0], slope.add_(added[1]))
 
             return chunked_loss(parts, found[last][predicts], of_chunk)
 

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mneme.errors import BadOption
 from mneme.text.files import Row
+from mneme.train.divergence import Sloped, Softmaxed, kl_of_base, kl_of_tuned, precise
 
 Residuals = Mapping[int, Tensor]
 """Layer -> residual stream at the tokens that count [token d_model], raw units."""
@@ -65,6 +66,9 @@ class Penalty:
     """Number of blocks -> the layers whose residual streams `per_token` reads."""
     per_token: Callable[[Heads, Residuals, Residuals], Tensor]
     """(heads, tuned, base) -> one number a token [token], with a gradient with respect to `tuned`."""
+    sloped: Callable[[Softmaxed, Tensor], Sloped] | None = None
+    """(distributions of the tuned model, logits of the base [token vocab]) -> the same with its gradient in the tuned logits,
+    for a penalty that depends on nothing else."""
     probes: Probes | None = None
 
 
@@ -77,6 +81,7 @@ def kl_tuned_to_base(weight: float = 0.1, probes: Probes | None = None) -> Penal
         weight=_checked(weight),
         layers=_last_layer,
         per_token=_kl_tuned_to_base,
+        sloped=kl_of_tuned,
         probes=probes,
     )
 
@@ -90,6 +95,7 @@ def kl_base_to_tuned(weight: float = 0.1, probes: Probes | None = None) -> Penal
         weight=_checked(weight),
         layers=_last_layer,
         per_token=_kl_base_to_tuned,
+        sloped=kl_of_base,
         probes=probes,
     )
 
@@ -121,7 +127,7 @@ def evenly_spaced(n_layers: int, count: int = 5) -> tuple[int, ...]:
 
 def kl_per_token(of: Float[Tensor, "token vocab"], to: Float[Tensor, "token vocab"]) -> Float[Tensor, " token"]:
     """KL(of || to) of two rows of logits, nats, at least float32, differentiable in both."""
-    log_p, log_q = _precise(of).log_softmax(-1), _precise(to).log_softmax(-1)
+    log_p, log_q = precise(of).log_softmax(-1), precise(to).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
@@ -129,12 +135,8 @@ def relative_squared_change(
     tuned: Float[Tensor, "token d_model"], base: Float[Tensor, "token d_model"]
 ) -> Float[Tensor, " token"]:
     """|h_tuned - h_base|^2 / |h_base|^2 of every token, at least float32."""
-    tuned, base = _precise(tuned), _precise(base)
+    tuned, base = precise(tuned), precise(base)
     return (tuned - base).square().sum(-1) / base.square().sum(-1).clamp_min(1e-12)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _checked(weight: float) -> float:

@@ -7,19 +7,20 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from mneme.models.architecture import Parts, lens
+from mneme.models.architecture import Parts
 from mneme.models.batching import padded
 from mneme.models.footprint import Footprint, footprint, free_bytes, resident_bytes
 from mneme.models.hooks import read, stop_after
+from mneme.options import counted
 from mneme.text.encoded import Encoded, answer_after
+from mneme.train.divergence import nats_of, softmaxed
 from mneme.train.learned import chunked_loss, length_pieces
 
 _PROBE_TOKENS = 256
 """Tokens of the piece that is timed: enough to be busy with products, few enough to take a few seconds."""
-_HEAD_BYTES = 4 * 2**26
-"""Logits of a chunk, their softmax and gradients: four times 64 MB."""
+_HEAD_BYTES = 5 * 2**25
+"""Logits of a chunk, both forms of their softmax, the base's and a gradient: five times 32 MB."""
 _RECOMPUTED = 4 / 3
 """With recomputed activations every block runs forward twice."""
 
@@ -50,14 +51,14 @@ def probe(parts: Parts, rows: list[dict[str, Any]], pad_id: int) -> Footprint:
     targets = batch.ids.roll(-1, 1)[batch.predicting()].to(parts.device)
     last = len(parts.blocks) - 1
 
+    def nats(logits: Tensor, cut: slice) -> tuple[Tensor, Tensor]:
+        values, slope = nats_of(softmaxed(logits), targets[cut])
+        return values.sum(), slope
+
     def loss() -> Tensor:
         with read(parts, [last]) as found, stop_after(parts, last):
             parts.decoder(input_ids=batch.ids.to(parts.device), use_cache=False)
-        return chunked_loss(
-            parts,
-            found[last][places],
-            lambda chunk, cut: cross_entropy(lens(parts, chunk).float(), targets[cut], reduction="sum"),
-        )
+        return chunked_loss(parts, found[last][places], nats)
 
     return footprint(loss, batch.ids.numel(), parts.model.parameters())
 
@@ -91,8 +92,9 @@ class TrainingPlan:
         """One sentence."""
         again = ", activations made twice to fit into memory" if self.recomputes else ""
         return (
-            f"Plan: {steps} steps, {rows:,} rows ({interleaved:,} interleaved), {self.tokens:,.0f} tokens with padding, about "
-            f"{self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
+            f"Plan: {counted(steps, 'step')}, {counted(rows, 'row')} ({interleaved:,} interleaved), "
+            f"{self.tokens:,.0f} tokens with padding, "
+            f"about {self.seconds:,.0f} s here, peak memory about {self.peak_bytes / 1e9:.1f} GB{again}."
         )
 
 
@@ -105,13 +107,14 @@ def plan_training(
     Memory at its highest is what is resident now, gradients, both moments of Adam, and the larger of the activations of a
     piece and of the copy of all weights that a checkpoint is written from.
     """
+    resident = resident_bytes()  # before the probe, whose memory the training will use again
     own = probe(parts, rows, pad_id)
     lengths = np.array([len(row["input_ids"]) for row in rows])
     tokens, together = batch_tokens(lengths, work.batch_rows, seed, cut=lean)
     weights = list(parts.model.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     whole = 4 * sum(weight.numel() for weight in weights) if all(weight.requires_grad for weight in weights) else 0
-    resident, free, saved = resident_bytes(), free_bytes(), own.saved_bytes * together
+    free, saved = free_bytes(), own.saved_bytes * together
     kept = 12 * trained + _HEAD_BYTES
     again = free is not None and kept + saved > free
     if again:  # then only what goes from block to block is kept, and one block's activations

@@ -28,9 +28,9 @@ from mneme.unlearn.relearning import STEPS, relearn
 from mneme.unlearn.settings import DEFAULT_WIDTH, DEFAULTS, UnlearnSettings
 from mneme.unlearn.training import minimise, prepare, signature
 
-MEASURED_TOKENS = 4096
-"""Before and after are read on a sample of so many tokens of each set, and told with an interval over texts: half a minute
-before the first step for a model of 135 M parameters on one core."""
+MEASURED_TOKENS = 2048
+"""Before and after are read on a sample of so many tokens of each set, and told with an interval over texts. Twice as many
+were 45 of the 64 CPU seconds before the first step for a model of 135 M parameters (docs/log.md, work that is kept)."""
 _FEWEST_DOCUMENTS = 16
 """An interval over fewer texts says little, so that long ones are read past `MEASURED_TOKENS`."""
 
@@ -205,6 +205,7 @@ class UnlearnJob:
                 learning_rate=rate,
                 seed=seed,
                 adapter=self.adapter,
+                checkpoint=self.run.workspace("relearning") / f"{attack.kind}.safetensors",
                 on_step=lambda _step, _losses: advance(1),
             )
             return read_pieces(relearnt, unseen)

@@ -9,6 +9,7 @@ epochs, no weight decay, and the learning rate is the caller's (theirs: 2e-4).
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mneme.models.architecture import Parts, find_parts
@@ -28,8 +29,8 @@ def relearn(
     steps: int = STEPS,
     learning_rate: float,
     seed: int,
-    batch_documents: int = BATCH_DOCUMENTS,
     adapter: Any = None,
+    checkpoint: Path | None = None,
     on_step: Callable[[int, list[float]], None] | None = None,
 ) -> Parts:
     """A copy of the model after full fine-tuning on `texts` with the ordinary loss; the model itself stays as it is.
@@ -39,8 +40,9 @@ def relearn(
     """
     attacked = copy.deepcopy(parts) if adapter is None else find_parts(copy.deepcopy(adapter).merge_and_unload().eval())
     attacked.model.requires_grad_(True)
-    loss_at = plain_loss(attacked, texts, min(batch_documents, len(texts)), seed)
+    loss_at = plain_loss(attacked, texts, min(BATCH_DOCUMENTS, len(texts)), seed)
     named = dict(attacked.model.named_parameters())
-    minimise([Term("relearning", 1.0, loss_at)], named, steps=steps, learning_rate=learning_rate, on_step=on_step)
+    terms = [Term("relearning", 1.0, loss_at)]
+    minimise(terms, named, steps=steps, learning_rate=learning_rate, checkpoint=checkpoint, on_step=on_step)
     attacked.model.requires_grad_(False)
     return attacked

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.asking import Answered
@@ -29,7 +31,7 @@ from mneme.models.architecture import Parts
 from mneme.models.pair import ModelPair
 from mneme.predict.areas import Area, default_areas, read_areas
 from mneme.predict.calibration import shipped_calibration
-from mneme.predict.item_reading import SideSaid, items_alone, join_batches, joined_items, side_items
+from mneme.predict.item_reading import item_log_p, items_alone, join_batches, read_items
 from mneme.predict.probes import probability_shown, read_asked, shares_beginnings
 from mneme.predict.understood import follows_prompts, strangers
 from mneme.results import Effect
@@ -124,8 +126,8 @@ def _items_only(laid: LaidOut, tokens: int, longest: int | None) -> LaidOut:
 class SideRead(NamedTuple):
     """What one model says at every place of a plan."""
 
-    words: tuple[SideSaid, ...]
-    """A batch each."""
+    words: tuple[Float[ndarray, "row column"], ...]
+    """log p of every id of the pool at the items of a batch, nats; a batch each."""
     answers: dict[int, Arrays]
     shown: tuple[Arrays, ...]
     reading: Reading
@@ -163,7 +165,7 @@ def read_side(pair: ModelPair, plan: LookPlan, base: SideRead | None = None) -> 
     other prompts, which says whether it follows them; text of behaviours that it can be asked about is not read."""
     started = time.monotonic()
     laid, reading = plan.laid, plan.laid.reading if base is None else base.reading
-    words = tuple(side_items(pair, laid.layout.plan, batch, "tuned") for batch in range(len(laid.layout.plan.batches)))
+    words = tuple(item_log_p(pair, laid.layout.plan, batch, "tuned") for batch in range(len(laid.layout.plan.batches)))
     forest = shares_beginnings(pair, [one for group in laid.asked.values() for one in group])
     answers, follows = {}, set[int]()
     for index, group in laid.asked.items():
@@ -188,7 +190,7 @@ def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Eff
     """
     laid = plan.laid
     batches = (
-        joined_items(laid.layout.plan, number, *both) for number, both in enumerate(zip(base.words, tuned.words, strict=True))
+        read_items(laid.layout.plan, number, *both) for number, both in enumerate(zip(base.words, tuned.words, strict=True))
     )
     words = WordReading(laid.layout, join_batches(batches, len(laid.layout.plan.item_word), 0))
     answered = {}
