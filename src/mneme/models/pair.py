@@ -21,7 +21,7 @@ from mneme.models.matching import matched_tensors, one_sided, shared_vocabulary
 from mneme.models.merging import merged
 from mneme.models.probing import probe_logits, rounding, same_logits
 from mneme.models.quantized import quantization_of
-from mneme.models.reading import read_model, require_finite
+from mneme.models.reading import read_model
 from mneme.models.tokenizers import load_tokenizer, with_template
 from mneme.models.vocabularies import bound_vocabulary, embedding_rows, require_same_meaning
 from mneme.text.chat import render_chat
@@ -122,7 +122,7 @@ def load_model(
         plain = load_model(found, **options)
         attached = attach(plain.parts.model, folder)
         _say(attached.notes)
-        model = merged(require_finite(attached.wrapped, folder), folder)
+        model = merged(attached.wrapped, attached.live, folder)
         own = load_tokenizer(folder)
         whose = folder if own is not None else plain.folder
         if own is not None and plain.tokenizer is not None and not own.chat_template:
@@ -255,7 +255,7 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
     before = probe_logits(model, rows)
     attached = attach(model, adapter)
     _say(attached.notes)
-    wrapped = require_finite(attached.wrapped, adapter)
+    wrapped = attached.wrapped
     tokenizer, _ = with_template(load_tokenizer(adapter, options["trust_remote_code"]), options["chat_template"], str(adapter))
     if not attached.edits:
         with wrapped.disable_adapter():
@@ -266,7 +266,7 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
                 return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
-    second = LoadedModel(find_parts(merged(wrapped, adapter)), tokenizer, adapter, (*attached.notes, note))
+    second = LoadedModel(find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note))
     return load_model(first.folder, **options), second, None, ()
 
 
