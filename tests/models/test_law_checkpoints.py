@@ -220,7 +220,7 @@ def test_settings_without_a_part_in_the_logits_are_none(tiny_pair: TinyPair, tmp
 def test_quantized_folders_name_the_package(
     tiny_pair: TinyPair, tmp_path: Path, method: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mneme.models.quantized._installed", lambda _module: False)
+    monkeypatch.setattr("mneme.models.quantized.installed", lambda _module: False)
     folder = rewrite(tiny_pair.tuned, tmp_path / "q", dict, quantization_config={"quant_method": method, "bits": 4})
     with pytest.raises(LibraryMissing, match=rf"quantized with {method}.*pip install {package}"):
         load_pair(tiny_pair.base, folder)
@@ -268,6 +268,6 @@ def test_a_gguf_file_is_read_by_its_library(tiny_pair: TinyPair, tmp_path: Path,
         assert torch.equal(logits(parts.model), logits(expected))
     torch.testing.assert_close(logits(parts.model), logits(load_plain(tiny_pair.tuned)), rtol=1e-4, atol=1e-4)
     parts.model.save_pretrained(tmp_path / "plain")
-    monkeypatch.setattr("mneme.models.quantized._installed", lambda _module: False)
+    monkeypatch.setattr("mneme.models.quantized.installed", lambda _module: False)
     with pytest.raises(LibraryMissing, match="pip install gguf"):
         load_model(file)

@@ -10,6 +10,7 @@ from torch import nn
 from mneme.confined import Exceeded, Refused, confined
 from mneme.errors import BrokenWeights, UnsafeWeights, UnsupportedArchitecture
 from mneme.models.checkpoints import read_json
+from mneme.models.quantized import installed
 from mneme.models.safe_config import tensor_shapes
 
 _LARGEST = 2**20
@@ -40,15 +41,36 @@ def _no_fixed_change(raw: dict[str, Any]) -> str | None:
             "acts only behind certain tokens (alora_invocation_tokens), so what it changes depends on the text. Give an adapter "
             "that acts on all of it."
         )
-    if str(raw.get("init_lora_weights", "")).startswith("pissa_niter"):
+    start = str(raw.get("init_lora_weights", ""))
+    if start.startswith("pissa_niter") or start == "corda":
+        how = "by random numbers, drawn anew at every load" if start != "corda" else "by text that is not in its file"
         return (
-            "began from a decomposition of its base by random numbers (pissa_niter), which every load draws anew, so no load "
-            "gives what was trained. Merge it where it was trained, or save it there as a plain LoRA "
-            "(path_initial_model_for_weight_conversion of save_pretrained)."
+            f"began from a decomposition of its base ({start}) {how}, so no load gives what was trained. Merge it where it was "
+            "trained, or save it there as a plain LoRA (path_initial_model_for_weight_conversion of save_pretrained)."
+        )
+    if start == "loftq" and not installed("bitsandbytes"):
+        return (
+            "began from LoftQ, which rounds its base with bitsandbytes at every load, and that is not installed. Run: "
+            "pip install bitsandbytes"
         )
     if raw.get("sample_at_inference"):
         return "draws random numbers at every reading. Set sample_at_inference to false in adapter_config.json to read its mean."
     return None
+
+
+def told_settings(folder: Path) -> tuple[str, ...]:
+    """What adapter_config.json alone decides, so that nobody could find it altered: the scale of a LoRA; a sentence each."""
+    raw = read_json(folder / "adapter_config.json")
+    notes: tuple[str, ...] = ()
+    if raw.get("init_lora_weights") == "lora_ga":
+        notes = (f"{folder} began from LoRA-GA, which had changed its base in training; peft puts it on the plain base.",)
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if str(raw.get("peft_type")).upper() != "LORA" or not isinstance(rank, int) or not rank or not isinstance(alpha, int | float):
+        return notes
+    root = bool(raw.get("use_rslora"))
+    scale = alpha / (rank**0.5 if root else rank)
+    other = " (other ranks and scales by rank_pattern, alpha_pattern)" if raw.get("rank_pattern") or raw.get("alpha_pattern") else ""
+    return (*notes, f"{folder}: a LoRA of rank {rank} whose products count {scale:.3g}-fold{', rank-stabilised' * root}{other}.")
 
 
 def check_adapter(folder: Path, files: list[Path], model: nn.Module) -> None:

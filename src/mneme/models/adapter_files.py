@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsupportedArchitecture, one_line
-from mneme.models.adapter_checks import check_adapter
+from mneme.models.adapter_checks import check_adapter, told_settings
 from mneme.models.adapter_names import PREFIX, fitted_names
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
 from mneme.models.probing import probe_logits, rounding, same_logits
@@ -60,6 +60,8 @@ class Attached(NamedTuple):
     """The base's own tensors, by their names in the base."""
     notes: tuple[str, ...]
     """What had to be done to put it on, a sentence each."""
+    told: tuple[str, ...]
+    """What its configuration decides, a sentence each; nothing odd."""
     live: Tensor
     """Logits of the probe with the adapter on."""
 
@@ -111,7 +113,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     for config in wrapped.peft_config.values():
         if not edits and getattr(config, "bias", "none") != "none":
             config.bias = "none"  # it trained no bias of this base, and peft would warn at every switch
-    return Attached(wrapped, edits, plain, notes, _live_logits(wrapped, folder))
+    return Attached(wrapped, edits, plain, notes, told_settings(folder), _live_logits(wrapped, folder))
 
 
 def _live_logits(wrapped: Any, folder: Path) -> Tensor:

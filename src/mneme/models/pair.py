@@ -128,7 +128,7 @@ def load_model(
         if own is not None and plain.tokenizer is not None and not own.chat_template:
             own.chat_template, whose = plain.tokenizer.chat_template, plain.folder
         tokenizer, template = with_template(own or plain.tokenizer, chat_template, str(whose))
-        notes = plain.notes + said + attached.notes
+        notes = plain.notes + said + attached.notes + attached.told
         return LoadedModel(find_parts(model), tokenizer, folder, notes, template=template)
     model, notes = read_model(folder, **options)
     _say(notes)
@@ -263,10 +263,10 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
             if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
                 parts = find_parts(wrapped.get_base_model())
                 both = LoadedModel(parts, first.tokenizer, first.folder, first.notes, template=first.template)
-                return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
+                return both, LoadedModel(parts, tokenizer, adapter, attached.notes + attached.told), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
-    second = LoadedModel(find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note))
+    second = LoadedModel(find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note, *attached.told))
     return load_model(first.folder, **options), second, None, ()
 
 
