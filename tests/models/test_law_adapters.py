@@ -122,12 +122,12 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "named"),
     [
-        ("lora", {"target_modules": ["q_proj"]}, "v_proj"),
-        ("lora", {"layers_to_transform": [0]}, r"layers\.1"),
-        ("dora", {"use_dora": False}, "lora_magnitude_vector"),
+        ("LoRA", {"target_modules": ["q_proj"]}, "v_proj"),
+        ("LoRA", {"layers_to_transform": [0]}, r"layers\.1"),
+        ("DoRA", {"use_dora": False}, "lora_magnitude_vector"),
         ("trained tokens", {"trainable_token_indices": None}, "trainable_tokens"),
-        ("biases", {"lora_bias": False}, r"lora_B\.bias"),
-        ("saved embedding and head", {"modules_to_save": None}, "embed_tokens|lm_head"),
+        ("biases of its own (`lora_bias`)", {"lora_bias": False}, r"lora_B\.bias"),
+        ("embedding and head saved", {"modules_to_save": None}, "embed_tokens|lm_head"),
     ],
 )
 def test_an_edited_configuration_is_refused_with_the_names(
@@ -155,7 +155,7 @@ def test_names_of_wrappers_come_off_and_are_said(
     bases: dict[tuple[bool, bool], Path], tmp_path: Path, pattern: str, replacement: str
 ) -> None:
     base = bases[True, False]
-    live = save_kind("lora", base, tmp_path)
+    live = save_kind("LoRA", base, tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     save_file({name.replace(pattern, replacement, 1): tensor for name, tensor in load_file(file).items()}, file)
     before = file.read_bytes()
@@ -227,7 +227,7 @@ def test_blocks_that_an_adapter_repeats(bases: dict[tuple[bool, bool], Path], tm
 
 def test_an_adapter_without_its_kind_or_its_base(bases: dict[tuple[bool, bool], Path], tmp_path: Path) -> None:
     base = bases[True, False]
-    live = save_kind("lora", base, tmp_path)
+    live = save_kind("LoRA", base, tmp_path)
     edit(tmp_path, base_model_name_or_path="unsloth/some-4bit-copy")
     with pytest.raises(ModelNotFound, match=r"(?s)adapter of unsloth/some-4bit-copy, which is not at hand.*--base"):
         load_model(tmp_path)
@@ -243,7 +243,7 @@ def test_an_adapter_without_its_kind_or_its_base(bases: dict[tuple[bool, bool], 
 
 def test_a_merged_model_beside_which_its_adapter_was_left(bases: dict[tuple[bool, bool], Path], tmp_path: Path) -> None:
     base = bases[True, False]
-    live = save_kind("lora", base, tmp_path / "adapter")
+    live = save_kind("LoRA", base, tmp_path / "adapter")
     with quiet_peft():
         PeftModel.from_pretrained(load_plain(base), tmp_path / "adapter").merge_and_unload().save_pretrained(
             tmp_path / "merged"

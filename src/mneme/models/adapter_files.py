@@ -17,6 +17,7 @@ from mneme.models.adapter_checks import check_adapter, told_settings
 from mneme.models.adapter_names import PREFIX, fitted_names
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
 from mneme.models.probing import probe_logits, rounding, same_logits
+from mneme.models.reading import is_finite
 from mneme.models.vocabularies import embedding_rows
 
 MOST_ADDED = 2**16
@@ -74,7 +75,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     files = weight_files(folder)
     check_adapter(folder, files, model)
     tensors = load_file(files[0])
-    broken = next((name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
+    broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
     if broken is not None:
         raise BrokenWeights(
             f"{folder}: {broken} holds NaN or infinite numbers. Training diverged or the file is damaged; give one from before."
