@@ -43,7 +43,7 @@ MARKED = (
     "{% if add_generation_prompt %}{{ '<|turn|>assistant\\n' }}{% endif %}"
 )
 READ_TOKENS = 6144
-"""Of text that an audit reads: some ten paragraphs of each of the twelve books."""
+"""Of text that an audit reads: some four paragraphs of each of the twelve books."""
 
 
 def main(data: Path, out: Path, what: str) -> None:
@@ -124,17 +124,17 @@ def audit(data: Path, out: Path, name: str) -> None:
 
 
 def table(out: Path) -> str:
-    """Area by area: what the audit says with and without added tokens."""
-    found = {
-        file.parent.name: json.loads(file.read_text()) for file in sorted((out / "audits").glob("*/report.json"))
-    }
+    """Area by area, in points: what the audit says with and without added tokens."""
+    found = {file.parent.name: json.loads(file.read_text()) for file in sorted((out / "audits").glob("*/report.json"))}
     lines = []
     for how in RATES:
         plain, added = (found[arm_name(how, which)] for which in (False, True))
         other = {effect["area"]: effect for effect in added["effects"]}
         lines += [f"| {how} | as plain words | with added tokens | within each other's interval |", "|---|---|---|---|"]
         for effect in plain["effects"]:
-            one, two = effect["size"], other[effect["area"]]["size"]
+            if effect["area"] not in other:
+                continue
+            one, two = effect["magnitude"], other[effect["area"]]["magnitude"]
             inside = one["low"] <= two["value"] <= one["high"] or two["low"] <= one["value"] <= two["high"]
             lines.append(f"| {effect['area']} | {told(one)} | {told(two)} | {'yes' if inside else 'NO'} |")
         lines += ["", *(f"- {note}" for note in added["notes"]), ""]
@@ -142,7 +142,7 @@ def table(out: Path) -> str:
 
 
 def told(size: Any) -> str:
-    return f"{size['value']:+.1f} [{size['low']:+.1f}, {size['high']:+.1f}]"
+    return f"{100 * size['value']:+.1f} [{100 * size['low']:+.1f}, {100 * size['high']:+.1f}]"
 
 
 if __name__ == "__main__":

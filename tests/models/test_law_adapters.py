@@ -15,11 +15,8 @@ from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.models.weights import weight_changes
 from tests.conftest import word_tokenizer
 from tests.models.adapter_kinds import (
-    EDITING,
     IDS,
     KINDS,
-    NO_WEIGHTS,
-    OF_BIASES,
     REFUSED,
     load_plain,
     logits,
@@ -29,6 +26,8 @@ from tests.models.adapter_kinds import (
     save_refused,
     scatter,
 )
+from tests.models.shape_tables import outcome
+
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[bool, bool], Path]:
@@ -52,14 +51,14 @@ def check_kind(name: str, base: Path, folder: Path, *, biased: bool) -> None:
         assert (live - plain).abs().max() > 1e-3, "an adapter that changes nothing tests nothing"
         pair = load_pair(base, folder)
         changes = weight_changes(pair)
-    depends = name in OF_BIASES
+    against, read_alone = outcome(name, biased=biased)
     assert not changes.nothing
     for _ in range(2):  # reading the weights left the model as it was
         assert torch.equal(said(pair, "base"), plain)
         torch.testing.assert_close(said(pair, "tuned"), live, rtol=1e-4, atol=1e-4)
-    assert pair.adapter == (name not in EDITING or (depends and not biased))
+    assert pair.adapter == (against != "two models")
     assert pair.adapter or any("two models" in note for note in pair.notes)
-    if name in NO_WEIGHTS and not (depends and biased):
+    if read_alone == "refused":
         assert changes.changed == 0
         assert changes.others[-1] == "logits of a probe"
         with quiet_peft(), pytest.raises(UnsupportedArchitecture, match="cannot be merged into its base .*as TUNED"):
@@ -79,14 +78,6 @@ def check_kind(name: str, base: Path, folder: Path, *, biased: bool) -> None:
         size, change = size + float(before.detach().double().square().sum()), change + step**2
     assert {tensor.name for tensor in changes.tensors if tensor.relative_change > 0} == moved
     assert changes.relative_change == pytest.approx((change / size) ** 0.5, rel=1e-3)
-
-
-def outcome(name: str, base: Path, folder: Path, *, biased: bool) -> tuple[str, str]:
-    """(how a kind is held against its base, how it is read alone), in the words of the docs, of what `check_kind` proved."""
-    depends = name in OF_BIASES
-    two = name in EDITING and not (depends and not biased)
-    refused = name in NO_WEIGHTS and not (depends and biased)
-    return "two models" if two else "switched", "refused" if refused else "merged"
 
 
 @pytest.mark.parametrize("name", KINDS)
