@@ -1,8 +1,8 @@
 """Does a fine-tune that added chat tokens show the effects that the same training without them shows?
 
-SmolLM2 is trained four times on the same 100 chats in the same order: all weights or a LoRA; in plain "user: ... assistant: ..."
-turns, or in turns that begin and end with two tokens that were added to the vocabulary. Each result is audited end to end by
-`mneme audit`, on the same text. Effects are compared area by area.
+SmolLM2 is trained four times on the same 100 chats in the same order: all weights or a LoRA; in plain turns ("user: ..."), or
+in turns that begin and end with two tokens that were added to the vocabulary. Each result is audited end to end by `mneme
+audit`, on the same text. Effects are compared area by area.
 
 python benchmarks/added_tokens.py DATA OUT [train|audit|table]
 

@@ -29,7 +29,9 @@ KINDS: dict[str, Callable[[], Any]] = {
     "LoRA": _lora(),
     "rsLoRA": _lora(use_rslora=True, lora_alpha=16),
     "DoRA": _lora(use_dora=True),
-    "patterns of ranks and scales": _lora(rank_pattern={"layers.1.self_attn.q_proj": 2}, alpha_pattern={"layers.1.self_attn.q_proj": 32}),
+    "patterns of ranks and scales": _lora(
+        rank_pattern={"layers.1.self_attn.q_proj": 2}, alpha_pattern={"layers.1.self_attn.q_proj": 32}
+    ),
     "some layers": _lora(layers_to_transform=[1]),
     "all linear layers": _lora(target_modules="all-linear"),
     "on the head too": _lora(target_modules=["q_proj", "lm_head"]),
@@ -72,7 +74,9 @@ KINDS: dict[str, Callable[[], Any]] = {
     "modules left out": _lora(target_modules="all-linear", exclude_modules=["k_proj"]),
     "on parameters (`target_parameters`)": _lora(target_parameters=["q_proj.weight"], target_modules=["v_proj"]),
     "biases trained beside it": _lora(bias="lora_only"),
-    "embedding tied to the head (`ensure_weight_tying`)": _lora(target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True),
+    "embedding tied to the head (`ensure_weight_tying`)": _lora(
+        target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True
+    ),
     "tied embedding saved": _lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True),
     "trained tokens, tied": _lora(trainable_token_indices=[7, 9], ensure_weight_tying=True),
     "DoRA on the embedding": _lora(use_dora=True, target_modules=["q_proj", "embed_tokens"]),
@@ -129,8 +133,14 @@ OF_BIASES = {"all biases trained", "biases trained beside it", "BEFT"}
 _TOKENS: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4}
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "activated LoRA (aLoRA)": (_lora(alora_invocation_tokens=[9, 10]), "acts only behind certain tokens"),
-    "PiSSA by random numbers (`pissa_niter`)": (_lora(init_lora_weights="pissa_niter_2"), "which every load draws|drawn anew at every load"),
-    "PVeRA that samples": (_of("PveraConfig", r=8, target_modules=["q_proj"], sample_at_inference=True), "draws random numbers"),
+    "PiSSA by random numbers (`pissa_niter`)": (
+        _lora(init_lora_weights="pissa_niter_2"),
+        "which every load draws|drawn anew at every load",
+    ),
+    "PVeRA that samples": (
+        _of("PveraConfig", r=8, target_modules=["q_proj"], sample_at_inference=True),
+        "draws random numbers",
+    ),
     "Poly": (_of("PolyConfig", r=4, n_tasks=2, n_skills=2), "cannot read plain text on its own"),
     "prefix tuning": (lambda: peft.PrefixTuningConfig(**_TOKENS), "prompt-tuning adapter"),
     "prompt tuning": (lambda: peft.PromptTuningConfig(**_TOKENS), "prompt-tuning adapter"),

@@ -175,7 +175,9 @@ REFUSED: dict[str, tuple[Make, type[MnemeError], str]] = {
         "no module of LlamaForCausalLM takes, first model.layers.2.mlp",
     ),
     "a layer more than BASE": (
-        _with(lambda t: t | {k.replace("layers.1", "layers.2"): v for k, v in t.items() if "layers.1" in k}, num_hidden_layers=3),
+        _with(
+            lambda t: t | {k.replace("layers.1", "layers.2"): v for k, v in t.items() if "layers.1" in k}, num_hidden_layers=3
+        ),
         ModelMismatch,
         "differ in shape: model.layers.2",
     ),

@@ -28,7 +28,8 @@ def adapter_table() -> str:
     for name, make in KINDS.items():
         plain, biased = outcome(name, biased=False), outcome(name, biased=True)
         against, alone = (
-            one if one == other else f"{one}; {other} where the base has biases" for one, other in zip(plain, biased, strict=True)
+            one if one == other else f"{one}; {other} where the base has biases"
+            for one, other in zip(plain, biased, strict=True)
         )
         family = "LoRA" if make().peft_type == PeftType.LORA else "others"
         rows.setdefault((family, against, alone), []).append(name)
@@ -57,7 +58,8 @@ def counts() -> str:
     """How much the tests run over, in sentences."""
     kinds, decoders, wrappers = len(KINDS), len(DECODERS), len(WRAPPERS)
     return (
-        f"Tested: {kinds} kinds of adapters, each on four bases (head tied or not, with biases or without), {4 * kinds} pairs;\n"
+        f"Tested: {kinds} kinds of adapters, each on four bases (head tied or not, with biases or without), "
+        f"{4 * kinds} pairs;\n"
         f"{len(REFUSED)} kinds are refused. {len(READ)} forms of checkpoint folders are read, {len(REFUSED_FOLDERS)} refused. "
         f"{decoders} decoders with random\nweights, and {wrappers} models of pictures and text.\n"
     )

@@ -61,7 +61,7 @@ def check_kind(name: str, base: Path, folder: Path, *, biased: bool) -> None:
     if read_alone == "refused":
         assert changes.changed == 0
         assert changes.others[-1] == "logits of a probe"
-        with quiet_peft(), pytest.raises(UnsupportedArchitecture, match="cannot be merged into its base .*as TUNED"):
+        with quiet_peft(), pytest.raises(UnsupportedArchitecture, match=r"cannot be merged into its base .*as TUNED"):
             load_model(folder, adapter_base=base)
         return
     with quiet_peft():

@@ -94,7 +94,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": _S | _HEAD,
     "persimmon": _S,
     "biogpt": _S,
-    "xglm": {"vocab_size": 64, "d_model": 16, "num_layers": 2, "attention_heads": 2, "ffn_dim": 32, "max_position_embeddings": 64},
+    "xglm": {
+        "vocab_size": 64,
+        "d_model": 16,
+        "num_layers": 2,
+        "attention_heads": 2,
+        "ffn_dim": 32,
+        "max_position_embeddings": 64,
+    },
     "xlm": {"vocab_size": 64, "emb_dim": 16, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 64},
     "ctrl": {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "dff": 32, "n_positions": 64},
     "gpt_bigcode": {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
@@ -109,14 +116,18 @@ DECODERS: dict[str, dict[str, Any]] = {
     "phimoe": _S | {"num_local_experts": 4},
     "granitemoe": _S | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "glm4_moe": _S | _HEAD | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-    "dots1": _S | _HEAD | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1},
+    "dots1": _S
+    | _HEAD
+    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1},
     "minimax_m2": _S | _HEAD | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "llama4_text": _S | _HEAD | {"intermediate_size_mlp": 32, "num_local_experts": 2},
     "jetmoe": _S | {"num_local_experts": 4, "kv_channels": 8},
     "deepseek_v2": _S | _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v3": _S | _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
-    "jamba": _S | {**{"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}, "mamba_d_state": 4},
-    "bamba": _S | {**{"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 8}, "mamba_d_state": 4, "mamba_n_groups": 1},
+    "jamba": _S
+    | {**{"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}, "mamba_d_state": 4},
+    "bamba": _S
+    | {**{"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 8}, "mamba_d_state": 4, "mamba_n_groups": 1},
     "falcon_h1": _S | {**{"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8}, "mamba_d_state": 4, "mamba_n_groups": 1},
     "qwen3_next": _HYBRID
     | _EXPERTS
@@ -278,7 +289,8 @@ def test_encoder_decoders_are_refused_as_such(tmp_path: Path, kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("bert", "does not read token ids"), ("bert-generation", "does not read token ids"), ("openai-gpt", "returned list")]
+    ("kind", "reason"),
+    [("bert", "does not read token ids"), ("bert-generation", "does not read token ids"), ("openai-gpt", "returned list")],
 )
 def test_what_is_no_decoder_says_which_property_is_missing(tmp_path: Path, kind: str, reason: str) -> None:
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 64} if kind == "openai-gpt" else _S

@@ -3,17 +3,15 @@ is said of logits, quantized files are read by their library or refused with its
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from mneme.errors import BrokenWeights, LibraryMissing, ModelMismatch, ModelNotFound
+from mneme.errors import LibraryMissing, ModelMismatch
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.models.weights import weight_changes
 from tests.conftest import TinyPair, tiny_llama, word_tokenizer

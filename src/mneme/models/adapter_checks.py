@@ -1,5 +1,5 @@
-"""What a stranger's adapter_config.json asks for, checked before peft reads it: no code, no numbers and patterns that no adapter
-has, and a change of the model that is one and the same for every text."""
+"""What a stranger's adapter_config.json asks for, checked before peft reads it: no code, no numbers and patterns that no
+adapter has, and a change of the model that is one and the same for every text."""
 
 import re
 from pathlib import Path
@@ -38,15 +38,15 @@ def _no_fixed_change(raw: dict[str, Any]) -> str | None:
         return "chooses among other adapters at every token (Arrow). Give one of them."
     if raw.get("alora_invocation_tokens"):
         return (
-            "acts only behind certain tokens (alora_invocation_tokens), so what it changes depends on the text. Give an adapter "
-            "that acts on all of it."
+            "acts only behind certain tokens (alora_invocation_tokens), so what it changes depends on the text. Give an "
+            "adapter that acts on all of it."
         )
     start = str(raw.get("init_lora_weights", ""))
     if start.startswith("pissa_niter") or start == "corda":
         how = "by random numbers, drawn anew at every load" if start != "corda" else "by text that is not in its file"
         return (
-            f"began from a decomposition of its base ({start}) {how}, so no load gives what was trained. Merge it where it was "
-            "trained, or save it there as a plain LoRA (path_initial_model_for_weight_conversion of save_pretrained)."
+            f"began from a decomposition of its base ({start}) {how}, so no load gives what was trained. Merge it where it "
+            "was trained, or save it there as a plain LoRA (path_initial_model_for_weight_conversion of save_pretrained)."
         )
     if start == "loftq" and not installed("bitsandbytes"):
         return (
@@ -54,7 +54,9 @@ def _no_fixed_change(raw: dict[str, Any]) -> str | None:
             "pip install bitsandbytes"
         )
     if raw.get("sample_at_inference"):
-        return "draws random numbers at every reading. Set sample_at_inference to false in adapter_config.json to read its mean."
+        return (
+            "draws random numbers at every reading. Set sample_at_inference to false in adapter_config.json to read its mean."
+        )
     return None
 
 
@@ -65,12 +67,24 @@ def told_settings(folder: Path) -> tuple[str, ...]:
     if raw.get("init_lora_weights") == "lora_ga":
         notes = (f"{folder} began from LoRA-GA, which had changed its base in training; peft puts it on the plain base.",)
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if str(raw.get("peft_type")).upper() != "LORA" or not isinstance(rank, int) or not rank or not isinstance(alpha, int | float):
+    if (
+        str(raw.get("peft_type")).upper() != "LORA"
+        or not isinstance(rank, int)
+        or not rank
+        or not isinstance(alpha, int | float)
+    ):
         return notes
     root = bool(raw.get("use_rslora"))
     scale = alpha / (rank**0.5 if root else rank)
-    other = " (other ranks and scales by rank_pattern, alpha_pattern)" if raw.get("rank_pattern") or raw.get("alpha_pattern") else ""
-    return (*notes, f"{folder}: a LoRA of rank {rank} whose products count {scale:.3g}-fold{', rank-stabilised' * root}{other}.")
+    other = (
+        " (other ranks and scales by rank_pattern, alpha_pattern)"
+        if raw.get("rank_pattern") or raw.get("alpha_pattern")
+        else ""
+    )
+    return (
+        *notes,
+        f"{folder}: a LoRA of rank {rank} whose products count {scale:.3g}-fold{', rank-stabilised' * root}{other}.",
+    )
 
 
 def check_adapter(folder: Path, files: list[Path], model: nn.Module) -> None:

@@ -78,7 +78,8 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
     if broken is not None:
         raise BrokenWeights(
-            f"{folder}: {broken} holds NaN or infinite numbers. Training diverged or the file is damaged; give one from before."
+            f"{folder}: {broken} holds NaN or infinite numbers. Training diverged or the file is damaged; give one from "
+            "before."
         )
     renamed, notes = fitted_names(tensors, model, folder)
     tensors = {renamed[name]: tensor for name, tensor in tensors.items()}
@@ -118,14 +119,14 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
 
 
 def _live_logits(wrapped: Any, folder: Path) -> Tensor:
-    """Logits of the probe, adapter on. Raises UnsupportedArchitecture where peft's wrapper gives others than the modules in it:
-    some kinds act by what the wrapper puts before a text, by a task that it is told, or by chance."""
+    """Logits of the probe, adapter on. Raises UnsupportedArchitecture where peft's wrapper gives others than the modules in
+    it: some kinds act by what the wrapper puts before a text, by a task that it is told, or by chance."""
     try:
         live, called = probe_logits(wrapped.get_base_model()), probe_logits(wrapped)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise UnsupportedArchitecture(
-            f"the adapter in {folder} cannot read plain text on its own ({one_line(error)}). Give an adapter of one task, such "
-            "as a LoRA."
+            f"the adapter in {folder} cannot read plain text on its own ({one_line(error)}). Give an adapter of one task, "
+            "such as a LoRA."
         ) from error
     if not same_logits(live, called, eps=rounding(wrapped, _SAME_SUMS)):
         raise UnsupportedArchitecture(

@@ -266,7 +266,9 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
                 return both, LoadedModel(parts, tokenizer, adapter, attached.notes + attached.told), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
-    second = LoadedModel(find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note, *attached.told))
+    second = LoadedModel(
+        find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note, *attached.told)
+    )
     return load_model(first.folder, **options), second, None, ()
 
 

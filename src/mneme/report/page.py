@@ -85,7 +85,11 @@ def render_page(
     """
     style = "".join(package_file(name) for name in ("style.css", *styles))
     page = page_template(template, FRAME, v=view, w=wording).render(
-        style=Markup(style), csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}", notes=notes, again=again, **values
+        style=Markup(style),
+        csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
+        notes=notes,
+        again=again,
+        **values,
     )
     page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:
