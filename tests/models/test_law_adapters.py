@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,10 +175,12 @@ def test_an_embedding_saved_beside_a_lora(bases: dict[tuple[bool, bool], Path], 
     assert [t.name for t in changes.tensors if t.relative_change > 0] == ["model.embed_tokens.weight"] * trained
 
 
-@pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]])
+@pytest.mark.parametrize(
+    "new", [{}, {"modules_to_save": ["embed_tokens", "lm_head"]}, {"trainable_token_indices": [92, 93]}], ids=str
+)
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_adapter_with_added_tokens(
-    bases: dict[tuple[bool, bool], Path], tmp_path: Path, tied: bool, saved: list[str] | None
+    bases: dict[tuple[bool, bool], Path], tmp_path: Path, tied: bool, new: dict[str, Any]
 ) -> None:
     base = bases[tied, False]
     tokenizer = word_tokenizer()
@@ -185,8 +188,7 @@ def test_an_adapter_with_added_tokens(
     with quiet_peft():
         model = load_plain(base)
         model.resize_token_embeddings(len(tokenizer))
-        config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM")
-        wrapped = get_peft_model(model, config)
+        wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **new))
         scatter(wrapped, 0.05, seed=2, trained=True)
         wrapped.save_pretrained(tmp_path)
         live = logits(wrapped)

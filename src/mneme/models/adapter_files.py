@@ -23,6 +23,9 @@ from mneme.models.vocabularies import embedding_rows
 MOST_ADDED = 2**16
 """Ids that an adapter may add to its base's vocabulary; the most that we know of are some ten thousand
 audio codes."""
+_TRAINED_TOKENS = ".token_adapter.trainable_tokens_delta"
+_WRAPPED = re.compile(r"\.(token_adapter|base_layer)(?=\.)")
+"""What peft puts into the names of the base's own tensors that an adapter wraps."""
 _SAME_SUMS = 4
 """The same modules run the same sums; on a GPU some of them come out a little different."""
 
@@ -85,7 +88,7 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     tensors = {renamed[name]: tensor for name, tensor in tensors.items()}
     rows = embedding_rows(model)
     notes += _resize(model, tensors, folder)
-    own = {name.removeprefix(PREFIX).replace(".base_layer", ""): name for name in tensors}
+    own = {_WRAPPED.sub("", name.removeprefix(PREFIX)): name for name in tensors}
     places = dict(model.named_parameters(remove_duplicate=False))
     whole = {place: own[place] for place in own.keys() & places.keys()}  # what the base has under that very name
     differing = sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place], rows))
@@ -169,7 +172,13 @@ def _wrapped(model: PreTrainedModel, source: Path, folder: Path) -> tuple[Any, l
 
 
 def _repeats(name: str, tensors: dict[str, Tensor]) -> bool:
-    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary."""
+    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary, and for
+    the trained tokens of a head that is the embedding."""
+    if name.endswith(_TRAINED_TOKENS):
+        return any(
+            other != name and other.endswith(_TRAINED_TOKENS) and torch.equal(tensor, tensors[name])
+            for other, tensor in tensors.items()
+        )
     other = tensors.get(name.replace(".modules_to_save.", "."))
     return ".modules_to_save." in name and other is not None and torch.equal(other, tensors[name])
 
