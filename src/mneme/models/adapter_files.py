@@ -172,8 +172,8 @@ def _wrapped(model: PreTrainedModel, source: Path, folder: Path) -> tuple[Any, l
 
 
 def _repeats(name: str, tensors: dict[str, Tensor]) -> bool:
-    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary, and for
-    the trained tokens of a head that is the embedding."""
+    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary, and
+    for the trained tokens of a head that is the embedding."""
     if name.endswith(_TRAINED_TOKENS):
         return any(
             other != name and other.endswith(_TRAINED_TOKENS) and torch.equal(tensor, tensors[name])
