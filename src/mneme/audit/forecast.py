@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from mneme.activations.harvest import ALONE
 from mneme.audit.ablation import ROWS_A_LATENT
@@ -35,6 +35,7 @@ from mneme.audit.inputs import (
     check_chosen_layers,
     chosen_kind,
     first_device,
+    planned_tokenizer,
     precision_for,
     required_corpus,
     trained_kinds,
@@ -54,7 +55,6 @@ from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config, read_gguf_config
-from mneme.models.tokenizers import load_tokenizer, require_tokenizer, with_template
 from mneme.predict.areas import default_areas, read_areas
 from mneme.text.documents import read_corpus
 
@@ -144,19 +144,6 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     )
 
 
-def _tokenizer_of(options: AuditOptions, below: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer and the chat template that the audit will read text with: BASE's, else that of `below` (the base that BASE
-    is put on, where it is an adapter), else TUNED's; `chat_template` takes the place of all templates."""
-    trust = options.machine.trust_remote_code
-    sources = [source for source in (options.base, below, options.tuned) if source is not None]
-    folders = dict.fromkeys(resolve_folder(source, trust_remote_code=trust) for source in sources)
-    found = [one for folder in folders if (one := load_tokenizer(folder, trust)) is not None]
-    tokenizer = require_tokenizer(found[0] if found else None, sources[0])
-    tokenizer.chat_template = next((one.chat_template for one in found if one.chat_template), None)
-    with_template(tokenizer, options.chat_template, str(sources[0]))
-    return tokenizer
-
-
 def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     """What the audit with these `options` (BASE, TUNED and text named) will take on this machine: both configurations, the
     tokenizer and the text are read, and the parts are tried out with random numbers.
@@ -174,7 +161,7 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
         base = named_base(resolve_folder(base, trust_remote_code=trust))
     shape = shape_of(base, options.tuned, trust_remote_code=trust)
     check_chosen_layers(options.layers, shape.layers)
-    tokenizer = _tokenizer_of(options, base)
+    tokenizer = planned_tokenizer(options, base)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
     documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
     areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
