@@ -118,7 +118,14 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     for config in wrapped.peft_config.values():
         if not edits and getattr(config, "bias", "none") != "none":
             config.bias = "none"  # it trained no bias of this base, and peft would warn at every switch
-    return Attached(wrapped, edits, plain, notes, told_settings(folder), _live_logits(wrapped, folder))
+    return Attached(
+        wrapped=wrapped,
+        edits=edits,
+        own=plain,
+        notes=notes,
+        told=told_settings(folder),
+        live=_live_logits(wrapped, folder),
+    )
 
 
 def _live_logits(wrapped: Any, folder: Path) -> Tensor:
