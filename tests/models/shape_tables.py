@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from peft import PeftType
 
-from tests.models.adapter_kinds import EDITING, KINDS, NO_WEIGHTS, OF_BIASES, REFUSED
+from tests.models.adapter_kinds import EDITING, KINDS, NO_WEIGHTS, OF_BIASES, REFUSED, quiet_peft
 from tests.models.checkpoint_shapes import READ
 from tests.models.checkpoint_shapes import REFUSED as REFUSED_FOLDERS
 from tests.models.test_law_architectures import DECODERS, WRAPPERS
@@ -31,7 +31,8 @@ def adapter_table() -> str:
             one if one == other else f"{one}; {other} where the base has biases"
             for one, other in zip(plain, biased, strict=True)
         )
-        family = "LoRA" if make().peft_type == PeftType.LORA else "others"
+        with quiet_peft():
+            family = "LoRA" if make().peft_type == PeftType.LORA else "others"
         rows.setdefault((family, against, alone), []).append(name)
     lines = ["| adapters | against their base | alone |", "|---|---|---|"]
     lines += [f"| {_listed(names, family)} | {against} | {alone} |" for (family, against, alone), names in rows.items()]

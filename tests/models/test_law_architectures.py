@@ -118,7 +118,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "glm4_moe": _S | _HEAD | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "dots1": _S
     | _HEAD
-    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1},
+    | {
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "n_group": 1,
+        "n_shared_experts": 1,
+        "topk_group": 1,
+    },
     "minimax_m2": _S | _HEAD | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "llama4_text": _S | _HEAD | {"intermediate_size_mlp": 32, "num_local_experts": 2},
     "jetmoe": _S | {"num_local_experts": 4, "kv_channels": 8},
