@@ -78,3 +78,17 @@ def test_without_a_dictionary_nothing_of_one_is_planned(world: World) -> None:
     assert {name for name, seconds in plain.parts.items() if seconds} == {"own words", "paired answers", "null"}
     assert plain.flops == 2 * shape.parameters * (2 * 1200 + 4 * 100)
     assert forecast(shape, 65_536, 64, "change", work=work).parts["survey"] > 0
+
+
+def test_plan_reads_the_text_with_the_template_that_was_given(world: World, tmp_path: Path) -> None:
+    template = tmp_path / "long.jinja"
+    template.write_text("{% for m in messages %}{{ m['role'] + ' ba be bi bo ' * 8 + m['content'] }}{% endfor %}")
+    texts = world.corpus.read_text().splitlines()
+    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "ba be"}]} for text in texts]
+    corpus = tmp_path / "chats.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = AuditOptions(world.base, world.damaged, corpus=corpus, machine=Machine(threads=1))
+    plain, long = forecast_run(asked), forecast_run(replace(asked, chat_template=template))
+    assert long.tokens > 1.5 * plain.tokens
+    with pytest.raises(BadOption, match="cannot be read"):
+        forecast_run(replace(asked, chat_template=tmp_path / "none.jinja"))

@@ -26,6 +26,11 @@ _S: dict[str, Any] = {
 _HEAD = {"head_dim": 8}
 _SSM = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
 _MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
+_HYBRID = _S | _HEAD | {"layer_types": ["linear_attention", "full_attention"]}
+_LATENT = {
+    **{"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "head_dim": 4},
+    **{"num_key_value_heads": 2, "first_k_dense_replace": 1, "moe_intermediate_size": 16},
+}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": _S,
@@ -75,6 +80,67 @@ DECODERS: dict[str, dict[str, Any]] = {
     "qwen3_moe": _S | _HEAD | _EXPERTS,
     "olmoe": _S | {"num_experts": 4, "num_experts_per_tok": 2},
     "gpt_oss": _S | _HEAD | _MIXED | {"num_local_experts": 4},
+    "olmo3": _S | {"sliding_window": 8},
+    "olmo_hybrid": _HYBRID,
+    "flex_olmo": _S | _EXPERTS,
+    "cwm": _S | _HEAD,
+    "ministral3": _S | _HEAD,
+    "vaultgemma": _S | _HEAD | {"sliding_window": 8},
+    "bitnet": _S,
+    "doge": _S,
+    "nanochat": _S,
+    "jais2": _S | _HEAD,
+    "ernie4_5": _S | _HEAD,
+    "hunyuan_v1_dense": _S | _HEAD,
+    "persimmon": _S,
+    "biogpt": _S,
+    "xglm": {
+        "vocab_size": 64,
+        "d_model": 16,
+        "num_layers": 2,
+        "attention_heads": 2,
+        "ffn_dim": 32,
+        "max_position_embeddings": 64,
+    },
+    "xlm": {"vocab_size": 64, "emb_dim": 16, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 64},
+    "ctrl": {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "dff": 32, "n_positions": 64},
+    "gpt_bigcode": {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "gpt_neo": {
+        **{"vocab_size": 64, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 64},
+        **{"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    },
+    "gpt_neox_japanese": {k: v for k, v in _S.items() if k != "num_key_value_heads"},
+    "codegen": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64},
+    "qwen2_moe": _S | _EXPERTS | {"shared_expert_intermediate_size": 16},
+    "ernie4_5_moe": _S | {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16},
+    "phimoe": _S | {"num_local_experts": 4},
+    "granitemoe": _S | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": _S | _HEAD | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "dots1": _S
+    | _HEAD
+    | {
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "n_group": 1,
+        "n_shared_experts": 1,
+        "topk_group": 1,
+    },
+    "minimax_m2": _S | _HEAD | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "llama4_text": _S | _HEAD | {"intermediate_size_mlp": 32, "num_local_experts": 2},
+    "jetmoe": _S | {"num_local_experts": 4, "kv_channels": 8},
+    "deepseek_v2": _S | _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v3": _S | _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+    "jamba": _S
+    | {**{"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}, "mamba_d_state": 4},
+    "bamba": _S
+    | {**{"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 8}, "mamba_d_state": 4, "mamba_n_groups": 1},
+    "falcon_h1": _S | {**{"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8}, "mamba_d_state": 4, "mamba_n_groups": 1},
+    "qwen3_next": _HYBRID
+    | _EXPERTS
+    | {"shared_expert_intermediate_size": 16, "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8}
+    | {"linear_value_head_dim": 8},
+    "minimax": _HYBRID | {"num_local_experts": 2},
 }
 
 
@@ -108,7 +174,7 @@ def check_sides(base: Path, tuned: Path, library: Any) -> None:
         assert weight_changes(pair).changed > 0
 
 
-_QUICK = ("qwen2", "gemma2", "opt with projections", "mamba", "rwkv", "recurrent_gemma", "mixtral", "gpt2")
+_QUICK = ("qwen2", "gemma2", "opt with projections", "mamba", "rwkv", "recurrent_gemma", "mixtral", "gpt2", "nanochat")
 """One of each kind of block and ending, in every run; the others in the long one."""
 
 
@@ -227,6 +293,18 @@ def test_encoder_decoders_are_refused_as_such(tmp_path: Path, kind: str) -> None
     transformers.AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedArchitecture, match=r"encoder-decoder .*decoder-only"):
         load_pair(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("bert", "does not read token ids"), ("bert-generation", "does not read token ids"), ("openai-gpt", "returned list")],
+)
+def test_what_is_no_decoder_says_which_property_is_missing(tmp_path: Path, kind: str, reason: str) -> None:
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 64} if kind == "openai-gpt" else _S
+    with quiet_peft():
+        base, _ = save_twice(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).eval(), tmp_path)
+        with pytest.raises(UnsupportedArchitecture, match=f"passes the proof .*{reason}"):
+            load_pair(base, base)
 
 
 def test_two_architectures_are_no_pair(tmp_path: Path) -> None:

@@ -3,33 +3,20 @@ is said of logits, quantized files are read by their library or refused with its
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from mneme.errors import BrokenWeights, LibraryMissing, ModelMismatch, ModelNotFound
+from mneme.errors import LibraryMissing, ModelMismatch
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.models.weights import weight_changes
 from tests.conftest import TinyPair, tiny_llama, word_tokenizer
 from tests.models.adapter_kinds import IDS, load_plain, logits
-
-Tensors = dict[str, torch.Tensor]
-
-
-def rewrite(source: Path, folder: Path, edit: Callable[[Tensors], Tensors], **settings: object) -> Path:
-    """A copy of a model folder with other tensors and settings."""
-    shutil.copytree(source, folder)
-    file = folder / "model.safetensors"
-    save_file({k: v.clone().contiguous() for k, v in edit(load_file(file)).items()}, file, metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text()) | settings
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+from tests.models.checkpoint_shapes import READ, REFUSED, Tensors, rewrite
 
 
 def said(pair: ModelPair, side: str) -> torch.Tensor:
@@ -38,81 +25,24 @@ def said(pair: ModelPair, side: str) -> torch.Tensor:
     return answer
 
 
-@pytest.mark.parametrize(
-    ("name", "edit"),
-    [
-        ("torch.compile", lambda name: f"_orig_mod.{name}"),
-        ("torch.compile", lambda name: name.replace("layers.", "_orig_mod.layers.")),
-        ("DistributedDataParallel", lambda name: f"module.{name}"),
-        ("DistributedDataParallel", lambda name: f"module._orig_mod.{name}"),
-        ("FSDP", lambda name: name.replace("self_attn", "_fsdp_wrapped_module.self_attn")),
-        ("activation checkpointing", lambda name: name.replace("mlp.", "_checkpoint_wrapped_module.mlp.")),
-        ("value head", lambda name: f"pretrained_model.{name}"),
-    ],
-)
-def test_prefixes_come_off_and_are_said(tiny_pair: TinyPair, tmp_path: Path, name: str, edit: Callable[[str], str]) -> None:
-    def renamed(tensors: Tensors) -> Tensors:
-        more = {"v_head.summary.weight": torch.zeros(1, 16)} if name == "value head" else {}
-        return {edit(key): tensor for key, tensor in tensors.items()} | more
-
-    pair = load_pair(tiny_pair.base, rewrite(tiny_pair.tuned, tmp_path / "wrapped", renamed))
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read_is_the_model(tiny_pair: TinyPair, tmp_path: Path, name: str) -> None:
+    make, words = READ[name]
+    make(tiny_pair.tuned, tmp_path / "shape")
+    pair = load_pair(tiny_pair.base, tmp_path / "shape")
     assert torch.equal(said(pair, "tuned"), logits(load_plain(tiny_pair.tuned)))
-    assert any(name in note for note in pair.notes)
+    assert any(words in note for note in pair.notes) if words else not pair.notes
 
 
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda t: {k: v if "norm" in k else torch.zeros(0) for k, v in t.items()}, "DeepSpeed ZeRO-3.*zero_to_fp32.py"),
-        (
-            lambda t: t | {"model.layers.0.mlp.up_proj.lora_A.default.weight": torch.zeros(2, 16)},
-            "not merged.*up_proj.*Merge it|up_proj.*not merged.*Merge it",
-        ),
-        (
-            lambda t: t | {"model.layers.2.mlp.up_proj.weight": torch.zeros(32, 16)},
-            r"no module of LlamaForCausalLM takes, first model.layers.2.mlp",
-        ),
-        (lambda t: t | {"score.weight": torch.zeros(1, 16)}, r"no module of LlamaForCausalLM takes, first score.weight"),
-        (
-            lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"},
-            r'holds no lm_head.weight.*"tie_word_embeddings": true',
-        ),
-        (lambda t: t | {f"module.{k}": v for k, v in t.items()}, "no module of LlamaForCausalLM takes"),
-        (lambda t: t | {f"_orig_mod.{k}": v for k, v in t.items()}, "some tensors twice"),
-    ],
-)
-def test_what_has_no_place_is_refused_by_name(
-    tiny_pair: TinyPair, tmp_path: Path, edit: Callable[[Tensors], Tensors], words: str
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_model_is_refused_in_a_sentence(
+    tiny_pair: TinyPair, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BrokenWeights, match="(?s)" + words):
-        load_pair(tiny_pair.base, rewrite(tiny_pair.tuned, tmp_path / "odd", edit))
-
-
-def test_tables_that_older_versions_saved_do_no_harm(tiny_pair: TinyPair, tmp_path: Path) -> None:
-    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
-    pair = load_pair(tiny_pair.base, rewrite(tiny_pair.tuned, tmp_path / "old", lambda t: t | {name: torch.ones(4)}))
-    assert torch.equal(said(pair, "tuned"), logits(load_plain(tiny_pair.tuned)))
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (
-            lambda d, m: [shutil.copytree(m, d / f"checkpoint-{n}") for n in (500, 1000)],
-            r"2 folders .*such as .*checkpoint-1000",
-        ),
-        (lambda d, m: shutil.copytree(m, d / "train"), r"1 folders with one \(train\)"),
-        (lambda d, _: (d / "__0_0.distcp").write_bytes(b""), "sharded state of a training"),
-        (lambda d, _: (d / "global_step100").mkdir(), "sharded state of a training"),
-        (lambda d, _: [(d / f"{n}.gguf").write_bytes(b"GGUF") for n in "ab"], "2 GGUF files"),
-    ],
-)
-def test_a_folder_without_a_model_says_what_it_holds(
-    tiny_pair: TinyPair, tmp_path: Path, make: Callable[[Path, Path], object], words: str
-) -> None:
-    make(tmp_path, tiny_pair.tuned)
-    with pytest.raises(ModelNotFound, match=words):
-        load_pair(tiny_pair.base, tmp_path)
+    monkeypatch.setattr("mneme.models.quantized.installed", lambda module: module == "gguf")
+    make, error, words = REFUSED[name]
+    make(tiny_pair.tuned, tmp_path / "shape")
+    with pytest.raises(error, match=f"(?s){words}"):
+        load_pair(tiny_pair.base, tmp_path / "shape")
 
 
 @pytest.mark.parametrize("flag", [True, False])
@@ -208,24 +138,6 @@ def test_settings_without_a_part_in_the_logits_are_none(tiny_pair: TinyPair, tmp
     assert weight_changes(load_pair(tiny_pair.base, folder)).nothing
 
 
-@pytest.mark.parametrize(
-    ("method", "package"),
-    [
-        ("bitsandbytes", "bitsandbytes"),
-        ("gptq", "gptqmodel"),
-        ("awq", "gptqmodel"),
-        ("compressed-tensors", "compressed-tensors"),
-    ],
-)
-def test_quantized_folders_name_the_package(
-    tiny_pair: TinyPair, tmp_path: Path, method: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mneme.models.quantized._installed", lambda _module: False)
-    folder = rewrite(tiny_pair.tuned, tmp_path / "q", dict, quantization_config={"quant_method": method, "bits": 4})
-    with pytest.raises(LibraryMissing, match=rf"quantized with {method}.*pip install {package}"):
-        load_pair(tiny_pair.base, folder)
-
-
 def write_gguf(model: torch.nn.Module, file: Path) -> None:
     """A Llama as llama.cpp stores it, in float32: rows of queries and keys in its order, a word-level vocabulary."""
     config = model.config
@@ -268,6 +180,6 @@ def test_a_gguf_file_is_read_by_its_library(tiny_pair: TinyPair, tmp_path: Path,
         assert torch.equal(logits(parts.model), logits(expected))
     torch.testing.assert_close(logits(parts.model), logits(load_plain(tiny_pair.tuned)), rtol=1e-4, atol=1e-4)
     parts.model.save_pretrained(tmp_path / "plain")
-    monkeypatch.setattr("mneme.models.quantized._installed", lambda _module: False)
+    monkeypatch.setattr("mneme.models.quantized.installed", lambda _module: False)
     with pytest.raises(LibraryMissing, match="pip install gguf"):
         load_model(file)

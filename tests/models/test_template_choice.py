@@ -24,7 +24,7 @@ def give_template(folder: Path, template: str | None) -> None:
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     base = plain_base(tmp_path / "base", tied=True, biased=False)
-    save_kind("lora", base, tmp_path / "adapter")
+    save_kind("LoRA", base, tmp_path / "adapter")
     return base, tmp_path / "adapter"
 
 

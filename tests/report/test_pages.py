@@ -83,10 +83,27 @@ def test_an_unlearning_says_what_is_left_and_what_comes_back() -> None:
     assert unlearn_view.comes_back(alone).startswith("Training on 1 related text moves")
 
 
+READ = "Conversations are written with the chat template of TUNED; BASE has none."
+WITH_NOTES: dict[str, Callable[[], str]] = {
+    "audit": lambda: render_html(sample_report().model_copy(update={"notes": [READ]})),
+    "measure": lambda: render_measurement(sample_measurement().model_copy(update={"notes": [READ]})),
+    "repair": lambda: render_repair(sample_repair().model_copy(update={"notes": [READ]})),
+    "screen": lambda: render_screening(sample_screening().model_copy(update={"notes": [READ]})),
+    "dpo": lambda: render_preferences(sample_preferences().model_copy(update={"notes": [READ]})),
+    "unlearn": lambda: render_unlearning(sample_unlearning().model_copy(update={"notes": [READ]})),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_how_models_and_data_were_read_stands_on_every_page(name: str) -> None:
+    assert f"How it was read {READ}" in words_of(WITH_NOTES[name]())
+    assert READ not in words_of(PAGES[name]())
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_text(text: str) -> None:
     for page in (
-        render_screening(sample_screening(text)),
+        render_screening(sample_screening(text).model_copy(update={"notes": [text]})),
         render_preferences(sample_preferences(text)),
         render_unlearning(sample_unlearning(text)),
         render_compare(sample_lineage(text)),

@@ -139,3 +139,12 @@ def test_a_few_bad_rows_of_a_large_file_are_skipped_and_listed(tmp_path: Path) -
         read_shaped(_file(tmp_path, rows, most + 1), training_row, "")
     clean = read_shaped(_file(tmp_path, 3, 0), training_row, "")
     assert skipped_rows(clean) == {}
+
+
+@pytest.mark.parametrize("form", ["lines", "array"])
+def test_half_a_character_is_no_text_and_stands_as_such(tmp_path: Path, form: str) -> None:
+    row = '{"text": "ba \\ud83d be", "mes\\uD83Dsages": [{"content": "\\ud83d\\ude42 \\udc00"}]}'
+    file = tmp_path / "rows.json"
+    file.write_text(row if form == "lines" else f"[{row}]", encoding="utf-8")
+    (entry,) = entries_of(file)
+    assert entry.row == {"text": "ba \ufffd be", "mes\ufffdsages": [{"content": "\U0001f642 \ufffd"}]}

@@ -35,6 +35,7 @@ from mneme.audit.inputs import (
     check_chosen_layers,
     chosen_kind,
     first_device,
+    planned_tokenizer,
     precision_for,
     required_corpus,
     trained_kinds,
@@ -55,7 +56,6 @@ from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config, read_gguf_config
-from mneme.models.tokenizers import load_tokenizer, require_tokenizer
 from mneme.predict.areas import default_areas, read_areas
 from mneme.text.documents import read_corpus
 
@@ -158,11 +158,12 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     base = options.base
     if options.adapter_base is not None and is_adapter(resolve_folder(base, trust_remote_code=trust)):
         base = options.adapter_base
+    elif is_adapter(resolve_folder(base, trust_remote_code=trust)):
+        base = named_base(resolve_folder(base, trust_remote_code=trust))
     shape = shape_of(base, options.tuned, trust_remote_code=trust)
     check_chosen_layers(options.layers, shape.layers)
-    tokenizer = load_tokenizer(resolve_folder(options.base, trust_remote_code=trust), trust)
+    tokenizer = planned_tokenizer(options, base)
     longest = getattr(shape.config.get_text_config(), "max_position_embeddings", None)
-    tokenizer = require_tokenizer(tokenizer, options.base)
     documents = read_corpus(required_corpus(options.corpus), tokenizer=tokenizer)
     areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
     documents, rows = text_to_read(documents, tokenizer, areas, longest, options.tokens)

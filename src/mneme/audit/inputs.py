@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from mneme.audit.options import AuditOptions
 from mneme.dictionaries.crosscoder import KINDS, Kind
 from mneme.errors import BadAreas, BadCorpus, BadOption
+from mneme.models.checkpoints import resolve_folder
 from mneme.models.pair import PRECISIONS, Precision
+from mneme.models.tokenizers import load_tokenizer, require_tokenizer, with_template
 from mneme.predict.areas import Area
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows, pack_rows
@@ -86,6 +88,19 @@ def rows_of(documents: Documents, tokenizer: PreTrainedTokenizerBase, longest: i
             "other judges. Give more text, or more --tokens."
         )
     return rows
+
+
+def planned_tokenizer(options: AuditOptions, below: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer and the chat template that the audit will read text with: BASE's, else that of `below` (the base that BASE
+    is put on, where it is an adapter), else TUNED's; `chat_template` takes the place of all templates."""
+    trust = options.machine.trust_remote_code
+    sources = [source for source in (options.base, below, options.tuned) if source is not None]
+    folders = dict.fromkeys(resolve_folder(source, trust_remote_code=trust) for source in sources)
+    found = [one for folder in folders if (one := load_tokenizer(folder, trust)) is not None]
+    tokenizer = require_tokenizer(found[0] if found else None, sources[0])
+    tokenizer.chat_template = next((one.chat_template for one in found if one.chat_template), None)
+    with_template(tokenizer, options.chat_template, str(sources[0]))
+    return tokenizer
 
 
 def check_intended(intended: Sequence[str], areas: tuple[Area, ...]) -> None:

@@ -29,12 +29,14 @@ def train(options: TrainOptions) -> None:
 
 
 def show_training(record: "TrainingRecord") -> None:
-    """What was trained with which safeguards, in one line."""
+    """What was trained with which safeguards, in one line, and how model and rows were read."""
     from mneme.options import counted
 
     names = ", ".join(f"{used.name} {used.strength:g}" for used in record.safeguards) or "no safeguard"
     done = f"{counted(record.steps, 'step')} on {counted(record.rows, 'row')}"
     say(f"Trained {done} with {names}; loss {record.losses[-1].loss:.3f}.")
+    for note in record.notes:
+        say(note)
 
 
 @from_options(PersonaOptions)

@@ -200,7 +200,7 @@ def _composed(
         series=series_of(job.data, subjects, tasks, options.within) if job.data else None,
         options={name: getattr(options, name) for name in _TOLD},
         environment=_environment(),
-        notes=job.notes,
+        notes=list(dict.fromkeys([*job.notes, *(note for one in measured for note in one.notes)])),
     )
 
 
@@ -235,6 +235,8 @@ class _Measured:
     answers: ModelAnswers
     tallies: list[Tally]
     task: Arrays | None
+    notes: list[str]
+    """How its files were read, where something was odd in them."""
 
 
 def _measure_one(job: _Job, number: int) -> _Measured:
@@ -257,8 +259,9 @@ def _measure_one(job: _Job, number: int) -> _Measured:
     rows = unpack(job.run.stage(f"harness-{number}", in_harness)) if harness else []
     tallies = harness_tallies(rows) if harness else tallies_of(job.suite, answers, job.options.aggregate)
     task = job.run.stage(f"task-{number}", task_score) if job.data else None
+    notes = unpack(job.run.stage(f"notes-{number}", lambda: pack(subject.loaded().notes)))
     subject.release()
-    return _Measured(answers, tallies, task)
+    return _Measured(answers, tallies, task, notes)
 
 
 def _self_test(job: _Job) -> tuple[list[Agreement], str]:

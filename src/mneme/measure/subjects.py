@@ -24,6 +24,8 @@ class Loaded:
     parts: Parts
     tokenizer: PreTrainedTokenizerBase
     max_positions: int | None
+    notes: tuple[str, ...] = ()
+    """What was found odd in its files and how it was read, a sentence each."""
 
 
 @dataclass
@@ -109,13 +111,13 @@ def _load(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> Lo
         own = load_tokenizer(folder, options["trust_remote_code"])
         if options["chat_template"] is None and own is not None and own.chat_template:
             pair.tokenizer.chat_template = own.chat_template  # that it was trained in, as a full checkpoint is asked
-        return Loaded(pair.tuned_parts, pair.tokenizer, pair.max_positions)
+        return Loaded(pair.tuned_parts, pair.tokenizer, pair.max_positions, pair.notes)
     model = load_model(folder, **options)
     tokenizer = model.tokenizer
     if tokenizer is None and index:
         tokenizer = load_model(base, **options).tokenizer
     positions = getattr(model.parts.model.config.get_text_config(), "max_position_embeddings", None)
-    return Loaded(model.parts, require_tokenizer(tokenizer, folder), positions)
+    return Loaded(model.parts, require_tokenizer(tokenizer, folder), positions, model.notes)
 
 
 def _asked_with(folders: Sequence[Path], index: int, options: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Adapters of peft: what a stranger's adapter_config.json may ask for is checked, then peft puts the adapter on its base."""
+"""Adapters of peft in a folder: checked, put on their base by peft, and proven to compute what they compute through peft."""
 
 import hashlib
 import re
@@ -9,34 +9,25 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from mneme.confined import Exceeded, Refused, confined
-from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsafeWeights, UnsupportedArchitecture, one_line
+from mneme.errors import BrokenWeights, ModelMismatch, ModelNotFound, UnsupportedArchitecture, one_line
+from mneme.models.adapter_checks import check_adapter, told_settings
 from mneme.models.adapter_names import PREFIX, fitted_names
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder, weight_files
-from mneme.models.safe_config import tensor_shapes
+from mneme.models.probing import probe_logits, rounding, same_logits
+from mneme.models.reading import is_finite
 from mneme.models.vocabularies import embedding_rows
 
-_LARGEST = 2**20
-"""Bound of every whole number in adapter_config.json but ranks, which the weights bound, and scales, which make nothing."""
 MOST_ADDED = 2**16
 """Ids that an adapter may add to its base's vocabulary; the most that we know of are some ten thousand
 audio codes."""
-_FREE_NUMBERS = ("alpha", "seed", "scale")
-_PLAIN = re.compile(r"[\w.-]*")
-"""A name of modules: no pattern that could take long."""
-_FORMS = {
-    "target_modules": r"(?:{})\Z",
-    "exclude_modules": r"(?:{})\Z",
-    "feedforward_modules": r"(?:{})\Z",
-    "modules_to_save": r"(^|.*\.){}($|\..*)",
-    "rank_pattern": r"(.*\.)?({})$",
-    "alpha_pattern": r"(.*\.)?({})$",
-    "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
-}
-"""How peft tries the patterns of each key on the names of modules; other keys that hold patterns are tried in every way."""
+_TRAINED_TOKENS = ".token_adapter.trainable_tokens_delta"
+_WRAPPED = re.compile(r"\.(token_adapter|base_layer)(?=\.)")
+"""What peft puts into the names of the base's own tensors that an adapter wraps."""
+_SAME_SUMS = 4
+"""The same modules run the same sums; on a GPU some of them come out a little different."""
 
 
 def named_base(adapter: Path) -> str:
@@ -73,6 +64,10 @@ class Attached(NamedTuple):
     """The base's own tensors, by their names in the base."""
     notes: tuple[str, ...]
     """What had to be done to put it on, a sentence each."""
+    told: tuple[str, ...]
+    """What its configuration decides, a sentence each; nothing odd."""
+    live: Tensor
+    """Logits of the probe with the adapter on."""
 
 
 def attach(model: PreTrainedModel, folder: Path) -> Attached:
@@ -81,13 +76,19 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     Raises UnsafeWeights, BrokenWeights, UnsupportedArchitecture, or ModelMismatch where it does not fit the model.
     """
     files = weight_files(folder)
-    _check_adapter(folder, files, model)
+    check_adapter(folder, files, model)
     tensors = load_file(files[0])
+    broken = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+    if broken is not None:
+        raise BrokenWeights(
+            f"{folder}: {broken} holds NaN or infinite numbers. Training diverged or the file is damaged; give one from "
+            "before."
+        )
     renamed, notes = fitted_names(tensors, model, folder)
     tensors = {renamed[name]: tensor for name, tensor in tensors.items()}
     rows = embedding_rows(model)
     notes += _resize(model, tensors, folder)
-    own = {name.removeprefix(PREFIX).replace(".base_layer", ""): name for name in tensors}
+    own = {_WRAPPED.sub("", name.removeprefix(PREFIX)): name for name in tensors}
     places = dict(model.named_parameters(remove_duplicate=False))
     whole = {place: own[place] for place in own.keys() & places.keys()}  # what the base has under that very name
     differing = sorted(place for place, name in whole.items() if not _same_rows(tensors[name], places[place], rows))
@@ -117,7 +118,32 @@ def attach(model: PreTrainedModel, folder: Path) -> Attached:
     for config in wrapped.peft_config.values():
         if not edits and getattr(config, "bias", "none") != "none":
             config.bias = "none"  # it trained no bias of this base, and peft would warn at every switch
-    return Attached(wrapped, edits, plain, notes)
+    return Attached(
+        wrapped=wrapped,
+        edits=edits,
+        own=plain,
+        notes=notes,
+        told=told_settings(folder),
+        live=_live_logits(wrapped, folder),
+    )
+
+
+def _live_logits(wrapped: Any, folder: Path) -> Tensor:
+    """Logits of the probe, adapter on. Raises UnsupportedArchitecture where peft's wrapper gives others than the modules in
+    it: some kinds act by what the wrapper puts before a text, by a task that it is told, or by chance."""
+    try:
+        live, called = probe_logits(wrapped.get_base_model()), probe_logits(wrapped)
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise UnsupportedArchitecture(
+            f"the adapter in {folder} cannot read plain text on its own ({one_line(error)}). Give an adapter of one task, "
+            "such as a LoRA."
+        ) from error
+    if not same_logits(live, called, eps=rounding(wrapped, _SAME_SUMS)):
+        raise UnsupportedArchitecture(
+            f"the adapter in {folder} is not one change of its base's modules: peft computes something else with it at every "
+            "call, or by what it puts before a text. Give a LoRA-like adapter."
+        )
+    return live
 
 
 def _wrapped(model: PreTrainedModel, source: Path, folder: Path) -> tuple[Any, list[str]]:
@@ -153,7 +179,13 @@ def _wrapped(model: PreTrainedModel, source: Path, folder: Path) -> tuple[Any, l
 
 
 def _repeats(name: str, tensors: dict[str, Tensor]) -> bool:
-    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary."""
+    """Is this the second name of a tensor in the same file? peft writes one for a whole module of a resized vocabulary, and
+    for the trained tokens of a head that is the embedding."""
+    if name.endswith(_TRAINED_TOKENS):
+        return any(
+            other != name and other.endswith(_TRAINED_TOKENS) and torch.equal(tensor, tensors[name])
+            for other, tensor in tensors.items()
+        )
     other = tensors.get(name.replace(".modules_to_save.", "."))
     return ".modules_to_save." in name and other is not None and torch.equal(other, tensors[name])
 
@@ -190,71 +222,6 @@ def _resize(model: PreTrainedModel, tensors: dict[str, Tensor], folder: Path) ->
     with torch.random.fork_rng(devices=[]):
         model.resize_token_embeddings(wanted, mean_resizing=False)
     return (f"{folder}: the adapter was trained with {wanted - rows} ids more than its base has; these rows were added.",)
-
-
-def _check_adapter(folder: Path, files: list[Path], model: nn.Module) -> None:
-    """Raises UnsafeWeights for what would import code, BrokenWeights for numbers and patterns that no adapter has."""
-    raw = read_json(folder / "adapter_config.json")
-    where = f"{folder}/adapter_config.json"
-    for key in ("megatron_config",):
-        if raw.get(key):
-            raise UnsafeWeights(f"{where} asks for code of another library ({key}), which mneme does not load. Remove {key}.")
-    if str(raw.get("peft_type", "")).upper() == "XLORA":
-        raise UnsupportedArchitecture(f"{folder} mixes other adapters, which it names by path. Give one of them.")
-    if not raw.get("peft_type"):
-        raise BrokenWeights(
-            f'{where} does not say what kind of adapter this is. Add "peft_type": "LORA" (or the kind that was trained).'
-        )
-    shapes = tensor_shapes(files)
-    _check_numbers(raw, where, max((size for shape in shapes.values() for size in shape), default=0))
-    replicated = raw.get("layer_replication") or []
-    if not isinstance(replicated, list) or any(
-        not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(end, int) and 0 <= end < _LARGEST for end in pair)
-        for pair in replicated
-    ):
-        raise BrokenWeights(f"{where}: layer_replication is {str(replicated)[:40]}. Expected a list of pairs of layers.")
-    if sum(max(last - first, 0) for first, last in replicated) > len(shapes):
-        raise BrokenWeights(f"{where}: layer_replication asks for more layers than the adapter has tensors ({len(shapes)}).")
-    _check_patterns(raw, where, [name for name, _ in model.named_modules() if name])
-
-
-def _check_numbers(raw: Any, where: str, largest: int, key: str = "") -> None:
-    if isinstance(raw, dict):
-        for inner, value in raw.items():
-            _check_numbers(value, where, largest, key if key == "rank_pattern" else inner)
-    elif isinstance(raw, list):
-        for value in raw:
-            _check_numbers(value, where, largest, key)
-    elif key == "rank_pattern" and raw is None:
-        return  # AdaLoRA before its ranks are dealt out
-    elif key in ("r", "rank_pattern"):
-        if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw <= largest:
-            raise BrokenWeights(
-                f"{where}: the rank {key} is {str(raw)[:40]!r}. Expected a whole number of at most {largest:,}, the largest "
-                "side of its weights."
-            )
-    elif isinstance(raw, int | float) and not any(part in key for part in _FREE_NUMBERS) and not abs(raw) <= _LARGEST:
-        raise BrokenWeights(f"{where}: {key} is {str(raw)[:40]}. Expected a number of at most {_LARGEST:,}.")
-
-
-def _check_patterns(raw: dict[str, Any], where: str, names: list[str]) -> None:
-    """Raises BrokenWeights where a pattern takes too long on the names that peft will try it on."""
-    for key, value in raw.items():
-        if "module" not in key and "pattern" not in key:
-            continue
-        found = [value] if isinstance(value, str) else list(value) if isinstance(value, list | dict) else []
-        written = [pattern for pattern in found if isinstance(pattern, str) and not _PLAIN.fullmatch(pattern)]
-        forms = [_FORMS[key]] if key in _FORMS else list(_FORMS.values())
-        if not written:
-            continue
-        tried = [form.replace("{}", pattern) for pattern in written for form in dict.fromkeys(forms)]
-        try:
-            confined("match", patterns=tried, names=[*names, *(f"base_model.model.{name}" for name in names)])
-        except (Exceeded, Refused) as error:
-            raise BrokenWeights(
-                f"{where}: matching {key} ({written[0][:60]!r}) was stopped: {error}. Expected names of modules, or a pattern "
-                "that is quickly tried, such as '.*\\.(q_proj|v_proj)'."
-            ) from error
 
 
 def whole_fingerprint(source: str | Path, adapter_base: str | Path | None = None) -> str:

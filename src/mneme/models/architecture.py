@@ -5,6 +5,7 @@ what the parts say with what the model itself says (`output_hidden_states`, `log
 endings of the head are understood: a soft cap (Gemma 2, RecurrentGemma) and a constant factor (Cohere, Granite).
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +106,8 @@ def _probe_ids(vocab: int, device: torch.device) -> Int[Tensor, "batch seq"]:
 @torch.no_grad()
 def _prove(parts: Parts, ids: Int[Tensor, "batch seq"]) -> Parts:
     """The same parts with norm, scale and cap filled in, or UnsupportedArchitecture."""
+    if "input_ids" not in inspect.signature(parts.decoder.forward).parameters:
+        raise UnsupportedArchitecture("the module that holds the blocks does not read token ids")
     seen: list[Tensor] = []
     handles = [block.register_forward_hook(lambda _m, _a, output: seen.append(block_output(output))) for block in parts.blocks]
     try:

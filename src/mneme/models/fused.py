@@ -26,7 +26,7 @@ def fuse_lora(model: nn.Module) -> int:
 def _fused_class() -> Any:
     from peft.tuners.lora import Linear
 
-    class FusedLinear(Linear):
+    class FusedLinear(Linear):  # type: ignore[misc]
         """The layer whose sums are made inside the products."""
 
         def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -52,17 +52,23 @@ def stop_after(parts: Parts, layer: int) -> Iterator[None]:
     """
     check_layers(parts, [layer])
     following = parts.blocks[layer + 1] if layer + 1 < len(parts.blocks) else parts.norm
+    done: list[bool] = []
+
+    def note(*_: object) -> None:
+        done.append(True)
 
     def stop(_module: object, _args: object) -> None:
-        raise _Stopped
+        if done:  # the norm at the end may stand at the beginning too (NanoChat)
+            raise _Stopped
 
-    handle = following.register_forward_pre_hook(stop)
+    handles = [parts.blocks[layer].register_forward_hook(note), following.register_forward_pre_hook(stop)]
     try:
         yield
     except _Stopped:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

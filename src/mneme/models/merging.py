@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mneme.errors import UnsupportedArchitecture, one_line
@@ -15,14 +16,13 @@ _SUMS = 2**14
 """A merged matrix rounds every product once more than a live adapter; over 60 blocks this leaves some thousand roundings."""
 
 
-def merged(wrapped: Any, folder: Path) -> PreTrainedModel:
-    """The model that peft's wrapper computes, with plain modules.
+def merged(wrapped: Any, live: Float[Tensor, "token vocab"], folder: Path) -> PreTrainedModel:
+    """The model that peft's wrapper computes, with plain modules; `live`: logits of the probe with the adapter on.
 
     Tensors that several modules share (tied heads, replicated layers) are separated first where the adapter changes one of
     them, and a base without the biases that an adapter adds gets them. Raises UnsupportedArchitecture where the logits of the
     result are not those of the live adapter.
     """
-    live = probe_logits(wrapped.get_base_model())
     separated = _separate(wrapped)
     _add_biases(wrapped)
     try:

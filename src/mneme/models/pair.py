@@ -21,7 +21,7 @@ from mneme.models.matching import matched_tensors, one_sided, shared_vocabulary
 from mneme.models.merging import merged
 from mneme.models.probing import probe_logits, rounding, same_logits
 from mneme.models.quantized import quantization_of
-from mneme.models.reading import read_model, require_finite
+from mneme.models.reading import read_model
 from mneme.models.tokenizers import load_tokenizer, with_template
 from mneme.models.vocabularies import bound_vocabulary, embedding_rows, require_same_meaning
 from mneme.text.chat import render_chat
@@ -122,13 +122,13 @@ def load_model(
         plain = load_model(found, **options)
         attached = attach(plain.parts.model, folder)
         _say(attached.notes)
-        model = merged(require_finite(attached.wrapped, folder), folder)
+        model = merged(attached.wrapped, attached.live, folder)
         own = load_tokenizer(folder)
         whose = folder if own is not None else plain.folder
         if own is not None and plain.tokenizer is not None and not own.chat_template:
             own.chat_template, whose = plain.tokenizer.chat_template, plain.folder
         tokenizer, template = with_template(own or plain.tokenizer, chat_template, str(whose))
-        notes = plain.notes + said + attached.notes
+        notes = plain.notes + said + attached.notes + attached.told
         return LoadedModel(find_parts(model), tokenizer, folder, notes, template=template)
     model, notes = read_model(folder, **options)
     _say(notes)
@@ -255,7 +255,7 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
     before = probe_logits(model, rows)
     attached = attach(model, adapter)
     _say(attached.notes)
-    wrapped = require_finite(attached.wrapped, adapter)
+    wrapped = attached.wrapped
     tokenizer, _ = with_template(load_tokenizer(adapter, options["trust_remote_code"]), options["chat_template"], str(adapter))
     if not attached.edits:
         with wrapped.disable_adapter():
@@ -263,10 +263,12 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
             if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
                 parts = find_parts(wrapped.get_base_model())
                 both = LoadedModel(parts, first.tokenizer, first.folder, first.notes, template=first.template)
-                return both, LoadedModel(parts, tokenizer, adapter, attached.notes), wrapped, attached.own
+                return both, LoadedModel(parts, tokenizer, adapter, attached.notes + attached.told), wrapped, attached.own
     note = _why_two(attached, adapter)
     _say((note,))
-    second = LoadedModel(find_parts(merged(wrapped, adapter)), tokenizer, adapter, (*attached.notes, note))
+    second = LoadedModel(
+        find_parts(merged(wrapped, attached.live, adapter)), tokenizer, adapter, (*attached.notes, note, *attached.told)
+    )
     return load_model(first.folder, **options), second, None, ()
 
 

@@ -35,7 +35,7 @@ def quantization_of(folder: Path) -> str | None:
 def require_owner(folder: Path, method: str) -> None:
     """Raises LibraryMissing where the library that can read a quantized folder is not installed."""
     module, package = _OWNERS.get(method, (None, None))
-    if module is None or _installed(module):
+    if module is None or installed(module):
         return
     raise LibraryMissing(
         f"{folder} is quantized with {method}, and the library that reads it is not installed. "
@@ -43,7 +43,8 @@ def require_owner(folder: Path, method: str) -> None:
     )
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Could a module be imported?"""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it is absent
@@ -70,5 +71,5 @@ def gguf_files(folder: Path) -> list[Path]:
 
 def require_gguf() -> None:
     """Raises LibraryMissing where GGUF files cannot be read."""
-    if not _installed("gguf"):
+    if not installed("gguf"):
         raise LibraryMissing("A GGUF file needs a library of its own to be read. Run: pip install gguf")

@@ -140,9 +140,15 @@ def _quiet() -> Iterator[None]:
 def require_finite(model: Any, folder: Path) -> Any:
     """The same model, or BrokenWeights where a weight is no number."""
     for name, weight in model.named_parameters():
-        if not all(bool(torch.isfinite(part).all()) for (part,) in flat_slices(weight)):
+        if not is_finite(weight):
             raise BrokenWeights(
                 f"{folder}: {name} holds NaN or infinite numbers. Training diverged or the file is damaged; "
                 "give a checkpoint from before."
             )
     return model
+
+
+def is_finite(weight: torch.Tensor) -> bool:
+    """No NaN and no infinity in it. One sum meets every one of them, and makes no mask of the weight's size; only where it is
+    not finite (numbers of float16 may overflow it) is each number looked at."""
+    return bool(torch.isfinite(weight.sum())) or all(bool(torch.isfinite(part).all()) for (part,) in flat_slices(weight))

@@ -1,5 +1,6 @@
 """Which weights of a pair differ, by how much and at what rank: free, and it already answers "nothing changed"."""
 
+import copy
 import re
 import statistics
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ def weight_changes(pair: ModelPair, *, rank_limit: int = RANK_LIMIT) -> WeightCh
     """
     changes: list[TensorChange] = []
     squares_change = squares_base = 0.0
-    pieces = _adapter_deltas(pair, rank_limit) if pair.adapter else _deltas(pair, rank_limit)
+    unwritten: list[str] = []
+    pieces = _adapter_deltas(pair, rank_limit, unwritten) if pair.adapter else _deltas(pair, rank_limit)
     for name, base, norm, singular in pieces:
         size = frobenius(base)
         squares_change += norm**2
@@ -97,12 +99,15 @@ def weight_changes(pair: ModelPair, *, rank_limit: int = RANK_LIMIT) -> WeightCh
         total=len(changes),
         relative_change=(squares_change / squares_base) ** 0.5 if squares_base else 0.0,
         median_rank=statistics.median(ranks) if ranks else None,
-        others=_others(pair, changed),
+        others=_others(pair, changed, unwritten),
     )
 
 
-def _others(pair: ModelPair, changed: int) -> tuple[str, ...]:
+def _others(pair: ModelPair, changed: int, unwritten: list[str]) -> tuple[str, ...]:
+    """What differs beside tensors. `unwritten`: modules whose outputs an adapter changes by more than a change of weights."""
     found = other_differences(pair.base_parts, pair.tuned_parts)
+    if unwritten:
+        found += (f"outputs of {unwritten[0]}" + (f" and {len(unwritten) - 1} more" if unwritten[1:] else ""),)
     if changed or (pair.base_parts.model is pair.tuned_parts.model and not pair.adapter):
         return found
     logits = []
@@ -149,8 +154,9 @@ _KEPT = {"original_module", "modules_to_save", "ln_tuning_layers"}
 _INSIDE = re.compile(r"\.(base_layer|token_adapter)\b")
 
 
-def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
-    """Of a model whose adapter is switched: what the active adapter adds to each of the base's own tensors.
+def _adapter_deltas(pair: ModelPair, rank_limit: int, unwritten: list[str]) -> Iterator[_Delta]:
+    """Of a model whose adapter is switched: what the active adapter adds to each of the base's own tensors. Modules to which
+    it adds what no change of their weights could go to `unwritten`.
 
     Where an adapter changes only one of the modules that share a tensor (a tied head), or both otherwise, each stands for
     itself.
@@ -160,7 +166,11 @@ def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
     for name, module in pair.peft_model.get_base_model().named_modules():
         if not _KEPT.isdisjoint(name.split(".")):
             continue
-        for key, change in _module_deltas(module, active, rank_limit).items():
+        deltas = _module_deltas(module, active, rank_limit)
+        if deltas is None:
+            unwritten.append(_INSIDE.sub("", name))
+            continue
+        for key, change in deltas.items():
             changed.setdefault(id(change[0]), {})[f"{_INSIDE.sub('', name)}.{key}"] = change
     for name, base in pair.own:
         found = changed.pop(id(base), {})
@@ -174,7 +184,7 @@ def _adapter_deltas(pair: ModelPair, rank_limit: int) -> Iterator[_Delta]:
             yield name, base, norm, singular
 
 
-def _module_deltas(module: Any, active: str, rank_limit: int) -> _Found:
+def _module_deltas(module: Any, active: str, rank_limit: int) -> _Found | None:
     if active in getattr(module, "modules_to_save", {}):
         copies = dict(module.modules_to_save[active].named_parameters())
         pairs = ((key, base, copies[key]) for key, base in module.original_module.named_parameters())
@@ -191,24 +201,33 @@ def _shared_rows(weight: Tensor, pair: ModelPair) -> Tensor:
     return weight[: pair.vocab_size] if of_vocabulary and len(weight) > pair.vocab_size else weight
 
 
-def _layer_deltas(layer: Any, active: str, rank_limit: int) -> _Found:
+def _layer_deltas(layer: Any, active: str, rank_limit: int) -> _Found | None:
+    """None where what the adapter adds to the layer is no change of its weights. Kinds differ in how well they take back a
+    merge, so a copy of the layer is merged."""
     base = layer.get_base_layer()
-    plain = active in getattr(layer, "lora_A", {}) and not getattr(layer, "use_dora", {}).get(active, False)
-    if plain and isinstance(base, nn.Linear) and type(layer.lora_A[active]) is nn.Linear:
+    if _of_two_factors(layer, base, active):
         return _factors(layer, base, active)
-    own = dict(base.named_parameters(recurse=False))
-    before = {key: weight.detach().clone() for key, weight in own.items()}
-    layer.merge(adapter_names=[active])
-    merged = layer.get_base_layer()  # some kinds put another module there
+    copied = copy.deepcopy(layer)
+    try:
+        copied.merge(adapter_names=[active])
+    except (NotImplementedError, ValueError, RuntimeError, AttributeError):
+        return None
+    merged = dict(copied.get_base_layer().named_parameters(recurse=False))  # some kinds put another module there
     found: _Found = {}
-    for key, weight in own.items():
-        _, _, norm, singular = _dense(key, before[key], getattr(merged, key), rank_limit)
+    for key, weight in base.named_parameters(recurse=False):
+        _, _, norm, singular = _dense(key, weight, merged[key], rank_limit)
         if norm > 0:
             found[key] = weight, norm, singular
-    layer.unmerge()
-    for key in own:
-        getattr(base, key).data = before[key]  # unmerging subtracts, which leaves rounding, and may leave another layout
     return found
+
+
+def _of_two_factors(layer: Any, base: nn.Module, active: str) -> bool:
+    """Is the change up @ down of two plain matrices, and nothing beside it (no magnitude, no variant of LoRA)?"""
+    if active not in getattr(layer, "lora_A", {}):
+        return False
+    if active in getattr(layer, "lora_variant", {}) or getattr(layer, "use_dora", {}).get(active, False):
+        return False
+    return isinstance(base, nn.Linear) and type(layer.lora_A[active]) is type(layer.lora_B[active]) is nn.Linear
 
 
 def _factors(layer: Any, base: nn.Linear, active: str) -> _Found:

@@ -27,6 +27,7 @@ def render_measurement(measurement: Measurement, again: str = "") -> str:
         ["tables.css", "lines.css"],
         record="measurement.json",
         view=view,
+        notes=measurement.notes,
         again=again,
         m=measurement,
         labels=labels,

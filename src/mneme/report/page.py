@@ -67,15 +67,29 @@ def source_of(page: str) -> str:
     return plain(page, lines=True)
 
 
-def render_page(template: str, styles: Sequence[str], *, record: str, view: ModuleType, again: str = "", **values: Any) -> str:
+def render_page(
+    template: str,
+    styles: Sequence[str],
+    *,
+    record: str,
+    view: ModuleType,
+    notes: Sequence[str],
+    again: str = "",
+    **values: Any,
+) -> str:
     """The whole page of `template`, a child of `FRAME`, without script. `record`: the file that holds what it shows; `view`:
-    the module of its words, `v` in the template; `again`: the command that makes it, shown where it is known.
+    the module of its words, `v` in the template; `notes`: how models and data were read, a sentence each; `again`: the command
+    that makes it, shown where it is known.
 
     Raises BadRun where it would be larger than 5 MB (texts of megabytes).
     """
     style = "".join(package_file(name) for name in ("style.css", *styles))
     page = page_template(template, FRAME, v=view, w=wording).render(
-        style=Markup(style), csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}", again=again, **values
+        style=Markup(style),
+        csp=f"default-src 'none'; style-src {csp_hash(style)}; {NO_MORE}",
+        notes=notes,
+        again=again,
+        **values,
     )
     page = source_of(page)
     if len(page.encode()) >= LARGEST_PAGE:

@@ -23,6 +23,7 @@ def render_preferences(run: PreferenceRun, again: str = "") -> str:
         ["tables.css", "lines.css"],
         record="preferences.json",
         view=view,
+        notes=run.notes,
         again=again,
         p=run,
         looks=list(zip(looks, run.band, strict=True)),

@@ -82,6 +82,7 @@ def render_repair(report: RepairReport, again: str = "") -> str:
         ["tables.css", "lines.css", "repair.css"],
         record="repair.json",
         view=view,
+        notes=report.notes,
         again=again,
         r=report,
         best=view.chosen(report),

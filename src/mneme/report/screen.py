@@ -9,5 +9,12 @@ def render_screening(screening: RowScreening, again: str = "") -> str:
     """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
     unit = next(score.unit for score in screening.scores if score.name == screening.ranked_by)
     return render_page(
-        "screen.html.j2", ["tables.css"], record="screening.json", view=view, again=again, s=screening, unit=unit
+        "screen.html.j2",
+        ["tables.css"],
+        record="screening.json",
+        view=view,
+        notes=screening.notes,
+        again=again,
+        s=screening,
+        unit=unit,
     )

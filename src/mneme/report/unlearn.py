@@ -17,6 +17,7 @@ def render_unlearning(run: Unlearning, again: str = "") -> str:
         ["tables.css", "lines.css"],
         record="unlearn.json",
         view=view,
+        notes=run.notes,
         again=again,
         u=run,
         losses=lines_chart(drawn, "Losses over the steps, before each was taken", ""),

@@ -21,6 +21,7 @@ TABLES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".tsv")
 """Names that end so hold records; every other file is plain text."""
 READABLE = "a .jsonl, .json, .parquet, .csv or .tsv file"
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_HALF = re.compile("[\ud800-\udfff]")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -116,7 +117,7 @@ def _json(file: Path, text: str) -> Iterator[Entry]:
                     f"{file} begins like a JSON array and is not JSON ({one_line(error)}). Write it again."
                 ) from error
         else:
-            return _array(file, whole)
+            return _array(file, _whole(whole, text))
     return _json_lines(lines)
 
 
@@ -126,6 +127,20 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _whole(value: Any, written: str) -> Any:
+    """A value of JSON whose strings hold whole characters: half of one (an emoji that was cut, as "\\ud83d") is no text, and
+    stands as U+FFFD. `written`: the JSON, in which such a half is an escape."""
+    if "\\ud" not in written and "\\uD" not in written:
+        return value
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(one, written) for one in value]
+    if isinstance(value, dict):
+        return {_whole(name, written): _whole(one, written) for name, one in value.items()}
+    return value
 
 
 def _array(file: Path, whole: Any) -> Iterator[Entry]:
@@ -152,7 +167,7 @@ def _json_lines(lines: list[str]) -> Iterator[Entry]:
         except (ValueError, RecursionError) as error:
             yield Entry(f"line {number}", None, f"not JSON ({one_line(error)}). Expected one object a line")
             continue
-        yield _object(f"line {number}", row)
+        yield _object(f"line {number}", _whole(row, line))
 
 
 def _object(place: str, row: Any) -> Entry:
