@@ -255,9 +255,9 @@ def test_items_that_count_for_nothing_change_nothing() -> None:
 
 
 def test_a_claim_that_settles_nothing_shows_a_change_but_not_that_there_is_none() -> None:
-    small = Measure(Estimate(value=0.0, low=-0.01, high=0.01, unit="x", n=50), 0.005, 49.0, 1.0, 50.0)
-    large = Measure(Estimate(value=0.2, low=0.15, high=0.25, unit="x", n=50), 0.02, 49.0, 1e-6, 50.0)
-    wide = Measure(Estimate(value=0.0, low=-0.04, high=0.04, unit="x", n=50), 0.02, 49.0, 1.0, 50.0)
+    small = Measure(Estimate(value=0.0, low=-0.01, high=0.01, unit="x", n=50), 0.005, 49.0, 1.0)
+    large = Measure(Estimate(value=0.2, low=0.15, high=0.25, unit="x", n=50), 0.02, 49.0, 1e-6)
+    wide = Measure(Estimate(value=0.0, low=-0.04, high=0.04, unit="x", n=50), 0.02, 49.0, 1.0)
 
     def claim(measure: Measure, settles: bool) -> Claim:
         return Claim(measure, None, measure, 20, settles=settles)
