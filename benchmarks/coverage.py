@@ -30,22 +30,26 @@ rule for the normal approximation of a count); below, at least nominal."""
 
 
 class Kept:
-    """What was simulated before: a line of tab-separated fields for every cell or sample."""
+    """What was simulated before: a line of tab-separated fields for every cell or sample, with the number of its runs."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         lines = path.read_text().splitlines() if path is not None and path.exists() else []
-        self.found = {tuple(line.split("\t")[:-2]): line.split("\t")[-2:] for line in lines}
+        self.found: dict[tuple[str, ...], tuple[int, list[str]]] = {}
+        for *name, seed, runs, one, two in (line.split("\t") for line in lines):
+            self.found[*name, seed] = int(runs), [one, two]
 
-    def two(self, key: tuple[object, ...], make: Callable[[], tuple[float | None, float | None]]) -> list[float | None]:
-        """The two numbers of `key`, made where they are missing."""
+    def two(
+        self, key: tuple[object, ...], runs: int, make: Callable[[], tuple[float | None, float | None]]
+    ) -> list[float | None]:
+        """The two numbers of `key`, made where they are missing or of fewer runs."""
         name = tuple(str(part) for part in key)
-        if name not in self.found:
-            self.found[name] = [str(number) for number in make()]
+        if self.found.get(name, (0, []))[0] < runs:
+            self.found[name] = runs, [str(number) for number in make()]
             if self.path is not None:
                 with self.path.open("a") as file:
-                    print(*name, *self.found[name], sep="\t", file=file)
-        return [None if number == "None" else float(number) for number in self.found[name]]
+                    print(*name, runs, *self.found[name][1], sep="\t", file=file)
+        return [None if number == "None" else float(number) for number in self.found[name][1]]
 
 
 def cells(statistic: Statistic, runs: int, seed: int, kept: Kept) -> Iterator[Cell]:
@@ -53,13 +57,13 @@ def cells(statistic: Statistic, runs: int, seed: int, kept: Kept) -> Iterator[Ce
     grid = itertools.product(CLUSTERS, statistic.sizes, statistic.levels, statistic.effects)
     for case in itertools.starmap(Case, grid):
         yield Cell(
-            statistic.name, case, *kept.two((statistic.name, *case, runs, seed), partial(_one, statistic, case, runs, seed))
+            statistic.name, case, *kept.two((statistic.name, *case, seed), runs, partial(_one, statistic, case, runs, seed))
         )
 
 
 def _one(statistic: Statistic, case: Case, runs: int, seed: int) -> tuple[float | None, float | None]:
     rng = np.random.default_rng([seed, zlib.crc32(repr((statistic.name, case)).encode())])
-    held, said = statistic.run(rng, case, runs // statistic.cost) or (None, None)
+    held, said = statistic.run(rng, case, runs) or (None, None)
     return None if held is None else float(held.mean()), None if said is None else float(said.mean())
 
 
@@ -70,7 +74,7 @@ def powers(runs: int, seed: int, kept: Kept) -> Iterator[tuple[str, float, float
     """
     for questions, skewed, base in itertools.product((10, 20, 50), (False, True), (0.02, 0.1, 0.3, 0.5)):
         case = Case(questions, skewed, base, False)
-        effect, found = kept.two(("power", *case, runs, seed), partial(_power, case, runs, seed))
+        effect, found = kept.two(("power", *case, seed), runs, partial(_power, case, runs, seed))
         name = f"{questions} questions, {'lognormal' if skewed else 'even'} sizes, base rate {base:g}"
         yield name, effect or 0.0, found or 0.0
 
@@ -129,10 +133,10 @@ def summary(statistic: Statistic, found: list[Cell], runs: int) -> list[str]:
     null = [cell for cell in found if not cell.case.effect] or found
     false = [cell.rejected for cell in null if cell.rejected is not None]
     few = sum(cell.coverage is None and cell.rejected is None for cell in found)
-    row = [statistic.name, str(len(found) - few), str(few), str(runs // statistic.cost)]
+    row = [statistic.name, str(len(found) - few), str(few), str(runs)]
     if held:
         row += [f"{min(held):.3f}-{max(held):.3f}", share(held, 0.93, 1.0), str(len(exact)), share(exact, 0.93, 0.97)]
-        row += [f"{100 * by_chance(runs // statistic.cost):.0f} %"]
+        row += [f"{100 * by_chance(runs):.0f} %"]
     else:
         row += ["", "", "", "", ""]
     return row + ([f"{np.mean(false):.3f}", f"{max(false):.3f}"] if false else ["", ""])
@@ -145,7 +149,7 @@ def by_chance(runs: int) -> float:
 
 def nominal(statistic: Statistic, case: Case) -> bool:
     """Whether an interval is claimed to be nominal there."""
-    return case.clusters >= EXACT and statistic.rarer(case) >= EXACT
+    return statistic.clusters(case) >= EXACT and statistic.rarer(case) >= EXACT
 
 
 HEAD = (
@@ -165,7 +169,8 @@ GRID = (
     "5, 10, 20, 50 and 200 clusters; even or lognormal sizes (mean 20); rates of .01 to .99, or shapes of numbers; no "
     "effect or one. Wanted: coverage .95, type I .05. An interval of rare answers cannot be exact: of 20 questions with one "
     "answer each at a rate of .01 four fifths show nothing, and every interval that holds what they show covers at least as "
-    f"often. Nominal is claimed where at least {EXACT} clusters and {EXACT} independent answers of the rarer kind are to be "
+    f"often. Nominal is claimed where at least {EXACT} clusters (of numbers without a scale: "
+    f"what is worth so many of equal weight) and {EXACT} independent answers of the rarer kind are to be "
     "expected; elsewhere at least nominal."
 )
 STATED = (

@@ -84,7 +84,7 @@ def noise(rng: np.random.Generator, shape: float | str, size: tuple[int, ...]) -
         return rng.normal(size=size)
     if shape == "heavy tails":
         return rng.standard_t(4, size=size)
-    return (rng.exponential(size=size) - 1) * (1 if shape == "right-skewed" else -1)
+    return np.asarray((rng.exponential(size=size) - 1) * (1 if shape == "right-skewed" else -1))
 
 
 def crossed(rng: np.random.Generator, case: Case, types: int) -> tuple[np.ndarray, np.ndarray]:

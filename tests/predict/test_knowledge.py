@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mneme.predict.cloze import Scores
-from mneme.predict.knowledge import EVERY_UNIT, WordEvidence, independent_items, largest_excess, weigh, weighted_change
+from mneme.predict.knowledge import EVERY_UNIT, WordEvidence, largest_excess, weigh, weighted_change
 from mneme.predict.verdicts import Claim, Measure, judge_claims
 from mneme.results import Estimate
+from mneme.stats.bounded import independent_items
+from mneme.stats.crossed import kinds_of
 from tests import laws
 
 AREAS, DOCUMENTS, TYPES = 6, 40, 60
@@ -107,16 +109,10 @@ def test_changes_that_are_all_tiny_have_no_tiny_interval() -> None:
     p_true = np.stack([seen.scores.p_true[0], seen.scores.p_true[0] + 1e-7])
     area = weigh(seen._replace(scores=seen.scores._replace(p_true=p_true))).areas[0]
     assert area.raw is not None
-    n = independent_items(*(column[seen.own[0]] for column in (seen.scores.weight(), seen.document, seen.type)))
+    own = seen.own[0]
+    weight = seen.scores.weight()[own]
+    n = independent_items(weight, kinds_of(seen.document[own], seen.type[own], weight))
     assert area.raw.estimate.high - area.raw.estimate.low > 2 * -math.expm1(math.log(0.025) / n) * 0.99
-
-
-def test_independent_items_by_hand() -> None:
-    each = np.arange(50)
-    assert independent_items(np.ones(50), each, each) == pytest.approx(50)
-    # Two items in each of 25 documents: an effect of 1 + 0.1 * (2 - 1).
-    assert independent_items(np.ones(50), each // 2, each) == pytest.approx(50 / 1.1)
-    assert independent_items(np.r_[np.ones(10), np.zeros(10)], np.arange(20), np.arange(20)) == pytest.approx(10)
 
 
 def test_identity_and_antisymmetry() -> None:
@@ -149,10 +145,10 @@ def test_the_interval_holds_the_truth_in_19_of_20() -> None:
     assert held >= 186
 
 
-def measure(value: float, half: float, p_value: float, independent: float = 100.0) -> Measure:
+def measure(value: float, half: float, p_value: float) -> Measure:
     """A number with its half width."""
     estimate = Estimate(value=value, low=value - half, high=value + half, unit="probability", n=50)
-    return Measure(estimate, half / 2, 40.0, p_value, independent)
+    return Measure(estimate, half / 2, 40.0, p_value)
 
 
 def test_verdicts_by_hand() -> None:
@@ -221,12 +217,17 @@ def test_margin_stops_at_odds_of_99_to_1() -> None:
     assert weigh(seen._replace(scores=seen.scores._replace(margin=margin))).areas[0].margin == 0.0
 
 
-def test_power_by_hand() -> None:
-    """L^2 = k^2 (error^2 + L (1 - L) / n) with k = t(97.5 %) + t(80 %) = 2.021 + 0.851 for 40 degrees."""
-    (said,) = judge_claims([[Claim(measure(0.0, 0.04, 1.0), None, None, 40)]])
-    assert said.power is not None
-    k = 2.0211 + 0.8507
-    assert said.power**2 == pytest.approx(k**2 * (0.02**2 + said.power * (1 - said.power) / 100), rel=1e-3)
+def test_an_area_that_is_not_affected_says_which_loss_would_have_been() -> None:
+    """What each verdict is of; less where more claims share the false discoveries."""
+    areas = weigh(evidence([0.0, 0.0, 0.0])).areas
+    alone, *_ = (one.power for one in judge_claims([[area.claim(40)] for area in areas]))
+    assert alone is not None
+    assert 0.05 < alone < 0.5
+    clear = Claim(measure(-0.2, 0.05, 1e-9), None, measure(-0.2, 0.05, 1e-9), 40)
+    told = judge_claims([[areas[0].claim(40)], [clear]])
+    assert told[0].power is not None
+    assert told[0].power <= alone  # a finding elsewhere leaves more room
+    assert judge_claims([[Claim(measure(0.0, 0.04, 1.0), None, None, 40)]])[0].power is None
 
 
 def test_the_largest_excess_has_its_noise_taken_off() -> None:
@@ -254,9 +255,9 @@ def test_items_that_count_for_nothing_change_nothing() -> None:
 
 
 def test_a_claim_that_settles_nothing_shows_a_change_but_not_that_there_is_none() -> None:
-    small = Measure(Estimate(value=0.0, low=-0.01, high=0.01, unit="x", n=50), 0.005, 49.0, 1.0, 50.0)
-    large = Measure(Estimate(value=0.2, low=0.15, high=0.25, unit="x", n=50), 0.02, 49.0, 1e-6, 50.0)
-    wide = Measure(Estimate(value=0.0, low=-0.04, high=0.04, unit="x", n=50), 0.02, 49.0, 1.0, 50.0)
+    small = Measure(Estimate(value=0.0, low=-0.01, high=0.01, unit="x", n=50), 0.005, 49.0, 1.0)
+    large = Measure(Estimate(value=0.2, low=0.15, high=0.25, unit="x", n=50), 0.02, 49.0, 1e-6)
+    wide = Measure(Estimate(value=0.0, low=-0.04, high=0.04, unit="x", n=50), 0.02, 49.0, 1.0)
 
     def claim(measure: Measure, settles: bool) -> Claim:
         return Claim(measure, None, measure, 20, settles=settles)

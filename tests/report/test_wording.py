@@ -108,5 +108,17 @@ def test_the_page_says_what_family_was_corrected_for_and_what_would_have_been_se
     )
     said = wording.family_note(sample_report(effects=[first, second, third]))
     assert "over the 4 claims made of areas" in said
-    assert "a loss of 12 % to 100 % would have been seen" in said
+    assert "a loss of 12 % to 100 % would have been found" in said
+    assert "In 1 of them none would have been" in wording.family_note(
+        sample_report(effects=[first, second.model_copy(update={"power": None})])
+    )
     assert wording.family_note(sample_report(effects=[])) == ""
+
+
+def test_beside_every_verdict_that_shows_nothing_stands_what_would_have_been_found() -> None:
+    quiet = sample_report().effects[0].model_copy(update={"q_value": 0.5, "finding": "unaffected", "power": 0.071})
+    assert wording.said_of(quiet) == "unaffected; a change of 7.1 points would have been found"
+    assert wording.said_of(quiet.model_copy(update={"power": None})) == "unaffected; no change would have been found"
+    open_ = quiet.model_copy(update={"finding": "not enough evidence", "more_passages": 40})
+    assert wording.said_of(open_).startswith("not enough evidence: about 40 more passages; a change of 7.1 points")
+    assert wording.said_of(quiet.model_copy(update={"finding": "affected"})) == "affected"

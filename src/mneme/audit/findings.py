@@ -25,7 +25,7 @@ from mneme.stats import benjamini_hochberg
 
 CAUSAL_RATE = 0.05
 """False-discovery rate at which an ablation counts as causal: the rate of the verdicts. Never varied."""
-_OWN_RATE = 0.01
+OWN_RATE = 0.01
 """False-discovery rate at which a latent has a change of its own: stricter than elsewhere, because it opens an area that
 nobody asked about. 1 % is what docs/log.md (numbers that hold) was simulated at: 0 % of null pairs claimed in most kinds, but
 10 % at 50 passages and 85 % at 20 where latents are sparse, skewed and of different sizes."""
@@ -152,7 +152,7 @@ def _candidates(judged: LatentTable, firings: Firings, found: Bool[ndarray, " pa
     """Latents with a significant change of their own whose text mostly lies outside the areas already found;
     at most `_CANDIDATES`, strongest first."""
     outside = energy_share(firings, ~found, len(judged.mass))
-    usable = (judged.q_value <= _OWN_RATE) & (outside >= _MOSTLY)
+    usable = (judged.q_value <= OWN_RATE) & (outside >= _MOSTLY)
     order = np.argsort(-np.abs(judged.z) * usable, kind="stable")[:_CANDIDATES]
     return [int(latent) for latent in order if usable[latent]]
 

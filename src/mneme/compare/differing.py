@@ -66,5 +66,4 @@ def independent_difference(first: Estimate, second: Estimate) -> Measure:
         error=error,
         degrees=float(max(n - 1, 1)),
         p_value=two_sided(value, error, float(max(n - 1, 1))),
-        independent=float(n),
     )

@@ -178,7 +178,8 @@ def behaviour_change(mass_base: Float[ndarray, "place 2"], mass_tuned: Float[nda
         raise EmptyMask("Neither model was confident of the opposite of the behaviour anywhere.")
     weight, each = ((both_base + both_tuned) / 2)[where], np.arange(len(where))
     same = np.array_equal(mass_base, mass_tuned)
-    found = weighted_change((share_tuned - share_base)[where], weight, each, each, identical=same)
+    room = share_tuned[where] - 1
+    found = weighted_change((share_tuned - share_base)[where], weight, each, each, room=room, identical=same)
     if found is None:
         raise EmptyMask(f"{len(where)} passages show the behaviour or its opposite, at least {FEWEST} are needed")
     return found._replace(estimate=found.estimate.model_copy(update={"unit": BEHAVIOUR_UNIT}))

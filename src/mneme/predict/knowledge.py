@@ -26,10 +26,9 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.predict.cloze import Scores
-from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
+from mneme.predict.verdicts import TAIL, Claim, Measure, as_measure, two_sided
 from mneme.results import KNOWN_UNIT, Estimate, TooFew
-from mneme.stats import student_t_quantile, two_way
-from mneme.stats.linearised import ASSUMED_ICC
+from mneme.stats import Sample, bounded_change, student_t_quantile
 
 KNOWLEDGE_UNIT = KNOWN_UNIT
 EVERY_UNIT = "probability of the true word among four"
@@ -113,7 +112,14 @@ def _raw(evidence: WordEvidence, used: Bool[ndarray, " item"], counted: Counted,
     weight = evidence.weight(counted)[used]
     if not used.any() or weight.sum() <= _LEAST_WEIGHT:
         return None
-    found = weighted_change(evidence.change()[used], weight, evidence.document[used], evidence.type[used], identical=identical)
+    found = weighted_change(
+        evidence.change()[used],
+        weight,
+        evidence.document[used],
+        evidence.type[used],
+        room=evidence.scores.p_true[1][used],
+        identical=identical,
+    )
     if found is None or counted == "known":
         return found
     return found._replace(estimate=found.estimate.model_copy(update={"unit": EVERY_UNIT}))
@@ -125,47 +131,27 @@ def weighted_change(
     document: Int[ndarray, " item"],
     type_: Int[ndarray, " item"],
     *,
+    room: Float[ndarray, " item"] | None = None,
     identical: bool = False,
 ) -> Measure | None:
-    """Weighted mean change with an interval for documents and words at once; None below 8 of either.
+    """Weighted mean change with an interval for documents and words at once; None below 8 of either. `room`: how far each
+    could fall from where it is now (below 0: rise), where the loss that would have been seen is to be said.
 
-    `error` and p: two-way clustered, of the linearised mean (Student's t). The interval is wider by what was not seen: a word
-    wholly lost or gained that stands in so few places that none of the items shows it. With n independent items its share is
-    below 1 - 0.025^(1/n) (97.5 %; about 3.7 / n), joined to the half width in quadrature. Without it, changes that are all
-    tiny would give an interval as tiny, from a handful of words; that they are not 0 is no less certain. n is Kish's number of
-    items over the design effect of both kinds of clusters at `ASSUMED_ICC`.
+    The interval allows for words wholly lost or gained that stand in so few places that none of the items shows them
+    (`mneme.stats.bounded_change`). Without that, changes that are all tiny would give an interval as tiny, from a handful of
+    words; that they are not 0 is no less certain, so `error` and p are of what was seen.
     """
     counted = weight > 0  # an item that counts for nothing makes no cluster
-    change, weight, document, type_ = change[counted], weight[counted], document[counted], type_[counted]
-    value = float((weight * change).sum() / weight.sum())
-    found = two_way(change, document, type_, KNOWLEDGE_UNIT, weights=weight, identical=identical)
-    clusters = min(len(np.unique(document)), len(np.unique(type_)))
-    n = independent_items(weight, document, type_)
-    if identical and not change.any():
-        return Measure(
-            estimate=Estimate(value=0.0, low=0.0, high=0.0, unit=KNOWLEDGE_UNIT, n=clusters),
-            error=0.0,
-            degrees=clusters - 1.0,
-            p_value=1.0,
-            independent=n,
-        )
-    if clusters < FEWEST:
+    found = bounded_change(
+        change[counted], document[counted], type_[counted], KNOWLEDGE_UNIT, weights=weight[counted], identical=identical
+    )
+    if isinstance(found, TooFew):
         return None
-    unseen = -math.expm1(math.log(TAIL) / n)
-    error, degrees = (0.0, clusters - 1.0) if isinstance(found, TooFew) else (found.standard_error, found.degrees)
-    half = math.hypot(student_t_quantile(1 - TAIL, degrees) * error, unseen)
-    estimate = Estimate(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0), unit=KNOWLEDGE_UNIT, n=clusters)
-    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees), independent=n)
-
-
-def independent_items(weight: Float[ndarray, " item"], document: Int[ndarray, " item"], type_: Int[ndarray, " item"]) -> float:
-    """How many independent items these are worth: Kish's (1965) number for unequal weights over the design effect of clusters
-    that share `ASSUMED_ICC` of their variance."""
-    effect = 1.0
-    for names in (document, type_):
-        sizes = np.bincount(np.unique(names, return_inverse=True)[1], weights=weight)
-        effect += ASSUMED_ICC * (float((sizes**2).sum() / (weight**2).sum()) - 1)
-    return max(1.0, float(weight.sum() ** 2 / (weight**2).sum()) / effect)
+    if room is None or identical:
+        return as_measure(found)
+    side = 1.0 if room.sum() >= 0 else -1.0
+    sample = Sample(values=side * change, room=side * room, weights=weight, first=document, second=type_)
+    return as_measure(found, sample)
 
 
 def _location(others: list[Measure]) -> Measure:
@@ -179,24 +165,20 @@ def _location(others: list[Measure]) -> Measure:
     half = student_t_quantile(1 - TAIL, degrees) * error
     unit = others[0].estimate.unit
     estimate = Estimate(value=median, low=median - half, high=median + half, unit=unit, n=len(values))
-    return Measure(
-        estimate=estimate, error=error, degrees=degrees, p_value=two_sided(median, error, degrees), independent=len(values)
-    )
+    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=two_sided(median, error, degrees))
 
 
 def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
     value = mine.estimate.value - others.estimate.value
     if identical and value == 0.0:
-        return Measure(estimate=mine.estimate, error=0.0, degrees=mine.degrees, p_value=1.0, independent=mine.independent)
+        return Measure(estimate=mine.estimate, error=0.0, degrees=mine.degrees, p_value=1.0)
     below = math.hypot(mine.estimate.value - mine.estimate.low, others.estimate.high - others.estimate.value)
     above = math.hypot(mine.estimate.high - mine.estimate.value, others.estimate.value - others.estimate.low)
     error = math.hypot(mine.error, others.error)
     shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
     degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
     estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
-    return Measure(
-        estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees), independent=mine.independent
-    )
+    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees))
 
 
 def _broad(known: list[Measure], identical: bool) -> Measure:
@@ -207,7 +189,6 @@ def _broad(known: list[Measure], identical: bool) -> Measure:
             error=0.0,
             degrees=found.degrees,
             p_value=1.0,
-            independent=found.independent,
         )
     return found
 

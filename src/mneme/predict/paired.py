@@ -16,7 +16,7 @@ from mneme.errors import BadAreas
 from mneme.predict.areas import Area, Kind, PairedAnswers
 from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
-from mneme.stats import student_t_quantile, two_way
+from mneme.stats import Sample, student_t_quantile, two_way
 
 PROBE_UNIT = "probability of the answer that shows it, of two"
 SHIPPED = Path(__file__).parent / "probes"
@@ -93,5 +93,5 @@ def probe_change(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -
         error=error,
         degrees=degrees,
         p_value=two_sided(value, error, degrees),
-        independent=float(len(change)),
+        sample=Sample(values=-change, room=1 - shown[1], weights=np.ones(len(change)), first=each, second=each),
     )

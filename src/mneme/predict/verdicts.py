@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from mneme.results import Estimate
-from mneme.stats import benjamini_hochberg, student_t_cdf, student_t_quantile
+from mneme.stats import Conditions, Rate, Sample, benjamini_hochberg, detectable_loss, student_t_cdf
 
 MARGIN = 0.05
 """A change of 5 points is material; the same that the bench calls material in measured accuracy and rates. A convention, never
@@ -21,8 +23,6 @@ FALSE_DISCOVERIES = 0.05
 (docs/log.md, the audit reads own words). Never varied."""
 TAIL = 0.025
 """Of either side of a 95 % interval."""
-_POWER = 0.8
-"""Power that detectable losses are stated at: the usual 80 % (Cohen 1988)."""
 _LEAST_ROOM = 0.1
 """Share of the margin that an estimate must be away from what would settle it for more text to be recommended: closer, the
 number of passages is beyond all texts. A round number that was never varied."""
@@ -41,8 +41,8 @@ class Measure(NamedTuple):
     degrees: float
     p_value: float
     """Two-sided, of no change, from what was seen: the interval, which allows for what was not, may hold 0 all the same."""
-    independent: float
-    """How many independent items it is worth (`independent_items`)."""
+    sample: Sample | None = None
+    """What it was made of, to say which loss it would have shown; None where it is not asked for that."""
 
 
 class Claim(NamedTuple):
@@ -69,11 +69,24 @@ class JudgedClaim(NamedTuple):
     beyond: bool
     """Affected beyond the other areas: the excess alone is a finding."""
     power: float | None
-    """The loss of this area that would have been seen with a probability of 80 %."""
+    """The loss (of a behaviour: the rise) that would have been called affected with a probability of 80 %, by simulation
+    (`mneme.stats.detectable_loss`); None where no loss would have been."""
     more_passages: int | None
     """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
     reading: int = 0
     """Which of the claims of the area says so."""
+
+
+def as_measure(found: Rate, sample: Sample | None = None) -> Measure:
+    """A change with its uncertainty, as areas are judged by it."""
+    p_value = 1.0 if found.p_value is None else found.p_value
+    return Measure(
+        estimate=found.estimate,
+        error=found.standard_error,
+        degrees=found.degrees,
+        p_value=p_value,
+        sample=sample,
+    )
 
 
 _UNKNOWN = JudgedClaim(finding="not enough evidence", q_value=None, beyond=False, power=None, more_passages=None)
@@ -95,11 +108,11 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
     margin, for a claim that settles this. An area is affected by the first of its claims that is; otherwise, of those that
     settle, the one with the shortest interval speaks, and it is unaffected if that one is. Else *not enough evidence*.
     """
-    measures = [one for claims in areas for claim in claims for one in (claim.raw, claim.excess) if one is not None]
-    p_values = np.array([one.p_value for one in measures])
+    measures = [[one for claim in claims for one in (claim.raw, claim.excess) if one is not None] for claims in areas]
+    p_values = np.array([one.p_value for own in measures for one in own])
     adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
-    judged = []
-    for claims in areas:
+    judged, first = [], 0
+    for claims, own in zip(areas, measures, strict=True):
         said = []
         for number, claim in enumerate(claims):
             q_raw = next(adjusted) if claim.raw is not None else None
@@ -108,10 +121,27 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
         affected = [one for one in said if one.finding == "affected"]
         if not said:
             judged.append(_UNKNOWN)
-            continue
-        speaks = shortest([claim.raw if claim.settles else None for claim in claims])
-        judged.append(affected[0] if affected else said[speaks])
+        else:
+            speaks = shortest([claim.raw if claim.settles else None for claim in claims])
+            chosen = affected[0] if affected else said[speaks]
+            raw = claims[chosen.reading].raw
+            if raw is not None and raw.sample is not None:
+                asked = Conditions(_largest_p(p_values, slice(first, first + len(own))), margin, FALSE_DISCOVERIES)
+                chosen = chosen._replace(power=detectable_loss(raw.sample, asked))
+            judged.append(chosen)
+        first += len(own)
     return judged
+
+
+def _largest_p(p_values: Float[ndarray, " claim"], own: slice) -> float:
+    """The largest p at which the claims `own` of one area would have been found, had all of them had it: as large as the
+    others' false-discovery rate leaves it (Benjamini & Hochberg 1995)."""
+    others = np.sort(np.delete(p_values, own))
+    count = own.stop - own.start
+    for further in range(len(others), 0, -1):
+        if others[further - 1] <= FALSE_DISCOVERIES * (count + further) / len(p_values):
+            return FALSE_DISCOVERIES * (count + further) / len(p_values)
+    return FALSE_DISCOVERIES * count / len(p_values)
 
 
 def shortest(measures: Sequence[Measure | None]) -> int:
@@ -134,31 +164,18 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, margin: fl
         and carried
     )
     q_value = min(q_raw, 1.0 if q_excess is None else q_excess)
-    power = _detectable(area.raw)
     if here or beyond:
-        return JudgedClaim(finding="affected", q_value=q_value, beyond=beyond, power=power, more_passages=None)
+        return JudgedClaim(finding="affected", q_value=q_value, beyond=beyond, power=None, more_passages=None)
     estimate = area.raw.estimate
     if area.settles and -margin < estimate.low and estimate.high < margin:
-        return JudgedClaim(finding="unaffected", q_value=q_value, beyond=False, power=power, more_passages=None)
+        return JudgedClaim(finding="unaffected", q_value=q_value, beyond=False, power=None, more_passages=None)
     return JudgedClaim(
         finding="not enough evidence",
         q_value=q_value,
         beyond=False,
-        power=power,
+        power=None,
         more_passages=_more(area.raw, area.passages, margin),
     )
-
-
-def _detectable(raw: Measure) -> float:
-    """The loss L that a two-sided test at 5 % would have told from 0 with 80 %.
-
-    Losses come a word at a time: to the variance that was seen, L adds L (1 - L) / n for n independent items, so that
-    L^2 = k^2 (error^2 + L (1 - L) / n), k = t(97.5 %) + t(80 %).
-    """
-    k = (student_t_quantile(1 - TAIL, raw.degrees) + student_t_quantile(_POWER, raw.degrees)) ** 2
-    noise = k / raw.independent
-    # The positive root of (1 + noise) L^2 - noise L - k error^2 = 0.
-    return min(1.0, (noise + math.sqrt(noise**2 + 4 * (1 + noise) * k * raw.error**2)) / (2 * (1 + noise)))
 
 
 def _more(raw: Measure, passages: int, margin: float) -> int | None:

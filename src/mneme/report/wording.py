@@ -217,12 +217,23 @@ def affected(effect: Effect) -> bool:
 
 
 def said_of(effect: Effect) -> str:
-    """The verdict on one area, with what would settle it: 'unaffected', 'not enough evidence: about 40 more passages'."""
+    """The verdict on one area, with what would settle it and what would have been found: 'unaffected; a change of 7 points
+    would have been found', 'not enough evidence: about 40 more passages; ...'."""
     if effect.finding is None:
         return ""
+    if effect.finding == "affected":
+        return effect.finding + (", beyond the others" if effect.beyond else "")
     more = f": about {counted(effect.more_passages, 'more passage')}" if effect.more_passages else ""
-    beyond = ", beyond the others" if effect.beyond else ""
-    return effect.finding + (beyond if effect.finding == "affected" else more)
+    return f"{effect.finding}{more}{_would_be_found(effect)}"
+
+
+def _would_be_found(effect: Effect) -> str:
+    """The change that the area would have shown, beside a verdict that shows none; nothing where it was not asked for."""
+    if effect.q_value is None:
+        return ""
+    if effect.power is None:
+        return "; no change would have been found"
+    return f"; a change of {number(100 * effect.power)} points would have been found"
 
 
 def side_effects(report: Report) -> list[Effect]:
@@ -328,12 +339,15 @@ def family_note(report: Report) -> str:
     # Reports of earlier versions do not say it: there every area was read in one way.
     claims = report.claims or len(judged) + sum(effect.excess is not None for effect in judged)
     told = f"False discoveries are held at 5 % over the {claims} claims made of areas."
-    silent = [effect.power for effect in judged if effect.power is not None and not affected(effect)]
+    quiet = [effect for effect in judged if not affected(effect)]
+    silent = [effect.power for effect in quiet if effect.power is not None]
+    blind = len(quiet) - len(silent)
+    none = f" In {counted(blind, 'of them', 'of them')} none would have been." if blind else ""
     if not silent:
         return told
     least, most = percent(min(silent)), percent(max(silent))
     seen = least if least == most else f"{least} to {most}"
-    return f"{told} In areas that are not affected a loss of {seen} would have been seen (power 80 %)."
+    return f"{told} In areas that are not affected a loss of {seen} would have been found (power 80 %, by simulation).{none}"
 
 
 def shown_command(command: str) -> str:

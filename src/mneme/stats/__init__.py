@@ -4,24 +4,30 @@ A function that would not hold for so few clusters returns `TooFew`; none return
 """
 
 from mneme.results.record import TooFew
+from mneme.stats.bounded import bounded_change
 from mneme.stats.clusters import bootstrap_weights, expanded_interval
 from mneme.stats.crossed import two_way
 from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile, student_t_two_sided
 from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
+from mneme.stats.loss import Conditions, Sample, detectable_loss
 from mneme.stats.means import clustered_mean, clustered_ratio, difference_of_ratios, paired_mean_change, paired_test
 from mneme.stats.power import detectable_change, detectable_mean_change, detectable_shift
 from mneme.stats.rates import Rate, clustered_rate, equivalent, paired_change
 
 __all__ = [
+    "Conditions",
     "Rate",
+    "Sample",
     "TooFew",
     "balanced_accuracy",
     "benjamini_hochberg",
     "bootstrap_weights",
+    "bounded_change",
     "clustered_mean",
     "clustered_rate",
     "clustered_ratio",
     "detectable_change",
+    "detectable_loss",
     "detectable_mean_change",
     "detectable_shift",
     "difference_of_ratios",

@@ -36,14 +36,15 @@ class ClusterKind:
         """(variance of the sum of the residuals clustered by this kind alone, its degrees of freedom)."""
         sums = np.bincount(self.index, weights=residuals, minlength=self.n) / self.leverage
         found = float((sums**2).sum())
-        return found, min(self.degrees, float(degrees_by_data(sums))) if found > 0 else self.degrees
+        return found, math.sqrt(self.degrees * min(self.degrees, float(degrees_by_data(sums)))) if found > 0 else self.degrees
 
 
 ClusterKinds = tuple[ClusterKind, ClusterKind, ClusterKind]
 """The two kinds, and their cells: items that share both clusters."""
 
 
-def _kinds_of(first: Int[ndarray, " item"], second: Int[ndarray, " item"], weights: Float[ndarray, " item"]) -> ClusterKinds:
+def kinds_of(first: Int[ndarray, " item"], second: Int[ndarray, " item"], weights: Float[ndarray, " item"]) -> ClusterKinds:
+    """The two kinds of clusters and their cells."""
     one, two = ClusterKind(first, weights), ClusterKind(second, weights)
     return one, two, ClusterKind(one.index * two.n + two.index, weights)
 
@@ -71,7 +72,7 @@ def two_way(
         raise EmptyMask("A mean over no items has no value: expected at least one item.")
     values = values.astype(np.float64)
     share = np.ones(len(values)) if weights is None else weights / weights.mean()
-    kinds = _kinds_of(first, second, share)
+    kinds = kinds_of(first, second, share)
     clusters, value = min(kind.n for kind in kinds[:2]), float((share * values).mean())
     if identical and not values.any():
         estimate = Estimate(value=0.0, low=0.0, high=0.0, unit=unit, n=clusters)
@@ -81,7 +82,7 @@ def two_way(
     constant = bool((values == values[0]).all())
     if clusters < FEWEST_CROSSED or constant:
         return TooFew(value=value, unit=unit, n=clusters, needed=max(FEWEST_CROSSED, clusters + 1 if constant else 0))
-    variance, degrees = _variance(share * (values - value) / len(values), kinds)
+    variance, degrees, _ = variance_of(share * (values - value) / len(values), kinds)
     error = math.sqrt(variance)
     half = float(special.stdtrit(degrees, 0.5 + level / 2)) * error
     p_value = float(min(1.0, 2 * special.stdtr(degrees, -abs(value) / error)))
@@ -89,14 +90,14 @@ def two_way(
     return Rate(estimate=estimate, standard_error=error, degrees=degrees, p_value=p_value, answers=len(values))
 
 
-def _variance(residuals: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[float, float]:
-    """(two-way clustered variance of the sum of the residuals, degrees of freedom)."""
+def variance_of(residuals: Float[ndarray, " item"], kinds: ClusterKinds) -> tuple[float, float, float]:
+    """(two-way clustered variance of the sum of the residuals, degrees of freedom, those that the sizes alone allow)."""
     (one, one_degrees), (two, two_degrees) = (kind.variance(residuals) for kind in kinds[:2])
     cells = float((np.bincount(kinds[2].index, weights=residuals, minlength=kinds[2].n) ** 2).sum())
-    whole = max(one + two - cells, one, two)
+    whole, most = max(one + two - cells, one, two), min(kind.degrees for kind in kinds[:2])
     if whole <= 0:
-        return 0.0, min(one_degrees, two_degrees)
+        return 0.0, min(one_degrees, two_degrees), most
     # Cochran & Cox 1950, as for training seeds (`stats/rates.py`): Satterthwaite's number over the two is read off estimates,
     # and claims .09 for .05 with 10 word types.
     t = (one * special.stdtrit(one_degrees, 0.975) + two * special.stdtrit(two_degrees, 0.975)) / (one + two)
-    return whole, float(max(1.0, special.stdtridf(0.975, t)))
+    return whole, float(max(1.0, special.stdtridf(0.975, t))), most

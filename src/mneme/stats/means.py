@@ -71,23 +71,33 @@ def difference_of_ratios(
 ) -> Estimate | TooFew:
     """Ratio of sums of `first` (numerators, denominators) minus that of `second`, over independent sets of clusters.
 
-    The two intervals of `clustered_ratio`, joined by MOVER (Zou & Donner 2008), which keeps their skewness. `n` counts the
-    smaller set; TooFew where either is. A set that says 0 in every cluster adds nothing, as long as the other has a spread.
-    Errors: as for `clustered_ratio`."""
-    parts = []
+    The sides of the two intervals of `clustered_ratio`, joined by MOVER (Zou & Donner 2008), which keeps their skewness, both
+    at the degrees of freedom of the difference (Welch 1947). `n` counts the smaller set; TooFew where either is. A set that
+    says 0 in every cluster adds nothing, as long as the other has a spread. Errors: EmptyMask when every denominator of either
+    is 0."""
+    parts, few = [], []
     for at, (above, below) in enumerate((first, second)):
-        known = identical or (not above.any() and int((below > 0).sum()) >= FEWEST_CLUSTERS)
-        parts.append(clustered_ratio(above, below, unit, level=level, seed=seed + at, identical=known, of=of))
+        used = below > 0
+        if not used.any():
+            raise EmptyMask("A mean over no tokens has no value: expected at least one cluster with a positive weight.")
+        found = studentised(above[used].astype(np.float64), below[used].astype(np.float64), correlation=1.0, seed=seed + at)
+        silent = not above[used].any() and (identical or found.clusters >= FEWEST_CLUSTERS)
+        if not silent and (found.error == 0.0 or found.clusters < FEWEST_CLUSTERS):
+            few.append((found.clusters, max(FEWEST_CLUSTERS, found.clusters + 1)))
+        parts.append(found)
     one, two = parts
-    value = one.plain - two.plain
-    few = [part for part in parts if isinstance(part, TooFew)]
+    value, n = one.value - two.value, min(one.clusters, two.clusters)
+    error = math.hypot(one.error, two.error)
+    if error == 0.0 and not identical and not few:
+        few.append((n, n + 1))
     if few:
-        return few[0].model_copy(update={"value": value})
-    if isinstance(one, TooFew) or isinstance(two, TooFew) or (one.low == one.high and two.low == two.high and not identical):
-        return TooFew(value=value, unit=unit, n=min(one.n, two.n), needed=min(one.n, two.n) + 1, of=of)
-    low = value - math.hypot(one.value - one.low, two.high - two.value)
-    high = value + math.hypot(one.high - one.value, two.value - two.low)
-    return Estimate(value=value, low=low, high=high, unit=unit, n=min(one.n, two.n))
+        return TooFew(value=value, unit=unit, n=few[0][0], needed=few[0][1], of=of)
+    if error == 0.0:
+        return Estimate(value=value, low=value, high=value, unit=unit, n=n)
+    half = float(special.stdtrit(error**4 / (one.error**4 / one.degrees + two.error**4 / two.degrees), 0.5 + level / 2))
+    low = value - half * math.hypot(one.error * one.stretch[0], two.error * two.stretch[1])
+    high = value + half * math.hypot(one.error * one.stretch[1], two.error * two.stretch[0])
+    return Estimate(value=value, low=low, high=high, unit=unit, n=n)
 
 
 def clustered_mean(

@@ -85,7 +85,7 @@ def detectable_change(
         return _shown(*arms, sign, level)
 
     guess = 2.8 * math.sqrt(float(first.variance[0] + second.variance[0]) + first.floor)
-    return _smallest(power, guess, max(rate, 1 - rate))
+    return smallest(power, guess, max(rate, 1 - rate))
 
 
 def detectable_mean_change(
@@ -124,7 +124,7 @@ def detectable_mean_change(
         return _shown(drawn[0], drawn[1], sign, level)
 
     guess = 2.8 * math.sqrt(float(arms[0].variance[0] + arms[1].variance[0]) + arms[0].floor)
-    found = _smallest(power, guess, max(start, 1 - start))
+    found = smallest(power, guess, max(start, 1 - start))
     return None if found is None else found * (bounds[1] - bounds[0])
 
 
@@ -151,7 +151,7 @@ def detectable_shift(
     return float(max(up, down))
 
 
-def _smallest(power: Callable[[float], float], guess: float, most: float) -> float | None:
+def smallest(power: Callable[[float], float], guess: float, most: float) -> float | None:
     """The effect at which `power` is 80 %, by halving on a ratio scale around `guess`; None where it is less at `most`."""
     high = min(guess, most)
     while power(high) < POWER:

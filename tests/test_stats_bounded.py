@@ -1,0 +1,95 @@
+"""Means of bounded changes: what was not seen, what fades as losses are seen, and the laws; and the loss that is found."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as published
+
+from mneme.stats import Conditions, Rate, Sample, TooFew, bounded_change, detectable_loss, two_way
+from mneme.stats.bounded import independent_items, score_bounds
+from mneme.stats.crossed import kinds_of
+
+
+def test_independent_items_by_hand() -> None:
+    each, ones = np.arange(50), np.ones(50)
+    assert independent_items(ones, kinds_of(each, each, ones)) == pytest.approx(50)
+    # Two items in each of 25 documents: an effect of 1 + 0.1 * (2 - 1).
+    assert independent_items(ones, kinds_of(each // 2, each, ones)) == pytest.approx(50 / 1.1)
+
+
+def test_bounds_where_nothing_was_seen_are_those_of_none_in_n() -> None:
+    assert score_bounds(0.0, 0.0, 0.0, 2.0, 50.0) == pytest.approx((0.0, 1 - 0.025 ** (1 / 50)))
+
+
+@pytest.mark.parametrize("hits", [200, 1000])
+def test_bounds_where_much_was_seen_are_wilsons(hits: int) -> None:
+    n, p = 2000.0, hits / 2000
+    wilson = published.binomtest(hits, 2000).proportion_ci(0.95, method="wilson")
+    assert score_bounds(p, p, p * (1 - p) / n, 1.959964, n) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
+
+
+def test_few_losses_reach_further_than_students_interval() -> None:
+    change = np.r_[np.full(4, -0.8), np.full(46, 1e-4)]
+    each = np.arange(50)
+    found = bounded_change(change, each, each, "")
+    assert isinstance(found, Rate)
+    flat = two_way(change, each, each, "")
+    assert isinstance(flat, Rate)
+    assert found.estimate.low < flat.estimate.low - 0.02
+    assert found.estimate.high > flat.estimate.high + 0.02
+    assert found.p_value == pytest.approx(flat.p_value)
+    back = bounded_change(-change, each, each, "")
+    assert isinstance(back, Rate)
+    assert (back.estimate.low, back.estimate.high) == pytest.approx((-found.estimate.high, -found.estimate.low))
+
+
+def test_equal_models_have_no_width_and_few_clusters_no_interval() -> None:
+    each = np.arange(9)
+    same = bounded_change(np.zeros(9), each, each, "", identical=True)
+    assert isinstance(same, Rate)
+    assert (same.estimate.low, same.estimate.high, same.p_value) == (0.0, 0.0, 1.0)
+    other = bounded_change(np.zeros(9), each, each, "")
+    assert isinstance(other, Rate)
+    assert other.estimate.high > 0.2
+    assert isinstance(bounded_change(np.zeros(7), np.arange(7), np.arange(7), ""), TooFew)
+
+
+def sample(n: int, seed: int = 0) -> Sample:
+    rng = np.random.default_rng(seed)
+    each = np.arange(n)
+    return Sample(values=0.05 * rng.normal(size=n), room=np.full(n, 0.8), weights=np.ones(n), first=each, second=each)
+
+
+def test_the_loss_that_would_have_been_found_is_found_so_often() -> None:
+    """Losses of the kind that is meant, put into other samples of the same size and judged by the public test."""
+    stated = float(np.median([found for seed in range(5) if (found := detectable_loss(sample(60, seed), ASKED)) is not None]))
+    rng, each, hits = np.random.default_rng(9), np.arange(60), 0
+    for _ in range(400):
+        lost = rng.random(60) < stated / 0.4
+        change = 0.05 * rng.normal(size=60) - 0.8 * lost * rng.random(60)
+        found = two_way(change, each, each, "")
+        assert isinstance(found, Rate)
+        assert found.p_value is not None
+        hits += found.p_value <= 0.05 and found.estimate.value <= -0.05
+    assert 0.73 <= hits / 400 <= 0.87
+
+
+ASKED, STRICT, CARRIED = Conditions(0.05, 0.05, None), Conditions(0.001, 0.05, None), Conditions(0.05, 0.05, 0.05)
+
+
+def test_stricter_verdicts_take_larger_losses_and_more_text_smaller_ones() -> None:
+    usual, strict, carried = (detectable_loss(sample(60), verdict) for verdict in (ASKED, STRICT, CARRIED))
+    assert usual is not None
+    assert strict is not None
+    assert carried is not None
+    assert usual <= carried < strict
+    more = detectable_loss(sample(600), ASKED)
+    assert more is not None
+    assert 0.05 < more < usual  # never below the size that the estimate must have
+
+
+def test_no_loss_would_have_been_found() -> None:
+    assert detectable_loss(sample(7), ASKED) is None
+    assert detectable_loss(sample(60)._replace(room=np.full(60, 0.04)), ASKED) is None
+    assert not math.isnan(detectable_loss(sample(9), ASKED) or 0.0)
