@@ -140,8 +140,8 @@ def _largest_p(p_values: Float[ndarray, " claim"], own: slice) -> float:
     count = own.stop - own.start
     for further in range(len(others), 0, -1):
         if others[further - 1] <= FALSE_DISCOVERIES * (count + further) / len(p_values):
-            return FALSE_DISCOVERIES * (count + further) / len(p_values)
-    return FALSE_DISCOVERIES * count / len(p_values)
+            return FALSE_DISCOVERIES * float(count + further) / len(p_values)
+    return FALSE_DISCOVERIES * float(count) / len(p_values)
 
 
 def shortest(measures: Sequence[Measure | None]) -> int:

@@ -7,4 +7,4 @@ from mneme.results.compare import Lineage
 
 def render_compare(found: Lineage, again: str = "") -> str:
     """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
-    return render_page("compare.html.j2", ["tables.css"], record="compare.json", view=view, again=again, s=found)
+    return render_page("compare.html.j2", ["tables.css"], record="compare.json", view=view, notes=(), again=again, s=found)

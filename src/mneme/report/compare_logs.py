@@ -7,4 +7,4 @@ from mneme.results.compare_logs import LogComparison
 
 def render_logs(found: LogComparison, again: str = "") -> str:
     """The whole page; `again`: the command that makes it. Raises BadRun where it would be larger than 5 MB."""
-    return render_page("compare_logs.html.j2", ["tables.css"], record="logs.json", view=view, again=again, s=found)
+    return render_page("compare_logs.html.j2", ["tables.css"], record="logs.json", view=view, notes=(), again=again, s=found)

@@ -62,7 +62,7 @@ def detectable_loss(sample: Sample, verdict: Conditions, *, seed: int = 0) -> fl
     """Smallest true loss, in size, that would have passed `verdict` in 80 % of draws; None where even the loss of all that
     there is would not, and below 8 clusters of either kind."""
     used = sample.weights > 0
-    sample = sample._make(column[used] for column in sample)
+    sample = Sample(*(column[used] for column in sample))
     share = sample.weights / sample.weights.mean()
     kinds = kinds_of(sample.first, sample.second, share)
     if min(kind.n for kind in kinds[:2]) < FEWEST_CROSSED or not sample.room.any():
