@@ -180,7 +180,8 @@ def read_side(pair: ModelPair, plan: LookPlan, base: SideRead | None = None) -> 
     stages = behaviour_stages(reading)
     shown = tuple(read_behaviour_stage(pair, plan.rows, reading, texts, ("tuned",)) for texts in stages)
     followed = frozenset(follows) if base is None else base.followed
-    return SideRead(words, answers, shown, reading, followed, time.monotonic() - started)
+    spent = time.monotonic() - started
+    return SideRead(words=words, answers=answers, shown=shown, reading=reading, followed=followed, seconds=spent)
 
 
 def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Effect]:
