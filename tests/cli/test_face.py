@@ -35,6 +35,7 @@ def test_public_names() -> None:
         "Progress",
         "RepairReport",
         "Report",
+        "SideEffects",
         "Training",
         "TrainingRecord",
         "Unlearning",

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.asking import Answered
@@ -39,6 +38,14 @@ from mneme.text.documents import read_corpus
 from mneme.text.packing import PackedRows
 
 Arrays = dict[str, np.ndarray]
+_NO_PLACE: Arrays = {
+    "seen": np.zeros(0, dtype=bool),
+    "kl_tuned_to_base": np.zeros(0),
+    "kl_base_to_tuned": np.zeros(0),
+    "nll": np.zeros((2, 0)),
+    "relative": np.zeros(0),
+}
+"""Of the sampled tokens, of which a look reads none."""
 LEFT_OUT = "it did not fit into the share of training time that looks may take"
 
 
@@ -126,8 +133,8 @@ def _items_only(laid: LaidOut, tokens: int, longest: int | None) -> LaidOut:
 class SideRead(NamedTuple):
     """What one model says at every place of a plan."""
 
-    words: tuple[Float[ndarray, "row column"], ...]
-    """log p of every id of the pool at the items of a batch, nats; a batch each."""
+    words: tuple[Float[np.ndarray, "row column"], ...]
+    """`item_log_p` of every batch."""
     answers: dict[int, Arrays]
     shown: tuple[Arrays, ...]
     reading: Reading
@@ -180,7 +187,8 @@ def read_side(pair: ModelPair, plan: LookPlan, base: SideRead | None = None) -> 
     stages = behaviour_stages(reading)
     shown = tuple(read_behaviour_stage(pair, plan.rows, reading, texts, ("tuned",)) for texts in stages)
     followed = frozenset(follows) if base is None else base.followed
-    return SideRead(words, answers, shown, reading, followed, time.monotonic() - started)
+    spent = time.monotonic() - started
+    return SideRead(words=words, answers=answers, shown=shown, reading=reading, followed=followed, seconds=spent)
 
 
 def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Effect]:
@@ -192,7 +200,8 @@ def effects_between(plan: LookPlan, base: SideRead, tuned: SideRead) -> list[Eff
     batches = (
         read_items(laid.layout.plan, number, *both) for number, both in enumerate(zip(base.words, tuned.words, strict=True))
     )
-    words = WordReading(laid.layout, join_batches(batches, len(laid.layout.plan.item_word), 0))
+    read = join_batches(batches, len(laid.layout.plan.item_word), 0)
+    words = WordReading(laid.layout, _NO_PLACE | read)
     answered = {}
     for index, group in laid.asked.items():
         one, other = base.answers[index], tuned.answers[index]
