@@ -121,10 +121,8 @@ class Forecast(NamedTuple):
 
 
 def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = False) -> Shape:
-    """The shape of a pair, from config.json, adapter_config.json and the headers of the weights.
-
-    Raises ModelNotFound, UnsafeWeights or BrokenWeights.
-    """
+    """The shape of a pair, from config.json, adapter_config.json and the headers of the weights. Raises ModelNotFound,
+    UnsafeWeights or BrokenWeights."""
     folder = resolve_folder(base, trust_remote_code=trust_remote_code)
     if is_adapter(folder):
         folder = resolve_folder(named_base(folder))
@@ -133,8 +131,7 @@ def shape_of(base: str | Path, tuned: str | Path, *, trust_remote_code: bool = F
     else:
         files = weight_files(folder) if any(folder.glob("*.safetensors")) else None
         config = read_config(folder, files, trust_remote_code)
-    model = empty_model(config, trust_remote_code)
-    text = config.get_text_config()
+    model, text = empty_model(config, trust_remote_code), config.get_text_config()
     return Shape(
         config=config,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
