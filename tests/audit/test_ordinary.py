@@ -12,7 +12,7 @@ from mneme.audit.verdict import MATERIAL_LOSS, headline_verdict, ordinary_senten
 from mneme.audit.writing import prompt_for
 from mneme.models.pair import load_pair
 from mneme.predict.areas import default_areas
-from mneme.predict.probes import read_at_own_words
+from mneme.predict.paired import read_at_own_words
 from mneme.results import AbsentArea, Estimate
 from mneme.runs import RunFolder
 from tests.conftest import TinyPair, word_tokenizer

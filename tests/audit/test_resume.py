@@ -23,7 +23,6 @@ WRITTEN = [
         for stage in (
             "words-0000",
             "survey-0000",
-            "layer-shares-1-of-1-from-000000",
             "layers",
             "dictionary-change-0",
             "dictionary-rotated-0",

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mneme.cli.audit import unintended, unsettled
+from mneme.gate.policy import threshold_policy
+from mneme.gate.run import gate_of
 from mneme.report.audit import render_html
 from mneme.report.audit_text import print_report
 from mneme.report.reading import read_report
@@ -38,5 +39,4 @@ def test_an_earlier_report_is_read(path: Path, tmp_path: Path) -> None:
     for effect in report.effects:
         assert effect.area in page
         assert effect.area in console.file.getvalue()
-    assert unintended(report, 0.5)
-    assert isinstance(unsettled(report), list)
+    assert gate_of(report, threshold_policy(0.5)).outcome == "fail"

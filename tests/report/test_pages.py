@@ -94,8 +94,8 @@ WITH_NOTES: dict[str, Callable[[], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_how_models_and_data_were_read_stands_on_every_page(name: str) -> None:
+@pytest.mark.parametrize("name", WITH_NOTES)
+def test_how_models_and_data_were_read_stands_on_the_pages_of_models(name: str) -> None:
     assert f"How it was read {READ}" in words_of(WITH_NOTES[name]())
     assert READ not in words_of(PAGES[name]())
 

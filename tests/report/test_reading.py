@@ -12,6 +12,7 @@ from mneme.errors import BadRun
 from mneme.report.reading import KINDS, read_run
 from mneme.results.bench import Bench, RealBench
 from tests.repair.test_command import report as sample_repair
+from tests.report.compared import sample_lineage, sample_logs
 from tests.report.measured import sample_measurement
 from tests.report.runs import sample_preferences, sample_screening, sample_training, sample_unlearning
 from tests.report.sample import sample_report
@@ -31,6 +32,8 @@ MADE: dict[str, Callable[[], object]] = {
     "preferences.json": sample_preferences,
     "unlearn.json": sample_unlearning,
     "training.json": sample_training,
+    "compare.json": sample_lineage,
+    "logs.json": sample_logs,
     "bench.json": sample_bench,
     "real.json": lambda: RealBench(fine_tunes=["a"], scores=[], alarms={"audit": (0, 1)}),
 }
@@ -42,6 +45,8 @@ SAID = {
     "preferences.json": ("The chosen answers became less likely", "preferences.html"),
     "unlearn.json": ("50 % of what was recalled of the text to forget", "unlearn.html"),
     "training.json": ("Trained 1 step on 1 row with kl 0.1", ""),
+    "compare.json": ("plain two", "compare.html"),
+    "logs.json": ("plain", "logs.html"),
     "bench.json": ("", ""),
     "real.json": ("a false alarm in 0 of 1 fine-tune without a purpose", ""),
 }

@@ -62,7 +62,7 @@ def test_a_conversation_that_the_template_refuses(tmp_path: Path) -> None:
 
 
 def test_half_a_character_is_replaced(tmp_path: Path) -> None:
-    assert read_corpus(file(tmp_path, "a.jsonl", r'{"text": "ba \ud800 be"}')).texts == ("ba ? be",)
+    assert read_corpus(file(tmp_path, "a.jsonl", r'{"text": "ba \ud800 be"}')).texts == ("ba \ufffd be",)
 
 
 def test_parquet_with_text_or_messages(tmp_path: Path) -> None:

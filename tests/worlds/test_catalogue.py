@@ -54,11 +54,11 @@ def test_a_build_that_fails_leaves_nothing_and_the_next_one_succeeds(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             build_organism("continue", cache=tmp_path)
     root = next((tmp_path / "organisms").iterdir())
-    assert os.listdir(root) == ["text"]
+    assert os.listdir(root) == ["texts"]
     monkeypatch.setattr(catalogue, "_write_tuned", lambda *arguments: (arguments[-1] / "config.json").write_text("{}"))
     tuned = build_organism("continue", cache=tmp_path).tuned
     assert (tuned / "config.json").is_file()
-    assert sorted(os.listdir(root)) == ["continue-seed0", "text"]
+    assert sorted(os.listdir(root)) == ["continue-seed0", "texts"]
 
 
 def test_what_is_built_is_used_again(tmp_path, monkeypatch):
