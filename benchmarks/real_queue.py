@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mneme.bench.real.measured import ALL_GROUPS
 from mneme.bench.real.run import PASSES, arms_real, audit_real, measure_real, real_names, real_place
+from mneme.worlds.real.build import build_real
 
 KEPT = Path(__file__).parent / "real"
 
@@ -26,11 +27,14 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the results")
     parser.add_argument("--audit", default="", metavar="AS", help="audit instead, kept under this name")
     parser.add_argument("--arms", action="store_true", help="read answers and directions instead")
+    parser.add_argument("--seed", type=int, default=0, help="of what is audited; it is built where it is missing")
     parser.add_argument("--quick", action="store_true", help="audit with --quick")
     given = parser.parse_args()
     place, names = real_place(None, given.kept), real_names(given.names)
     if given.audit:
-        audit_real(place, names, given.audit, _say, quick=given.quick)
+        for name in names if given.seed else ():
+            build_real(name, seed=given.seed, data=place.data)
+        audit_real(place, names, given.audit, _say, quick=given.quick, seed=given.seed)
     elif given.arms:
         arms_real(place, names, _say)
     else:
