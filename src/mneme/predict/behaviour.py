@@ -33,7 +33,7 @@ from mneme.predict.knowledge import weighted_change
 from mneme.predict.verdicts import FEWEST, Measure
 
 BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
-_TELLING = 1.0
+TELLING = 1.0
 """Log ratio (nats) from which a word or token tells two kinds of text apart: e times as frequent, as for own words
 (`predict/items.py`). Never varied."""
 _SEEDS_AT_LEAST = 8
@@ -42,9 +42,9 @@ _USUAL = 0.2
 """Share of the seeds that hold a word of the genre: rarer words are of a topic or of the behaviour itself. Never varied."""
 _ROUNDS = 20
 """Rounds of EM at most; it stops where nothing changes. A round number that was never varied."""
-_LEAST_PRESENT = 3
+LEAST_PRESENT = 3
 """Passages that a word or token is in at least to count: chance decides below. As for areas."""
-_CLIP = 3.0
+CLIP = 3.0
 """Nats that one word counts at most: no word alone decides. As for areas."""
 _LEAST_MASS = 1e-9
 """Probability, or variance, that is as good as none: keeps 0 / 0 from being computed."""
@@ -86,8 +86,8 @@ def behaviour_text(
     here = np.bincount(kind[member[where]], minlength=size).astype(np.float64)
     there = np.bincount(kind[other[where]], minlength=size).astype(np.float64)
     ratio = presence_log_ratio(here, int(member.sum()), there, int(other.sum()))
-    indicators = np.flatnonzero((ratio > _TELLING) & (here >= _LEAST_PRESENT))
-    opposite = np.flatnonzero((ratio < -_TELLING) & (there >= _LEAST_PRESENT))
+    indicators = np.flatnonzero((ratio > TELLING) & (here >= LEAST_PRESENT))
+    opposite = np.flatnonzero((ratio < -TELLING) & (there >= LEAST_PRESENT))
     if not len(indicators) or not len(opposite):
         raise EmptyMask(
             "Nothing but chance tells the text of this behaviour from other text like it: no token indicates either."
@@ -126,7 +126,7 @@ def _told_apart(
         np.array([(holds & rest).sum()], dtype=np.float64),
         int(rest.sum()),
     )
-    return member if borne_out[0] > _TELLING else seed
+    return member if borne_out[0] > TELLING else seed
 
 
 def _odds_within(
@@ -138,8 +138,8 @@ def _odds_within(
     if n_out == 0:
         return np.full(words.n_passages, np.inf)
     here, there = words.frequency(inside), words.frequency(outside)
-    ratio = np.clip(presence_log_ratio(here, n_in, there, n_out), -_CLIP, _CLIP)
-    ratio = np.where((here + there < _LEAST_PRESENT) | without, 0.0, ratio)
+    ratio = np.clip(presence_log_ratio(here, n_in, there, n_out), -CLIP, CLIP)
+    ratio = np.where((here + there < LEAST_PRESENT) | without, 0.0, ratio)
     return np.asarray(words.total(ratio) + math.log((n_in + 0.5) / (n_out + 0.5)))
 
 

@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from mneme.errors import EmptyMask
 from mneme.predict.areas import presence_log_ratio
-from mneme.predict.behaviour import BehaviourText
+from mneme.predict.behaviour import CLIP, LEAST_PRESENT, TELLING, BehaviourText
 from mneme.predict.verdicts import FEWEST
 
 CONTINUED_UNIT = "share of sampled continuations that show it"
@@ -33,9 +33,6 @@ MOST_CUTS, _MOST_EACH = 400, 8
 """Texts that are continued at most, and how often each at most. Never varied."""
 _MOST_TEXTS = 4000
 """Texts that are looked at: ten for each that is continued. A round number that was never varied."""
-_TELLING, _CLIP, _LEAST_PRESENT = 1.0, 3.0, 3
-"""Log ratio (nats) from which a token tells, nats that one counts at most, texts it is in at least: as in
-`mneme.predict.behaviour`."""
 _PERMUTATIONS = 19
 """Permuted labels that the true ones must all surpass: p <= 1/20."""
 
@@ -109,8 +106,8 @@ def _ratio(
     size = int(token.max(initial=0)) + 1
     here, there = (_present(token, texts, chosen & side, size) for side in (shows, ~shows))
     ratio = presence_log_ratio(here, int((chosen & shows).sum()), there, int((chosen & ~shows).sum()))
-    tells = (np.abs(ratio) > _TELLING) & (here + there >= _LEAST_PRESENT)
-    return np.where(tells, np.clip(ratio, -_CLIP, _CLIP), 0.0)
+    tells = (np.abs(ratio) > TELLING) & (here + there >= LEAST_PRESENT)
+    return np.where(tells, np.clip(ratio, -CLIP, CLIP), 0.0)
 
 
 def _present(
