@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mneme.cli.main import app
 from mneme.errors import BadRun
-from mneme.report.reading import KINDS, read_run
+from mneme.report.reading import KINDS, read_report, read_run
 from mneme.results.bench import Bench, RealBench
 from tests.repair.test_command import report as sample_repair
 from tests.report.compared import sample_lineage, sample_logs
@@ -102,3 +102,8 @@ def test_a_strange_file_is_told(tmp_path: Path, text: str) -> None:
         read_run(tmp_path / "some.json")
     with pytest.raises(BadRun, match="No report at"):
         read_run(tmp_path / "absent.json")
+
+
+def test_a_folder_that_is_not_there_is_no_file_name(tmp_path: Path) -> None:
+    with pytest.raises(BadRun, match=r"Name the folder of a run \(`mneme audit --out DIR` makes one\)"):
+        read_report(tmp_path / "nope")

@@ -99,9 +99,8 @@ def _text(path: Path, job: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise BadRun(
-            f"No report at {path}. Name a run folder that holds {path.name} (`mneme {job} --out DIR` makes one)."
-        ) from error
+        holds = f"a run folder that holds {path.name}" if path.name in KINDS else "the folder of a run"
+        raise BadRun(f"No report at {path}. Name {holds} (`mneme {job} --out DIR` makes one).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadRun(f"Cannot read {path}: {error}. Expected the {path.name} that `mneme {job}` wrote.") from error
 
