@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mneme.diff import causal
 from mneme.diff.causal import (
     N_CONTROLS,
     CausalResult,
@@ -101,8 +102,21 @@ def test_zero_strength_leaves_the_tuned_model_as_it_is(pair: ModelPair) -> None:
     ids = random_rows()
     plain = survey_rows(pair, ids, batch_rows=len(ids)).kl_tuned_to_base
     every = np.ones((12, SEQ - 1), dtype=bool)
-    left = ablation_kl(pair, before_ablation(pair, ids, LAYER), LAYER, [torch.zeros(12, SEQ, 16)], every)
-    laws.zero_strength(plain.reshape(-1), left[0])
+    as_it_is, left = ablation_kl(pair, before_ablation(pair, ids, LAYER), LAYER, [torch.zeros(12, SEQ, 16)], every)
+    laws.zero_strength(plain.reshape(-1), as_it_is)
+    laws.zero_strength(plain.reshape(-1), left)
+
+
+def test_several_in_one_batch_are_as_one_at_a_time(pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = random_rows()
+    before = before_ablation(pair, ids, LAYER)
+    removed = list(torch.randn(5, 12, SEQ, 16, generator=torch.Generator().manual_seed(2)))
+    every = np.ones((12, SEQ - 1), dtype=bool)
+    together = ablation_kl(pair, before, LAYER, removed, every)
+    for tokens in (1, 2 * ids.numel()):  # one at a time; two, two and one
+        monkeypatch.setattr(causal, "_TOKENS_AT_ONCE", tokens)
+        np.testing.assert_allclose(ablation_kl(pair, before, LAYER, removed, every), together, atol=1e-5)
+    assert not np.allclose(together[1], together[2], atol=1e-3)
 
 
 def test_determinism(pair: ModelPair) -> None:

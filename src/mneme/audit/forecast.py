@@ -247,7 +247,7 @@ def _counted(
     columns, sampled = (tokens, min(tokens, 4096)) if kind else (0, 0)
     # Layers are looked for in two rounds, every so many and then those between; where they are named only those are patched.
     patches, rounds = (len(layers), 1) if layers else (2 * math.sqrt(shape.layers), 2)
-    ablated = sum(depth + (PASSES - 1) * (shape.layers - depth) for depth in deepest)
+    ablated = sum(shape.layers + (PASSES - 2) * (shape.layers - depth) for depth in deepest)
     parts = {
         "own words": 2 * (work.words.tokens * body + work.words.rows * times.head),
         "paired answers": 2 * (work.answers.tokens * body + work.answers.rows * times.head),
