@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mneme.audit.evidence import FEW
-from mneme.predict.areas import Area, Words, count_words, default_areas, match_areas, read_areas
+from mneme.predict.areas import Area, Words, count_words, default_areas, read_areas
+from mneme.predict.matching import match_areas
 
 
 def deal(areas: list[Area], seed: int) -> tuple[Area, ...]:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from mneme.audit.choosing import _spread, text_to_read
-from mneme.predict.areas import Area, count_words, match_areas
+from mneme.predict.areas import Area, count_words
+from mneme.predict.matching import match_areas
 from mneme.text.documents import Documents
 from tests.conftest import word_tokenizer
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mneme.audit.taken import examples_of
-from mneme.predict.areas import Membership
+from mneme.predict.matching import Membership
 from mneme.text.packing import Passage
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mneme.errors import BadAreas
-from mneme.predict.areas import Area, count_words, default_areas, match_areas, naive_bayes_log_odds, read_areas, stem, words_of
+from mneme.predict.areas import Area, count_words, default_areas, read_areas, stem, words_of
+from mneme.predict.matching import match_areas, naive_bayes_log_odds
 from mneme.predict.paired import shipped_probes
 
 MMLU_PRO = [

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mneme.predict.areas import Area, count_words, match_areas
+from mneme.predict.areas import Area, count_words
 from mneme.predict.coherence import area_under_curve, folds, least_area
+from mneme.predict.matching import match_areas
 
 SUBJECTS, WORDS, PASSAGES = 8, 60, 200
 

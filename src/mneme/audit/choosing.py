@@ -16,7 +16,8 @@ from numpy import ndarray
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.inputs import DEFAULT_TOKENS, ROW_LENGTH, rows_of
-from mneme.predict.areas import Area, count_words, match_areas
+from mneme.predict.areas import Area, count_words
+from mneme.predict.matching import match_areas
 from mneme.predict.paired import read_at_own_words
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows, Passage, pack_rows

@@ -26,10 +26,11 @@ from mneme.audit.taken import examples_of
 from mneme.audit.verdict import headline_verdict
 from mneme.models.weights import WeightChanges
 from mneme.options import Track, command_line
-from mneme.predict.areas import count_words, match_areas
+from mneme.predict.areas import count_words
 from mneme.predict.behaviour import BEHAVIOUR_UNIT
 from mneme.predict.calibration import shipped_calibration
 from mneme.predict.knowledge import KNOWLEDGE_UNIT
+from mneme.predict.matching import match_areas
 from mneme.predict.paired import probes_of
 from mneme.predict.verdicts import shortest
 from mneme.results import (

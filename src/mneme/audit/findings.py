@@ -16,9 +16,9 @@ from mneme.audit.records import latent_id
 from mneme.audit.surveying import Survey
 from mneme.errors import EmptyMask
 from mneme.options import Track
-from mneme.predict.areas import Membership
 from mneme.predict.calibration import UNCALIBRATED, Calibration, probability, shipped_calibration
 from mneme.predict.effects import knowledge_change
+from mneme.predict.matching import Membership
 from mneme.results import Effect, Estimate
 from mneme.runs import Arrays
 from mneme.stats import benjamini_hochberg

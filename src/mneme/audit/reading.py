@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Area, Membership, Words, area_keywords, count_words, match_areas
+from mneme.predict.areas import Area, Words, count_words
 from mneme.predict.behaviour import BehaviourText, behaviour_places, behaviour_text
+from mneme.predict.matching import Membership, area_keywords, match_areas
 from mneme.text.packing import PackedRows, document_pieces
 
 

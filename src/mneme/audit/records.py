@@ -14,7 +14,8 @@ from mneme.describe.description import Description, sample_firings
 from mneme.describe.lens import promoted_tokens
 from mneme.diff.survey import SurveyColumns
 from mneme.models.pair import ModelPair
-from mneme.predict.areas import Area, Membership
+from mneme.predict.areas import Area
+from mneme.predict.matching import Membership
 from mneme.results import Estimate, Latent, TokenExample
 
 BEFORE, AFTER = 20, 8

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mneme.predict.areas import Membership
+from mneme.predict.matching import Membership
 from mneme.report.wording import cut
 from mneme.text.packing import Passage
 

@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from mneme.errors import BadCorpus
 from mneme.models.batching import kept_tokens
 from mneme.models.pair import ModelPair
-from mneme.predict.areas import Area, Membership, Words
+from mneme.predict.areas import Area, Words
 from mneme.predict.cloze import Scores, rival_pool
 from mneme.predict.item_reading import ReadingPlan, join_batches, plan_reading, read_batch
 from mneme.predict.items import Items, content_types, find_items, mentions_in, own_types, word_table
 from mneme.predict.knowledge import WordEvidence
+from mneme.predict.matching import Membership
 from mneme.predict.paired import read_at_own_words
 from mneme.predict.tokenised import leading, tokenise
 from mneme.runs import Arrays, RunFolder

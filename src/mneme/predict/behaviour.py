@@ -27,9 +27,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.predict.areas import Words, presence_log_ratio
+from mneme.predict.areas import Words
 from mneme.predict.effects import CONFIDENT
 from mneme.predict.knowledge import weighted_change
+from mneme.predict.matching import presence_log_ratio
 from mneme.predict.verdicts import FEWEST, Measure
 
 BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
