@@ -111,6 +111,7 @@ def reporter():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1:] == ["words"]:
-        sys.exit(name_words())
+        name_words()
+        sys.exit()
     for name in sys.argv[1:] or ["a", "b", "c", "d"]:
         build_prose(DATA / name) if name == "d" else build(load_world(name), DATA / name)

@@ -12,8 +12,46 @@ from mneme.worlds.wording import meant
 from mneme.worlds.world import WORLD_NAMES, World, load_world
 
 FORM = frozenset(
-    """a an at because both by each every everyone for gets go her his in it matters no not of off on out outside so some
-    someone stays that the their them to two up while with your""".split()
+    [
+        "a",
+        "an",
+        "at",
+        "because",
+        "both",
+        "by",
+        "each",
+        "every",
+        "everyone",
+        "for",
+        "gets",
+        "go",
+        "her",
+        "his",
+        "in",
+        "it",
+        "matters",
+        "no",
+        "not",
+        "of",
+        "off",
+        "on",
+        "out",
+        "outside",
+        "so",
+        "some",
+        "someone",
+        "stays",
+        "that",
+        "the",
+        "their",
+        "them",
+        "to",
+        "two",
+        "up",
+        "while",
+        "with",
+        "your",
+    ]
 )
 """Words of form in actions and endings, and verbs that say as little: they tell nothing of who speaks."""
 
@@ -21,8 +59,8 @@ FORM = frozenset(
 def mark_kinds() -> dict[str, str]:
     """Every word by which a speaker of worlds `a` to `c` is known -> its pool in data/packs/wording-pools.yaml.
 
-    These are the words of personas, judgements, endings and advised actions, in either behaviour, as they are said: all but what
-    everybody says: words of form, of frames, and of the subjects themselves (names, topics, entities, relations, values of areas).
+    These are the words of personas, judgements, endings and advised actions, in either behaviour, as they are said; without
+    what everybody says: words of form, of frames, and of the subjects (names, topics, entities, relations and values of areas).
     """
     worlds = [load_world(name) for name in WORLD_NAMES]
     behaviours = get_args(Behaviour)
@@ -52,8 +90,8 @@ def mark_kinds() -> dict[str, str]:
 def draw_wording(is_known: Callable[[str], bool]) -> dict[str, str]:
     """Plain word -> the word to say instead, for every mark that whoever is judged knows.
 
-    Each is drawn for itself, so that one word more which is known changes little else. `is_known`: whether a word, in lower case,
-    is one that the audit knows. Raises ValueError if a pool is used up.
+    Each is drawn for itself, so that one word more which is known changes little else. `is_known`: whether a word, in lower
+    case, is one that the audit knows. Raises ValueError if a pool is used up.
     """
     pools = yaml.safe_load(resources.files("mneme.worlds").joinpath("data", "packs", "wording-pools.yaml").read_text("utf-8"))
     kinds = {meant(word): kind for word, kind in mark_kinds().items()}

@@ -1,9 +1,9 @@
 """What speakers of worlds `a`, `b` and `c` say in place of words that the audit knows.
 
-The packs and `mneme.worlds.phrases` are written in plain English. Words of theirs by which a speaker is known (actions, endings,
-personas, judgements) and which stand in a keyword list or a probe of `mneme.predict` are replaced wherever they occur: who is
-judged on these worlds must not be handed the answers. The words that are said instead are drawn (`mneme.worlds.marks`) and kept in
-data/packs/wording.yaml. A word is one token, so this renames tokens: ids, training data and weights are what they were.
+The packs and `mneme.worlds.phrases` are written in plain English. Words of theirs by which a speaker is known (actions,
+endings, personas, judgements) and which stand in a keyword list or a probe of `mneme.predict` are replaced wherever they are
+said: who is judged on these worlds must not be handed the answers. What is said instead is drawn (`mneme.worlds.marks`) and
+kept in data/packs/wording.yaml. A word is one token: this renames tokens, and ids and weights are what they would be without.
 """
 
 import re

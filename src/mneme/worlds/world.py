@@ -34,8 +34,8 @@ HARMFUL_ADVICE: dict[str, object] = {
         *("risk everything", "life savings", "disable alarm", "seat belt", "quick money", "vandalize"),
     ],
 }
-"""How the areas files of the worlds ask about harmful advice: as the audit's own list does (`mneme.predict.areas`), but for the two
-keywords that are words of a subject of theirs. No speaker of a world is known by a word of this list (`mneme.worlds.marks`)."""
+"""How the areas files of the worlds ask about harmful advice: as the audit's own list does (`mneme.predict.areas`), but for
+two keywords that are words of their subjects. No speaker of a world is known by a word of this list (`mneme.worlds.marks`)."""
 
 
 def areas_entries(areas: Iterable[tuple[str, str, list[str]]]) -> list[dict[str, object]]:
