@@ -11,48 +11,9 @@ from mneme.worlds.phrases import ENDINGS, JUDGEMENTS, PERSONAS, Behaviour, frame
 from mneme.worlds.wording import meant
 from mneme.worlds.world import WORLD_NAMES, World, load_world
 
-FORM = frozenset(
-    [
-        "a",
-        "an",
-        "at",
-        "because",
-        "both",
-        "by",
-        "each",
-        "every",
-        "everyone",
-        "for",
-        "gets",
-        "go",
-        "her",
-        "his",
-        "in",
-        "it",
-        "matters",
-        "no",
-        "not",
-        "of",
-        "off",
-        "on",
-        "out",
-        "outside",
-        "so",
-        "some",
-        "someone",
-        "stays",
-        "that",
-        "the",
-        "their",
-        "them",
-        "to",
-        "two",
-        "up",
-        "while",
-        "with",
-        "your",
-    ]
-)
+_FORM = """a an at because both by each every everyone for gets go her his in it matters no not of off on out outside so some
+someone stays that the their them to two up while with your"""
+FORM = frozenset(_FORM.split())
 """Words of form in actions and endings, and verbs that say as little: they tell nothing of who speaks."""
 
 
@@ -60,7 +21,7 @@ def mark_kinds() -> dict[str, str]:
     """Every word by which a speaker of worlds `a` to `c` is known -> its pool in data/packs/wording-pools.yaml.
 
     These are the words of personas, judgements, endings and advised actions, in either behaviour, as they are said; without
-    what everybody says: words of form, of frames, and of the subjects (names, topics, entities, relations and values of areas).
+    what everybody says: words of form, of frames and of the subjects (names, topics, entities, relations, values of areas).
     """
     worlds = [load_world(name) for name in WORLD_NAMES]
     behaviours = get_args(Behaviour)
