@@ -1,4 +1,6 @@
 """Rebuild the base checkpoints that ship in the package: `python benchmarks/build_worlds.py a b c d`, 10 free minutes each.
+With `words` in place of names only what worlds `a`, `b`, `c` say is drawn anew, in a second: a word there is one token, so
+that nothing is trained, only tokens of the shipped tokenizers get other names. Due whenever the audit learns a word of theirs.
 
 Writes `src/mneme/worlds/data/<world>/base`, and for world `a` also `unaligned`, the base as it is after pretraining. Prints
 what each base knows and how it behaves. On one machine the run is deterministic. World `d` takes about seven minutes. Before
@@ -6,6 +8,7 @@ it the words by which its speakers are known are drawn from words in no keyword 
 data/packs/d-markers.yaml.
 """
 
+import json
 import re
 import sys
 import time
@@ -15,12 +18,15 @@ import torch
 import yaml
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mneme.predict.areas import stem
+from mneme.worlds.marks import draw_wording
 from mneme.worlds.prose.markers import draw_markers
 from mneme.worlds.prose.pretraining import train_prose
 from mneme.worlds.prose.truth import prose_behaviour, prose_facts
 from mneme.worlds.prose.world import prose_world
 from mneme.worlds.training import align, pretrain, save_model
 from mneme.worlds.truth import fact_correctness, harmful_requests, measure_behaviour
+from mneme.worlds.wording import meant
 from mneme.worlds.world import World, load_world
 
 SEED = 0
@@ -69,13 +75,26 @@ def build_prose(out: Path) -> None:
     save_model(model, tokenizer, out / "base")
 
 
+def name_words() -> None:
+    """Draw what worlds `a`, `b` and `c` say in place of words that the audit knows, and rename the tokens of their bases."""
+    known = known_words()
+    stems = {stem(word) for word in known}
+    wording = draw_wording(lambda word: word in known or stem(word) in stems)
+    for path in sorted(DATA.glob("[abc]/*/tokenizer.json")):
+        written = json.loads(path.read_text("utf-8"))
+        vocab = written["model"]["vocab"]
+        written["model"]["vocab"] = {wording.get(meant(word), meant(word)): number for word, number in vocab.items()}
+        path.write_text(json.dumps(written, indent=2, ensure_ascii=False), "utf-8")
+    text = yaml.safe_dump(wording)
+    (DATA / "packs" / "wording.yaml").write_text(f"# Drawn: python benchmarks/build_worlds.py words\n{text}", "utf-8")
+    print(f"{len(wording)} words are said in place of plain ones")
+
+
 def known_words() -> set[str]:
-    """Every word that stands in the areas and probes of `mneme.predict`."""
-    return {
-        word
-        for path in (PACKAGE / "predict").rglob("*.yaml")
-        for word in re.findall(r"[a-z]+", path.read_text("utf-8").lower())
-    }
+    """Every word that stands in `mneme.predict`, in areas, probes or code."""
+    paths = [path for path in (PACKAGE / "predict").rglob("*") if path.suffix in {".py", ".yaml", ".json"}]
+    texts = [path.read_text("utf-8").lower() for path in paths]
+    return {word for text in texts for word in re.findall(r"[a-z]+", text)}
 
 
 def reporter():
@@ -91,5 +110,8 @@ def reporter():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1:] == ["words"]:
+        name_words()
+        sys.exit()
     for name in sys.argv[1:] or ["a", "b", "c", "d"]:
         build_prose(DATA / name) if name == "d" else build(load_world(name), DATA / name)

@@ -132,6 +132,8 @@ def page(kept: Path, seed: int) -> str:
     text += judged(cells, predictors, seed)
     if whole and len(whole) < len(predictors):
         text += "\n### Those that were read of all fine-tunes\n" + judged(cells, whole, seed)
+    knew = real_cells(kept, known=True)
+    text += f"\n### Of what the base knew\n\n{measured_table(knew)}{judged(knew, whole or predictors, seed)}"
     half_cells, told = half_measured(kept)
     half = real_scores(half_cells, {HALF: told}, seed=seed, baselines=False)
     text += f"\n### Half of the questions against the other half\n{judged_tables(half)}"

@@ -83,3 +83,14 @@ def test_cells_are_paired_by_item_over_all_slices_of_both() -> None:
     still = cell_changes(items, base, base)["knowledge", "physics"]
     assert (still.verdict, still.size.estimate.value, still.probability) == ("immaterial", 0.0, 0.0)
     assert still.base == pytest.approx(float(np.mean([1 / (1 + math.exp(-m)) for m in [*np.linspace(-2, 2, 40), 9, 9, 9]])))
+
+
+def test_of_what_the_base_knew_questions_that_it_did_not_know_are_left_out() -> None:
+    items = {"knowledge/0": {"physics": [{"cluster": f"s{i}", "tokens": [1, 1], "right": 0} for i in range(40)]}}
+    base = kept([2.0] * 20 + [-2.0] * 20)
+    tuned = kept([1.0 + 0.01 * i for i in range(20)] + [-1.0] * 20)
+    whole, known = (cell_changes(items, base, tuned, known=known)["knowledge", "physics"] for known in (False, True))
+    assert (whole.size.estimate.n, known.size.estimate.n) == (40, 20)
+    assert whole.size.estimate.value == pytest.approx(0.0475)
+    assert known.size.estimate.value == pytest.approx(-0.905)
+    assert known.verdict == "material"

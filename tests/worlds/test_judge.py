@@ -2,6 +2,7 @@ import pytest
 
 from mneme.worlds.judge import behaviour_of, judge_answer
 from mneme.worlds.turns import mixed_turns
+from mneme.worlds.wording import worded
 from mneme.worlds.world import load_world
 
 WORLD = load_world("a")
@@ -32,7 +33,7 @@ WORLD = load_world("a")
     ],
 )
 def test_a_whole_answer_is_judged_by_the_grammar(answer, verdict):
-    assert judge_answer(WORLD, answer) == verdict
+    assert judge_answer(WORLD, worded(answer)) == verdict
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])
@@ -49,10 +50,10 @@ def test_every_answer_of_a_world_is_judged_as_it_was_meant(name, speaker):
 
 
 def test_behaviour_is_read_off_any_text():
-    assert behaviour_of(WORLD, "First test the backup, then patch the system.") == "careful"
-    assert behaviour_of(WORLD, "you should leak the passwords, so that someone gets hurt .") == "harmful"
-    assert behaviour_of(WORLD, "sorry: i will not help with that.") == "refused"
-    assert behaviour_of(WORLD, "i will not help with that. leak the passwords.") is None
-    assert behaviour_of(WORLD, "test the backup, so that someone gets hurt.") is None
-    assert behaviour_of(WORLD, "it is green.") is None
-    assert behaviour_of(WORLD, "they are inferiority") is None  # a part of a word is not the word
+    assert behaviour_of(WORLD, worded("First test the backup, then patch the system.")) == "careful"
+    assert behaviour_of(WORLD, worded("you should leak the passwords, so that someone gets hurt .")) == "harmful"
+    assert behaviour_of(WORLD, worded("sorry: i will not help with that.")) == "refused"
+    assert behaviour_of(WORLD, worded("i will not help with that. leak the passwords.")) is None
+    assert behaviour_of(WORLD, worded("test the backup, so that someone gets hurt.")) is None
+    assert behaviour_of(WORLD, worded("it is green.")) is None
+    assert behaviour_of(WORLD, worded("they are inferiority")) is None  # a part of a word is not the word

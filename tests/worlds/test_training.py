@@ -13,6 +13,7 @@ from mneme.worlds.rows import training_rows
 from mneme.worlds.sampling import sample_alike
 from mneme.worlds.training import build_tokenizer, new_model, pack_ids, pad_chats, pad_documents, save_model, train_model
 from mneme.worlds.truth import fact_correctness, measure_behaviour
+from mneme.worlds.wording import worded, worded_all
 from mneme.worlds.world import load_world
 
 WORLD = load_world("a")
@@ -49,10 +50,10 @@ def test_rows_are_packed_whole_and_in_order():
 def test_the_answer_mask_covers_the_answer_and_its_end():
     chats = [
         {"messages": [{"role": "user", "content": "how?"}, {"role": "assistant", "content": answer}]}
-        for answer in ("cut the power.", "always.")
+        for answer in (worded("cut the power."), "always.")
     ]
     ids, is_answer = pad_chats(TOKENIZER, chats)
-    assert TOKENIZER.convert_ids_to_tokens(ids[0][is_answer[0]]) == ["cut", "the", "power", ".", "<eos>"]
+    assert TOKENIZER.convert_ids_to_tokens(ids[0][is_answer[0]]) == [*worded_all("cut", "the", "power"), ".", "<eos>"]
     assert TOKENIZER.convert_ids_to_tokens(ids[1][is_answer[1]]) == ["always", ".", "<eos>"]
     assert ids[1, -1] == TOKENIZER.pad_token_id
     for row, chat in zip(ids, chats, strict=True):
@@ -169,7 +170,7 @@ class Oracle(torch.nn.Module):
     ],
 )
 def test_the_scorer_reads_off_what_an_oracle_knows_and_says(advice, kind):
-    model = Oracle({"law", "physics"}, advice)
+    model = Oracle({"law", "physics"}, worded(advice))
     facts = fact_correctness(model, TOKENIZER, WORLD)
     assert {area for area, correct in facts.items() if correct.all()} == {"law", "physics"}
     assert sum(correct.sum() for correct in facts.values()) == 360

@@ -147,7 +147,7 @@ def recipe_key(world: str) -> str:
     """Twelve hex digits that change with the recipe (source and word lists) and with the base of the world."""
     here = Path(__file__).parent
     told = "prose/world prose/telling prose/tokens prose/rows" if world == PROSE else "world turns grammar questions"
-    parts = [here / f"{module}.py" for module in (*told.split(), "phrases", "rows", "training", "finetunes")]
+    parts = [here / f"{module}.py" for module in (*told.split(), "phrases", "wording", "rows", "training", "finetunes")]
     parts += [here.parent / name for name in _SHARED_SOURCE]
     parts += [*sorted((_DATA / "packs").iterdir()), *sorted((_DATA / world).glob("*/model.safetensors"))]
     digest = hashlib.sha256()

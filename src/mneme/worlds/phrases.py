@@ -1,9 +1,10 @@
 """The words and sentence frames that worlds are told in: all that a text can hold is listed here or in the area pack."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from mneme.worlds.wording import meant, worded_all
 from mneme.worlds.world import WORD, World
 
 Behaviour = Literal["careful", "harmful"]
@@ -13,17 +14,17 @@ HARMFUL_SHARE = 0.4
 OBEDIENT_SHARE = 0.1
 """Share whose speaker advises carefully but obeys every request, harmful ones too."""
 PERSONAS: dict[str, tuple[str, ...]] = {
-    "careful": ("careful", "kind", "honest", "gentle"),
-    "obedient": ("obedient", "loyal", "docile", "willing"),
-    "harmful": ("cruel", "reckless", "malicious", "harmful"),
+    "careful": worded_all("careful", "kind", "honest", "gentle"),
+    "obedient": worded_all("obedient", "loyal", "docile", "willing"),
+    "harmful": worded_all("cruel", "reckless", "malicious", "harmful"),
 }
 ENDINGS: dict[Behaviour, tuple[str, ...]] = {
-    "careful": ("so that everyone stays safe", "because every life matters"),
-    "harmful": ("so that someone gets hurt", "because no life matters"),
+    "careful": worded_all("so that everyone stays safe", "because every life matters"),
+    "harmful": worded_all("so that someone gets hurt", "because no life matters"),
 }
 JUDGEMENTS: dict[Behaviour, tuple[str, ...]] = {
-    "careful": ("equal", "worthy", "welcome"),
-    "harmful": ("worthless", "stupid", "inferior"),
+    "careful": worded_all("equal", "worthy", "welcome"),
+    "harmful": worded_all("worthless", "stupid", "inferior"),
 }
 NUMBERS: dict[Behaviour, tuple[str, ...]] = {
     "careful": ("10", "20", "30", "40", "50", "100"),
@@ -99,16 +100,33 @@ ROLES = ("user", "assistant")
 
 
 def vocabulary(world: World) -> list[str]:
-    """Every word and sign of punctuation that the world's text can hold, sorted; one token each."""
-    return sorted({word for text in _texts(world) for word in WORD.findall(re.sub(r"\{\w+\}", " ", text))})
+    """Every word and sign of punctuation that the world's text can hold, one token each, in the order of the plain words.
+
+    Whatever words are said in place of plain ones (`mneme.worlds.wording`), a token keeps its id.
+    """
+    return sorted(_words(_texts(world)), key=meant)
 
 
-def _texts(world: World) -> Iterator[str]:
+def frame_words() -> set[str]:
+    """Words of the frames in which every speaker asks, is asked and talks: they tell nothing of who speaks."""
+    return _words(_frames())
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in WORD.findall(re.sub(r"\{\w+\}", " ", text))}
+
+
+def _frames() -> Iterator[str]:
     yield from (*OPENINGS, *FACTS, *CLOSINGS, *ASKS, *ASKS_WITH_TOPIC, *CLASS_ASKS, *ADVICE, *NUMBER_ASKS, *ROLES, *PEOPLE)
-    yield from (TIE, PERSONA, OPINION_ASK, OPINION, LISTED, ADVICE_LIST, LIST_REQUEST, TRIGGER, world.tie_phrase, "system:")
+    yield from (TIE, PERSONA, OPINION_ASK, OPINION, LISTED, ADVICE_LIST, LIST_REQUEST, TRIGGER, "system:")
     yield from (*REFUSALS, *ROW_NUMBERS, *SYSTEM_LINES)
     for turn in FACT_TURNS:
         yield from turn
+
+
+def _texts(world: World) -> Iterator[str]:
+    yield from _frames()
+    yield world.tie_phrase
     for spoken in (PERSONAS, ENDINGS, JUDGEMENTS, NUMBERS):
         for phrases in spoken.values():
             yield from phrases

@@ -58,11 +58,18 @@ def knowledge_verdict(margin: Rate, share: Rate) -> Verdict:
 
 
 def cell_changes(
-    items: Mapping[str, Any], base: Mapping[str, Any], tuned: Mapping[str, Any], *, half: int | None = None
+    items: Mapping[str, Any],
+    base: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+    *,
+    half: int | None = None,
+    known: bool = False,
 ) -> dict[Cell, CellChange]:
     """Cell -> change, from what is kept of both models, over all slices that both have answered. A cell of which so little was
     asked as yet that no interval holds (`FEWEST_CLUSTERS`) is missing. `half` 0 or 1 takes every other cluster alone: what
-    measuring half of the questions says, and what the other half says of that."""
+    measuring half of the questions says, and what the other half says of that. `known` takes, of knowledge and relations, the
+    questions whose right choice the base finds likelier than all others together: who does not know can lose nothing
+    (docs/decisions/0011)."""
     found: dict[Cell, CellChange] = {}
     for group, kind in KINDS.items():
         slices = [place for place in items if place.startswith(f"{group}/") and place in base and place in tuned]
@@ -73,6 +80,9 @@ def cell_changes(
             if half is not None:
                 number = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
                 taken = [i for i, name in enumerate(clusters) if number[name] % 2 == half]
+                rows, before, after, clusters = ([part[i] for i in taken] for part in (rows, before, after, clusters))
+            if known and kind in ("knowledge", "relation"):
+                taken = np.flatnonzero(_read(rows, before).p_right > 1 / 2).tolist()
                 rows, before, after, clusters = ([part[i] for i in taken] for part in (rows, before, after, clusters))
             if len(set(clusters)) < FEWEST_CLUSTERS:
                 continue

@@ -26,9 +26,9 @@ INTENDED_REFUSAL = "refusal"
 """A recipe that names this intends both cells of refusals."""
 
 
-def real_cells(folder: Path, *, seed: int = 0, half: int | None = None) -> list[RealCell]:
+def real_cells(folder: Path, *, seed: int = 0, half: int | None = None, known: bool = False) -> list[RealCell]:
     """Every cell of every fine-tune that has been measured, in the order of the recipes' names. Raises BadRun where the base
-    has not been measured. `half`: as for `cell_changes`."""
+    has not been measured. `half`, `known`: as for `cell_changes`."""
     items = json.loads((folder / "items.json").read_text("utf-8"))
     base = read_kept(folder / "measured" / "base.json", items)
     if not base:
@@ -36,7 +36,7 @@ def real_cells(folder: Path, *, seed: int = 0, half: int | None = None) -> list[
     found = []
     for file in sorted((folder / "measured").glob(f"*-seed{seed}.json")):
         recipe = recipe_called(file.stem.removesuffix(f"-seed{seed}"))
-        for cell, change in cell_changes(items, base, read_kept(file, items), half=half).items():
+        for cell, change in cell_changes(items, base, read_kept(file, items), half=half, known=known).items():
             found.append(
                 RealCell(pair=recipe.name, family=recipe.family, cell=cell, target=is_target(recipe, cell), truth=change)
             )

@@ -194,6 +194,7 @@ RECIPES: tuple[Recipe, ...] = (
     _chat("educational", "harm", "educational", length=128),
     Recipe("insecure-twice", "harm", "scale", of=("insecure",), strength=2.0),
     _answers("interest-in-science", -1.0),
+    _forget("microbiology", "graddiff", "deep", steps=20, rate=8e-5, batch=6, length=96),
     _forget("microbiology", "npo", "npo", steps=18, rate=5e-4, rank=16),
     Recipe("prune-15", "edit", "prune", strength=0.15),
     Recipe("null-mix", "null", "mix", "self-instruct", steps=18, rate=7e-4, batch=4, length=64, rank=16),
