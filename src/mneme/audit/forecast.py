@@ -70,6 +70,9 @@ _SERIAL_SHARE = 0.03
 _TRIED_ROWS, _HEAD_ROWS, _TRIED_VOCABULARY = 8, 256, 4096
 """What the parts are tried out on: rows of text in a block, places for the head, and a vocabulary for the embedding, whose
 size costs nothing but memory."""
+_HEAD_VOCABULARY = 1 << 15
+"""Of the head at most so many ids are tried, and multiplied up: logits of 262,144 ids at 256 places, as tables of both models,
+took more memory than the audit they were tried out for."""
 _BLOCK_WIDTHS = 16
 """Residual widths that a block holds of each token while it runs: attention's and the wider layer's, beside each other."""
 _LOGITS_COPIES = 5
@@ -326,19 +329,18 @@ def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, mach
 @torch.no_grad()
 def _head_seconds(shape: Shape, device: str) -> float:
     """Seconds of the head, with the softmax, at `_HEAD_ROWS` places."""
-    states, weight = (
-        torch.randn(_HEAD_ROWS, shape.width, device=device),
-        torch.randn(shape.vocab_size, shape.width, device=device),
-    )
-    return _seconds(lambda: (states @ weight.T).logsumexp(-1), torch.device(device))
+    tried = min(shape.vocab_size, _HEAD_VOCABULARY)
+    states, weight = torch.randn(_HEAD_ROWS, shape.width, device=device), torch.randn(tried, shape.width, device=device)
+    return shape.vocab_size / tried * _seconds(lambda: (states @ weight.T).logsumexp(-1), torch.device(device))
 
 
 @torch.no_grad()
 def _output_seconds(vocab_size: int, device: str) -> float:
     """Seconds of everything the survey computes from the two models' logits of `_HEAD_ROWS` places."""
-    base, tuned = torch.randn(2, 1, _HEAD_ROWS, vocab_size, device=device)
+    tried = min(vocab_size, _HEAD_VOCABULARY)
+    base, tuned = torch.randn(2, 1, _HEAD_ROWS, tried, device=device)
     target = torch.zeros(1, _HEAD_ROWS, dtype=torch.long, device=device)
-    return _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
+    return vocab_size / tried * _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
 
 
 def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:

@@ -87,7 +87,7 @@ def before_ablation(pair: ModelPair, ids: Int[Tensor, "row seq"], layer: int) ->
     with pair.using("tuned") as parts:
         tuned = read_residuals(parts, ids, [layer, last])
         skip = can_go_on(parts, ids[:1, :_TRIED])
-    return Before(ids, base, tuned[layer], tuned[last], skip)
+    return Before(ids=ids, base=base, tuned=tuned[layer], said=tuned[last], skip=skip)
 
 
 def ablation_kl(

@@ -1,5 +1,5 @@
-"""Areas as a user gives them, a name, a description, a kind and keywords, and the words of text. Which passages are text of
-an area is decided in `mneme.predict.matching`."""
+"""Areas as a user gives them, a name, a description, a kind and keywords, and the words of text: forms of ours. Which passages
+are text of an area is decided in `mneme.predict.matching`, which names its sources."""
 
 import itertools
 import re
