@@ -60,8 +60,7 @@ from mneme.predict.areas import default_areas, read_areas
 from mneme.text.documents import read_corpus
 
 LATENTS_CHECKED = 12
-"""Latents ablated at a layer: the strongest; fewer where few fire in enough passages, up to twice as many where effects are
-found, which nothing tells beforehand."""
+"""Latents ablated at a layer: the strongest. Up to twice as many where effects are found, which nothing tells beforehand."""
 _LIBRARIES_BYTES = 680_000_000
 """Resident memory of Python with torch and transformers imported, and what the allocator keeps of small work."""
 _SERIAL_SHARE = 0.03
@@ -71,8 +70,7 @@ _TRIED_ROWS, _HEAD_ROWS, _TRIED_VOCABULARY = 8, 256, 4096
 """What the parts are tried out on: rows of text in a block, places for the head, and a vocabulary for the embedding, whose
 size costs nothing but memory."""
 _HEAD_VOCABULARY = 1 << 15
-"""Of the head at most so many ids are tried, and multiplied up: logits of 262,144 ids at 256 places, as tables of both models,
-took more memory than the audit they were tried out for."""
+"""Ids of the head that are tried, and multiplied up: with 262,144 the trial took more memory than the audit."""
 _BLOCK_WIDTHS = 16
 """Residual widths that a block holds of each token while it runs: attention's and the wider layer's, beside each other."""
 _LOGITS_COPIES = 5
