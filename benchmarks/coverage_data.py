@@ -51,6 +51,29 @@ def own_rates(latent: np.ndarray, rate: float) -> np.ndarray:
     return np.asarray(np.interp(latent, _PLACES, _quantiles(rate)))
 
 
+def logit_rates(latent: np.ndarray, rate: float) -> np.ndarray:
+    """The same, of which the logits are normal."""
+    centre, width = _logits(rate)
+    return np.asarray(special.expit(centre + width * latent))
+
+
+@cache
+def _logits(rate: float) -> tuple[float, float]:
+    """(centre, width) in logits that give this mean and the usual correlation, by halving."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(41)
+    weights = weights / weights.sum()
+    centre, narrow, wide = 0.0, 0.0, 12.0
+    for _ in range(40):
+        width, low, high = (narrow + wide) / 2, -60.0, 60.0
+        for _ in range(50):
+            centre = (low + high) / 2
+            less = special.expit(centre + width * nodes) @ weights < rate
+            low, high = (centre, high) if less else (low, centre)
+        spread = (special.expit(centre + width * nodes) - rate) ** 2 @ weights
+        narrow, wide = (width, wide) if spread < CORRELATION * rate * (1 - rate) else (narrow, width)
+    return centre, (narrow + wide) / 2
+
+
 def moved(rate: float) -> float:
     """The rate after the effect."""
     odds = rate / (1 - rate) * (ODDS if rate <= 0.5 else 1 / ODDS)

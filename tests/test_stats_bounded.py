@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as published
 
-from mneme.stats import Conditions, Rate, Sample, TooFew, bounded_change, detectable_loss, two_way
+from mneme.stats import Conditions, Rate, Sample, TooFew, bounded_change, detectable_loss, item_noise, two_way
 from mneme.stats.bounded import independent_items, score_bounds
 from mneme.stats.crossed import kinds_of
 
@@ -61,12 +61,19 @@ def sample(n: int, seed: int = 0) -> Sample:
     return Sample(values=0.05 * rng.normal(size=n), room=np.full(n, 0.8), weights=np.ones(n), first=each, second=each)
 
 
+def stated(n: int, verdict: Conditions, *, seed: int = 0, noise: float = 0.0) -> float:
+    found = detectable_loss(sample(n, seed), verdict, noise=noise)
+    assert found.singly is not None
+    assert found.singly == found.whole == found.surely  # every item is a cluster of its own
+    return found.singly
+
+
 def test_the_loss_that_would_have_been_found_is_found_so_often() -> None:
     """Losses of the kind that is meant, put into other samples of the same size and judged by the public test."""
-    stated = float(np.median([found for seed in range(5) if (found := detectable_loss(sample(60, seed), ASKED)) is not None]))
+    loss = float(np.median([stated(60, ASKED, seed=seed) for seed in range(5)]))
     rng, each, hits = np.random.default_rng(9), np.arange(60), 0
     for _ in range(400):
-        lost = rng.random(60) < stated / 0.4
+        lost = rng.random(60) < loss / 0.4
         change = 0.05 * rng.normal(size=60) - 0.8 * lost * rng.random(60)
         found = two_way(change, each, each, "")
         assert isinstance(found, Rate)
@@ -79,17 +86,31 @@ ASKED, STRICT, CARRIED = Conditions(0.05, 0.05, None), Conditions(0.001, 0.05, N
 
 
 def test_stricter_verdicts_take_larger_losses_and_more_text_smaller_ones() -> None:
-    usual, strict, carried = (detectable_loss(sample(60), verdict) for verdict in (ASKED, STRICT, CARRIED))
-    assert usual is not None
-    assert strict is not None
-    assert carried is not None
+    usual, strict, carried = (stated(60, verdict) for verdict in (ASKED, STRICT, CARRIED))
     assert usual <= carried < strict
-    more = detectable_loss(sample(600), ASKED)
-    assert more is not None
-    assert 0.05 < more < usual  # never below the size that the estimate must have
+    assert 0.05 < stated(600, ASKED) < usual  # never below the size that the estimate must have
+
+
+def test_a_quiet_sample_is_not_surer_than_all_of_them() -> None:
+    """Variance of the mean times its items: 0.05^2; a noise of four times that takes a larger loss, a smaller one changes
+    nothing."""
+    assert item_noise(sample(600)) == pytest.approx(0.05**2, rel=0.15)
+    assert stated(60, STRICT, noise=0.001**2) == stated(60, STRICT)
+    assert stated(60, STRICT, noise=0.3**2) > 1.2 * stated(60, STRICT)
+
+
+def test_losses_of_whole_words_and_documents_are_harder_to_see() -> None:
+    document, word = (index.ravel() for index in np.mgrid[:30, :12])
+    values = 0.05 * np.random.default_rng(3).normal(size=360)
+    both = Sample(values=values, room=np.full(360, 0.8), weights=np.ones(360), first=document, second=word)
+    found = detectable_loss(both, STRICT)
+    assert found.singly is not None
+    assert found.whole is not None
+    assert found.whole > 1.15 * found.singly
+    assert found.surely == found.whole
 
 
 def test_no_loss_would_have_been_found() -> None:
-    assert detectable_loss(sample(7), ASKED) is None
-    assert detectable_loss(sample(60)._replace(room=np.full(60, 0.04)), ASKED) is None
-    assert not math.isnan(detectable_loss(sample(9), ASKED) or 0.0)
+    assert detectable_loss(sample(7), ASKED) == (None, None)
+    assert detectable_loss(sample(60)._replace(room=np.full(60, 0.04)), ASKED).surely is None
+    assert not math.isnan(detectable_loss(sample(9), ASKED).surely or 0.0)

@@ -6,6 +6,7 @@ import pytest
 from mneme.errors import EmptyMask
 from mneme.results import Estimate
 from mneme.stats import Rate, TooFew, two_way
+from mneme.stats.crossed import both_ways
 
 
 def rate(found: Rate | TooFew) -> Rate:
@@ -88,3 +89,12 @@ def test_unequal_weights_do_not_claim_more() -> None:
     assert np.mean([p is not None and p <= 0.05 for p in p_values]) <= 0.07
     values = rng.normal(size=20)
     assert two_way(values, each, each, "nats", weights=np.full(20, 7.0)) == two_way(values, each, each, "nats")
+
+
+def test_variances_of_both_kinds_by_hand() -> None:
+    """Their sum less what they share; not below what the cells alone say, and not lifted to the larger of the two. Degrees:
+    1 / sqrt(d) is the mean of 1/2 and 1/4."""
+    one, two, cells = np.array([1.0, 1.2, 1.0]), np.array([1.0, 0.7, 1.0]), np.array([0.9, 1.0, 1.0])
+    whole, degrees = both_ways(one, two, cells, np.array([4.0, 9.0, 9.0]), np.array([16.0, 9.0, 9.0]))
+    assert whole.tolist() == pytest.approx([1.1, 1.0, 1.0])
+    assert degrees.tolist() == pytest.approx([(3 / 8) ** -2, 9.0, 9.0])

@@ -227,7 +227,21 @@ def test_an_area_that_is_not_affected_says_which_loss_would_have_been() -> None:
     told = judge_claims([[areas[0].claim(40)], [clear]])
     assert told[0].power is not None
     assert told[0].power <= alone  # a finding elsewhere leaves more room
+    assert told[0].power_singly is not None
+    assert told[0].power_singly <= told[0].power
     assert judge_claims([[Claim(measure(0.0, 0.04, 1.0), None, None, 40)]])[0].power is None
+
+
+def test_an_area_that_shows_little_noise_is_not_believed_to_have_none() -> None:
+    """Beside an area of which every tenth word is lost or gained whole, a quiet one takes a larger loss."""
+    quiet, restless = evidence([0.0]), evidence([0.0], seed=1)
+    turned = restless.type % 20 == np.array([[0], [10]])  # words that are gained, and lost
+    restless = restless._replace(scores=restless.scores._replace(p_true=restless.scores.p_true - 0.5 * turned))
+    one, still, other = (weigh(seen).areas[0] for seen in (quiet, evidence([0.0], seed=1), restless))
+    among, beside = (judge_claims([[one.claim(40)], [area.claim(40)]])[0].power for area in (still, other))
+    assert among is not None
+    assert beside is not None
+    assert beside > 1.05 * among
 
 
 def test_the_largest_excess_has_its_noise_taken_off() -> None:

@@ -118,6 +118,9 @@ def test_the_page_says_what_family_was_corrected_for_and_what_would_have_been_se
 def test_beside_every_verdict_that_shows_nothing_stands_what_would_have_been_found() -> None:
     quiet = sample_report().effects[0].model_copy(update={"q_value": 0.5, "finding": "unaffected", "power": 0.071})
     assert wording.said_of(quiet) == "unaffected; a change of 7.1 points would have been found"
+    eased = wording.said_of(quiet.model_copy(update={"power_singly": 0.05}))
+    assert eased == "unaffected; a change of 7.1 points would have been found (5.0 where words change one by one)"
+    assert wording.said_of(quiet.model_copy(update={"power_singly": 0.07})) == wording.said_of(quiet)
     assert wording.said_of(quiet.model_copy(update={"power": None})) == "unaffected; no change would have been found"
     open_ = quiet.model_copy(update={"finding": "not enough evidence", "more_passages": 40})
     assert wording.said_of(open_).startswith("not enough evidence: about 40 more passages; a change of 7.1 points")

@@ -261,6 +261,7 @@ def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[Ju
             "beyond": said.beyond,
             "q_value": said.q_value,
             "power": said.power,
+            "power_singly": said.power_singly,
             "more_passages": said.more_passages,
             "signal": "likelihood" if affected and effect.signal == "none" else effect.signal,
         }

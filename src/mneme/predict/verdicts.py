@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.results import Estimate
-from mneme.stats import Conditions, Rate, Sample, benjamini_hochberg, detectable_loss, student_t_cdf
+from mneme.stats import Conditions, Rate, Sample, benjamini_hochberg, detectable_loss, item_noise, student_t_cdf
 
 MARGIN = 0.05
 """A change of 5 points is material; the same that the bench calls material in measured accuracy and rates. A convention, never
@@ -70,11 +70,13 @@ class JudgedClaim(NamedTuple):
     """Affected beyond the other areas: the excess alone is a finding."""
     power: float | None
     """The loss (of a behaviour: the rise) that would have been called affected with a probability of 80 %, by simulation
-    (`mneme.stats.detectable_loss`); None where no loss would have been."""
+    (`mneme.stats.detectable_loss`), however it comes; None where no loss would have been."""
     more_passages: int | None
     """How many passages more would settle what is not settled; None where it is, or where that cannot be told."""
     reading: int = 0
     """Which of the claims of the area says so."""
+    power_singly: float | None = None
+    """`power` of a loss that comes word by word, and is easier to see than one of whole words and documents."""
 
 
 def as_measure(found: Rate, sample: Sample | None = None) -> Measure:
@@ -111,8 +113,8 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
     measures = [[one for claim in claims for one in (claim.raw, claim.excess) if one is not None] for claims in areas]
     p_values = np.array([one.p_value for own in measures for one in own])
     adjusted = iter(benjamini_hochberg(p_values).tolist() if len(p_values) else [])
-    judged, first = [], 0
-    for claims, own in zip(areas, measures, strict=True):
+    judged = []
+    for claims in areas:
         said = []
         for number, claim in enumerate(claims):
             q_raw = next(adjusted) if claim.raw is not None else None
@@ -123,21 +125,34 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
             judged.append(_UNKNOWN)
         else:
             speaks = shortest([claim.raw if claim.settles else None for claim in claims])
-            chosen = affected[0] if affected else said[speaks]
-            raw = claims[chosen.reading].raw
-            if raw is not None and raw.sample is not None:
-                asked = Conditions(_largest_p(p_values, slice(first, first + len(own))), margin, FALSE_DISCOVERIES)
-                chosen = chosen._replace(power=detectable_loss(raw.sample, asked))
-            judged.append(chosen)
+            judged.append(affected[0] if affected else said[speaks])
+    noise, first, powered = _noise(areas, judged), 0, []
+    for one, claims, own in zip(judged, areas, measures, strict=True):
+        raw = claims[one.reading].raw if claims else None
+        if raw is not None and raw.sample is not None:
+            mine = 1 if claims[one.reading].excess is None else 2
+            asked = Conditions(_largest_p(p_values, slice(first, first + len(own)), mine), margin, FALSE_DISCOVERIES)
+            found = detectable_loss(raw.sample, asked, noise=noise.get(raw.estimate.unit, 0.0))
+            one = one._replace(power=found.surely, power_singly=found.singly)
+        powered.append(one)
         first += len(own)
-    return judged
+    return powered
 
 
-def _largest_p(p_values: Float[ndarray, " claim"], own: slice) -> float:
-    """The largest p at which the claims `own` of one area would have been found, had all of them had it: as large as the
-    others' false-discovery rate leaves it (Benjamini & Hochberg 1995)."""
+def _noise(areas: Sequence[Sequence[Claim]], judged: Sequence[JudgedClaim]) -> dict[str, float]:
+    """By unit, the mean noise of an independent item in areas that are not affected: one area alone seldom shows all of it."""
+    found: dict[str, list[float]] = {}
+    for claims, one in zip(areas, judged, strict=True):
+        for raw in (claim.raw for claim in claims if one.finding != "affected"):
+            if raw is not None and raw.sample is not None:
+                found.setdefault(raw.estimate.unit, []).append(item_noise(raw.sample))
+    return {unit: float(np.mean(seen)) for unit, seen in found.items()}
+
+
+def _largest_p(p_values: Float[ndarray, " claim"], own: slice, count: int) -> float:
+    """The largest p at which `count` of the claims `own` of one area would have been found, had they had it and the rest of
+    them nothing: as large as the others' false-discovery rate leaves it (Benjamini & Hochberg 1995)."""
     others = np.sort(np.delete(p_values, own))
-    count = own.stop - own.start
     for further in range(len(others), 0, -1):
         if others[further - 1] <= FALSE_DISCOVERIES * (count + further) / len(p_values):
             return FALSE_DISCOVERIES * float(count + further) / len(p_values)

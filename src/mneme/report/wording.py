@@ -19,6 +19,8 @@ REPORTED = 0.5
 
 MINUS = "\N{MINUS SIGN}"
 Outcome = Literal["side-effects", "contained", "silent", "inconclusive"]
+_HARDLY = 0.9
+"""Share of a power above which another is not worth a word."""
 FRACTIONS = ("accuracy", "rate", "share", "probability", "fraction")
 GOT: dict[Direction, str] = {
     "worse": "got worse",
@@ -233,7 +235,15 @@ def _would_be_found(effect: Effect) -> str:
         return ""
     if effect.power is None:
         return "; no change would have been found"
-    return f"; a change of {number(100 * effect.power)} points would have been found"
+    alone = easier(effect)
+    return f"; a change of {number(100 * effect.power)} points would have been found{f' ({alone})' if alone else ''}"
+
+
+def easier(effect: Effect) -> str:
+    """The smaller change that would have been found where it comes word by word; nothing where that is hardly another."""
+    if effect.power is None or effect.power_singly is None or effect.power_singly > _HARDLY * effect.power:
+        return ""
+    return f"{number(100 * effect.power_singly)} where words change one by one"
 
 
 def side_effects(report: Report) -> list[Effect]:
@@ -347,7 +357,8 @@ def family_note(report: Report) -> str:
         return told
     least, most = percent(min(silent)), percent(max(silent))
     seen = least if least == most else f"{least} to {most}"
-    return f"{told} In areas that are not affected a loss of {seen} would have been found (power 80 %, by simulation).{none}"
+    power = "however it comes (power 80 %, by simulation)"
+    return f"{told} In areas that are not affected a loss of {seen} would have been found, {power}.{none}"
 
 
 def shown_command(command: str) -> str:

@@ -81,7 +81,10 @@ class Effect(Record):
     q_value: float | None = None
     """False-discovery rate over everything that the report claims of areas; None = no interval."""
     power: float | None = None
-    """The loss that would have been seen here with a probability of 80 %, in the unit of the magnitude."""
+    """The loss that would have been seen here with a probability of 80 %, in the unit of the magnitude, however it comes."""
+    power_singly: float | None = None
+    """The same of a loss that comes word by word, which is easier to see than one of whole words and passages; None in reports
+    of earlier versions."""
     more_passages: int | None = None
     """Passages more that would settle it; None where it is settled or that cannot be told."""
     items: int = 0

@@ -9,13 +9,14 @@ from mneme.stats.clusters import bootstrap_weights, expanded_interval
 from mneme.stats.crossed import two_way
 from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quantile, student_t_two_sided
 from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
-from mneme.stats.loss import Conditions, Sample, detectable_loss
+from mneme.stats.loss import Conditions, Detectable, Sample, detectable_loss, item_noise
 from mneme.stats.means import clustered_mean, clustered_ratio, difference_of_ratios, paired_mean_change, paired_test
 from mneme.stats.power import detectable_change, detectable_mean_change, detectable_shift
 from mneme.stats.rates import Rate, clustered_rate, equivalent, paired_change
 
 __all__ = [
     "Conditions",
+    "Detectable",
     "Rate",
     "Sample",
     "TooFew",
@@ -34,6 +35,7 @@ __all__ = [
     "equivalent",
     "expanded_interval",
     "holm",
+    "item_noise",
     "mcnemar_exact",
     "normal_cdf",
     "paired_change",

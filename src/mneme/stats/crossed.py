@@ -1,9 +1,10 @@
 """The mean of items that belong to two crossed kinds of clusters at once: a document and a word type.
 
 Variance: clustered both ways (Cameron, Gelbach & Miller 2011; Miglioretti & Heagerty 2007), V_a + V_b - V_ab with the
-corrections of `stats/linearised.py` for either kind. Where that is below the larger of V_a and V_b it is lifted to it, which
-the papers do not do: it makes intervals longer, never shorter. Degrees of freedom: Cochran and Cox's over the two. Nothing is
-allowed for what was not seen; where values are bounded and mostly 0, the caller does (`mneme.predict.knowledge`)."""
+corrections of `stats/linearised.py` for either kind. Where that is below V_ab it is lifted to it, which the papers do not do:
+that clusters make a mean surer is not believed. (Lifted to the larger of V_a and V_b, both of few clusters, it was too long:
+the larger of two noisy numbers.) Degrees of freedom: `both_ways`. Nothing is allowed for what was not seen; where values are
+bounded and mostly 0, the caller does (`mneme.predict.knowledge`)."""
 
 import math
 
@@ -94,10 +95,25 @@ def variance_of(residuals: Float[ndarray, " item"], kinds: ClusterKinds) -> tupl
     """(two-way clustered variance of the sum of the residuals, degrees of freedom, those that the sizes alone allow)."""
     (one, one_degrees), (two, two_degrees) = (kind.variance(residuals) for kind in kinds[:2])
     cells = float((np.bincount(kinds[2].index, weights=residuals, minlength=kinds[2].n) ** 2).sum())
-    whole, most = max(one + two - cells, one, two), min(kind.degrees for kind in kinds[:2])
-    if whole <= 0:
+    most = min(kind.degrees for kind in kinds[:2])
+    if max(one, two) <= 0:
         return 0.0, min(one_degrees, two_degrees), most
-    # Cochran & Cox 1950, as for training seeds (`stats/rates.py`): Satterthwaite's number over the two is read off estimates,
-    # and claims .09 for .05 with 10 word types.
-    t = (one * special.stdtrit(one_degrees, 0.975) + two * special.stdtrit(two_degrees, 0.975)) / (one + two)
-    return whole, float(max(1.0, special.stdtridf(0.975, t))), most
+    whole, joint = both_ways(*(np.array([part]) for part in (one, two, cells, one_degrees, two_degrees)))
+    return float(whole[0]), float(joint[0]), most
+
+
+def both_ways(
+    one: Float[ndarray, " draw"],
+    two: Float[ndarray, " draw"],
+    cells: Float[ndarray, " draw"],
+    one_degrees: Float[ndarray, " draw"],
+    two_degrees: Float[ndarray, " draw"],
+) -> tuple[Float[ndarray, " draw"], Float[ndarray, " draw"]]:
+    """(variance, degrees of freedom) from the variances clustered by either kind, above 0, and by their cells.
+
+    The two are read off the same residuals, so that their sum varies at most as their standard deviations together do:
+    1 / sqrt(degrees) is the mean of theirs, weighted by the variances. Satterthwaite's number takes them for independent, and
+    claims .09 for .05 with 10 word types; the weighted quantile of t (Cochran & Cox 1950) covers up to .98."""
+    share = one / (one + two)
+    degrees = (share / np.sqrt(one_degrees) + (1 - share) / np.sqrt(two_degrees)) ** -2
+    return np.maximum(one + two - cells, cells), np.maximum(1.0, degrees)

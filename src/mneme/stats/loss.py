@@ -4,35 +4,46 @@ A formula for normal data says 80 % where 98 % are found, as it knows neither th
 come a word at a time. Here losses are put into the sample: its items, weights, clusters, and the changes that it shows about
 their mean, are kept, the mean varies by its standard error, and every draw is judged by the very test of the verdict.
 
-How a loss looks was measured on the built-in pair, whose chemistry fades with the biology that was unlearned (docs/log.md): of
-the variance of being lost about half belongs to the word and next to nothing to the document (.42 to .70 and -.01 to .01), and
-a lost word loses anything from little to all of its probability, one share as often as another. So an item is lost with a
-chance whose latent normal has half of its variance in common among items of one word, and loses a uniform share of what it
-has; where all are lost, larger losses take at least a share that grows to all of it. Draws share their random numbers, so that
-power rises with the loss. Ours; no package has it."""
+Two things the sample does not tell. *Its noise*: where a whole word or passage changes once in a hundred times, most samples
+show none, and take themselves for surer than they are. So the noise is not believed to be less than `noise`, which the caller
+reads off all the samples that it has (`item_noise`). *How a loss would look.* On the built-in pair, whose chemistry fades with
+the biology that was unlearned, of the variance of being lost about half belongs to the word and next to nothing to the
+document (.42 to .70 and -.01 to .01), and a lost word loses anything from little to all of its probability (docs/log.md). In a
+`singly` drawn loss an item is lost with a chance whose latent normal has half of its variance in common among items of one
+word, and loses a uniform share of what it has. A loss may also come in lumps, and is then harder to see: `whole` words,
+documents and items are lost, with one chance each, and lose from half to all of what they have. Both losses are said. Where
+all items are lost, larger losses take a share that grows to all of it. Draws share their random numbers, so that power rises
+with the loss. Ours; no package has it."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import special
 
-from mneme.stats.crossed import FEWEST_CROSSED, ClusterKinds, kinds_of, variance_of
+from mneme.stats.bounded import independent_items
+from mneme.stats.crossed import FEWEST_CROSSED, both_ways, kinds_of, variance_of
 from mneme.stats.linearised import degrees_by_data
 from mneme.stats.power import smallest
 
 _BY_WORD = 0.5
 """Share of the latent variance of a loss that items of one word have in common (head of this file)."""
+_LEAST_WHOLE = 0.5
+"""Share of what it has that an item loses at least where it is lost with its word or document: of four words one is right by
+chance, and p = .8 of a known one falls by .55 where nothing is left."""
 _DRAWS = 400
 """The power at the loss that is found has a standard error of 2 points."""
-_MOST_DRAWN = 200_000
-"""Items over all draws: above 500 items there are fewer draws, down to 100, whose power is known to 4 points; a loss is then
+_MOST_DRAWN = 60_000
+"""Items over all draws: above 150 items there are fewer draws, down to 100, whose power is known to 4 points; a loss is then
 small, and power steep."""
 _FEWEST_DRAWS = 100
 _NONE = 1e-30
 """Variance that is none: keeps 0 / 0 from being computed where nothing differs."""
+
+Cells = Float[ndarray, "cell draw"]
 
 
 class Sample(NamedTuple):
@@ -58,74 +69,138 @@ class Conditions(NamedTuple):
     """Largest p without the cluster of `second` that carries most of it; None: that is not asked."""
 
 
-def detectable_loss(sample: Sample, verdict: Conditions, *, seed: int = 0) -> float | None:
-    """Smallest true loss, in size, that would have passed `verdict` in 80 % of draws; None where even the loss of all that
-    there is would not, and below 8 clusters of either kind."""
-    used = sample.weights > 0
-    sample = Sample(*(column[used] for column in sample))
-    share = sample.weights / sample.weights.mean()
-    kinds = kinds_of(sample.first, sample.second, share)
-    if min(kind.n for kind in kinds[:2]) < FEWEST_CROSSED or not sample.room.any():
-        return None
-    draws = _Draws(sample, share / len(share), kinds, seed)
-    guess = max(2.8 * draws.error, verdict.least)
-    return smallest(lambda loss: draws.found(2 * loss / draws.room, verdict), min(guess, draws.room), draws.room)
+class Detectable(NamedTuple):
+    """Smallest true losses, in size, that would have passed in 80 % of draws; None where not even the loss of all would."""
+
+    singly: float | None
+    """Where words fade one by one."""
+    whole: float | None
+    """Where words and documents are lost whole; as `singly` where every item is a cluster of its own."""
+
+    @property
+    def surely(self) -> float | None:
+        """The larger of the two."""
+        return None if self.singly is None or self.whole is None else max(self.singly, self.whole)
+
+
+def item_noise(sample: Sample) -> float:
+    """Variance of the sample's mean times the number of independent items that it is worth: comparable between samples."""
+    layout = _Layout(sample)
+    return layout.variance() * independent_items(layout.share, layout.kinds)
+
+
+def detectable_loss(sample: Sample, verdict: Conditions, *, noise: float = 0.0, seed: int = 0) -> Detectable:
+    """What would have passed `verdict`, where the noise of an independent item is at least `noise` (as `item_noise` has it);
+    None below 8 clusters of either kind."""
+    layout = _Layout(sample)
+    if min(kind.n for kind in layout.kinds[:2]) < FEWEST_CROSSED or not layout.sample.room.any():
+        return Detectable(None, None)
+    seen = layout.variance()
+    least = noise / independent_items(layout.share, layout.kinds)
+    error = math.sqrt(max(seen, least))
+    scale = error / math.sqrt(max(seen, _NONE))
+    guess = max(2.8 * error, verdict.least)
+    found: list[float | None] = []
+    for whole in (False, True):
+        if whole and layout.apart:
+            found.append(found[0])
+            continue
+        draws = _Draws(layout, (error, scale), whole, np.random.default_rng(seed))
+        found.append(smallest(partial(draws.found, verdict=verdict), min(guess, draws.room), draws.room))
+    return Detectable(*found)
+
+
+class _Layout:
+    """The items that count, in the order of their cells: who belongs where."""
+
+    def __init__(self, sample: Sample) -> None:
+        used = sample.weights > 0
+        order = np.flatnonzero(used)[np.lexsort((sample.second[used], sample.first[used]))]
+        self.sample = Sample(*(column[order] for column in sample))
+        self.share = self.sample.weights / self.sample.weights.sum()
+        self.kinds = kinds_of(self.sample.first, self.sample.second, self.share)
+        one, two, cell = (kind.index for kind in self.kinds)
+        self.cells = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
+        self.word = two[self.cells]
+        self._first = np.searchsorted(one[self.cells], np.arange(self.kinds[0].n))
+        self._order = np.argsort(self.word, kind="stable")
+        self._second = np.searchsorted(self.word[self._order], np.arange(self.kinds[1].n))
+        self.apart = self.kinds[0].n == self.kinds[1].n == len(order)
+        """Every item is a cluster of its own."""
+
+    def variance(self) -> float:
+        """Of the weighted mean."""
+        return variance_of(self.seen(), self.kinds)[0]
+
+    def seen(self) -> Float[ndarray, " item"]:
+        """What every item adds to the mean, less its share of the mean."""
+        return np.asarray(self.share * (self.sample.values - float((self.share * self.sample.values).sum())))
+
+    def by_cell(self, values: Float[ndarray, "item *draw"]) -> Float[ndarray, "cell *draw"]:
+        """Sums over the items of every cell."""
+        return np.asarray(np.add.reduceat(values, self.cells, axis=0))
+
+    def by_document(self, cells: Cells) -> Float[ndarray, "document draw"]:
+        """Sums over the cells of every first cluster."""
+        return np.asarray(np.add.reduceat(cells, self._first, axis=0))
+
+    def by_word(self, cells: Cells) -> Float[ndarray, "word draw"]:
+        """Sums over the cells of every second cluster."""
+        return np.asarray(np.add.reduceat(cells[self._order], self._second, axis=0))
 
 
 class _Draws:
     """The sample with losses put in, many times at once."""
 
-    def __init__(self, sample: Sample, share: Float[ndarray, " item"], kinds: ClusterKinds, seed: int) -> None:
-        rng, items = np.random.default_rng(seed), len(share)
+    def __init__(self, layout: _Layout, noise: tuple[float, float], whole: bool, rng: np.random.Generator) -> None:
+        """`noise`: standard error of the mean, and by how much it is more than what the sample shows."""
+        items = len(layout.share)
         draws = int(np.clip(_MOST_DRAWN // items, _FEWEST_DRAWS, _DRAWS))
-        self.share, self.kinds = share, kinds
-        word = rng.normal(size=(draws, kinds[1].n))[:, kinds[1].index]
-        self.latent = math.sqrt(_BY_WORD) * word + math.sqrt(1 - _BY_WORD) * rng.normal(size=(draws, items))
-        self.room, self.part = float((share * sample.room).sum()), rng.random((draws, items))
-        self.each = sample.room
-        self.seen = sample.values - float((share * sample.values).sum())
-        self.error = math.sqrt(variance_of(share * self.seen, kinds)[0])
-        self.shift = self.error * rng.normal(size=draws)
-        self.order = [np.argsort(kind.index, kind="stable") for kind in kinds]
-        self.start = [
-            np.searchsorted(kind.index[order], np.arange(kind.n)) for kind, order in zip(kinds, self.order, strict=True)
-        ]
+        one, two = layout.kinds[:2]
+        if whole:
+            chances = [rng.random((kind.n, draws))[kind.index] for kind in (one, two)]
+            self.rank = 1 - (1 - np.minimum(np.minimum(*chances), rng.random((items, draws)))) ** 3
+        else:
+            word = rng.normal(size=(two.n, draws))[two.index]
+            latent = math.sqrt(_BY_WORD) * word + math.sqrt(1 - _BY_WORD) * rng.normal(size=(items, draws))
+            self.rank = special.ndtr(latent)
+        self.least, self.part = _LEAST_WHOLE if whole else 0.0, rng.random((items, draws))
+        self.layout, self.share = layout, layout.by_cell(layout.share)[:, None]
+        self.each = (layout.share * layout.sample.room)[:, None]
+        self.room = float(self.each.sum())
+        self.noise = noise[1] * layout.by_cell(layout.seen())[:, None]
+        self.shift = noise[0] * rng.normal(size=draws)
 
-    def found(self, chance: float, verdict: Conditions) -> float:
-        """Share of draws that pass where items are lost with this chance; from 1 to 2 all are, and each loses `chance` - 1 at
-        least."""
-        least = max(chance - 1.0, 0.0)
+    def found(self, loss: float, verdict: Conditions) -> float:
+        """Share of draws that pass where so much is lost: by more items, and once it is by all, by more of each."""
+        chance = loss / self.room / ((1 + self.least) / 2)
+        least = max(self.least, 2 * loss / self.room - 1)
         part = least + (1 - least) * self.part
-        values = self.seen - self.each * np.where(self.latent < special.ndtri(min(chance, 1.0)), part, 0.0)
-        share = np.broadcast_to(self.share, values.shape)
-        mean = (share * values).sum(1)
+        lost = self.layout.by_cell(self.each * np.where(self.rank < chance, part, 0.0))
+        values, mean = self.noise - lost, -lost.sum(0)
         told = mean + self.shift
-        passed = (told <= -verdict.least) & self._told(told, share * (values - mean[:, None]), verdict.p_value)
+        passed = (told <= -verdict.least) & self._told(told, values - mean * self.share, verdict.p_value)
         if verdict.carried is None or not passed.any():
             return float(passed.mean())
-        values, told = values[passed], told[passed]
-        by_word = self._sums(self.share * values, 1)
-        without = self.share * (self.kinds[1].index != np.argmax(np.abs(by_word), axis=1)[:, None])
-        without /= without.sum(1, keepdims=True)
-        mean = (without * values).sum(1)
+        values = values[:, passed]
+        kept = self.layout.word[:, None] != np.argmax(np.abs(self.layout.by_word(values)), axis=0)
+        share = self.share * kept
+        whole = share.sum(0)
+        share, values = share / whole, values * kept / whole
+        mean = values.sum(0)
         rest = mean + self.shift[passed]
-        still = (rest < 0) & self._told(rest, without * (values - mean[:, None]), verdict.carried)
+        still = (rest < 0) & self._told(rest, values - mean * share, verdict.carried)
         return float(still.sum()) / len(passed)
 
-    def _told(self, mean: Float[ndarray, " draw"], residuals: Float[ndarray, "draw item"], p_value: float) -> ndarray:
+    def _told(self, mean: Float[ndarray, " draw"], residuals: Cells, p_value: float) -> Bool[ndarray, " draw"]:
         """Whether p is small enough, as `two_way` has it."""
-        one, two = (self._sums(residuals, i) / self.kinds[i].leverage for i in (0, 1))
-        parts = np.stack([(one**2).sum(1), (two**2).sum(1)])
-        cells = (self._sums(residuals, 2) ** 2).sum(1)
-        whole = np.maximum(parts.sum(0) - cells, parts.max(0))
+        kinds = self.layout.kinds[:2]
+        sums = (self.layout.by_document(residuals), self.layout.by_word(residuals))
+        sums = tuple(part / kind.leverage[:, None] for part, kind in zip(sums, kinds, strict=True))
         degrees = [
-            np.sqrt(kind.degrees * np.minimum(kind.degrees, degrees_by_data(sums)))
-            for kind, sums in zip(self.kinds[:2], (one, two), strict=True)
+            np.sqrt(kind.degrees * np.minimum(kind.degrees, degrees_by_data(part.T)))
+            for kind, part in zip(kinds, sums, strict=True)
         ]
-        parts = np.maximum(parts, _NONE)
-        t = sum(part * special.stdtrit(number, 0.975) for part, number in zip(parts, degrees, strict=True)) / parts.sum(0)
-        p = 2 * special.stdtr(np.maximum(1.0, special.stdtridf(0.975, t)), -np.abs(mean) / np.sqrt(np.maximum(whole, _NONE)))
-        return np.asarray(p <= p_value)
-
-    def _sums(self, values: Float[ndarray, "draw item"], kind: int) -> Float[ndarray, "draw cluster"]:
-        return np.add.reduceat(values[:, self.order[kind]], self.start[kind], axis=1)
+        one, two = (np.maximum((part**2).sum(0), _NONE) for part in sums)
+        whole, joint = both_ways(one, two, (residuals**2).sum(0), degrees[0], degrees[1])
+        return np.asarray(2 * special.stdtr(joint, -np.abs(mean) / np.sqrt(whole)) <= p_value)

@@ -71,16 +71,17 @@ def difference_of_ratios(
 ) -> Estimate | TooFew:
     """Ratio of sums of `first` (numerators, denominators) minus that of `second`, over independent sets of clusters.
 
-    The sides of the two intervals of `clustered_ratio`, joined by MOVER (Zou & Donner 2008), which keeps their skewness, both
-    at the degrees of freedom of the difference (Welch 1947). `n` counts the smaller set; TooFew where either is. A set that
-    says 0 in every cluster adds nothing, as long as the other has a spread. Errors: EmptyMask when every denominator of either
-    is 0."""
-    parts, few = [], []
-    for at, (above, below) in enumerate((first, second)):
+    Student's t at the degrees of freedom of the difference (Welch 1947), stretched by what the studentised bootstrap says of
+    the difference itself: two sets that are skewed alike have a difference that is not. `n` counts the smaller set; TooFew
+    where either is. A set that says 0 in every cluster adds nothing, as long as the other has a spread. Errors: EmptyMask when
+    every denominator of either is 0."""
+    parts, arms, few = [], [], []
+    for above, below in (first, second):
         used = below > 0
         if not used.any():
             raise EmptyMask("A mean over no tokens has no value: expected at least one cluster with a positive weight.")
-        found = studentised(above[used].astype(np.float64), below[used].astype(np.float64), correlation=1.0, seed=seed + at)
+        arms.append((above[used].astype(np.float64), below[used].astype(np.float64)))
+        found = unstretched(*arms[-1], correlation=1.0)
         silent = not above[used].any() and (identical or found.clusters >= FEWEST_CLUSTERS)
         if not silent and (found.error == 0.0 or found.clusters < FEWEST_CLUSTERS):
             few.append((found.clusters, max(FEWEST_CLUSTERS, found.clusters + 1)))
@@ -94,10 +95,9 @@ def difference_of_ratios(
         return TooFew(value=value, unit=unit, n=few[0][0], needed=few[0][1], of=of)
     if error == 0.0:
         return Estimate(value=value, low=value, high=value, unit=unit, n=n)
-    half = float(special.stdtrit(error**4 / (one.error**4 / one.degrees + two.error**4 / two.degrees), 0.5 + level / 2))
-    low = value - half * math.hypot(one.error * one.stretch[0], two.error * two.stretch[1])
-    high = value + half * math.hypot(one.error * one.stretch[1], two.error * two.stretch[0])
-    return Estimate(value=value, low=low, high=high, unit=unit, n=n)
+    degrees = error**4 / (one.error**4 / one.degrees + two.error**4 / two.degrees)
+    stretch = _stretch(arms, degrees, seed)
+    return Studentised(value, error, degrees, n, stretch).estimate(unit, level)
 
 
 def clustered_mean(
@@ -228,31 +228,42 @@ def studentised(
     sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], *, correlation: float, seed: int
 ) -> Studentised:
     """The mean of the clusters; an error of 0 where they are fewer than two or all alike."""
+    found = unstretched(sums, counts, correlation=correlation)
+    if found.error > 0.0:
+        found.stretch = _stretch([(sums, counts)], found.degrees, seed)
+    return found
+
+
+def unstretched(sums: Float[ndarray, " cluster"], counts: Float[ndarray, " cluster"], *, correlation: float) -> Studentised:
+    """`studentised` with Student's t as it is."""
     value, residuals = residuals_of(sums, counts)
     size = max(float(np.abs(sums).max()), 1e-300) / float(counts.sum())
     error = math.sqrt(float((residuals**2).sum()))
     if len(counts) < 2 or error <= 1e-12 * size:
         return Studentised(float(value), 0.0, 1.0, len(counts), (1.0, 1.0))
     degrees = min(degrees_by_size(counts, correlation), float(degrees_by_data(residuals)))
-    return Studentised(float(value), error, degrees, len(counts), _stretch(sums, counts, residuals, degrees, seed))
+    return Studentised(float(value), error, degrees, len(counts), (1.0, 1.0))
 
 
-def _stretch(
-    sums: Float[ndarray, " cluster"],
-    counts: Float[ndarray, " cluster"],
-    residuals: Float[ndarray, " cluster"],
-    degrees: float,
-    seed: int,
-) -> tuple[float, float]:
-    """How much further than Student's t at 95 % the interval must reach (below, above); at least 1."""
-    usual = float(special.stdtrit(degrees, 0.975))
-    if len(counts) > _MOST_RESAMPLED:
+def _stretch(arms: list[tuple[ndarray, ndarray]], degrees: float, seed: int) -> tuple[float, float]:
+    """How much further than Student's t at 95 % the interval of a mean (or of the first mean less the second) must reach
+    (below, above); at least 1. `arms`: sums and counts of either."""
+    usual, residuals = float(special.stdtrit(degrees, 0.975)), [residuals_of(*arm)[1] for arm in arms]
+    squares = sum(float((one**2).sum()) for one in residuals)
+    if min(len(one) for one in residuals) > _MOST_RESAMPLED:
         # Hall 1992, section 3.10: t is off by skewness (2 z^2 + 1) / 6, towards the long tail.
-        skewness = float((residuals**3).sum() / (residuals**2).sum() ** 1.5)
-        shift = skewness * (2 * usual**2 + 1) / 6
+        cubes = sum(sign * float((one**3).sum()) for sign, one in zip((1, -1), residuals, strict=False))
+        shift = cubes / squares**1.5 * (2 * usual**2 + 1) / 6
         return max(1.0, 1 - shift / usual), max(1.0, 1 + shift / usual)
-    gap, error = resampled_errors(sums, counts, seed)
-    least = 1e-9 * math.sqrt(float((residuals**2).sum()))
+    gap, error = np.zeros(_RESAMPLES), np.zeros(_RESAMPLES)
+    for at, arm in enumerate(arms):
+        if len(arm[0]) > _MOST_RESAMPLED:  # the other is not, and says what is not normal
+            own = np.full(_RESAMPLES, math.sqrt(float((residuals[at] ** 2).sum())))
+            apart = own * np.random.default_rng(seed + at).normal(size=_RESAMPLES)
+        else:
+            apart, own = resampled_errors(*arm, seed + at)
+        gap, error = gap + (apart if at == 0 else -apart), np.hypot(error, own)
+    least = 1e-9 * math.sqrt(squares)
     # A resample of equal clusters has no error: its t is as far out as can be, on the side of its mean.
     t = np.where(error > least, gap / np.maximum(error, least), np.sign(np.where(np.abs(gap) > least, gap, 0.0)) * 1e6)
     low, high = np.quantile(t, [0.025, 0.975])
