@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mneme.audit.dictionary import Half
-from mneme.audit.halves import Stream
+from mneme.audit.halves import Half, Stream
 from mneme.dictionaries.training import Trainer
 from mneme.models.pair import ModelPair, load_pair
 from tests.audit.conftest import World, audited

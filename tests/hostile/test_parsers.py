@@ -81,15 +81,11 @@ SAMPLE = {
     "filtered_resps": [[-1.0, False], [-2.0, True]],
 }  # fmt: skip
 ITEM = {"id": "1", "task": "t", "correct": True, "prompt": "p", "answer": "a", "scores": {"one": 1, "two": 0.5}}
-INSPECT = {
-    "eval": {"task": "t/u"},
-    "samples": [
-        {
-            "id": 1, "epoch": 1, "input": [{"role": "user", "content": "q"}], "target": "a", "metadata": {"cluster": "x"},
-            "scores": {"match": {"value": "C", "answer": "a"}}, "output": {"choices": [{"message": {"content": "a"}}]},
-        }
-    ],
+INSPECT_SAMPLE = {
+    "id": 1, "epoch": 1, "input": [{"role": "user", "content": "q"}], "target": "a", "metadata": {"cluster": "x"},
+    "scores": {"match": {"value": "C", "answer": "a"}}, "output": {"choices": [{"message": {"content": "a"}}]},
 }  # fmt: skip
+INSPECT = {"eval": {"task": "t/u"}, "samples": [INSPECT_SAMPLE]}
 CARD = {
     "license": "mit", "tags": ["a"], "base_model": "a/b",
     "model-index": [{"name": "m", "results": [{"task": {"type": "t"}, "dataset": {"type": "mneme-audit"}, "metrics": []}]}],
@@ -237,7 +233,7 @@ def zipped(draw: st.DrawFn) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("header.json", json.dumps(draw(damaged({"eval": INSPECT["eval"]}))))
-        file.writestr("samples/1.json", json.dumps(draw(damaged(INSPECT["samples"][0]))))
+        file.writestr("samples/1.json", json.dumps(draw(damaged(INSPECT_SAMPLE))))
     content = bytearray(buffer.getvalue())
     for at in draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
         content[at] = draw(st.integers(0, 255))

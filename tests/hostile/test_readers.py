@@ -274,7 +274,7 @@ def test_a_run_of_any_content_10_000_times(tmp_path: Path) -> None:
     try_runs(tmp_path, 10_000)
 
 
-BAD = {
+BAD: dict[str, list[Any]] = {
     "share": [0.0, -1.0, float("nan"), float("inf"), 1.1],
     "every": [0, -1],
     "tokens": [0, -1, 2**70],
@@ -291,7 +291,7 @@ BAD = {
 
 def begin(**named: Any) -> SideEffects:
     """What a trainer does before its first step."""
-    watch = SideEffects(**({"corpus": "text.txt", "tokens": 512} | named))
+    watch = SideEffects(**{"corpus": "text.txt", "tokens": 512, **named})
     state = type("State", (), {"global_step": 0, "max_steps": 10})()
     watch.on_train_begin(None, state, None, model=tiny_llama(), processing_class=word_tokenizer())
     return watch
