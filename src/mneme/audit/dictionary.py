@@ -153,21 +153,7 @@ def fit_layer(
         ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
-        settings = (
-            [
-                Settings(
-                    kind="change",
-                    d_model=stream.pair.width,
-                    n_latents=n_latents,
-                    ks=own,
-                    seeds=(stream.seed,),
-                    n_steps=short,
-                    batch_size=batch,
-                )
-            ]
-            if own
-            else []
-        )
+        settings = [_settings(stream, "change", own, (n_latents, short, batch))] if own else []
         left = torch.zeros(len(ks), dtype=torch.float64)
         swept = Course(settings, short, batch, _state_in(checkpoints, "sweep"))
         for member in _train(train, swept, statistics, advance, judged_on):
@@ -176,18 +162,7 @@ def fit_layer(
         sweep = partial(_tried, ks, total)
     if any(kinds[i] == "change" for i in mine):
         k_of["change"] = choose_k(sweep())
-    settings = [
-        Settings(
-            kind=kinds[i],
-            d_model=stream.pair.width,
-            n_latents=n_latents,
-            ks=(k_of[kinds[i]],),
-            seeds=(stream.seed,),
-            n_steps=steps,
-            batch_size=batch,
-        )
-        for i in mine
-    ]
+    settings = [_settings(stream, kinds[i], (k_of[kinds[i]],), (n_latents, steps, batch)) for i in mine]
     chosen = _train(train, Course(settings, steps, batch, _state_in(checkpoints, "final")), statistics, advance, judged_on)
     tried = sweep()
     for dictionary, encoded in zip(chosen, _encode(test, chosen, [i > 0 for i in mine]), strict=True):
@@ -197,6 +172,20 @@ def fit_layer(
             "unexplained": np.array(unexplained_change(dictionary, *judged_on)),
             **encoded,
         }
+
+
+def _settings(stream: Stream, kind: Kind, ks: tuple[float, ...], sizes: tuple[int, int, int]) -> Settings:
+    """`sizes`: latents, steps, tokens of a batch."""
+    n_latents, steps, batch = sizes
+    return Settings(
+        kind=kind,
+        d_model=stream.pair.width,
+        n_latents=n_latents,
+        ks=ks,
+        seeds=(stream.seed,),
+        n_steps=steps,
+        batch_size=batch,
+    )
 
 
 def _statistics(train: Half, kinds: Sequence[Kind]) -> dict[Kind, tuple[Tensor, Tensor]]:
