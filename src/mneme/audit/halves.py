@@ -1,4 +1,4 @@
-"""Activations that the dictionaries of one layer learn from and are judged on: in memory, or from the models when asked."""
+"""Activations that dictionaries of a layer learn from and are judged on: in memory, or from the models when asked. Ours."""
 
 import time
 from collections.abc import Iterator

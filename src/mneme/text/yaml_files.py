@@ -1,4 +1,4 @@
-"""YAML of strangers: what it says, or `yaml.YAMLError` whatever is wrong with it."""
+"""YAML of strangers: what it says, or `yaml.YAMLError` whatever is wrong with it. Ours."""
 
 from typing import Any
 
