@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from tables import markdown_table, write_section
 
-from mneme.audit.dictionary import Stream, fit_layer, layer_codes
+from mneme.audit.dictionary import fit_layer, layer_codes
 from mneme.audit.findings import OWN_RATE
+from mneme.audit.halves import Stream
 from mneme.audit.latents import FEWEST_PASSAGES, firings_of, judge_latents
 from mneme.audit.null import shuffled_change
 from mneme.audit.surveying import batch_rows_for, table_of

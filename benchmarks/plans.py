@@ -1,10 +1,11 @@
 """What commands say that they will take, beside what they took, on a real model.
 
-    python benchmarks/plans.py --model FOLDER --rows ROWS.jsonl --pairs PAIRS.jsonl --texts FORGET RETAIN --suite SUITE.jsonl
+    python benchmarks/plans.py --model FOLDER --tuned FOLDER --rows ROWS.jsonl --pairs PAIRS.jsonl
+        --texts FORGET RETAIN --suite SUITE.jsonl
 
-The model is SmolLM2-135M-Instruct. Every command runs in a process of its own, short, as its own words on stderr come: seconds
-are counted from the line that holds the plan to the end, memory is the most that the process had. On a machine with other work
-only the memory means something.
+The model is SmolLM2-135M-Instruct, `--tuned` a fine-tune or an adapter of it. Every command runs in a process of its own,
+short; as its own words on stderr come: seconds are counted from the line that holds the plan to the end, memory is the most
+that the process had. On a machine with other work only the memory means something.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from pathlib import Path
 
 from tables import markdown_table, write_section
 
-PLAN = re.compile(r"about ([\d,.]+) s here.*?peak memory about ([\d.]+) GB")
+PLAN = re.compile(r"about ([\d,.]+) s\b.*?peak memory about ([\d.]+) GB")
+AUDITED = 4096
+"""Tokens of the audits."""
 FEW = 48
 """Rows, pairs and texts that are used."""
 
@@ -52,6 +55,7 @@ def ran(words: list[str]) -> tuple[float, float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--tuned", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--texts", type=Path, nargs=2, required=True)
@@ -62,7 +66,12 @@ def main() -> None:
         folder, model = Path(made), str(options.model)
         rows, pairs, suite = (str(head(one, FEW, folder)) for one in (options.rows, options.pairs, options.suite))
         forget, retain = (str(head(one, FEW, folder)) for one in options.texts)
+        tuned, corpus = str(options.tuned), str(options.texts[1])
+        audited = ["audit", model, tuned, "--corpus", corpus, "--tokens", str(AUDITED)]
         commands = {
+            "audit": audited,
+            "audit, no dictionary": [*audited, "--dictionary", "none"],
+            "repair": ["repair", model, tuned, "--target", forget, "--retain", retain, "--method", "scale"],
             "train, LoRA": ["train", model, rows, "--batch", "8", "--epochs", "0.5"],
             "train, all weights": ["train", model, rows, "--batch", "8", "--epochs", "0.5", "--lora", "0"],
             "dpo": ["dpo", model, pairs, "--steps", "4", "--batch", "2", "--filter", "none", "--watch", "2"],

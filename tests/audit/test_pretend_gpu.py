@@ -40,7 +40,7 @@ def test_an_audit_on_a_gpu(
 ) -> None:
     if not in_memory:
         monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "RESIDENT_BYTES", 0)
-        monkeypatch.setattr(importlib.import_module("mneme.audit.dictionary"), "made_ahead", lambda batches, _device: batches)
+        monkeypatch.setattr(importlib.import_module("mneme.audit.halves"), "made_ahead", lambda batches, _device: batches)
     pair = load_pair(world.base, world.damaged)  # transformers loads through tricks of its own, which are not pretended
     monkeypatch.setattr(run_module, "load_pair", lambda *_given, **_options: on_gpu(pair))
     monkeypatch.setattr(run_module, "forecast", planned)

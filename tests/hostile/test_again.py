@@ -2,15 +2,18 @@
 
 import json
 import shlex
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from mneme.bench.options import BenchOptions
 from mneme.cli.main import main
 from mneme.options import command_line, restored
+from mneme.train.options import PersonaOptions
 from tests.hostile.conftest import line_of
-from tests.hostile.test_kills import results
+from tests.hostile.test_kills import results, timeless
 from tests.hostile.test_options import RECORDS
 
 MORE = {
@@ -47,3 +50,47 @@ def test_the_same_again(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)  # every path in run.json is absolute
     run(typed[1:])
     assert results(tmp_path / "again") == results(place / "out")
+
+
+@pytest.mark.slow
+def test_persona_again(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps no run.json: the command line of its record is what makes the vectors again."""
+    made = PersonaOptions(
+        place / "base", with_trait=place / "rows.jsonl", without_trait=place / "rows2.jsonl", out=tmp_path / "one"
+    )
+    lines = [shlex.split(command_line("persona", replace(made, out=tmp_path / name))) for name in ("one", "two")]
+    for typed, folder in zip(lines, ("there", "elsewhere"), strict=True):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        run(typed[1:])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_bench_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two worlds and their nulls, from run.json, in another folder; what was measured in seconds is left out."""
+    monkeypatch.chdir(tmp_path)
+    run(["bench", "--worlds", "a,b", "--scenario", "null", "--tokens", "4096", "--seed", "1", "--out", "one"])
+    kept = json.loads((tmp_path / "one" / "run.json").read_text())["options"]
+    typed = shlex.split(command_line("bench", restored(BenchOptions, kept)))
+    typed[typed.index("--out") + 1] = str(tmp_path / "two")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run(typed[1:])
+    one, two = (json.loads((tmp_path / name / "bench.json").read_text()) for name in ("one", "two"))
+    for found in (one, two):
+        del found["cost_ratio"], found["quick_ratio"]
+    assert timeless(one) == timeless(two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_organism_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same name, world and seed make the same models, text and areas in another folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        run(["organism", "careful-biology", "--seed", "2", "--out", name])
+    made = [results(tmp_path / name) for name in ("one", "two")]
+    assert [name for name in made[0] if name.endswith("model.safetensors")]
+    assert made[0] == made[1]

@@ -2,33 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mneme.activations.ahead import made_ahead
-from mneme.activations.harvest import ALONE, harvest, shuffled
+from mneme.audit.halves import BYTES_A_DIMENSION, RESIDENT_BYTES, Half, Stream
 from mneme.dictionaries.crosscoder import Dictionary, Kind, decoders, encode, input_statistics
 from mneme.dictionaries.quality import choose_k, unexplained_change
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.scoring import LatentSums, latent_scores, latent_sums
-from mneme.models.pair import ModelPair
-from mneme.models.ranks import Ranks
+from mneme.models.keeping import Keeping, write_state
 from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Mean latents a token that the sweep tries; the elbow of unexplained change decides. From the lowest of
 `benchmarks/planted.py`, in steps of about 2, to beyond the elbows found on unlearning pairs (0.05 to 1, docs/log.md)."""
-RESIDENT_BYTES = 1 << 29
-"""Activations that are kept in memory at most, 512 MB: the peak of an audit then stays at 1.5 GB from 0.5 to 4 M tokens
-(docs/log.md, scale)."""
-BYTES_A_DIMENSION = 8
-"""Of a kept token: m and q in float32."""
 CODED_TOKENS, CONTEXT_TOKENS = 1 << 19, 1 << 17
 """Held-out tokens on which codes are kept at most, of the dictionary and of its context: rows spread evenly over all. Scores
 are of all held-out tokens. Set by memory (docs/log.md, scale): a crosscoder keeps 32 codes a token, so it gets fewer."""
@@ -60,8 +55,6 @@ _DENSEST = 8
 """k is at most this part of the latents: denser codes are no longer sparse. A round number that was never varied."""
 _CROSSCODER_STEP = 3.3
 """Time of a crosscoder's step in steps of a change dictionary, measured (docs/log.md, scale)."""
-_PIECE = 4096
-"""Kept activations that are read at once: as many as a batch of rows makes. A round number that was never varied."""
 
 
 class LayerCodes(NamedTuple):
@@ -78,18 +71,6 @@ class LayerCodes(NamedTuple):
     value: Float[ndarray, " code"]
     scores: dict[str, Float[ndarray, " latent"]]
     """change_energy, firing_rate, relative_norm, cosine and, where the kind defines them, nu_error, nu_reconstruction."""
-
-
-class Stream(NamedTuple):
-    """Where the activations of one layer come from."""
-
-    pair: ModelPair
-    ids: Int[Tensor, "row seq"]
-    layer: int
-    sink: Bool[Tensor, "row seq"]
-    batch_rows: int
-    seed: int
-    ranks: Ranks = ALONE
 
 
 def held_out_rows(n_rows: int) -> Bool[ndarray, " row"]:
@@ -138,7 +119,12 @@ def crosscoder_k(n_latents: int) -> float:
 
 
 def fit_layer(
-    stream: Stream, kinds: Sequence[Kind], mine: Sequence[int], *, advance: Callable[[int], None]
+    stream: Stream,
+    kinds: Sequence[Kind],
+    mine: Sequence[int],
+    *,
+    advance: Callable[[int], None],
+    checkpoints: Path | None = None,
 ) -> Iterator[Arrays]:
     """Sweep k, train the dictionaries, encode the held-out rows: the arrays of `kinds[i]` for each i in `mine`, in order.
 
@@ -147,10 +133,15 @@ def fit_layer(
     (capped at an eighth of the latents). All dictionaries learn from one stream of batches. The
     members of the sweep are shared out among `stream.ranks` (`sweep_owners`), which must all call this; only the process that
     trains the change dictionary waits for all of them. `advance` is told the tokens of every batch that was learnt from.
+    `checkpoints`: a folder in which passes and trainings keep their state about once a minute, and from which they go on to
+    the same bytes; for one process alone, as several would each go on from another batch.
     """
     held = torch.from_numpy(held_out_rows(len(stream.ids)))
     resident = int((~stream.sink).sum()) * stream.pair.width * BYTES_A_DIMENSION <= RESIDENT_BYTES
-    train, test = (Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident) for rows in (~held, held))
+    train, test = (
+        Half(stream._replace(ids=stream.ids[rows], sink=stream.sink[rows]), resident, _state_in(checkpoints, name))
+        for name, rows in (("train", ~held), ("test", held))
+    )
     batch = batch_size(train.tokens)
     statistics = _statistics(train, kinds)
     judged_on = test.sample(HELD_OUT_TOKENS)
@@ -162,41 +153,17 @@ def fit_layer(
         ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
-        settings = (
-            [
-                Settings(
-                    kind="change",
-                    d_model=stream.pair.width,
-                    n_latents=n_latents,
-                    ks=own,
-                    seeds=(stream.seed,),
-                    n_steps=short,
-                    batch_size=batch,
-                )
-            ]
-            if own
-            else []
-        )
+        settings = [_settings(stream, "change", own, (n_latents, short, batch))] if own else []
         left = torch.zeros(len(ks), dtype=torch.float64)
-        for member in _train(train, settings, statistics, short, batch, advance, judged_on):
+        swept = Course(settings, short, batch, _state_in(checkpoints, "sweep"))
+        for member in _train(train, swept, statistics, advance, judged_on):
             left[ks.index(member.k)] = unexplained_change(member, *judged_on)
         total = stream.ranks.total_later(left)
         sweep = partial(_tried, ks, total)
     if any(kinds[i] == "change" for i in mine):
         k_of["change"] = choose_k(sweep())
-    settings = [
-        Settings(
-            kind=kinds[i],
-            d_model=stream.pair.width,
-            n_latents=n_latents,
-            ks=(k_of[kinds[i]],),
-            seeds=(stream.seed,),
-            n_steps=steps,
-            batch_size=batch,
-        )
-        for i in mine
-    ]
-    chosen = _train(train, settings, statistics, steps, batch, advance, judged_on)
+    settings = [_settings(stream, kinds[i], (k_of[kinds[i]],), (n_latents, steps, batch)) for i in mine]
+    chosen = _train(train, Course(settings, steps, batch, _state_in(checkpoints, "final")), statistics, advance, judged_on)
     tried = sweep()
     for dictionary, encoded in zip(chosen, _encode(test, chosen, [i > 0 for i in mine]), strict=True):
         yield {
@@ -207,7 +174,21 @@ def fit_layer(
         }
 
 
-def _statistics(train: "Half", kinds: Sequence[Kind]) -> dict[Kind, tuple[Tensor, Tensor]]:
+def _settings(stream: Stream, kind: Kind, ks: tuple[float, ...], sizes: tuple[int, int, int]) -> Settings:
+    """`sizes`: latents, steps, tokens of a batch."""
+    n_latents, steps, batch = sizes
+    return Settings(
+        kind=kind,
+        d_model=stream.pair.width,
+        n_latents=n_latents,
+        ks=ks,
+        seeds=(stream.seed,),
+        n_steps=steps,
+        batch_size=batch,
+    )
+
+
+def _statistics(train: Half, kinds: Sequence[Kind]) -> dict[Kind, tuple[Tensor, Tensor]]:
     """Mean and scale of every kind's input, from a sample that is not kept."""
     m, q = train.sample(2 * HELD_OUT_TOKENS)
     return {kind: input_statistics(kind, m, q) for kind in kinds}
@@ -231,108 +212,53 @@ def _tried(ks: Sequence[float], total: Callable[[], Tensor]) -> list[tuple[float
     return list(zip(ks, total().tolist(), strict=True))
 
 
+class Course(NamedTuple):
+    """A training of several dictionaries on the same batches."""
+
+    settings: Sequence[Settings]
+    steps: int
+    batch: int
+    checkpoint: Path | None
+
+
+def _state_in(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / f"{name}.safetensors"
+
+
 def _train(
-    half: "Half",
-    settings: Sequence[Settings],
+    half: Half,
+    course: Course,
     statistics: dict[Kind, tuple[Tensor, Tensor]],
-    steps: int,
-    batch: int,
     advance: Callable[[int], None],
     held_out: tuple[Tensor, Tensor],
 ) -> list[Dictionary]:
-    """All dictionaries of `settings`, each on the same batches."""
-    trainers = [Trainer(one, *statistics[one.kind]) for one in settings]
+    """All dictionaries of a course, each on the same batches; it goes on from its checkpoint where there is one."""
+    file, keeping = course.checkpoint, Keeping()
+    trainers = [Trainer(one, *statistics[one.kind]) for one in course.settings]
+    if file is not None and file.is_file():
+        trainers = _resumed(file, course.settings, half.stream.pair.device)
+    done = trainers[0].n_steps_done if trainers else 0
+    advance(done * course.batch)
     if trainers or not half.resident:
-        for m, q in half.batches(batch, steps):
+        for m, q in half.batches(course.batch, course.steps, done) if done < course.steps else ():
             for trainer in trainers:
                 trainer.step(m, q)
             advance(len(q))
+            done += 1
+            if file is not None and trainers and (keeping.is_due() or done == course.steps):
+                states = ((i, trainer.state()) for i, trainer in enumerate(trainers))
+                write_state(file, {f"{i}/{name}": value for i, state in states for name, value in state.items()})
+                keeping.kept()
     return [dictionary for trainer in trainers for dictionary in trainer.finish(*held_out)]
 
 
-class Half:
-    """The activations of one layer over half of the rows, attention sinks left out: in memory where both halves fit in 512 MB,
-    else from a new pass of the models whenever they are asked for."""
-
-    def __init__(self, stream: Stream, resident: bool) -> None:
-        """One pass of the models where the half is to be `resident`."""
-        self.stream, self.resident = stream, resident
-        self.tokens = int((~stream.sink).sum())
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
-        if resident:
-            self._kept = self._gathered()
-
-    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(flat position, m, q) of all tokens, written where they stay: joining the pieces would take the memory twice."""
-        shape, device = (self.tokens, self.stream.pair.width), self.stream.pair.device
-        place = torch.empty(self.tokens, dtype=torch.long, device=device)
-        kept = place, torch.empty(shape, device=device), torch.empty(shape, device=device)
-        start = 0
-        for found in self._passes(self.stream.ids, self.stream.sink):
-            for column, part in zip(kept, found, strict=True):
-                column[start : start + len(part)] = part
-            start += len(found[0])
-        return kept
-
-    def _passes(self, ids: Tensor, sink: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(flat position in `ids`, m, q) of the tokens that are no sinks, a batch of rows at a time, by the models."""
-        stream = self.stream
-        for found in harvest(stream.pair, ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks):
-            keep = ~sink[found.rows].flatten()
-            place = (keep.nonzero().squeeze(1) + found.rows.start * ids.shape[1]).to(stream.pair.device)
-            yield place, found.m[stream.layer].flatten(0, 1)[keep], found.q[stream.layer].flatten(0, 1)[keep]
-
-    def pieces(self) -> Iterator[tuple[Int[Tensor, " token"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]]:
-        """(flat position row * seq + place, m, q) of all tokens in order, a few thousand at a time."""
-        if self._kept is None:
-            yield from self._passes(self.stream.ids, self.stream.sink)
-            return
-        for start in range(0, self.tokens, _PIECE):
-            place, m, q = (column[start : start + _PIECE] for column in self._kept)
-            yield place, m, q
-
-    def sample(self, limit: int) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
-        """m and q of at most `limit` tokens, from rows spread evenly over the half."""
-        stream = self.stream
-        per_row = max(1, self.tokens // len(stream.ids))
-        n_rows = min(len(stream.ids), -(-limit // per_row))
-        pick = torch.linspace(0, len(stream.ids) - 1, n_rows).long()
-        if self._kept is None:
-            _, m, q = zip(*self._passes(stream.ids[pick], stream.sink[pick]), strict=True)
-            return torch.cat(m)[:limit], torch.cat(q)[:limit]
-        place, whole_m, whole_q = self._kept
-        chosen = torch.isin(place // stream.ids.shape[1], pick.to(place.device)).nonzero().squeeze(1)[:limit]
-        return whole_m[chosen], whole_q[chosen]
-
-    def batches(self, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Exactly `steps` shuffled batches: out of memory, or every epoch anew from the models through a fixed buffer."""
-        done, epoch = 0, 0
-        generator = torch.Generator().manual_seed(self.stream.seed)
-        while done < steps:
-            made: Iterator[tuple[Tensor, Tensor]]
-            if self._kept is not None:
-                order = torch.randperm(self.tokens, generator=generator).to(self.stream.pair.device)
-                made = (
-                    (self._kept[1].index_select(0, part), self._kept[2].index_select(0, part))
-                    for part in torch.split(order, batch)
-                )
-            else:
-                made = made_ahead(self._mixed(batch, epoch), self.stream.pair.device)
-            for m, q in made:
-                if len(q) < batch:
-                    continue
-                yield m, q
-                done += 1
-                if done == steps:
-                    return
-            epoch += 1
-
-    def _mixed(self, batch: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        stream = self.stream
-        rows = harvest(stream.pair, stream.ids, [stream.layer], batch_rows=stream.batch_rows, ranks=stream.ranks)
-        buffer = max(batch, RESIDENT_BYTES // (stream.pair.width * BYTES_A_DIMENSION) // 2)
-        for found in shuffled(rows, buffer_tokens=buffer, batch_tokens=batch, seed=stream.seed + epoch, drop=stream.sink):
-            yield found[stream.layer]
+def _resumed(file: Path, settings: Sequence[Settings], device: torch.device) -> list[Trainer]:
+    """The trainers whose states `_train` kept."""
+    states: list[dict[str, Tensor]] = [{} for _ in settings]
+    for name, value in load_file(file, device=str(device)).items():
+        number, _, own = name.partition("/")
+        states[int(number)][own] = value
+    return [Trainer.from_state(one, state) for one, state in zip(settings, states, strict=True)]
 
 
 def _encode(half: Half, dictionaries: Sequence[Dictionary], context: Sequence[bool]) -> list[Arrays]:

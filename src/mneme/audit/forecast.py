@@ -25,12 +25,12 @@ from mneme.audit.dictionary import (
     CODED_TOKENS,
     CONTEXT_TOKENS,
     HELD_OUT_TOKENS,
-    RESIDENT_BYTES,
     batch_size,
     dictionary_size,
     run_lengths,
     sweep_ks,
 )
+from mneme.audit.halves import RESIDENT_BYTES
 from mneme.audit.inputs import (
     check_chosen_layers,
     chosen_kind,

@@ -19,11 +19,12 @@ from mneme.audit.choosing import text_to_read
 from mneme.audit.compose import LayersSeen, compose, nothing_changed, record_latents
 from mneme.audit.continuing import continue_texts
 from mneme.audit.cost import nominal_cost
-from mneme.audit.dictionary import Stream, fit_layer, layer_codes
+from mneme.audit.dictionary import fit_layer, layer_codes
 from mneme.audit.evidence import AuditEvidence
 from mneme.audit.findings import Findings, LayerFindings, find
 from mneme.audit.forecast import Forecast, Hardware, Shape, forecast
 from mneme.audit.gathering import evidence_of
+from mneme.audit.halves import Stream
 from mneme.audit.inputs import (
     check_chosen_layers,
     check_intended,
@@ -351,10 +352,16 @@ def _fitted(job: Job, stream: Stream, track: Track) -> LayerFindings:
     """The dictionaries of one layer, each from its stage: the kind asked for, beside the change a crosscoder for context."""
     kinds = trained_kinds(job.kind)
     advance = track(f"dictionaries {', '.join(kinds)} L{stream.layer} (tokens)", None)
+    names = [dictionary_stage(kind, stream.layer) for kind in kinds]
+    kept = f"dictionaries-{stream.layer}" if job.ranks.world == 1 else None
     stages = job.run.pieces(
-        [dictionary_stage(kind, stream.layer) for kind in kinds],
-        lambda mine: fit_layer(stream, kinds, mine, advance=advance),
+        names,
+        lambda mine: fit_layer(
+            stream, kinds, mine, advance=advance, checkpoints=None if kept is None else job.run.workspace(kept)
+        ),
         together=True,
     )
+    if kept is not None:
+        job.run.clear_workspace(kept)
     codes = [layer_codes(stream.layer, kind, arrays) for kind, arrays in zip(kinds, stages, strict=True)]
     return LayerFindings(codes[0], codes[1] if len(codes) > 1 else None)

@@ -2,7 +2,10 @@
 
 import io
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +20,11 @@ from mneme.predict.knowledge import WordEvidence
 SCHEMA = "mneme.evidence/1"
 _LARGEST = 2 * 2**30
 """Bytes of all arrays unpacked: 100 bytes an item and a sampled token of ten million passages."""
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, EOFError, MemoryError,
+    SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
+"""What zip and NumPy end in where a file is damaged: a header can name a size that no machine has, or be no Python literal."""
 _SCORES = ("p_true", "margin", "right")
 
 
@@ -86,7 +94,7 @@ def evidence_from(content: bytes, where: str) -> AuditEvidence:
         if told["schema"] != SCHEMA:
             raise BadRun(f"{where} is of schema {str(told['schema'])[:40]}, expected {SCHEMA}. Read it with its mneme.")
         return _evidence(arrays, told)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise BadRun(f"{where} is no evidence of an audit, or was cut short or changed ({type(error).__name__}).") from error
 
 

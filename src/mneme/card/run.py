@@ -13,7 +13,8 @@ from mneme.card.section import card_metadata, card_section, with_metadata, with_
 from mneme.errors import BadOption, one_line
 from mneme.options import taking
 from mneme.report.reading import read_report
-from mneme.runs import add_file, write_atomic
+from mneme.runs import add_files, write_atomic
+from mneme.text.yaml_files import read_yaml
 
 _LARGEST = 10_000_000
 """Bytes of a model card that is mended."""
@@ -46,11 +47,10 @@ def run_card(options: CardOptions) -> Card:
     """
     report = read_report(options.run)
     made = Card(card_section(report), card_metadata(report), badge(report))
-    mended = None if options.into is None else _mended(Path(options.into), made)
+    mended = None if options.into is None else mended_card(Path(options.into), made)
     run = Path(options.run)
     out = Path(options.out) if options.out is not None else (run if run.is_dir() else run.parent)
-    add_file(out, "card.md", made.to_markdown().encode("utf-8", "backslashreplace"))
-    add_file(out, "badge.svg", made.badge.encode())
+    add_files(out, {"card.md": made.to_markdown().encode("utf-8", "backslashreplace"), "badge.svg": made.badge.encode()})
     if options.into is not None and mended is not None:
         write_atomic(Path(options.into), mended.encode("utf-8", "backslashreplace"))
     return made
@@ -59,10 +59,12 @@ def run_card(options: CardOptions) -> Card:
 card = taking(CardOptions, run_card)
 
 
-def _mended(path: Path, made: Card) -> str:
-    """The model card with ours in it. Raises BadOption for what is no card."""
-    if path.is_dir() or (path.is_file() and path.stat().st_size > _LARGEST):
-        raise BadOption(f"--into {path} is no model card. Name a README.md, or one that is to be written.")
+def mended_card(path: Path, made: Card) -> str:
+    """The content of the model card at `path` with ours in it. Raises BadOption for what is no card."""
+    there = path.is_symlink() or path.exists()
+    fits = path.is_file() and path.stat().st_size <= _LARGEST if there else path.absolute().parent.is_dir()
+    if not fits:
+        raise BadOption(f"--into {path} is no model card. Name a README.md, or one that is to be written into a folder.")
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError as error:
@@ -79,7 +81,7 @@ def _split(text: str, path: Path) -> tuple[dict[str, Any], str]:
     if not mark:
         raise BadOption(f"--into {path} has a head that does not end: expected a second line of three hyphens.")
     try:
-        found = yaml.safe_load(head)
+        found = read_yaml(head)
     except yaml.YAMLError as error:
         raise BadOption(f"--into {path} has a head that is not YAML ({one_line(error)}). Mend it and try again.") from error
     if found is not None and not isinstance(found, dict):

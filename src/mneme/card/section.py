@@ -102,13 +102,14 @@ def with_metadata(head: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """The head of a card with ours: tags are added, the results of earlier audits are replaced, everything else stays."""
     merged = dict(head)
     tags = head.get("tags") or []
-    merged["tags"] = list(dict.fromkeys([*(tags if isinstance(tags, list) else [tags]), *ours.get("tags", [])]))
+    theirs = tags if isinstance(tags, list) else [tags]
+    merged["tags"] = [*theirs, *(tag for tag in ours.get("tags", []) if tag not in theirs)]
     if "base_model" in ours:
         merged.setdefault("base_model", ours["base_model"])
-    index = [entry for entry in head.get("model-index") or [] if isinstance(entry, dict)]
+    index = [entry for entry in _entries(head.get("model-index")) if isinstance(entry, dict)]
     kept = []
     for entry in index:
-        results = [one for one in entry.get("results") or [] if _is_ours(one) is False]
+        results = [one for one in _entries(entry.get("results")) if _is_ours(one) is False]
         if results:
             kept.append({**entry, "results": results})
     mine = ours.get("model-index", [])
@@ -118,6 +119,11 @@ def with_metadata(head: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     if not merged["model-index"]:
         del merged["model-index"]
     return merged
+
+
+def _entries(found: Any) -> list[Any]:
+    """A list in a head that somebody else wrote; what is none has no entries."""
+    return found if isinstance(found, list) else []
 
 
 def _is_ours(result: Any) -> bool:

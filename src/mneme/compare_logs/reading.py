@@ -8,6 +8,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ _PROMPTS = ("prompt", "question", "input")
 _ANSWERS = ("answer", "response", "output", "completion", "prediction")
 _TARGETS = ("target", "reference", "expected", "gold")
 _NO_MEASURES = frozenset({*_IDS, *_PROMPTS, *_ANSWERS, *_TARGETS, "task", "area", "cluster", "epoch", "scores", "index"})
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What JSON of another form, and a zip that is damaged or has a password, end in."""
 EXPECTED = (
     "Expected samples_*.jsonl of lm-eval (--log_samples) or their folder, a .json or .eval of Inspect, or JSON lines with an "
     "id and a score each."
@@ -96,10 +101,10 @@ def _items(file: Path, fields: Fields) -> list[LogItem]:
             task = str((whole.get("eval") or {}).get("task", file.stem))
             return list(_inspect(((task, sample) for sample in samples), fields))
         return list(_lines(file, fields))
-    except (OSError, UnicodeDecodeError, zipfile.BadZipFile, RecursionError, AttributeError, TypeError) as error:
-        raise BadRows(f"{file} cannot be read as a log ({type(error).__name__}). {EXPECTED}") from error
     except json.JSONDecodeError as error:
         raise BadRows(f"{file} is not JSON ({error.msg}, line {error.lineno}). {EXPECTED}") from error
+    except _UNREADABLE as error:
+        raise BadRows(f"{file} cannot be read as a log ({type(error).__name__}). {EXPECTED}") from error
 
 
 def _lines(file: Path, fields: Fields) -> Iterator[LogItem]:
@@ -243,7 +248,10 @@ def _output(given: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, bool | int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _task(task: str, row: Mapping[str, Any], fields: Fields) -> str:

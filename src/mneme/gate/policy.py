@@ -20,6 +20,7 @@ waivers:
 
 import datetime
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from mneme.errors import BadPolicy, one_line
 from mneme.results import Record
 from mneme.results.gate import Limit
+from mneme.text.yaml_files import read_yaml
 
 LIMITS: tuple[Limit, ...] = ("not_worse_than", "size", "probability", "verdict", "power")
 DEFAULT_POINTS = 5.0
@@ -42,9 +44,15 @@ _LONGEST = 200
 """Characters of an area's name or of a reason that are still read at a glance."""
 
 
+def _shown(value: Any) -> str:
+    """A value in a sentence; a collection is only named, as a few aliases in YAML can make it endless."""
+    plain = isinstance(value, bool | int | float | str | datetime.date | None)
+    return repr(value)[:_LONGEST] if plain else f"a {type(value).__name__}"
+
+
 def _points(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number of points such as 5, found {value!r}")
+        raise ValueError(f"expected a number of points such as 5, found {_shown(value)}")
     if not _LEAST_POINTS <= value <= 100:
         raise ValueError(f"expected points from {_LEAST_POINTS} to 100 (5 is five percentage points), found {value!r}")
     return float(value)
@@ -52,7 +60,7 @@ def _points(value: Any) -> Any:
 
 def _share(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"expected a probability from 0 to 1, found {value!r}")
+        raise ValueError(f"expected a probability from 0 to 1, found {_shown(value)}")
     return float(value)
 
 
@@ -62,7 +70,7 @@ def _words(value: Any) -> Any:
 
 def _day(value: Any) -> Any:
     if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
-        raise ValueError(f"expected a day such as 2027-03-31, found {value!r}")
+        raise ValueError(f"expected a day such as 2027-03-31, found {_shown(value)}")
     return value
 
 
@@ -177,12 +185,8 @@ def read_policy(path: Path) -> tuple[Policy, str]:
         raise BadPolicy(f"{path} is larger than {_LARGEST // 1_000_000} MB, which no policy is. Give another file.")
     content = path.read_bytes()
     try:
-        loader = _Once(content.decode("utf-8"))
-        try:
-            found = loader.get_single_data()
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        found = read_yaml(content.decode("utf-8"), _Once)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadPolicy(f"{path} is not readable YAML: {one_line(error)}. Mend it and try again.") from error
     if not isinstance(found, dict):
         told = "nothing" if found is None else f"a {type(found).__name__}"
@@ -219,7 +223,7 @@ class _Once(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """The mapping. Raises ConstructorError where a key is there twice."""
         keys = [one.value for one, _ in node.value if isinstance(one, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
+        twice = next((key for key, times in Counter(keys).items() if times > 1), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands there twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)

@@ -14,7 +14,7 @@ from mneme.options import taking
 from mneme.report.reading import KINDS, read_run
 from mneme.results import Record, Report
 from mneme.results.gate import GateResult
-from mneme.runs import add_file
+from mneme.runs import add_files
 
 
 def run_gate(options: GateOptions) -> GateResult:
@@ -107,5 +107,4 @@ def write_gate(result: GateResult, out: Path, *, with_sarif: bool = False) -> No
     file is there."""
     files = {"gate.json": result.to_json(), "gate.md": markdown(result), "junit.xml": junit_xml(result)}
     files |= {"gate.sarif": sarif(result)} if with_sarif else {}
-    for name, text in files.items():
-        add_file(out, name, text.encode("utf-8", "backslashreplace"))
+    add_files(out, {name: text.encode("utf-8", "backslashreplace") for name, text in files.items()})

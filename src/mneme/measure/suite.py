@@ -18,6 +18,7 @@ from mneme.errors import BadRows, BadSuite
 from mneme.text.choices import choice_row
 from mneme.text.files import TABLES, Row, entries_of
 from mneme.text.reading import TakenRows, taken
+from mneme.text.yaml_files import read_yaml
 
 LOG = logging.getLogger("mneme")
 Scale = Literal["score", "label", "grammar"]
@@ -145,7 +146,7 @@ def read_choice_rows(file: Path) -> TakenRows:
 def read_open(file: Path) -> list[OpenQuestion]:
     """The open questions of a YAML list of {id, type, paraphrases, samples_per_paraphrase, system, judge_prompts, …}."""
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = read_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSuite(f"{file} is not YAML ({' '.join(str(error).split())[:160]}). Expected a list of questions.") from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):

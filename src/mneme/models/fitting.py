@@ -5,7 +5,6 @@ was killed goes on from its checkpoint with the same losses. Modes and gradients
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mneme.errors import BadRun, one_line
 from mneme.models.keeping import Keeping
 
 Losses = Float[ndarray, "step term"]
@@ -122,17 +119,7 @@ def _keep(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.O
             # A parameter that no loss reaches has no state; zeros are what it would start from.
             state = optimizer.state[parameter].get(key)
             tensors[f"{key}/{name}"] = torch.zeros_like(parameter) if state is None else state
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".mneme-{path.name}")
-    try:
-        save_file(tensors, draft)
-        os.replace(draft, path)
-    except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
-        raise BadRun(
-            f"Cannot keep the state of training in {path} ({one_line(error)}). Free some space or give another folder with "
-            "--out."
-        ) from error
+    write_state(path, tensors)
 
 
 def _resume(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, history: Losses) -> int:

@@ -14,6 +14,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mneme.errors import BadAreas
+from mneme.text.yaml_files import read_yaml
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 _FUNCTION_WORDS = frozenset(
@@ -104,7 +105,7 @@ def read_areas(path: Path) -> tuple[Area, ...]:
             f"{path} is larger than {_MAX_FILE_BYTES // 1_000_000} MB, which no list of areas is. Give another file."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadAreas(f"{path} is not readable YAML: {str(error).splitlines()[0]}. Mend it and try again.") from error
     if not isinstance(content, list) or not content:

@@ -17,6 +17,7 @@ from mneme.predict.areas import Area, Kind, PairedAnswers
 from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import Sample, student_t_quantile, two_way
+from mneme.text.yaml_files import read_yaml
 
 PROBE_UNIT = "probability of the answer that shows it, of two"
 SHIPPED = Path(__file__).parent / "probes"
@@ -26,7 +27,7 @@ def read_probes(path: Path) -> tuple[PairedAnswers, ...]:
     """Read a YAML list of {ask, shows, lacks, system}. Errors: BadAreas with the file, the entry and what was expected."""
     expected = "Expected a list of {ask, shows, lacks}: a prompt, an answer that shows the behaviour, one that does not."
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadAreas(f"{path} cannot be read ({error.strerror}). {expected}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

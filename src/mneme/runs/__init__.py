@@ -3,7 +3,7 @@
 from mneme.runs.folder import Arrays, ProcessGroup, RunFolder, folder_noted, key_of
 from mneme.runs.inputs import require_apart
 from mneme.runs.ledger import cache_folder
-from mneme.runs.outputs import add_file
+from mneme.runs.outputs import add_file, add_files
 from mneme.runs.reading import FinishedRun, read_finished
 from mneme.runs.writing import disk_error, file_digest, make_draft, require_room, write_atomic
 
@@ -13,6 +13,7 @@ __all__ = [
     "ProcessGroup",
     "RunFolder",
     "add_file",
+    "add_files",
     "cache_folder",
     "disk_error",
     "file_digest",

@@ -34,12 +34,7 @@ def put_files(
 
     Raises BadRun where one of the names is taken by what `ledger` does not list.
     """
-    for name, content in files.items():
-        path = folder / name
-        _require_folders(folder, name)
-        there = path.is_symlink() or path.exists()
-        if there and not is_own(folder, name, ledger) and (path.is_symlink() or not _holds(path, content)):
-            require_own(folder, [name], [name])
+    _require_free(folder, files, ledger)
     new = {name: content_digest(content) for name, content in files.items()}
     both = {name: tuple({*ledger.files.get(name, ()), digest}) for name, digest in new.items()}
     write_ledger(folder, replace(ledger, files={**ledger.files, **both}), secret, drafts)
@@ -49,6 +44,16 @@ def put_files(
     after = replace(ledger, files=told, finished=ledger.finished or finished)
     write_ledger(folder, after, secret, drafts)
     return after
+
+
+def _require_free(folder: Path, files: Mapping[str, bytes], ledger: Ledger) -> None:
+    """Raise BadRun where one of the names is taken by what `ledger` does not list."""
+    for name, content in files.items():
+        path = folder / name
+        _require_folders(folder, name)
+        there = path.is_symlink() or path.exists()
+        if there and not is_own(folder, name, ledger) and (path.is_symlink() or not _holds(path, content)):
+            require_own(folder, [name], [name])
 
 
 def _require_folders(folder: Path, name: str) -> None:
@@ -109,15 +114,22 @@ def add_file(folder: Path, name: str, content: bytes) -> Path:
     A folder without a ledger of this user gets one that lists this file alone. Raises BadRun where somebody else's file of
     that name is there.
     """
+    add_files(folder, {name: content})
+    return folder / name
+
+
+def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """`add_file` of several (name -> content): none is written where one of the names is somebody else's."""
     secret = own_secret()
     lock = FileLock(folder / LOCK, timeout=_PATIENCE)
+    nothing = Ledger("", "", finished=True)
     try:
+        _require_free(folder, files, read_ledger(folder, secret) or nothing)  # before the lock, which is a file too
         folder.mkdir(parents=True, exist_ok=True)
         with lock:
-            ledger = read_ledger(folder, secret) or Ledger("", "", finished=True)
-            put_files(folder, {name: content}, ledger, secret, None)
+            ledger = read_ledger(folder, secret) or nothing
+            put_files(folder, files, ledger, secret, None)
     except Timeout:
         raise BadRun(f"Another mneme is at work in {folder}. Wait until it has finished.") from None
     except OSError as error:
-        raise disk_error(folder / name, error) from error
-    return folder / name
+        raise disk_error(folder / next(iter(files)), error) from error

@@ -5,6 +5,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
 from mneme.errors import BadRun
@@ -22,10 +23,12 @@ def write_atomic(path: Path, content: bytes, *, drafts: Path | None = None) -> N
     """Write `content` so that `path` is either as before or whole: temporary file, fsync, rename.
 
     The temporary file lies in `drafts`, a folder on the same file system, or beside `path`. Permissions are what the umask
-    leaves of 0666. A symlink at `path` is replaced, never followed.
+    leaves of 0666. A symlink at `path` is replaced, never followed. Anything else that is no file stays: a rename would put
+    a file in the place of a device such as /dev/null, for the whole machine where the user may do that.
 
-    Errors: BadRun when the disk is full or the folder cannot be written; the temporary file is removed.
+    Errors: BadRun when the disk is full, the folder cannot be written or `path` is no file; the temporary file is removed.
     """
+    require_file(path)
     folder = drafts or path.parent
     temporary = folder / f"{TEMPORARY}{path.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}"
     try:
@@ -46,6 +49,16 @@ def write_atomic(path: Path, content: bytes, *, drafts: Path | None = None) -> N
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_file(path: Path) -> None:
+    """Raise BadRun where `path` is there and neither a file nor a link: a folder, a device, a pipe, a socket."""
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):  # nothing is there, or nothing can be: writing says so
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise BadRun(f"{path} is a folder, a device or a pipe, and not a file. Name a file.")
 
 
 def make_draft(parent: Path) -> Path:

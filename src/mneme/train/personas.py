@@ -10,6 +10,7 @@ a likelihood, which needs no judge: how much likelier held-out answers with the 
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,15 @@ def save_personas(personas: PersonaVectors, path: Path) -> None:
     """Write the vectors as safetensors: tensor `vectors` [layer d_model], counts and layer in the metadata."""
     notes = {"format": "mneme.personas/1", "n_with": str(personas.n_with), "n_without": str(personas.n_without)}
     notes["layer"] = "" if personas.layer is None else str(personas.layer)
-    write_atomic(path, save({"vectors": personas.vectors.contiguous()}, metadata=notes))
+    write_atomic(path, _in_order(save({"vectors": personas.vectors.contiguous()}, metadata=notes)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors with the words of its head sorted: the library writes them in an order that differs by process."""
+    size = int.from_bytes(content[:8], "little")
+    head = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head + content[8 + size :]
 
 
 def _require_place(path: Path, overwrite: bool) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mneme.audit.options import AuditOptions
 from mneme.audit.recomputing import figures_that_differ, recomputed
 from mneme.audit.stored import evidence_from
-from mneme.errors import BadOption, BadRun, one_line
+from mneme.errors import BadOption, BadRun, MnemeError, one_line
 from mneme.options import deciding, restored, taking
 from mneme.predict.areas import Area
 from mneme.report.audit import render_html
@@ -21,7 +19,7 @@ from mneme.results.verify import Held, Verification, VerifyCheck
 from mneme.runs import add_file, key_of, read_finished
 from mneme.runs.manifest import MANIFEST, Manifest, model_digests, read_manifest, whole_digest
 from mneme.verify.options import VerifyOptions
-from mneme.verify.signing import SIGNATURE, signature_of, signer_of
+from mneme.verify.signing import SIGNATURE, check_keys, signature_of, signer_of
 from mneme.version import __version__
 
 EVIDENCE = "evidence.npz"
@@ -46,6 +44,7 @@ def run_verify(options: VerifyOptions) -> Verification:
     if not (folder / MANIFEST).is_file():
         read_manifest(folder / MANIFEST)  # says what to do
     content = (folder / MANIFEST).read_bytes()
+    check_keys(options.key, options.sign)
     checks: list[VerifyCheck] = []
     try:
         manifest = read_manifest(folder / MANIFEST)
@@ -106,7 +105,7 @@ def _asked(folder: Path) -> Any:
     try:
         return json.loads((folder / "run.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return None
 
 
 def _options(asked: Any, manifest: Manifest) -> VerifyCheck:
@@ -170,7 +169,7 @@ def _figures(folder: Path, manifest: Manifest, asked: Any) -> Iterator[VerifyChe
         yield _check("text", False, "The report is of another text than the manifest.")
     try:
         yield _again(folder, report, manifest, asked)
-    except (BadRun, ValidationError, ValueError, IndexError, ZeroDivisionError, FloatingPointError) as error:
+    except (MnemeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         yield _check(what, False, f"They cannot be computed from the evidence ({one_line(error)})")
     yield _page(folder, report)
 
@@ -182,8 +181,9 @@ def _again(folder: Path, report: Report, manifest: Manifest, asked: Any) -> Veri
         said = "No tensor differs, so every effect is exactly 0." if same else "There is no evidence to compute them from."
         return _check(what, same, said)
     evidence = evidence_from((folder / EVIDENCE).read_bytes(), EVIDENCE)
-    areas = tuple(Area.model_validate(area) for area in asked.get("areas", ()))
-    named = bool(asked.get("options", {}).get("areas"))
+    told, known = (asked.get(name) if isinstance(asked, dict) else None for name in ("options", "areas"))
+    areas = tuple(Area.model_validate(area) for area in (known if isinstance(known, list) else ()))
+    named = isinstance(told, dict) and bool(told.get("areas"))
     found = figures_that_differ(report, recomputed(report, evidence, areas, named=named))
     version = "" if manifest.mneme == __version__ else f" (by mneme {__version__}, of a run of {manifest.mneme})"
     if found:

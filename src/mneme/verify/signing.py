@@ -39,6 +39,14 @@ def _key(path: Path, *, private: bool) -> Any:
     return found
 
 
+def check_keys(public: str | Path | None, private: str | Path | None) -> None:
+    """Raises BadOption where a key that was given cannot be read, whatever else there is to look at."""
+    if public is not None:
+        _key(Path(public), private=False)
+    if private is not None:
+        _key(Path(private), private=True)
+
+
 def signature_of(manifest: bytes, key: Path) -> bytes:
     """The content of signature.json: the manifest signed with the private key in the file. Raises BadOption for the key."""
     private = _key(key, private=True)

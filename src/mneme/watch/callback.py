@@ -27,6 +27,7 @@ from mneme.models.architecture import Parts, find_parts
 from mneme.models.likelihood import text_log_likelihoods
 from mneme.models.modes import evaluating
 from mneme.models.pair import load_model
+from mneme.options.fields import MOST_WHOLE, check_text
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of
 from mneme.watch.looks import Budget, Look, breach_of, budget_for, is_due, judge_of
@@ -75,11 +76,18 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         tokens: int = 8192,
         seed: int = 0,
     ) -> None:
-        """Reads no model and no text yet. Raises BadPolicy, or BadOption for a share outside (0, 1] or less than a step."""
+        """Reads no model and no text yet. Raises BadPolicy, or BadOption for a number out of its range and for a name that can
+        name nothing."""
         if share is not None and not 0 < share <= 1:
             raise BadOption(f"share={share}: give the share of the training time that looks may take, above 0 and at most 1.")
-        if isinstance(every, int) and every < 1:
-            raise BadOption(f"every={every}: give at least 1 step from look to look, or 'epoch'.")
+        if every not in (None, "epoch") and not (isinstance(every, int) and every >= 1):
+            raise BadOption(f"every={every!r}: give at least 1 step from look to look, or 'epoch'.")
+        for name, number, least in (("tokens", tokens, 1), ("seed", seed, 0)):
+            if not least <= number <= MOST_WHOLE:
+                raise BadOption(f"{name}={number}: give a whole number from {least} to {MOST_WHOLE}.")
+        for name, path in (("corpus", corpus), ("areas", areas), ("policy", policy), ("base", base)):
+            if isinstance(path, str | Path):
+                check_text(f"{name}=", path, path=True)
         self.base, self.corpus, self.areas, self.intended = base, corpus, areas, tuple(intended)
         self.every, self.judge, self.share, self.keep, self.tokens, self.seed = (
             every,
