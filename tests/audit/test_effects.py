@@ -2,6 +2,7 @@
 
 from mneme.audit.effects import ranked, settled, suspected
 from mneme.predict.verdicts import JudgedClaim
+from mneme.report.wording import shown_chance
 from mneme.results import Effect
 from tests.report.sample import effect, estimate
 
@@ -37,3 +38,13 @@ def test_an_affected_area_was_found_by_its_likelihood() -> None:
     seen = [uncalibrated("a", 0.1, 0.4), effect("b", 0.1, 0.0)]
     found = settled(seen, [[one] for one in seen], said)
     assert [one.signal for one in found] == ["likelihood", "none"]
+
+
+def test_where_the_evidence_is_not_enough_there_is_no_p() -> None:
+    """P .001 beside *not enough evidence* reads as a sign that nothing happened."""
+    said = [JudgedClaim(finding, 0.2, False, 0.1, None) for finding in ("not enough evidence", "unaffected")]
+    seen = [effect("a", 0.001, -0.01), effect("b", 0.001, -0.01)]
+    found = settled(seen, [[one] for one in seen], said)
+    assert [(one.probability, shown_chance(one)) for one in found] == [(None, "open"), (0.001, "<0.01")]
+    old = found[0].model_copy(update={"probability": 0.001})  # as reports of earlier versions have it
+    assert shown_chance(old) == "open"

@@ -7,8 +7,9 @@ import pytest
 
 from mneme.predict.cloze import Scores
 from mneme.predict.knowledge import EVERY_UNIT, WordEvidence, largest_excess, weigh, weighted_change
-from mneme.predict.verdicts import Claim, Measure, judge_claims
+from mneme.predict.verdicts import Claim, Measure, as_measure, judge_claims
 from mneme.results import Estimate
+from mneme.stats import Rate, bounded_change
 from mneme.stats.bounded import independent_items
 from mneme.stats.crossed import kinds_of
 from tests import laws
@@ -285,3 +286,29 @@ def test_a_claim_that_settles_nothing_shows_a_change_but_not_that_there_is_none(
     )
     assert [one.finding for one in judged] == ["not enough evidence", "unaffected", "affected"]
     assert [one.reading for one in judged] == [0, 1, 0]
+
+
+def test_verdict_p_and_interval_are_one_statement() -> None:
+    """p is of what was seen: without care a clear p stands beside an interval that holds 0."""
+    rng = np.random.default_rng(3)
+    contradictions = 0
+    for _ in range(60):
+        # Ten words in ten documents, a few of which lose a little and all alike: what was not seen may have gained.
+        change = -0.09 + 0.03 * rng.normal(size=10)
+        found = bounded_change(change, np.arange(10), np.arange(10), "points")
+        assert isinstance(found, Rate)
+        assert found.p_value is not None
+        holds = found.estimate.low <= 0 <= found.estimate.high
+        contradictions += holds and found.p_value <= 0.05
+        measured = as_measure(found)
+        assert (measured.p_value > 0.05) == holds
+        said = judge_claims([[Claim(measured, None, measured, 10)]])[0]
+        assert not (said.finding == "affected" and holds)
+    assert contradictions > 0  # or this test says nothing
+
+
+def test_an_excess_alone_is_no_change_of_an_area_that_may_not_have_changed() -> None:
+    beyond = measure(-0.08, 0.02, 1e-6)
+    for raw, finding in ((measure(-0.01, 0.02, 0.3), "unaffected"), (measure(0.02, 0.01, 1e-3), "unaffected")):
+        said = judge_claims([[Claim(raw, beyond, measure(-0.03, 0.02, 0.01), 40)]])[0]
+        assert (said.finding, said.beyond) == (finding, False)

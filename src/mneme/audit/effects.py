@@ -248,7 +248,7 @@ _READ = ("source", "items", "magnitude", "direction", "excess", "probability", "
 
 def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[JudgedClaim]) -> list[Effect]:
     """The effects with what is said of each, by the reading that says it. A P that was made of another reading, and is below
-    one half, says nothing of an area that is affected."""
+    one half, says nothing of an area that is affected; where the evidence is not enough, there is no P."""
     found = []
     for effect, own, said in zip(effects, readings, judged, strict=True):
         chosen, affected = own[said.reading], said.finding == "affected"
@@ -256,6 +256,8 @@ def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[Ju
         other = low and affected and said.reading > 0
         update = {name: getattr(chosen, name) for name in _READ}
         update |= {"probability": None, "calibrated": False} if other else {}
+        if said.finding == "not enough evidence":  # a P, small or large, would say what the evidence does not
+            update["probability"] = None
         update |= {
             "finding": said.finding,
             "beyond": said.beyond,

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.predict.cloze import Scores
-from mneme.predict.verdicts import TAIL, Claim, Measure, as_measure, two_sided
+from mneme.predict.verdicts import TAIL, Claim, Measure, as_measure, p_with_interval, two_sided
 from mneme.results import KNOWN_UNIT, Estimate, TooFew
 from mneme.stats import Sample, bounded_change, student_t_quantile
 
@@ -178,7 +178,8 @@ def _excess(mine: Measure, others: Measure, identical: bool) -> Measure:
     shares = mine.error**4 / mine.degrees + others.error**4 / others.degrees
     degrees = max(1.0, error**4 / shares) if shares > 0 else mine.degrees
     estimate = mine.estimate.model_copy(update={"value": value, "low": value - below, "high": value + above})
-    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=two_sided(value, error, degrees))
+    p_value = p_with_interval(two_sided(value, error, degrees), estimate, degrees)
+    return Measure(estimate=estimate, error=error, degrees=degrees, p_value=p_value)
 
 
 def _broad(known: list[Measure], identical: bool) -> Measure:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mneme.errors import BadAreas
 from mneme.predict.areas import Area, Kind, PairedAnswers
-from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, two_sided
+from mneme.predict.verdicts import FEWEST, TAIL, Claim, Measure, p_with_interval, two_sided
 from mneme.results import Estimate, TooFew
 from mneme.stats import Sample, student_t_quantile, two_way
 from mneme.text.yaml_files import read_yaml
@@ -93,6 +93,6 @@ def probe_change(shown: Float[ndarray, "model probe"], unit: str = PROBE_UNIT) -
         estimate=estimate,
         error=error,
         degrees=degrees,
-        p_value=two_sided(value, error, degrees),
+        p_value=p_with_interval(two_sided(value, error, degrees), estimate, degrees),
         sample=Sample(values=-change, room=1 - shown[1], weights=np.ones(len(change)), first=each, second=each),
     )

@@ -13,7 +13,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from mneme.results import Estimate
-from mneme.stats import Conditions, Rate, Sample, benjamini_hochberg, detectable_loss, item_noise, student_t_cdf
+from mneme.stats import (
+    Conditions,
+    Rate,
+    Sample,
+    benjamini_hochberg,
+    detectable_loss,
+    item_noise,
+    student_t_cdf,
+    student_t_quantile,
+    student_t_two_sided,
+)
 
 MARGIN = 0.05
 """A change of 5 points is material; the same that the bench calls material in measured accuracy and rates. A convention, never
@@ -40,7 +50,7 @@ class Measure(NamedTuple):
     """Standard error of what was seen."""
     degrees: float
     p_value: float
-    """Two-sided, of no change, from what was seen: the interval, which allows for what was not, may hold 0 all the same."""
+    """Two-sided, of no change; above 5 % where the interval holds 0 (`p_with_interval`)."""
     sample: Sample | None = None
     """What it was made of, to say which loss it would have shown; None where it is not asked for that."""
 
@@ -86,7 +96,7 @@ def as_measure(found: Rate, sample: Sample | None = None) -> Measure:
         estimate=found.estimate,
         error=found.standard_error,
         degrees=found.degrees,
-        p_value=p_value,
+        p_value=p_with_interval(p_value, found.estimate, found.degrees),
         sample=sample,
     )
 
@@ -101,12 +111,31 @@ def two_sided(value: float, error: float, degrees: float) -> float:
     return float(2 * (1 - student_t_cdf(abs(value) / error, degrees)))
 
 
+def p_with_interval(p_value: float, estimate: Estimate, degrees: float) -> float:
+    """p of no change that contradicts no printed 95 % interval: above 5 % where that holds 0.
+
+    `p_value` is of what was seen, and the interval also allows for what was not. Where it holds 0, its half towards 0, taken
+    for Student's quantile times a standard error, has a p of its own, and the larger of the two is the answer. p is only ever
+    raised, so that no error rate grows. Ours.
+    """
+    half = estimate.value - estimate.low if estimate.value > 0 else estimate.high - estimate.value
+    if estimate.value == 0.0 or leaves_zero_out(estimate):
+        return p_value
+    statistic = estimate.value / half * student_t_quantile(1 - TAIL, degrees)
+    return max(p_value, student_t_two_sided(statistic, degrees))
+
+
+def leaves_zero_out(estimate: Estimate) -> bool:
+    """The whole interval lies on the side of the estimate."""
+    return estimate.low > 0.0 if estimate.value > 0 else estimate.high < 0.0
+
+
 def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) -> list[JudgedClaim]:
     """What is said of every area, each read in one way or in several; none: an area about which nothing can be said.
 
     One claim is *affected* where raw, or the excess where it is larger than the claim's bar, is at least `margin` and not 0
     beyond a false-discovery rate of 5 % over raw and excess of all claims of all areas, and still of that sign without the
-    type that carries most of it, whose p is then below 5 %. It is *unaffected* where the whole interval of raw lies inside the
+    type that carries most of it, whose p is then below 5 %; the interval of raw leaves 0 out, and the excess has its sign. It is *unaffected* where the whole interval of raw lies inside the
     margin, for a claim that settles this. An area is affected by the first of its claims that is; otherwise, of those that
     settle, the one with the shortest interval speaks, and it is unaffected if that one is. Else *not enough evidence*.
     """
@@ -170,12 +199,15 @@ def _judged(area: Claim, q_raw: float | None, q_excess: float | None, margin: fl
         return _UNKNOWN
     carried = area.without is not None and area.without.p_value <= FALSE_DISCOVERIES
     carried &= area.without is not None and area.without.estimate.value * area.raw.estimate.value > 0
+    # What is printed of an area is raw: an excess of the other sign, or one whose raw may be 0, is no change of this area.
+    carried &= leaves_zero_out(area.raw.estimate)
     here = q_raw <= FALSE_DISCOVERIES and abs(area.raw.estimate.value) >= margin and carried
     beyond = (
         area.excess is not None
         and q_excess is not None
         and q_excess <= FALSE_DISCOVERIES
         and abs(area.excess.estimate.value) >= max(margin, area.bar)
+        and area.excess.estimate.value * area.raw.estimate.value > 0
         and carried
     )
     q_value = min(q_raw, 1.0 if q_excess is None else q_excess)

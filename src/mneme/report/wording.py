@@ -68,10 +68,10 @@ def shown_probability(value: float | int | None) -> str:
 
 
 def shown_chance(effect: Effect) -> str:
-    """P of an effect. 'open' where the evidence is not enough to settle the area and P is below 0.5: a small P is then no
-    sign that nothing happened."""
-    unsettled = effect.finding == "not enough evidence"
-    if unsettled and effect.probability is not None and effect.probability < REPORTED:
+    """P of an effect. 'open' where the evidence is not enough to settle the area. Reports of earlier versions have a P there,
+    and a small one is no sign that nothing happened."""
+    unsettled = effect.finding == "not enough evidence" and effect.calibrated
+    if unsettled and (effect.probability is None or effect.probability < REPORTED):
         return "open"
     return shown_probability(effect.probability)
 

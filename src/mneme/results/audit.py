@@ -53,8 +53,9 @@ class Effect(Record):
     area: str
     kind: Kind
     probability: float | None = Field(ge=0, le=1)
-    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour). None: uncalibrated, no
-    curve was fitted for this kind of evidence; effect, interval and verdict stand without it."""
+    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour). None where the finding is
+    *not enough evidence* (reports of earlier versions may have one), and where no curve was fitted for this kind of evidence
+    (`calibrated` is then False); effect, interval and verdict stand without it."""
     direction: Direction
     magnitude: Estimate
     """What happened in this area, whatever happened elsewhere: the raw effect."""
@@ -98,7 +99,8 @@ class Effect(Record):
     largest_word: str = ""
     """Of knowledge: the word that carries most of it."""
     calibrated: bool = True
-    """False where no curve was fitted for this kind of evidence: `probability` is then None."""
+    """False where no curve was fitted for this kind of evidence: `probability` is then None. True beside a P of None: the
+    evidence is not enough, and P is open."""
     source: Literal["words", "answers", "text", "continuations", "latents"] = "text"
     """What it was read from: own words, paired answers, text of the behaviour, continuations of such texts that were cut where
     they could still go either way, or the passages of latents."""
