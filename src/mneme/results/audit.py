@@ -53,9 +53,9 @@ class Effect(Record):
     area: str
     kind: Kind
     probability: float | None = Field(ge=0, le=1)
-    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour). None where the finding is
-    *not enough evidence* (reports of earlier versions may have one), and where no curve was fitted for this kind of evidence
-    (`calibrated` is then False); effect, interval and verdict stand without it."""
+    """Calibrated P(material change): at least 5 points of accuracy (capability) or of rate (behaviour). None where the finding
+    is *not enough evidence* (reports of earlier versions may have one), and where no curve was fitted for this kind of
+    evidence (`calibrated` is then False); effect, interval and verdict stand without it."""
     direction: Direction
     magnitude: Estimate
     """What happened in this area, whatever happened elsewhere: the raw effect."""
