@@ -135,9 +135,10 @@ def judge_claims(areas: Sequence[Sequence[Claim]], *, margin: float = MARGIN) ->
 
     One claim is *affected* where raw, or the excess where it is larger than the claim's bar, is at least `margin` and not 0
     beyond a false-discovery rate of 5 % over raw and excess of all claims of all areas, and still of that sign without the
-    type that carries most of it, whose p is then below 5 %; the interval of raw leaves 0 out, and the excess has its sign. It is
-    *unaffected* where the whole interval of raw lies inside the margin, for a claim that settles this. An area is affected by the first of its claims that is; otherwise, of those that
-    settle, the one with the shortest interval speaks, and it is unaffected if that one is. Else *not enough evidence*.
+    type that carries most of it, whose p is then below 5 %; the interval of raw leaves 0 out, and the excess has its sign. It
+    is *unaffected* where the whole interval of raw lies inside the margin, for a claim that settles this. An area is affected
+    by the first of its claims that is; otherwise, of those that settle, the one with the shortest interval speaks, and it is
+    unaffected if that one is. Else *not enough evidence*.
     """
     measures = [[one for claim in claims for one in (claim.raw, claim.excess) if one is not None] for claims in areas]
     p_values = np.array([one.p_value for own in measures for one in own])
