@@ -40,11 +40,26 @@ cli._print_results(EvalRunner(QuickConfig(base_model={base!r}, finetuned_model={
 """`ftcheck quick` with answers of 64 tokens: its 512 do not fit into a context of 256, and its command line has no option."""
 
 
+TOLD = """
+import mneme
+report = mneme.read_report({run!r})
+print(report.verdict, "-", report.reason)
+said = {{}}
+for one in report.effects:
+    size = f" {{100 * one.magnitude.plain:+.0f}}" if one.finding == "affected" else ""
+    said.setdefault(one.finding, []).append(one.area + size)
+for finding, areas in said.items():
+    print(f"{{finding}}: {{', '.join(areas)}};")
+"""
+"""Verdict, and what is said of each area: the first lines of the terminal say the same with intervals."""
+
+
 def of_mneme(pair: Pair, _folder: Path, out: Path) -> Lines:
     """The audit; of a real model without dictionaries, which take half an hour on one thread."""
     line = ["mneme", "audit", pair.base, pair.tuned, "--corpus", pair.corpus, "--out", str(out / "run")]
     shutil.rmtree(out / "run", ignore_errors=True)
-    return [[*line, "--areas", pair.areas, "--dictionary", "none"] if pair.long else line]
+    told = ["python", "-c", TOLD.format(run=str(out / "run"))]
+    return [[*line, "--areas", pair.areas, "--dictionary", "none"] if pair.long else line, told]
 
 
 def of_modeldiffr(pair: Pair, folder: Path, out: Path) -> Lines:
@@ -132,7 +147,7 @@ def of_invarlock(pair: Pair, folder: Path, out: Path) -> Lines:
     }
     (out / "request.yaml").write_text(json.dumps(request), "utf-8")
     inside = ["env", "-C", str(out), str(folder / "bin" / "invarlock")]
-    return [[*inside, "evaluate", "request.yaml", "--unsigned"], [*inside, "report", "evidence", "--explain"]]
+    return [[*inside, "evaluate", "request.yaml", "--unsigned"], [*inside, "report", "evidence"]]
 
 
 LINES: dict[str, Callable[[Pair, Path, Path], Lines]] = {

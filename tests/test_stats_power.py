@@ -99,4 +99,4 @@ def test_a_wrong_stated_effect_changes_no_result() -> None:
         with stated([wrong]):
             assert smallest(lambda size: size, 0.1, 1.0) == found
     with stated([smaller]):
-        assert smallest(lambda size: 0.1, 0.1, 1.0) is None
+        assert smallest(lambda size: 0.1 * size, 0.1, 1.0) is None

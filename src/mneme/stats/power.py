@@ -185,7 +185,7 @@ def smallest(power: Callable[[float], float], guess: float, most: float) -> floa
 
 
 def _searched(enough: Callable[[float], bool], guess: float, most: float) -> tuple[float, float | None]:
-    """The largest size that was seen not to be enough, and the smallest that was, close to each other; None: not even `most`."""
+    """The largest size that was seen not to be enough, and the smallest that was, close together; None: not even `most`."""
     high = min(guess, most)
     while not enough(high):
         if high >= most:
