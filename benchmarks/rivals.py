@@ -31,8 +31,8 @@ KEPT = HERE / "rivals" / "runs.json"
 PAGE = HERE.parent / "docs" / "rivals.md"
 BUILT = HERE.parent / "build" / "rivals"
 LIMIT_SECONDS = 1500
-LAST = 20_000
-"""Characters of what a tool printed that are kept: its verdict stands at the end."""
+LAST = 6000
+"""Characters of what a tool printed that are kept, half from its start and half from its end: its verdict stands at one."""
 ASKED_OF_EACH = 100
 """Questions a subject of the real pairs."""
 SUBJECTS = ("microbiology", "anatomy", "physics", "psychology", "us-history")
@@ -104,7 +104,7 @@ def run(tool: str, folder: Path, title: str, pair: Pair) -> dict[str, Any]:
         "exit": status,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(after.children_user + after.children_system - before.children_user - before.children_system, 1),
-        "said": without_folders(said[-LAST:]),
+        "said": without_folders(said if len(said) <= LAST else f"{said[: LAST // 2]} … {said[-LAST // 2 :]}"),
         "date": datetime.date.today().isoformat(),
     }
 
