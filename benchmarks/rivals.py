@@ -179,8 +179,8 @@ FOOT = """
 In the built-in pair biology fell from 1.00 to 0.00 and chemistry from 1.00 to 0.60, ten other areas stayed; of the
 continuation nothing changed. A small model of a made-up world answers no question of a general benchmark, so a tool
 that asks such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made
-on it. Given the questions that the truth was measured with, InvarLock names the areas and their sizes exactly; mneme
-was given text alone. With the list that ships, as here, mneme names biology and chemistry and three areas more, of
+on it. Given questions about every area and a policy, InvarLock passes ten of its thirteen results and fails three;
+mneme was given text alone. With the list that ships, as here, mneme names biology and chemistry and three areas more, of
 which that world has no such truth (harmful advice, refusal, biosecurity; the last is read in the text of biology), and
 its chemistry is too large; with the world's own list (`mneme audit` without models) it names the two and no other.
 
