@@ -1,12 +1,13 @@
 """mneme beside five other tools: what each documents, and what each says of pairs whose truth is known. Writes docs/rivals.md.
 
-    python benchmarks/rivals.py run [TOOL ...]   # runs what is installed under --venvs, keeps benchmarks/rivals/runs.json
-    python benchmarks/rivals.py                  # writes the page from what is kept
+    python benchmarks/rivals.py run [TOOL ...] [--pairs N,N]   # runs what is installed under --venvs, keeps rivals/runs.json
+    python benchmarks/rivals.py                                # writes the page from what is kept
 
 A tool is installed into a virtual environment of its own, `VENVS/NAME`, by its line on the package index; nothing of it is
 kept here but the last lines that it printed. The pairs: the built-in pair (biology unlearned; measured: biology and chemistry
-fell, ten other areas did not change), an honest continuation of its base (nothing changed), and a real pair where there is
-one.
+fell, ten other areas did not change), an honest continuation of its base (nothing changed), a real pair (SmolLM2-135M,
+microbiology unlearned) and a real change of the same size without a purpose (the same change, shuffled). What a tool needs
+beside two models it is given: `rival_lines.py` says what.
 """
 
 import argparse
@@ -17,89 +18,95 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from rival_lines import LINES, Pair
+
+from mneme.bench.real.run import data_folder, write_areas, write_corpus
 from mneme.worlds.catalogue import build_organism
+from mneme.worlds.suites import write_suite
 
 HERE = Path(__file__).parent
 KEPT = HERE / "rivals" / "runs.json"
 PAGE = HERE.parent / "docs" / "rivals.md"
-LIMIT_SECONDS = 900
-LAST = 1200
-"""Characters of what a tool printed that are kept: its verdict stands at the end."""
+BUILT = HERE.parent / "build" / "rivals"
+LIMIT_SECONDS = 1500
+LAST = 6000
+"""Characters of what a tool printed that are kept, half from its start and half from its end: its verdict stands at one."""
+ASKED_OF_EACH = 100
+"""Questions a subject of the real pairs."""
+SUBJECTS = ("microbiology", "anatomy", "physics", "psychology", "us-history")
 
 
-class Pair(NamedTuple):
-    """Two models and the text that goes with them."""
-
-    base: str
-    tuned: str
-    corpus: str
-
-
-def pairs(real_too: bool) -> dict[str, Pair]:
+def pairs() -> dict[str, Pair]:
     """The pairs, as far as they are at hand."""
     found = {}
+    texts = BUILT / "texts"
+    texts.mkdir(parents=True, exist_ok=True)
+    suite = str(write_suite("a", texts)[0])
     for title, name in (("built-in pair", "unlearn-biology"), ("continuation", "continue")):
         made = build_organism(name)
-        found[title] = Pair(str(made.base), str(made.tuned), str(made.corpus))
+        found[title] = Pair(str(made.base), str(made.tuned), str(made.corpus), str(made.areas), suite, long=False)
     real = Path.home() / ".cache" / "mneme" / "real"
-    tuned = real / "forget-microbiology-graddiff-seed0"
-    if real_too and tuned.is_dir():
-        found["SmolLM2, microbiology unlearned"] = Pair(str(real / "base"), str(tuned), "")
+    titles = {
+        "SmolLM2, microbiology unlearned": "forget-microbiology-graddiff-seed0",
+        "SmolLM2, that change shuffled": "null-shuffled-microbiology-seed0",
+    }
+    if "MNEME_REAL_DATA" in os.environ:
+        data = data_folder(None)
+        corpus, areas, asked = write_corpus(data, texts), write_areas(texts), real_questions(data, texts)
+        for title, name in titles.items():
+            if (real / name).is_dir():
+                given = str(corpus), str(areas), str(asked)
+                found[title] = Pair(str(real / "base"), str(real / name), *given, long=True)
     return found
 
 
-def command_of(tool: str, folder: Path, pair: Pair, out: Path) -> list[str]:
-    """The line that a new user of the tool would type for two local models."""
-    program = str(folder / "bin" / {"finetunecheck": "ftcheck"}.get(tool, tool))
-    lines = {
-        "mneme": [
-            "mneme",
-            "audit",
-            pair.base,
-            pair.tuned,
-            *(["--corpus", pair.corpus] if pair.corpus else []),
-            "--out",
-            str(out),
-        ],
-        "modeldiffr": [program, "audit", pair.base, pair.tuned, "--out", str(out)],
-        "finetunecheck": [program, "quick", pair.base, pair.tuned, "--report", str(out / "report.html")],
-    }
-    return lines[tool]
+def real_questions(data: Path, folder: Path) -> Path:
+    """The first questions of each subject as choices that `mneme measure` reads."""
+    rows = []
+    for subject in SUBJECTS:
+        lines = (data / "questions" / f"{subject}.jsonl").read_text("utf-8").splitlines()[:ASKED_OF_EACH]
+        for number, line in enumerate(lines):
+            asked = json.loads(line)
+            row = {"id": f"{subject} {number}", "area": subject, "cluster": asked["section"]}
+            row |= {
+                "prompt": f"Question: {asked['question']}\nAnswer:",
+                **{name: asked[name] for name in ("choices", "answer")},
+            }
+            rows.append(json.dumps(row))
+    path = folder / "real-questions.jsonl"
+    path.write_text("\n".join(rows) + "\n", "utf-8")
+    return path
 
 
-def run(tool: str, venvs: Path, real_too: bool) -> list[dict[str, Any]]:
-    """What the tool says of every pair."""
-    found = []
-    for title, pair in pairs(real_too).items():
-        out = HERE.parent / "build" / "rivals" / tool / re.sub(r"\W+", "-", title)
-        out.mkdir(parents=True, exist_ok=True)
-        command = command_of(tool, venvs / tool, pair, out)
-        before, started = os.times(), time.monotonic()
+def run(tool: str, folder: Path, title: str, pair: Pair) -> dict[str, Any]:
+    """What the tool says of a pair: exit status and words of its last command, CPU seconds of all."""
+    out = BUILT / tool / re.sub(r"\W+", "-", title)
+    out.mkdir(parents=True, exist_ok=True)
+    commands = LINES[tool](pair, folder, out)
+    before, started = os.times(), time.monotonic()
+    status = said = ""
+    for command in commands:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-            status, said = str(done.returncode), done.stdout.strip()[-LAST:]
+            status, said = str(done.returncode), plain(done.stdout)
             if done.returncode:
-                said = f"{said[-LAST // 3 :]} … {done.stderr.strip()[-LAST // 3 :]}"
+                said = f"{said[-LAST // 2 :]} … {plain(done.stderr)[-LAST // 2 :]}"
         except subprocess.TimeoutExpired as late:
-            status, said = "stopped after 900 s", str(late.stdout or "")
-        after = os.times()
-        found.append(
-            {
-                "tool": tool,
-                "pair": title,
-                "exit": status,
-                "seconds": round(time.monotonic() - started, 1),
-                "cpu_seconds": round(
-                    after.children_user + after.children_system - before.children_user - before.children_system, 1
-                ),
-                "said": without_folders(said.strip()[-LAST:]),
-                "date": datetime.date.today().isoformat(),
-            }
-        )
-        print(json.dumps(found[-1], indent=1))
-    return found
+            status, said = f"stopped after {LIMIT_SECONDS} s", bytes(late.stdout or b"").decode("utf-8", "replace")
+        if status != "0":
+            break
+    after = os.times()
+    return {
+        "tool": tool,
+        "pair": title,
+        "exit": status,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(after.children_user + after.children_system - before.children_user - before.children_system, 1),
+        "said": without_folders(said if len(said) <= LAST else f"{said[: LAST // 2]} … {said[-LAST // 2 :]}"),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 TOOLS = ("mneme", "invarlock", "modeldiffr", "finetunecheck", "dlm-sway", "pyrecall")
@@ -109,8 +116,15 @@ FEATURES: dict[str, tuple[str, ...]] = {
     # In the order of TOOLS, from each one's page on the package index and its --help; "?" where neither says.
     "needs no test of yours": ("yes", "no", "yes: 13 benchmarks", "yes: 147 probes", "yes, for adapters", "yes: 180 prompts"),
     "names areas that nobody asked about": ("yes: unlisted change", "no", "no", "no", "no", "no"),
-    "interval on every change": ("yes", "yes", "yes", "yes", "z-scores", "?"),
-    "says what it could not have seen (power)": ("yes", "?", "minimum effect", "insufficient evidence", "no", "?"),
+    "interval on every change": ("yes", "yes", "yes", "yes", "z-scores", "Cohen's d"),
+    "says what it could not have seen (power)": (
+        "yes",
+        "widest interval",
+        "minimum effect",
+        "insufficient evidence",
+        "no",
+        "?",
+    ),
     "null of the change's own size": ("shuffled change", "no", "no", "no", "random adapters", "no"),
     "looks inside (layers, directions)": (
         "dictionaries, ablation",
@@ -120,10 +134,10 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "no",
         "no",
     ),
-    "two checkpoints": ("yes", "yes", "yes", "yes", "by configuration", "its own training"),
+    "two checkpoints": ("yes", "yes", "yes", "yes", "no, adapters", "as snapshots"),
     "adapters": ("yes", "?", "?", "yes", "yes", "yes"),
     "GGUF, vLLM": ("GGUF read", "GGUF, others", "both", "both", "no", "no"),
-    "gate with exit codes": ("yes", "yes", "yes", "?", "yes", "yes"),
+    "gate with exit codes": ("yes", "yes", "yes", "yes", "yes", "yes"),
     "JUnit": ("yes", "yes", "?", "?", "yes", "?"),
     "signed, checked offline by others": ("yes", "yes", "yes", "no", "no", "no"),
     "imports other evaluators' results": ("lm-eval, Inspect, JSON lines", "yes", "data folders", "no", "no", "?"),
@@ -132,22 +146,46 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "takes it out again": ("repair, unlearn", "no", "no", "no", "no", "rollback to a snapshot"),
     "Python": ("3.11", "3.12", "3.10?", "3.10", "3.11", "3.11"),
 }
-NOT_RUN = {
-    "invarlock": "not run: it takes a request with tests, thresholds and keys of one's own, and has none by default",
-    "dlm-sway": "not run: `sway check` takes an adapter, and the pairs are checkpoints",
-    "pyrecall": "not run: it snapshots a model that it trains itself (`learn`), two finished models are not its case",
+GIVEN = {
+    "mneme": "`mneme audit BASE TUNED --corpus TEXT`; of the real pairs with our list of areas and `--dictionary none`",
+    "invarlock": "answers that `mneme measure` recorded to our questions, and a policy of ours (no area more than 10 "
+    "points lower): it brings no questions, and its native runs take a container image",
+    "modeldiffr": "`modeldiffr audit BASE TUNED`, with the suite that needs no download",
+    "finetunecheck": "`ftcheck quick BASE TUNED`; on the small pairs answers of 64 tokens, as its 512 do not fit their "
+    "context of 256",
+    "dlm-sway": "`sway check ADAPTER --base BASE`; it takes adapters alone, so the change of all linear layers was made one "
+    "of full rank (embeddings and norms are left out)",
+    "pyrecall": "a snapshot of each model under one name and `pyrecall check`; it takes no paths, so the name is a link",
 }
+KEPT_WORDS = {
+    "invarlock": r"Recorded policy result.*?(?= Each result applies)|accuracy: \w+ Policy not met",
+    "modeldiffr": r"weights:.*?(?= note:)",
+    "finetunecheck": r"Verdict:.*?Forgetting pattern: \w+|\w+Error: .*",
+    "dlm-sway": r"^.*?(?= sway report)|top findings:.*?(?= \d probe kind)",
+    "pyrecall": r"Skill Before.*",
+}
+"""Of what a tool printed, the part that says what it found."""
 HEAD = """# Beside other tools
 
-What five tools of 2026 document, and what was seen when they were run by the first line of their own page. Written by
-`python benchmarks/rivals.py`; documentation read on {date}. A cell is what the tool's page on the package index or its
-`--help` says, "?" where neither says; corrections are welcome. The rows were chosen by us, and so favour what mneme does.
+What five tools of 2026 document, and what was seen when they were run on pairs whose truth is known. Written by
+`python benchmarks/rivals.py`; documentation read on {date}, run on the same day on one thread. A cell is what the tool's page
+on the package index or its `--help` says, "?" where neither says; corrections are welcome. The rows were chosen by us,
+and so favour what mneme does.
 
 """
 FOOT = """
-The truth: in the built-in pair biology fell from 1.00 to 0.00 and chemistry from 1.00 to 0.60, ten other areas stayed; of the
-continuation nothing changed. A small model of a made-up world answers no question of a general benchmark, so a tool that asks
-such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made on it.
+## The truth
+
+In the built-in pair biology fell from 1.00 to 0.00 and chemistry from 1.00 to 0.60, ten other areas stayed; of the
+continuation nothing changed. A small model of a made-up world answers no question of a general benchmark, so a tool
+that asks such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made
+on it. Given questions about every area and a policy, InvarLock passes ten of its thirteen results and fails three;
+mneme was given text alone. With the list that ships, as here, mneme names biology and chemistry and three areas more, of
+which that world has no such truth (harmful advice, refusal, biosecurity; the last is read in the text of biology), and
+its chemistry is too large; with the world's own list (`mneme audit` without models) it names the two and no other.
+
+With `--pairs 2,3` the script runs two real pairs as well (SmolLM2-135M, microbiology unlearned, and that change
+shuffled), where `$MNEME_REAL_DATA` names their text. A pair without rows above has not been run.
 """
 
 
@@ -162,16 +200,25 @@ def page(kept: list[dict[str, Any]]) -> str:
         "|---" * (len(names) + 1) + "|",
     ]
     lines += [f"| {feature} | {' | '.join(cells)} |" for feature, cells in FEATURES.items()]
-    lines += ["", "## What they said", "", "| tool | pair | exit | CPU seconds | its last words |", "|---|---|---|---|---|"]
-    for one in kept:
-        words = (
-            " ".join(re.sub(r"[\u2500-\u257f]+|\x1b\[\d*m", " ", one["said"]).split())[-500:]
-            .replace("|", "/")
-            .replace("<", "&lt;")
-        )
-        lines.append(f"| {one['tool']} | {one['pair']} | {one['exit']} | {one['cpu_seconds']} | {words} |")
-    lines += [f"| {tool} | all | | | {why} |" for tool, why in NOT_RUN.items()]
+    lines += ["", "## What they were given", "", "| tool | |", "|---|---|"]
+    lines += [f"| {tool} | {given} |" for tool, given in GIVEN.items()]
+    lines += ["", "## What they said", "", "| pair | tool | exit | CPU seconds | said |", "|---|---|---|---|---|"]
+    titles = ["built-in pair", "continuation", *dict.fromkeys(one["pair"] for one in kept)]
+    for one in sorted(kept, key=lambda one: (titles.index(one["pair"]), TOOLS.index(one["tool"]))):
+        lines.append(f"| {one['pair']} | {one['tool']} | {one['exit']} | {one['cpu_seconds']} | {words_of(one)} |")
     return "\n".join(lines) + "\n" + FOOT
+
+
+def words_of(one: dict[str, Any]) -> str:
+    """What a tool said of a pair, for a cell."""
+    said = plain(one["said"])
+    found = re.findall(KEPT_WORDS[one["tool"]], said) if one["tool"] in KEPT_WORDS else [said]
+    return " … ".join(found or [said])[:900].replace("|", "/").replace("<", "&lt;")
+
+
+def plain(said: str) -> str:
+    """What a tool printed without frames, colours and runs of spaces."""
+    return " ".join(re.sub(r"[\u2500-\u259f]+|\x1b\[[\d;]*m", " ", said).split())
 
 
 def without_folders(said: str) -> str:
@@ -185,16 +232,25 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["run", "write"], default="write")
     parser.add_argument("tools", nargs="*")
     parser.add_argument("--venvs", type=Path, default=Path("rivals"))
-    parser.add_argument("--real", action="store_true", help="the real pair too: minutes to hours a tool")
+    parser.add_argument("--pairs", default="0,1,2,3", help="by number: built-in, continuation, real, real shuffled")
     given = parser.parse_args()
-    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else []
     if given.what == "run":
-        for tool in given.tools or ["mneme", "modeldiffr", "finetunecheck"]:
-            new = run(tool, given.venvs, given.real)
-            kept = [one for one in kept if one["tool"] != tool] + new
-            KEPT.parent.mkdir(exist_ok=True)
-            KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        titled = list(pairs().items())
+        for number in map(int, given.pairs.split(",")):
+            for tool in given.tools or list(LINES):
+                one = run(tool, given.venvs / tool, *titled[number])
+                print(json.dumps(one, indent=1), flush=True)
+                keep(one)
+    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else []
     PAGE.write_text(page(kept), "utf-8")
+
+
+def keep(one: dict[str, Any]) -> None:
+    """In place of what was kept of the same tool and pair."""
+    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else []
+    rest = [other for other in kept if (other["tool"], other["pair"]) != (one["tool"], one["pair"])]
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps([*rest, one], indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

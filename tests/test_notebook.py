@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mneme.options.notebook import in_notebook
+from tests.report.sample import sample_report
 
 
 class Display:
@@ -60,25 +61,45 @@ def test_nothing_is_left_where_work_fails() -> None:
     assert display.outputs[-1]["text/html"] == ""
 
 
-@pytest.mark.slow
-def test_in_a_real_kernel(tmp_path: Path) -> None:
+def in_a_kernel(code: str, folder: Path) -> list[Any]:
+    """Outputs of one cell that a real kernel in `folder` has run."""
     nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
     nbformat: Any = pytest.importorskip("nbformat")
-    code = "import mneme\nwith mneme.Progress().bars() as track:\n    move = track('reading', 4)\n    move(4)\nprint('done')"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "x",
         "language": "python",
     }
-    (tmp_path / "kernels" / "here").mkdir(parents=True)
-    (tmp_path / "kernels" / "here" / "kernel.json").write_text(json.dumps(spec), "utf-8")
-    client = nbclient.NotebookClient(
-        notebook, timeout=200, kernel_name="here", resources={"metadata": {"path": str(tmp_path)}}
-    )
+    (folder / "kernels" / "here").mkdir(parents=True)
+    (folder / "kernels" / "here" / "kernel.json").write_text(json.dumps(spec), "utf-8")
+    client = nbclient.NotebookClient(notebook, timeout=200, kernel_name="here", resources={"metadata": {"path": str(folder)}})
     client.create_kernel_manager()
-    client.km.kernel_spec_manager.kernel_dirs = [str(tmp_path / "kernels")]
+    client.km.kernel_spec_manager.kernel_dirs = [str(folder / "kernels")]
     client.execute()
-    outputs = notebook.cells[0].outputs
+    found: list[Any] = notebook.cells[0].outputs
+    return found
+
+
+@pytest.mark.slow
+def test_in_a_real_kernel(tmp_path: Path) -> None:
+    code = "import mneme\nwith mneme.Progress().bars() as track:\n    move = track('reading', 4)\n    move(4)\nprint('done')"
+    outputs = in_a_kernel(code, tmp_path)
     assert any(one.get("text", "") == "done\n" for one in outputs)
     assert [one.output_type for one in outputs].count("display_data") == 1, "one output, written over"
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_show_the_report_in_a_notebook(tmp_path: Path) -> None:
+    """Written as they stand there, with the report as the last word of the cell, as a person at a notebook has it."""
+    page = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    code = page.partition("<!-- tested -->\n```python\n")[2].partition("```")[0]
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    report = sample_report()
+    (tmp_path / "runs" / "demo" / "report.json").write_text(report.to_json(), "utf-8")
+    outputs = in_a_kernel(f"{code}\nreport", tmp_path)
+    said = "".join(one.get("text", "") for one in outputs)
+    assert said.startswith(f"{report.verdict} - {report.reason}\n")
+    shown = next(one.data["text/html"] for one in outputs if one.output_type == "execute_result")
+    assert report.effects[0].area in shown
+    assert "Traceback" not in said

@@ -1,5 +1,7 @@
 """The smallest effect that would have been found: true by simulation, clipped, monotone, and none where nothing would do."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ from mneme.stats import (
     detectable_mean_change,
     detectable_shift,
     paired_change,
+    stated,
 )
+from mneme.stats.power import smallest
 
 
 @pytest.mark.parametrize("base", [0.05, 0.4])
@@ -72,3 +76,41 @@ def test_numbers_as_a_t_test_would_say() -> None:
     shift = detectable_shift(np.random.default_rng(0).normal(size=50), np.ones(50))
     assert shift == pytest.approx(2.85 / np.sqrt(50), rel=0.25)
     assert detectable_shift(np.ones(50), np.ones(50)) is None
+
+
+def counted(power: Callable[[float], float]) -> tuple[Callable[[float], float], list[float]]:
+    """The same, and what it was asked for."""
+    asked: list[float] = []
+
+    def told(size: float) -> float:
+        asked.append(size)
+        return power(size)
+
+    return told, asked
+
+
+def test_stated_effects_are_confirmed_and_not_searched_for() -> None:
+    """Power rises from 0 to 1 over effects of 0 to 1, so 80 % is reached at .8; twice as fast, at .4."""
+    power, asked = counted(lambda size: min(size, 1.0))
+    found, other = smallest(power, 0.1, 1.0), smallest(lambda size: 2 * size, 0.1, 1.0)
+    assert found == pytest.approx(0.8, rel=0.02)
+    assert other == pytest.approx(0.4, rel=0.02)
+    assert len(asked) > 8
+    asked.clear()
+    with stated([0.05, found, other, found]):
+        assert smallest(power, 0.1, 1.0) == found, "searched for: the first is another"
+        assert smallest(lambda size: 2 * size, 0.1, 1.0) == other
+        asked.clear()
+        assert smallest(power, 0.1, 1.0) == found
+    assert len(asked) == 2
+
+
+def test_a_wrong_stated_effect_changes_no_result() -> None:
+    """Even where the search could have ended at it, but for the power there; and what is nowhere found stays so."""
+    found, smaller = (smallest(lambda size, by=by: by * size, 0.1, 1.0) for by in (1, 2))
+    assert smaller is not None
+    for wrong in (smaller, 0.8123):
+        with stated([wrong]):
+            assert smallest(lambda size: size, 0.1, 1.0) == found
+    with stated([smaller]):
+        assert smallest(lambda size: 0.1 * size, 0.1, 1.0) is None

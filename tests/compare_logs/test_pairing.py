@@ -164,7 +164,7 @@ def test_json_lines_are_compared_with_a_page_and_a_forecast(tmp_path: Path) -> N
     stored = (tmp_path / "out" / "logs.json").read_text("utf-8")
     assert LogComparison.model_validate_json(stored) == found
     show_logs(found, tmp_path / "out", json=True)
-    assert "Us law exams got worse" in (tmp_path / "out" / "logs.html").read_text("utf-8")
+    assert "us law exams got worse" in (tmp_path / "out" / "logs.html").read_text("utf-8")
     result = gate_of(found, Policy())
     assert (result.outcome, result.checks[0].area) == ("fail", "us law exams")
 

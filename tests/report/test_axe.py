@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from mneme.report.audit import render_html
+from mneme.report.compare import render_compare
+from mneme.report.compare_logs import render_logs
 from mneme.report.measure import render_measurement
 from mneme.report.preferences import render_preferences
 from mneme.report.repair import render_repair
 from mneme.report.screen import render_screening
 from mneme.report.unlearn import render_unlearning
 from tests.repair.test_command import report as sample_repair
+from tests.report.compared import sample_lineage, sample_logs
 from tests.report.measured import sample_measurement
 from tests.report.runs import sample_preferences, sample_screening, sample_unlearning
 from tests.report.sample import hostile_report, sample_report
@@ -41,6 +44,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "dpo": lambda: render_preferences(sample_preferences()),
     "unlearn": lambda: render_unlearning(sample_unlearning()),
     "repair": lambda: render_repair(sample_repair()),
+    "compare": lambda: render_compare(sample_lineage()),
+    "compare-logs": lambda: render_logs(sample_logs()),
 }
 
 
@@ -75,3 +80,18 @@ def test_page_has_no_violation(browser: Any, tmp_path: Path, kind: str, scheme: 
     path = tmp_path / "page.html"
     path.write_text(PAGES[kind](), "utf-8")
     assert violations(browser, path, scheme, width) == []
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_every_column_is_in_sight_on_a_desktop(browser: Any, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(PAGES[kind](), "utf-8")
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    hidden = page.evaluate(
+        "() => [...document.querySelectorAll('table')].filter((one) => one.offsetParent !== null &&"
+        " one.scrollWidth > one.parentElement.clientWidth + 1).map((one) => one.innerText.slice(0, 80))"
+    )
+    context.close()
+    assert hidden == []

@@ -1,7 +1,7 @@
 """Effects and verdict of a finished audit once more, from its stored evidence alone: by the very functions that made them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mneme.audit.effects import area_effects, claims_of, findings_of, null_checks, purposeless, ranked
@@ -11,7 +11,8 @@ from mneme.errors import BadRun
 from mneme.predict.areas import Area
 from mneme.predict.calibration import UNCALIBRATED, shipped_calibration
 from mneme.predict.verdicts import shortest
-from mneme.results import Report
+from mneme.results import Effect, Report
+from mneme.stats import stated
 
 _CLOSE = 1e-9
 """Relative difference of two numbers that are the same: sums of another order on another machine differ by 1e-12 at most, and
@@ -31,9 +32,11 @@ def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...],
     found = area_effects(evidence, areas, calibration)
     null = purposeless(evidence)
     told = {effect.area: effect for effect in report.effects}
+    with stated(_powers([told[area.name] for area in areas if area.name in told])):
+        findings = findings_of(found, null)
     judged = [
         one.model_copy(update={name: getattr(told[one.area], name) for name in _FROM_LATENTS}) if one.area in told else one
-        for one in findings_of(found, null)
+        for one in findings
     ]
     effects = ranked([*judged, *(effect for effect in report.effects if effect.kind == "unlisted")])
     both = (found.known.broad, found.every.broad)
@@ -59,6 +62,11 @@ def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...],
             "reason": reason,
         }
     )
+
+
+def _powers(effects: Sequence[Effect]) -> list[float]:
+    """Every power that the report states, in the order in which they are computed: what is known need not be searched for."""
+    return [value for effect in effects for name, value in effect if name.startswith("power") and isinstance(value, float)]
 
 
 def figures_that_differ(report: Report, again: Report) -> list[str]:

@@ -17,7 +17,7 @@ from mneme.options import counted, stored, taking
 from mneme.predict.verdicts import FALSE_DISCOVERIES, MARGIN, Measure
 from mneme.report.reading import read_report
 from mneme.report.wording import affected, listed
-from mneme.results import Effect, Report
+from mneme.results import Effect, Estimate, Report
 from mneme.results.compare import AreaRow, Cell, ComparedRun, Lineage, RunDifference
 from mneme.runs import RunFolder
 from mneme.runs.ledger import read_small
@@ -75,6 +75,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{parts[-1]} ({number})" for number, parts in enumerate(paths, 1)]
+
+
+def paired_changes(first: Path, second: Path) -> dict[str, Estimate]:
+    """Area -> change of the audit in the folder `second` minus that in `first`, item by item; nothing of areas of which the
+    two did not read the same, or kept no evidence. Raises BadRun where there is no audit."""
+    runs = [_read(folder, str(folder)) for folder in (first, second)]
+    areas = [effect.area for effect in runs[1].report.effects]
+    return {one.area: one.difference for one in _differences(runs, areas) if one.paired}
 
 
 def _read(folder: Path, name: str) -> Audited:

@@ -176,7 +176,8 @@ def against(found: Sequence[GatedArea], approved: Sequence[GatedArea]) -> dict[s
     """Label -> change of a run minus that of the approved one, for what both have.
 
     Both intervals joined by MOVER (Zou & Donner 2008) as if the two runs were independent. They share base and text, so their
-    errors are mostly alike and the interval is longer than it had to be, never shorter.
+    errors are mostly alike and the interval is longer than it had to be, never shorter. Audits that kept their evidence do
+    better (`compare.paired_changes`).
     """
     of = {subject.label: subject.change for subject in approved}
     return {one.label: difference(one.change, of[one.label]) for one in found if one.label in of}

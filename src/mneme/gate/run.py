@@ -2,17 +2,19 @@
 
 import datetime
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+from mneme.compare.run import paired_changes
 from mneme.errors import BadPolicy, BadRun
-from mneme.gate.areas import against, gated_run
+from mneme.gate.areas import against, gated_run, in_points
 from mneme.gate.checks import checked, waived, whole_of
 from mneme.gate.options import GateOptions
 from mneme.gate.outputs import junit_xml, markdown, sarif
 from mneme.gate.policy import Policy, read_policy
 from mneme.options import taking
 from mneme.report.reading import KINDS, read_run
-from mneme.results import Record, Report
+from mneme.results import Estimate, Record, Report
 from mneme.results.gate import GateResult
 from mneme.runs import add_files
 
@@ -42,7 +44,10 @@ def held_against(found: Record, content: bytes, options: GateOptions) -> GateRes
     policy, digest = read_policy(Path(options.policy))
     named = Path(options.policy).parent / policy.baseline if policy.baseline is not None else None
     baseline = Path(options.baseline) if options.baseline is not None else named
-    result = gate_of(found, policy, approved=None if baseline is None else read_run(baseline), day=options.day())
+    approved = None if baseline is None else read_run(baseline)
+    audits = isinstance(found, Report) and isinstance(approved, Report) and (Path(options.run) / "report.json").is_file()
+    by_item = paired_changes(baseline, Path(options.run)) if audits and baseline is not None else {}
+    result = gate_of(found, policy, approved=approved, by_item=by_item, day=options.day())
     return result.model_copy(
         update={
             "run": str(options.run),
@@ -54,14 +59,32 @@ def held_against(found: Record, content: bytes, options: GateOptions) -> GateRes
     )
 
 
-def gate_of(found: Record, policy: Policy, *, approved: Record | None = None, day: datetime.date | None = None) -> GateResult:
-    """The pure part: a result held against a policy and an approved result. Raises BadPolicy where they do not fit."""
+def gate_of(
+    found: Record,
+    policy: Policy,
+    *,
+    approved: Record | None = None,
+    by_item: Mapping[str, Estimate] | None = None,
+    day: datetime.date | None = None,
+) -> GateResult:
+    """The pure part: a result held against a policy and an approved result. Raises BadPolicy where they do not fit.
+
+    `by_item`: area -> its change against the approved audit where the items of both are known (`compare.paired_changes`);
+    other areas are compared by their two intervals.
+    """
     day = day or datetime.datetime.now(datetime.UTC).date()
     run = gated_run(found)
     beside, notes = None, []
     if approved is not None:
         notes = _comparable(found, approved)
         beside = against(run.areas, gated_run(approved).areas)
+        paired = {area: in_points(change) for area, change in (by_item or {}).items() if area in beside}
+        if len(paired) < len(beside):
+            notes.append(
+                f"{len(paired)} of {len(beside)} changes are compared with the approved run item by item, the others by their "
+                "two intervals as if the runs were independent: never too short, mostly too long."
+            )
+        beside |= paired
     checks, more = waived(checked(policy, run, beside), policy.waivers, day)
     return GateResult(
         run="",

@@ -65,7 +65,7 @@ def flipped(change: LogChange) -> str:
 
 
 def logs_headline(found: LogComparison) -> str:
-    """What moved, which way and how far."""
+    """What moved, which way and how far; names of tasks stay as they are written, as they are what is typed."""
     primary = found.primary()
     moved_ones = [change for change in primary if changed(change)]
     if not moved_ones:
@@ -75,8 +75,7 @@ def logs_headline(found: LogComparison) -> str:
             return f"All of {tasks} are shown to be equivalent."
         return f"No change is shown in {tasks}; {len(shown)} of them are shown to be equivalent."
     told = [f"{one.task} got {log_direction(one)} ({log_moved(one.change)})" for one in moved_ones]
-    sentence = wording.listed(told)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return f"{wording.listed(told)}."
 
 
 def logs_outcome(found: LogComparison) -> str:

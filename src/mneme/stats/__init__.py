@@ -11,7 +11,7 @@ from mneme.stats.distributions import normal_cdf, student_t_cdf, student_t_quant
 from mneme.stats.families import balanced_accuracy, benjamini_hochberg, holm, mcnemar_exact
 from mneme.stats.loss import Conditions, Detectable, Sample, detectable_loss, item_noise
 from mneme.stats.means import clustered_mean, clustered_ratio, difference_of_ratios, paired_mean_change, paired_test
-from mneme.stats.power import detectable_change, detectable_mean_change, detectable_shift
+from mneme.stats.power import detectable_change, detectable_mean_change, detectable_shift, stated
 from mneme.stats.rates import Rate, clustered_rate, equivalent, paired_change
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "paired_change",
     "paired_mean_change",
     "paired_test",
+    "stated",
     "student_t_cdf",
     "student_t_quantile",
     "student_t_two_sided",

@@ -7,7 +7,11 @@ have been found. Trial effects share their random numbers, so that power rises w
 these intervals."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from operator import le
 from typing import NamedTuple
 
 import numpy as np
@@ -36,14 +40,15 @@ claiming that there is none, and less than what 10 even questions say. 8 was tri
 without any correlation (docs/log.md)."""
 _CLOSEST = 0.02
 """Trial effects are halved until the next is within 2 % of the last."""
+_NOTHING = 1e-9
+"""An effect that is none: the search looks no further down. Never varied."""
 
 Draws = Float[ndarray, "draw seed cluster"]
 Table = Float[ndarray, "seed cluster"]
 
 
 class _Sample(NamedTuple):
-    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and
-    between
+    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and between
     models; and the spread of training seeds (logits)."""
 
     rate: Float[ndarray, " guess"]
@@ -149,20 +154,48 @@ def detectable_shift(
     return float(max(up, down))
 
 
+_STATED: ContextVar[list[float] | None] = ContextVar("stated", default=None)
+
+
+@contextmanager
+def stated(found: Iterable[float]) -> Iterator[None]:
+    """Within it every call of `smallest` first asks whether its search would have ended at the next of these figures, which
+    takes two looks at the power where the search takes ten. As power rises with the effect no result is another; where the
+    next figure is not the right one, the effect is searched for."""
+    token = _STATED.set(list(found))
+    try:
+        yield
+    finally:
+        _STATED.reset(token)
+
+
 def smallest(power: Callable[[float], float], guess: float, most: float) -> float | None:
     """The effect at which `power` is 80 %, by halving on a ratio scale around `guess`; None where it is less at `most`."""
+    known = _STATED.get() or []
+    if known:
+        low, high = _searched(partial(le, known[0]), guess, most)
+        if high == known[0] and power(high) >= POWER and (low <= _NOTHING or power(low) < POWER):
+            return known.pop(0)
+    found = _searched(lambda size: power(size) >= POWER, guess, most)[1]
+    if found in known:
+        del known[: known.index(found) + 1]
+    return found
+
+
+def _searched(enough: Callable[[float], bool], guess: float, most: float) -> tuple[float, float | None]:
+    """The largest size that was seen not to be enough, and the smallest that was, close together; None: not even `most`."""
     high = min(guess, most)
-    while power(high) < POWER:
+    while not enough(high):
         if high >= most:
-            return None
+            return most, None
         high = min(2 * high, most)
     low = high / 2
-    while low > 1e-9 and power(low) >= POWER:
+    while low > _NOTHING and enough(low):
         low, high = low / 2, low
     while high / low > 1 + _CLOSEST:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
-    return high
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return low, high
 
 
 def _shown(first: Arm, second: Arm, sign: float, level: float) -> float:
