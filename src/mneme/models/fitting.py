@@ -16,7 +16,7 @@ from numpy import ndarray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mneme.models.keeping import Keeping
+from mneme.models.keeping import Keeping, write_state
 
 Losses = Float[ndarray, "step term"]
 Share = Callable[[int], float]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from operator import le
 from typing import NamedTuple
 
@@ -48,8 +48,8 @@ Table = Float[ndarray, "seed cluster"]
 
 
 class _Sample(NamedTuple):
-    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and between
-    models; and the spread of training seeds (logits)."""
+    """What is drawn again, as `_GUESSES` times as the sample leaves it open: base rate, correlation within questions and
+    between models; and the spread of training seeds (logits)."""
 
     rate: Float[ndarray, " guess"]
     within: Float[ndarray, " guess"]
