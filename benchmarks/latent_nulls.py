@@ -24,7 +24,8 @@ from mneme.audit.halves import Stream
 from mneme.audit.latents import FEWEST_PASSAGES, firings_of, judge_latents
 from mneme.audit.null import shuffled_change
 from mneme.audit.surveying import batch_rows_for, table_of
-from mneme.diff.survey import choose_layers, patched_kl_share, survey_rows
+from mneme.diff.patching import choose_layers, patched_kl_share
+from mneme.diff.survey import survey_rows
 from mneme.errors import EmptyMask
 from mneme.models.pair import load_pair
 from mneme.text.documents import read_corpus
@@ -61,7 +62,7 @@ def judged(number: int, tokens: int) -> tuple[str, int, int, int]:
     batch = batch_rows_for(ROW, pair.vocab_size)
     columns = survey_rows(pair, rows.ids, batch_rows=batch)
     pick = torch.linspace(0, len(rows.ids) - 1, LAYER_ROWS).long()
-    layer = choose_layers(patched_kl_share(pair, rows.ids[pick], list(range(pair.n_layers))))[0]
+    layer = choose_layers(patched_kl_share(pair, rows.ids[pick], list(range(pair.n_layers)), batch_rows=batch))[0]
     special = torch.isin(rows.ids, torch.tensor(pair.tokenizer.all_special_ids, dtype=torch.long))
     sink = torch.from_numpy(columns.sink[:, :, layer]) | special
     stream = Stream(pair=pair, ids=rows.ids, layer=layer, sink=sink, batch_rows=batch, seed=number)
