@@ -24,6 +24,7 @@ WRITTEN = [
             "words-0000",
             "survey-0000",
             "layers",
+            "dictionaries-0.folder",
             "dictionary-change-0",
             "dictionary-rotated-0",
             "causal-0-1-of-1-from-000000",

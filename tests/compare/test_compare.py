@@ -41,23 +41,29 @@ def run(name: str, found: Report, evidence: AuditEvidence | None = None) -> Audi
 
 
 def test_by_item_a_small_difference_is_told_that_intervals_do_not_tell() -> None:
-    """The second run loses 3 points more of every word of the first area; words differ far more among each other."""
+    """The second run loses 14 points more of every word of the first area, of which 30 were read; words differ as much among
+    each other. Three points more, at every word, are not told from 30 words: those that were not read may be others."""
     first = sample_evidence()
     generator = np.random.default_rng(5)
     change = generator.uniform(-0.5, 0.0, len(first.words.usable))
     made = []
-    for more in (0.0, 0.03):
+    for more in (0.0, 0.14, 0.03):
         p_true = np.stack([np.full(len(change), 0.95), 0.95 + change - more * first.words.own[0]])
         made.append(first._replace(words=first.words._replace(scores=first.words.scores._replace(p_true=p_true))))
-    one, two = made
+    one, two, hardly = made
     assert same_items(one, two)
     found = word_difference(one, two, 0)
     assert found is not None
-    assert found.estimate.value == pytest.approx(-0.03, abs=1e-9)
-    assert found.p_value < 1e-6
+    assert found.estimate.value == pytest.approx(-0.14, abs=1e-9)
+    assert found.p_value < 0.05
+    assert found.estimate.high < 0.0
+    unsure = word_difference(one, hardly, 0)
+    assert unsure is not None
+    assert unsure.p_value > 0.05
+    assert unsure.estimate.high > 0.0
     back = word_difference(two, one, 0)
     assert back is not None
-    assert back.estimate.value == pytest.approx(0.03, abs=1e-9)
+    assert back.estimate.value == pytest.approx(0.14, abs=1e-9)
     elsewhere = word_difference(one, two, 1)
     assert elsewhere is not None
     assert elsewhere.estimate.value == 0.0

@@ -299,10 +299,20 @@ STRENGTHS = st.lists(
     ),
     max_size=3,
 )
+
+
+def is_mapping(found: object) -> bool:
+    """What Python's types let a policy be."""
+    return isinstance(found, dict)
+
+
 WORDED: dict[str, tuple[Callable[[Any], Any], st.SearchStrategy[Any]]] = {
     "addresses": (endpoint_of, ADDRESSES),
     "addresses that are shown": (shown_option, ADDRESSES),
-    "policies in Python": (lambda found: policy_of(found, "policy="), st.one_of(damaged(POLICY), values)),
+    "policies in Python": (
+        lambda found: policy_of(found, "policy="),
+        damaged(POLICY).filter(lambda found: isinstance(found, dict)),
+    ),
     "policies of safeguards": (parse_safeguards, STRENGTHS),
     "lists of numbers": (parse_numbers, st.one_of(st.text(max_size=12), st.text(alphabet="0123456789,-_ ", max_size=12))),
     "options of a run": (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mneme.errors import BadRun
-from mneme.models import fitting
+from mneme.models import keeping
 from mneme.models.fitting import Losses, Schedule, Term, constant, cosine_down, fit, linear_down, up_and_down
 from tests import laws
 
@@ -91,7 +91,7 @@ def test_no_room_for_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fitting, "save_file", full)
+    monkeypatch.setattr(keeping, "save_file", full)
     weight = torch.zeros(2, requires_grad=True)
     with pytest.raises(BadRun, match=r"Cannot keep the state of training in .*Free some space or give another folder"):
         fit([term(weight)], {"w": weight}, Schedule(1, 0.1, constant), tmp_path / "state.safetensors")
