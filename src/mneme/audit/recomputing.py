@@ -65,8 +65,10 @@ def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...],
 
 
 def _powers(effects: Sequence[Effect]) -> list[float]:
-    """Every power that the report states, in the order in which they are computed: what is known need not be searched for."""
-    return [value for effect in effects for name, value in effect if name.startswith("power") and isinstance(value, float)]
+    """Every power that the report states, in the order in which they are computed (of a loss word by word first; where that is
+    the larger of the two no other is said): what is known need not be searched for."""
+    said = [dict.fromkeys((effect.power_singly, effect.power)) for effect in effects]
+    return [value for of_area in said for value in of_area if value is not None]
 
 
 def figures_that_differ(report: Report, again: Report) -> list[str]:
