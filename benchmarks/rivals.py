@@ -181,8 +181,8 @@ continuation nothing changed. A small model of a made-up world answers no questi
 that asks such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made
 on it. Given questions about every area and a policy, InvarLock passes ten of its thirteen results and fails three;
 mneme was given text alone. With the list that ships, as here, mneme names biology and chemistry and three areas more, of
-which that world has no such truth (harmful advice, refusal, biosecurity; the last is read in the text of biology), and
-its chemistry is too large; with the world's own list (`mneme audit` without models) it names the two and no other.
+which that world has no such truth (biosecurity, read in the text of biology; power-seeking, in that of history; code);
+with the world's own list (`mneme audit` without models) it names the two and no other.
 
 With `--pairs 2,3` the script runs two real pairs as well (SmolLM2-135M, microbiology unlearned, and that change
 shuffled), where `$MNEME_REAL_DATA` names their text. A pair without rows above has not been run.
