@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -72,15 +73,21 @@ def line_of(command: str, *more: str, out: str = "out") -> list[str]:
     return [command, *COMMANDS[command], *more, "--out", where]
 
 
-def with_value(command: str, option: str, value: str) -> list[str]:
-    """The same with `value` for an option, or for the argument of that number."""
-    words = list(COMMANDS[command])
+def exchanged(line: Sequence[str], option: str, value: str) -> list[str]:
+    """A command line with another `value` for an option, or for the argument of that number."""
+    words = list(line)
     if option.isdecimal():
         words[int(option)] = value
     elif option in words:
         words[words.index(option) + 1] = value
     else:
         words.append(f"{option}={value}")
+    return words
+
+
+def with_value(command: str, option: str, value: str) -> list[str]:
+    """The same with `value` for an option, or for the argument of that number."""
+    words = exchanged(COMMANDS[command], option, value)
     return [command, *words, "--out", "out/vectors.safetensors" if command == "persona" else "out"]
 
 

@@ -28,7 +28,7 @@ from mneme.verify.run import verify
 from tests.audit.test_stored import AREAS, sample_evidence
 from tests.cli.test_out import tree
 from tests.conftest import tiny_llama, word_tokenizer
-from tests.hostile.conftest import refused
+from tests.hostile.conftest import exchanged, refused
 from tests.hostile.test_files import HARMS, a_folder, a_link_to_itself, binary, missing
 from tests.hostile.test_parsers import ARRAYS, TOLD, damaged, values
 from tests.report.sample import effect, hostile_report, sample_report
@@ -46,14 +46,7 @@ WRITES = ("gate", "compare", "compare-logs", "card")
 
 def line_of(command: str, option: str, value: str) -> list[str]:
     """The good line with another value for an option, or for the argument of that number."""
-    words = list(LINES[command])
-    if option.isdecimal():
-        words[int(option)] = value
-    elif option in words:
-        words[words.index(option) + 1] = value
-    else:
-        words.append(f"{option}={value}")
-    return [command, *words]
+    return [command, *exchanged(LINES[command], option, value)]
 
 
 def write_run(folder: Path, report: Report, asked: Any = None, evidence: bytes | None = None) -> None:

@@ -30,7 +30,7 @@ from mneme.errors import EmptyMask
 from mneme.predict.areas import Words
 from mneme.predict.effects import CONFIDENT
 from mneme.predict.knowledge import weighted_change
-from mneme.predict.matching import presence_log_ratio
+from mneme.predict.matching import LEAST_PRESENT, clipped, presence_log_ratio
 from mneme.predict.verdicts import FEWEST, Measure
 
 BEHAVIOUR_UNIT = "probability of the behaviour where it shows"
@@ -38,15 +38,11 @@ TELLING = 1.0
 """Log ratio (nats) from which a word or token tells two kinds of text apart: e times as frequent, as for own words
 (`predict/items.py`). Never varied."""
 _SEEDS_AT_LEAST = 8
-"""Seed passages from which on EM is run on them: as for areas (`predict/areas.py`). Never varied."""
+"""Seed passages from which on EM is run on them: as for areas (`predict/matching.py`). Never varied."""
 _USUAL = 0.2
 """Share of the seeds that hold a word of the genre: rarer words are of a topic or of the behaviour itself. Never varied."""
 _ROUNDS = 20
 """Rounds of EM at most; it stops where nothing changes. A round number that was never varied."""
-LEAST_PRESENT = 3
-"""Passages that a word or token is in at least to count: chance decides below. As for areas."""
-CLIP = 3.0
-"""Nats that one word counts at most: no word alone decides. As for areas."""
 _LEAST_MASS = 1e-9
 """Probability, or variance, that is as good as none: keeps 0 / 0 from being computed."""
 
@@ -139,8 +135,7 @@ def _odds_within(
     if n_out == 0:
         return np.full(words.n_passages, np.inf)
     here, there = words.frequency(inside), words.frequency(outside)
-    ratio = np.clip(presence_log_ratio(here, n_in, there, n_out), -CLIP, CLIP)
-    ratio = np.where((here + there < LEAST_PRESENT) | without, 0.0, ratio)
+    ratio = np.where(without, 0.0, clipped(presence_log_ratio(here, n_in, there, n_out), here + there))
     return np.asarray(words.total(ratio) + math.log((n_in + 0.5) / (n_out + 0.5)))
 
 

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from mneme.errors import EmptyMask
-from mneme.predict.behaviour import CLIP, LEAST_PRESENT, TELLING, BehaviourText
-from mneme.predict.matching import presence_log_ratio
+from mneme.predict.behaviour import TELLING, BehaviourText
+from mneme.predict.matching import CLIP, LEAST_PRESENT, presence_log_ratio
 from mneme.predict.verdicts import FEWEST
 
 CONTINUED_UNIT = "share of sampled continuations that show it"

@@ -34,10 +34,10 @@ _ROUNDS = 3
 """Rounds of competition: each learns from whom the one before left to every area. After two as after five, membership of 4,800
 paragraphs of twelve books moved by less than a hundredth (docs/log.md, which text is which area).
 """
-_CLIP = 3.0
+CLIP = 3.0
 """Nats that one word counts at most, and by which an area may be behind another and keep its passage: no word alone decides.
 A round number that was never varied."""
-_LEAST_PRESENT = 3
+LEAST_PRESENT = 3
 """Passages that a word is in at least to count, and keywords that an area has at least for one to be judged by the others:
 chance decides below. A round number that was never varied."""
 _FREQUENT = 20
@@ -94,29 +94,28 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
     log_odds = np.full((n_areas, n), -np.inf)
     member = np.zeros((n_areas, n), dtype=bool)
     seeds = np.zeros(n_areas, dtype=np.int64)
-    keywords: dict[int, Bool[ndarray, " word"]] = {}
+    rivals: dict[int, tuple[Bool[ndarray, " word"], Float[ndarray, " passage"]]] = {}  # their keywords, and hits of these
     chance: set[int] = set()
     for index, area in enumerate(areas):
-        keyword = area_keywords(words, area)
+        named = _keywords(words, area)
+        keyword = _telling_keywords(words, named)
         hits = words.total(keyword)
         needed = min(_SEED_KEYWORDS, int(keyword.sum()))
         chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
         seeds[index] = int(chosen.sum())
-        if area.kind == "capability" and needed == _SEED_KEYWORDS and _by_chance(words, area, keyword, chosen):
+        if area.kind == "capability" and needed == _SEED_KEYWORDS and _by_chance(words, named, keyword, chosen):
             chance.add(index)
             continue
         member[index], log_odds[index, chosen] = chosen, 0.0
         if area.kind == "capability" and needed == _SEED_KEYWORDS and seeds[index] >= _SEEDS_AT_LEAST:
-            keywords[index] = keyword
-    rivals = list(keywords)
+            rivals[index] = keyword, hits
     if rivals:
-        hits = np.stack([words.total(keyword) for keyword in keywords.values()])
-        won, odds = compete(words, member[rivals], hits > 0)
-        ahead = odds >= odds.max(axis=0) - _CLIP
-        for place, index in enumerate(rivals):
+        won, odds = compete(words, member[list(rivals)], np.stack([hits > 0 for _, hits in rivals.values()]))
+        ahead = odds >= odds.max(axis=0) - CLIP
+        for place, (index, (keyword, hits)) in enumerate(rivals.items()):
             grown = won[place]
             for _ in range(_GROWTHS):
-                grown = _grow(words, keywords[index], hits[place], grown)
+                grown = _grow(words, keyword, hits, grown)
             member[index], log_odds[index] = won[place] | (grown & ahead[place]), odds[place]
     return Membership(member, log_odds, seeds, frozenset(chance))
 
@@ -137,18 +136,20 @@ def compete(
         for index in np.flatnonzero(lives):
             odds[index] = left_out_log_odds(words, member[index])
         odds[~lives] = -np.inf
-        member = np.where(lives[:, None], holds & (odds > 0) & (odds >= odds.max(axis=0) - _CLIP), seeds)
+        member = np.where(lives[:, None], holds & (odds > 0) & (odds >= odds.max(axis=0) - CLIP), seeds)
         lives &= member.sum(axis=1) >= _SEEDS_AT_LEAST
         member = np.where(lives[:, None], member, seeds)
     return member, np.where(lives[:, None], odds, np.where(seeds, 0.0, -np.inf))
 
 
-def _by_chance(words: Words, area: Area, keyword: Bool[ndarray, " word"], seed: Bool[ndarray, " passage"]) -> bool:
-    """In text that is enough to tell: more than one in seven of the area's keywords keep no company with the others, or the
-    passages that hold two of them are of no one subject."""
+def _by_chance(
+    words: Words, named: Bool[ndarray, " word"], keyword: Bool[ndarray, " word"], seed: Bool[ndarray, " passage"]
+) -> bool:
+    """In text that is enough to tell: more than one in seven of the keywords `named` keep no company with the others (those
+    that do are `keyword`), or the passages that hold two of them are of no one subject."""
     if len(words.word) < FEWEST_WORDS or not seed.any():
         return False
-    present = int(_keywords(words, area).sum())
+    present = int(named.sum())
     astray = present - int(keyword.sum())
     return astray > max(1, _ASTRAY * present) or not coherent(words, seed, keyword)
 
@@ -186,7 +187,7 @@ def _telling_keywords(words: Words, keyword: Bool[ndarray, " word"]) -> Bool[nda
     """`keyword` without those that mean something else in this text: a frequent one (20 passages) beside which another keyword
     of the area stands in less than a fifth of the cases, and less than twice as often as it does elsewhere."""
     telling = keyword.copy()
-    if keyword.sum() < _LEAST_PRESENT:
+    if keyword.sum() < LEAST_PRESENT:
         return telling
     frequency = words.frequency()
     for index in np.flatnonzero(keyword & (frequency >= _FREQUENT)):
@@ -256,7 +257,7 @@ def naive_bayes_log_odds(
     inside = words.frequency(chosen)
     outside = words.frequency() - inside
     ratio = presence_log_ratio(inside, n_chosen, outside, n - n_chosen)
-    ratio = _clipped(ratio, inside + outside)
+    ratio = clipped(ratio, inside + outside)
     if without is not None:
         ratio = np.where(without, 0.0, ratio)
     return words.total(ratio) + math.log((n_chosen + _SMOOTHING) / (n - n_chosen + _SMOOTHING))
@@ -272,10 +273,10 @@ def left_out_log_odds(words: Words, chosen: Bool[ndarray, " passage"]) -> Float[
     for own in (True, False):
         here, there = (np.maximum(inside - own, 0.0), np.maximum(outside - (not own), 0.0))
         ratio = presence_log_ratio(here, n_chosen - own, there, n - n_chosen - (not own))
-        told = np.where(chosen == own, words.total(_clipped(ratio, inside + outside - 1)), told)
+        told = np.where(chosen == own, words.total(clipped(ratio, inside + outside - 1)), told)
     return told + math.log((n_chosen + _SMOOTHING) / (n - n_chosen + _SMOOTHING))
 
 
-def _clipped(ratio: Float[ndarray, " word"], present: Float[ndarray, " word"]) -> Float[ndarray, " word"]:
+def clipped(ratio: Float[ndarray, " word"], present: Float[ndarray, " word"]) -> Float[ndarray, " word"]:
     """Log ratios within 3 nats, 0 of words in fewer than 3 passages."""
-    return np.where(present < _LEAST_PRESENT, 0.0, np.clip(ratio, -_CLIP, _CLIP))
+    return np.where(present < LEAST_PRESENT, 0.0, np.clip(ratio, -CLIP, CLIP))
