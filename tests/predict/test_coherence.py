@@ -44,6 +44,12 @@ def test_real_areas_are_found_and_dealt_ones_are_not() -> None:
     assert by_chance.seeds.min() >= 20  # two of six everyday words stand together often enough
     assert by_chance.chance == frozenset(range(SUBJECTS))
     assert not by_chance.member.any()
+    behaviours = match_areas(words, tuple(one.model_copy(update={"kind": "behaviour"}) for one in plain[:2]))
+    assert behaviours.chance == frozenset({0, 1})
+    assert not behaviours.member.any()
+    mannered = match_areas(words, (area("zz", own[0]).model_copy(update={"kind": "behaviour"}),))
+    assert not mannered.chance
+    assert (np.flatnonzero(mannered.member[0]) % SUBJECTS == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,16 @@ def test_an_area_that_loses_nearly_all_keeps_its_seeds() -> None:
     assert (member[1] == mixed).all()
     assert np.isneginf(odds[1][~mixed]).all()
     assert chosen[member[0]].mean() == 1.0
+
+
+@pytest.mark.parametrize("kind", ["capability", "behaviour"])
+def test_one_word_of_many_is_not_the_area(kind: str) -> None:
+    """A text of history that speaks of rulers is no text on seeking power, whose list holds that word and 46 others; an area
+    that names no more than that word is what its user says."""
+    words = count_words(["the ruler of the old kingdom built walls"] * 30 + ["bread and butter for breakfast"] * 70)
+    listed = Area(name="seeking power", kind=kind, keywords=("ruler", "takeover", "dominance", "influence"))
+    found = match_areas(words, (listed,))
+    assert found.seeds[0] == 0
+    assert not found.member.any()
+    alone = match_areas(words, (Area(name="ruler", kind=kind),))
+    assert alone.member[0].tolist() == [True] * 30 + [False] * 70

@@ -110,10 +110,10 @@ def _effect(
 ) -> tuple[list[Effect], list[Claim]]:
     """One area in every way in which it is read. Errors: EmptyMask, with the reason why nothing can be said about it."""
     area, member = areas[index], evidence.member[index]
+    scattered = f"{evidence.seeds[index]} passages of the text hold two of its keywords, but they are of no one "
     if read_at_own_words(area):
         if index in evidence.chance:
-            seeds = evidence.seeds[index]
-            raise EmptyMask(f"{seeds} passages of the text hold two of its keywords, but they are of no one subject")
+            raise EmptyMask(scattered + "subject")
         return _knowledge_effects(evidence, area, [one.areas[index] for one in knowledge], member, calibration)
     if index in evidence.answered:
         shown = evidence.answered[index]
@@ -125,6 +125,8 @@ def _effect(
     unasked = f"{UNFOLLOWED}; " if index in evidence.unfollowed else ""
     if area.kind == "capability":
         raise EmptyMask(UNFOLLOWED if unasked else "its paired answers cannot be written with this tokenizer")
+    if index in evidence.chance:
+        raise EmptyMask(unasked + scattered + "kind")
     if member.sum() < FEW:
         raise EmptyMask(f"{unasked}{int(member.sum())} passages of the text match it, at least {FEW} are needed")
     if index in evidence.silent:

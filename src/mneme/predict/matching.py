@@ -83,9 +83,11 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
 
     1. Keywords: name and keywords (of an area without keywords, the words of its description), without those that stand in
        most passages or that keep no company with the others here (`_telling_keywords`: "import" in text full of programs).
-    2. Seeds: passages that hold two of them (one, where only one is left). Fewer than 8 seeds are the members, and so are
-       those of a behaviour: growing follows topic and format, and text of a behaviour differs from its like in a few words.
-       In much text no members at all where the keywords stand together by chance (`_by_chance`).
+    2. Seeds: passages that hold two of them; one will do only for an area that names fewer than three. Of 23 default areas of
+       which a text held a single word, that word meant something else in all but one (docs/log.md, one keyword). Fewer
+       than 8 seeds are the members, and so are those of a behaviour: growing follows topic and format, and text of a behaviour
+       differs from its like in a few words. In much text no members at all where the keywords stand together by chance
+       (`_by_chance`).
     3. Competition (`compete`): passages that hold a keyword go to the areas whose other members they read like.
     4. Growth: `_grow` adds passages without a keyword that read like the members, as long as keywords turn up in their like
        nearly as often as they should in text of the area, and where no other area is ahead.
@@ -100,10 +102,10 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
         named = _keywords(words, area)
         keyword = _telling_keywords(words, named)
         hits = words.total(keyword)
-        needed = min(_SEED_KEYWORDS, int(keyword.sum()))
-        chosen = hits >= needed if needed else np.zeros(n, dtype=bool)
+        needed = _needed(area, keyword)
+        chosen = hits >= needed if keyword.any() else np.zeros(n, dtype=bool)
         seeds[index] = int(chosen.sum())
-        if area.kind == "capability" and needed == _SEED_KEYWORDS and _by_chance(words, named, keyword, chosen):
+        if needed == _SEED_KEYWORDS and _by_chance(words, named, keyword, chosen):
             chance.add(index)
             continue
         member[index], log_odds[index, chosen] = chosen, 0.0
@@ -168,6 +170,17 @@ def coherent(words: Words, seed: Bool[ndarray, " passage"], keyword: Bool[ndarra
     return least_area(float(np.mean(areas)), int(seed.sum()), int(rest.sum())) >= LEAST
 
 
+def _needed(area: Area, keyword: Bool[ndarray, " word"]) -> int:
+    """Keywords in a seed passage: two, or one where the area names fewer than three and the text holds one of them."""
+    return min(_SEED_KEYWORDS, int(keyword.sum())) if len(_phrases(area)) < LEAST_PRESENT else _SEED_KEYWORDS
+
+
+def _phrases(area: Area) -> set[str]:
+    """Words, and pairs of words, that stand for the area: its name, and its keywords or the words of its description."""
+    found = (" ".join(words_of(phrase)[:2]) for phrase in (area.name, *(area.keywords or words_of(area.description))))
+    return {phrase for phrase in found if phrase}
+
+
 def area_keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
     """The words of this text that tell it is the area's: step 1 of `match_areas`."""
     return _telling_keywords(words, _keywords(words, area))
@@ -176,10 +189,9 @@ def area_keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
 def _keywords(words: Words, area: Area) -> Bool[ndarray, " word"]:
     """The area's name and keywords, as far as the text holds them."""
     keyword = np.zeros(len(words.vocabulary), dtype=bool)
-    for phrase in (area.name, *(area.keywords or words_of(area.description))):
-        key = " ".join(words_of(phrase)[:2])
-        if key in words.vocabulary:
-            keyword[words.vocabulary[key]] = True
+    for phrase in _phrases(area):
+        if phrase in words.vocabulary:
+            keyword[words.vocabulary[phrase]] = True
     return keyword & (words.frequency() < words.n_passages / 2)
 
 
