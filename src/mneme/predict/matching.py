@@ -83,11 +83,10 @@ def match_areas(words: Words, areas: tuple[Area, ...]) -> Membership:
 
     1. Keywords: name and keywords (of an area without keywords, the words of its description), without those that stand in
        most passages or that keep no company with the others here (`_telling_keywords`: "import" in text full of programs).
-    2. Seeds: passages that hold two of them; one will do only for an area that names fewer than three. Of 23 default areas of
-       which a text held a single word, that word meant something else in all but one (docs/log.md, one keyword). Fewer
-       than 8 seeds are the members, and so are those of a behaviour: growing follows topic and format, and text of a behaviour
-       differs from its like in a few words. In much text no members at all where the keywords stand together by chance
-       (`_by_chance`).
+    2. Seeds: passages that hold two of them; one will do only for an area that names fewer than three: where a text holds one
+       word of fifty, the word means something else (docs/log.md, one keyword of many). Fewer than 8 seeds are the members, and
+       so are those of a behaviour: growing follows topic and format, and text of a behaviour differs from its like in a few
+       words. In much text no members at all where the keywords stand together by chance (`_by_chance`).
     3. Competition (`compete`): passages that hold a keyword go to the areas whose other members they read like.
     4. Growth: `_grow` adds passages without a keyword that read like the members, as long as keywords turn up in their like
        nearly as often as they should in text of the area, and where no other area is ahead.
