@@ -108,7 +108,7 @@ def test_the_page_says_what_family_was_corrected_for_and_what_would_have_been_se
     )
     said = wording.family_note(sample_report(effects=[first, second, third]))
     assert "over the 4 claims made of areas" in said
-    assert "a loss of 12 % to 100 % would have been found" in said
+    assert "a loss of 12 % to 100 % would probably have been found" in said
     assert "In 1 of them none would have been" in wording.family_note(
         sample_report(effects=[first, second.model_copy(update={"power": None})])
     )
