@@ -68,7 +68,9 @@ def test_results_are_those_of_one_after_the_other(pair: ModelPair) -> None:
     ids = torch.randint(3, pair.vocab_size, (6, 32), generator=torch.Generator().manual_seed(3))
 
     def read() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        streams = [side for found in harvest(pair, ids, [0, 1], batch_rows=3) for side in (*found.m.values(), *found.q.values())]
+        streams = [
+            side for found in harvest(pair, ids, [0, 1], batch_rows=3) for side in (*found.m.values(), *found.q.values())
+        ]
         return streams, [torch.from_numpy(column) for column in survey_rows(pair, ids, batch_rows=3)]
 
     many, again = read(), read()
