@@ -10,9 +10,10 @@ from mneme.models.threads import at_once, computing_threads
 
 
 def test_results_come_in_order_and_threads_are_shared_out() -> None:
-    jobs: list[Callable[[], tuple[int, int]]] = [
-        lambda number=number: (number, torch.get_num_threads()) for number in range(3)
-    ]
+    def job(number: int) -> tuple[int, int]:
+        return number, torch.get_num_threads()
+
+    jobs = [partial(job, number) for number in range(3)]
     for threads, each in ((1, 1), (2, 1), (3, 1), (6, 2), (7, 2)):
         with computing_threads(threads):
             assert at_once(jobs) == [(0, each), (1, each), (2, each)]
