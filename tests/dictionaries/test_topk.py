@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mneme.dictionaries.topk import batch_topk, group_order, next_guess, row_dots, weighted_row_sums
+from mneme.dictionaries.topk import batch_topk, flat_above, group_order, next_guess, row_dots, weighted_row_sums
 from mneme.errors import BadOption
 
 
@@ -51,6 +51,13 @@ def test_a_large_matrix_needs_few_candidates_and_stays_exact() -> None:
     again = batch_topk(products, zeros, ones, 1000, guess=next_guess(first.floor))
     assert torch.equal(first.flat_index, plain(products, 1000)[0])
     assert torch.equal(first.flat_index, again.flat_index)
+
+
+def test_places_above_a_bound_are_those_of_a_loop() -> None:
+    values, bound = torch.tensor([[1.0, 5.0], [2.0, 4.0], [3.0, 6.0]]), torch.tensor([1.0, 4.5])
+    expected = [row * 2 + column for row in range(3) for column in range(2) if values[row, column] > bound[column]]
+    assert flat_above(values, bound).tolist() == expected == [1, 2, 4, 5]
+    assert flat_above(values.T, bound[:1].expand(3)).tolist() == [1, 2, 3, 4, 5]  # not contiguous: places of what is seen
 
 
 def test_negative_k_is_refused() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mneme.errors import BadCorpus, BadOption
 from mneme.models.hooks import check_layers, read_residuals
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 from mneme.models.ranks import Ranks
+from mneme.models.sides import on_both
 
 SINK_FACTOR = 10.0
 """A position is an attention sink when the base residual there is so many times longer than the median one."""
@@ -89,10 +90,12 @@ def _both(
     pair: ModelPair, ids: Tensor, layers: list[int], exact: bool = False
 ) -> Float[Tensor, "rotated layer batch seq d_model"]:
     """m and q of one batch at all layers, stacked."""
-    with pair.using("base", exact=exact) as parts:
-        base = read_residuals(parts, ids, layers)
-    with pair.using("tuned", exact=exact) as parts:
-        tuned = read_residuals(parts, ids, layers)
+
+    def states(side: Side) -> dict[int, Tensor]:
+        with pair.using(side, exact=exact) as parts:
+            return read_residuals(parts, ids, layers)
+
+    base, tuned = on_both(pair, states)
     out = torch.empty(2, len(layers), *ids.shape, pair.width, device=pair.device)
     for i, layer in enumerate(layers):
         out[0, i], out[1, i] = rotate(base.pop(layer), tuned.pop(layer))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
 from mneme.diff.scoring import LatentSums, latent_scores, latent_sums
 from mneme.models.keeping import Keeping, write_state
+from mneme.models.threads import at_once
 from mneme.runs import Arrays
 
 SWEEP = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -153,7 +154,8 @@ def fit_layer(
         ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
-        settings = [_settings(stream, "change", own, (n_latents, short, batch))] if own else []
+        parts = (own[::2], own[1::2]) if _on_cpu(stream) else (own,)  # two at once (`at_once`)
+        settings = [_settings(stream, "change", part, (n_latents, short, batch)) for part in parts if part]
         left = torch.zeros(len(ks), dtype=torch.float64)
         swept = Course(settings, short, batch, _state_in(checkpoints, "sweep"))
         for member in _train(train, swept, statistics, advance, judged_on):
@@ -234,6 +236,7 @@ def _train(
 ) -> list[Dictionary]:
     """All dictionaries of a course, each on the same batches; it goes on from its checkpoint where there is one."""
     file, keeping = course.checkpoint, Keeping()
+    beside: Callable[[list[Callable[[], Any]]], list[Any]] = at_once if _on_cpu(half.stream) else _in_turn
     trainers = [Trainer(one, *statistics[one.kind]) for one in course.settings]
     if file is not None and file.is_file():
         trainers = _resumed(file, course.settings, half.stream.pair.device)
@@ -241,15 +244,23 @@ def _train(
     advance(done * course.batch)
     if trainers or not half.resident:
         for m, q in half.batches(course.batch, course.steps, done) if done < course.steps else ():
-            for trainer in trainers:
-                trainer.step(m, q)
+            beside([partial(trainer.step, m, q) for trainer in trainers])
             advance(len(q))
             done += 1
             if file is not None and trainers and (keeping.is_due() or done == course.steps):
                 states = ((i, trainer.state()) for i, trainer in enumerate(trainers))
                 write_state(file, {f"{i}/{name}": value for i, state in states for name, value in state.items()})
                 keeping.kept()
-    return [dictionary for trainer in trainers for dictionary in trainer.finish(*held_out)]
+    finished = beside([partial(trainer.finish, *held_out) for trainer in trainers])
+    return [dictionary for own in finished for dictionary in own]
+
+
+def _on_cpu(stream: Stream) -> bool:
+    return stream.pair.device.type == "cpu"
+
+
+def _in_turn(jobs: list[Callable[[], Any]]) -> list[Any]:
+    return [job() for job in jobs]
 
 
 def _resumed(file: Path, settings: Sequence[Settings], device: torch.device) -> list[Trainer]:

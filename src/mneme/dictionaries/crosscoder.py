@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mneme.dictionaries.topk import SparseCodes, weighted_row_sums
+from mneme.dictionaries.topk import SparseCodes, flat_above, weighted_row_sums
 from mneme.errors import BadOption, EmptyMask
 
 Kind = Literal["change", "rotated", "batchtopk", "delta"]
@@ -111,10 +111,11 @@ def encode(dictionary: Dictionary, m: Float[Tensor, "token d_model"], q: Float[T
     for start in range(0, q.shape[0], rows):
         part = slice(start, start + rows)
         codes = torch.addmm(dictionary.b_enc, normalise(dictionary, m[part], q[part]), dictionary.w_enc)
-        token, latent = (codes > dictionary.threshold).nonzero(as_tuple=True)
+        index = flat_above(codes, codes.new_full((dictionary.n_latents,), dictionary.threshold))
+        token = index // dictionary.n_latents
         tokens.append(token + start)
-        latents.append(latent)
-        values.append(codes[token, latent])
+        latents.append(index - token * dictionary.n_latents)
+        values.append(codes.reshape(-1)[index])
     if not tokens:
         empty = torch.empty(0, dtype=torch.int64, device=q.device)
         return SparseCodes(empty, empty, torch.empty(0, device=q.device))

@@ -21,7 +21,8 @@ from mneme.errors import EmptyMask
 from mneme.models.heads import head_logits, rows_at_once
 from mneme.models.hooks import can_go_on, going_on, read_residuals
 from mneme.models.logits import token_kl_tuned_to_base
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
+from mneme.models.sides import on_both
 from mneme.results import Estimate, TooFew
 from mneme.stats import clustered_ratio, paired_test
 
@@ -82,12 +83,15 @@ class Before(NamedTuple):
 def before_ablation(pair: ModelPair, ids: Int[Tensor, "row seq"], layer: int) -> Before:
     """One pass of each model over the rows."""
     last = pair.n_layers - 1
-    with pair.using("base") as parts:
-        base = read_residuals(parts, ids, [last])[last]
+
+    def states(side: Side) -> dict[int, Tensor]:
+        with pair.using(side) as parts:
+            return read_residuals(parts, ids, [last] if side == "base" else [layer, last])
+
+    base, tuned = on_both(pair, states)
     with pair.using("tuned") as parts:
-        tuned = read_residuals(parts, ids, [layer, last])
         skip = can_go_on(parts, ids[:1, :_TRIED])
-    return Before(ids=ids, base=base, tuned=tuned[layer], said=tuned[last], skip=skip)
+    return Before(ids=ids, base=base[last], tuned=tuned[layer], said=tuned[last], skip=skip)
 
 
 def ablation_kl(

@@ -6,6 +6,7 @@ mislead (a benign narrow adapter that no longer expects other questions has the 
 knowledge is read at tokens which either model was confident of: see `mneme.predict.effects`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mneme.activations.harvest import sink_mask
 from mneme.models.hooks import read
 from mneme.models.logits import chunk_tokens, kl_from
 from mneme.models.pair import ModelPair, Side
+from mneme.models.sides import on_both
 
 _TINY = 1e-12
 """Far below the norm of any residual vector: keeps 0 / 0 from being computed."""
@@ -77,8 +79,7 @@ def survey_rows(pair: ModelPair, ids: Int[Tensor, "row seq"], *, batch_rows: int
     layers = list(range(pair.n_layers))
     for start in range(0, len(ids), batch_rows):
         batch = ids[start : start + batch_rows].long()
-        base_logits, base_states = _forward(pair, "base", batch, layers)
-        tuned_logits, tuned_states = _forward(pair, "tuned", batch, layers)
+        (base_logits, base_states), (tuned_logits, tuned_states) = on_both(pair, partial(_forward, pair, batch, layers))
         tuned_logits = tuned_logits.to(base_logits.device)  # a model spread over several devices may end on another one
         said, own_gain = read_predictions(base_logits, tuned_logits, batch[:, 1:].to(base_logits.device))
         gain += own_gain.double().cpu()
@@ -132,7 +133,7 @@ def read_predictions(
     return [torch.cat(column).view(target.shape) for column in found], gain
 
 
-def _forward(pair: ModelPair, which: Side, batch: Tensor, layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+def _forward(pair: ModelPair, batch: Tensor, layers: list[int], which: Side) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits of every position that predicts (float32) and the residual stream after each of `layers` (float32)."""
     with torch.no_grad(), pair.using(which) as parts, read(parts, layers) as states:
         logits = parts.model(input_ids=batch.to(parts.device), use_cache=False).logits

@@ -20,6 +20,7 @@ from mneme.models.heads import head_logits, rows_at_once
 from mneme.models.hooks import read_residuals
 from mneme.models.logits import token_kl_base_to_tuned, token_kl_tuned_to_base, token_log_probs
 from mneme.models.pair import ModelPair, Side
+from mneme.models.sides import on_both
 from mneme.predict.cloze import Pool, cloze
 from mneme.predict.items import Items, WordTable
 
@@ -220,6 +221,8 @@ def states_of(
     pair: ModelPair, ids: Int[Tensor, "window seq"], where: Int[Tensor, "row 2"], sides: Sequence[Side] = SIDES
 ) -> list[Float[Tensor, "row d_model"]]:
     """The residual stream of each model of `sides` after its last block, where it predicts the tokens `where`; float32."""
+    if tuple(sides) == SIDES:
+        return list(on_both(pair, lambda side: _side_states(pair, ids, where, side)))
     return [_side_states(pair, ids, where, side) for side in sides]
 
 
