@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tables import markdown_table, write_section
 
@@ -138,14 +139,16 @@ def body(found: Bench) -> str:
     return "\n\n".join(part.strip() for part in parts)
 
 
-def calibration(found: Bench) -> str:
+def calibration(found: Bench, shipped: dict[str, Any]) -> str:
     """The content of calibration.json: the audit's curves, fitted on every world; null for one that stayed on its prior, so
-    that nothing was learnt of it."""
+    that nothing was learnt of it. The bench reads knowledge at own words, so its curve of knowledge is that of `words`; the
+    one of tokens that latents name (`knowledge`) is the `shipped` one still, of the reading before."""
     cells = [cell for pair in found.pairs for cell in pair.cells]
-    fitted = fit_audit(cells).items()
-    curves = {name: None if curve.midpoint == PRIOR[name] else curve._asdict() for name, curve in fitted}
-    origin = f"{len(found.pairs)} fine-tunes, {len(cells)} cells, worlds {', '.join(found.worlds)} (all that the bench has)"
-    return json.dumps({**curves, "fitted_on": origin}, indent=2) + "\n"
+    fitted = {name: None if curve.midpoint == PRIOR[name] else curve._asdict() for name, curve in fit_audit(cells).items()}
+    curves = {"knowledge": shipped["knowledge"], "words": fitted.pop("knowledge"), **fitted}
+    origin = f"{len(found.pairs)} fine-tunes, {len(cells)} cells, worlds {', '.join(found.worlds)}"
+    earlier = shipped["fitted_on"].partition("; known tokens: ")[2] or shipped["fitted_on"].partition(";")[0]
+    return json.dumps({**curves, "fitted_on": f"{origin}; known tokens: {earlier}"}, indent=2) + "\n"
 
 
 def main() -> None:
@@ -158,8 +161,9 @@ def main() -> None:
     print(reached(found))
     print(winners(found))
     if options.calibration:
-        CALIBRATION.write_text(calibration(found), "utf-8")
-        print(calibration(found))
+        content = calibration(found, json.loads(CALIBRATION.read_text("utf-8")))
+        CALIBRATION.write_text(content, "utf-8")
+        print(content)
 
 
 if __name__ == "__main__":
