@@ -26,7 +26,7 @@ from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.options import Track, counted, deciding, stored
 from mneme.results import Estimate, TooFew
-from mneme.runs import Arrays, RunFolder, require_apart, write_atomic
+from mneme.runs import Arrays, RunFolder, clear_halves, require_apart, write_atomic
 from mneme.text.encoded import Encoded
 from mneme.text.files import Row
 from mneme.text.rows import encode_rows, read_rows, rows_hash
@@ -117,6 +117,7 @@ def _extracted(options: PersonaOptions, sets: list[list[Row]]) -> tuple[PersonaV
         content = personas_file(made)
         if not (out.is_file() and not out.is_symlink() and out.read_bytes() == content):
             _require_place_for(run, out, options.overwrite)
+            clear_halves(out, content)
             write_atomic(out, content)
         run.discard()
     return made, effects
