@@ -356,14 +356,19 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what this run wrote, and its folder where nothing else is in it: for a run whose result lies elsewhere.
 
-        The stages go first, the lock last, so that the same run after a kill can do it again.
+        The stages go first, the lock last, so that the same run after a kill can do it again. Raises BadRun where the disk
+        refuses.
         """
-        drop_stages(self.stages, self.key, self._secret)
-        remove_own(self.folder, self._ledger())
-        for name in (LEDGER, LOCK):
-            (self.folder / name).unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        ledger = self._ledger()
+        try:
+            drop_stages(self.stages, self.key, self._secret)
+            remove_own(self.folder, ledger)
+            for name in (LEDGER, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        except OSError as error:
+            raise disk_error(self.folder, error) from error
         self.close()
 
     def _ledger(self) -> Ledger:
