@@ -31,7 +31,7 @@ FEW = 48
 
 def head(source: Path, lines: int, folder: Path) -> Path:
     """The first lines of a file."""
-    short = folder / source.name
+    short = folder / f"{source.parent.name}-{source.name}"  # two sources may be called alike
     short.write_text("".join(source.read_text("utf-8").splitlines(keepends=True)[:lines]), "utf-8")
     return short
 
