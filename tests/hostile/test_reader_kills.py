@@ -51,12 +51,14 @@ def whole_or_absent(out: Path, before: dict[str, object], after: dict[str, objec
     return [name for name in names if found[name] not in (before.get(name), after.get(name))]
 
 
-QUICK = ("gate",)
-
-
-@pytest.mark.parametrize("way", ["killed", pytest.param("no room", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in WRITING])
-def test_every_moment(here: Path, case: str, way: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "way", "step"),
+    [
+        ("gate", "killed", 4),
+        *(pytest.param(case, way, 1, marks=pytest.mark.slow) for case in WRITING for way in ("killed", "no room")),
+    ],
+)
+def test_every_moment(here: Path, case: str, way: str, step: int) -> None:
     line = WRITING[case]
     out = begin(here, line)
     before = results(out) if out.exists() else {}
@@ -64,7 +66,7 @@ def test_every_moment(here: Path, case: str, way: str) -> None:
     assert ended in (0, 1, 3)
     assert moments > 3
     after = results(out)
-    for moment in range(1, moments + 1):
+    for moment in range(1, moments + 1, step):
         begin(here, line)
         code, _ = forked(line, out, moment, killed if way == "killed" else no_room)
         assert code == KILLED if way == "killed" else code in (ended, 2), (moment, code)
