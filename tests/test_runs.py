@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mneme.errors import BadRun
-from mneme.runs import RunFolder, key_of, require_room, write_atomic
+from mneme.runs import RunFolder, clear_halves, key_of, require_room, write_atomic
 from mneme.runs.ledger import LEDGER, LOCK
 
 COMMAND = {"base": "a", "tuned": "b", "seed": 0}
@@ -299,3 +299,20 @@ def test_processes_share_small_work(tmp_path: Path, together: bool) -> None:
             other.each("small", 5, work(1), together=together)
         assert [int(one["a"]) for one in first.each("small", 5, work(0), together=together)] == list(range(5))
         assert made == ([[0, 1, 2, 3, 4]] * 2 if together else [[0, 2, 4], [1, 3]])
+
+
+def test_what_a_kill_left_of_the_same_write_goes_and_nothing_else(tmp_path: Path) -> None:
+    content = b"a whole page"
+    ours = [tmp_path / f".mneme-page.html.{digits}" for digits in ("00000000", "1234abcd")]
+    ours[0].write_bytes(b"")
+    ours[1].write_bytes(content[:5])
+    others = [
+        tmp_path / ".mneme-page.html.thesis",
+        tmp_path / ".mneme-other.html.00000000",
+        tmp_path / ".mneme-page.html.ffffffff",
+    ]
+    for path in others:
+        path.write_bytes(b"a page of somebody else")
+    clear_halves(tmp_path / "page.html", content)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    clear_halves(tmp_path / "none" / "page.html", content)

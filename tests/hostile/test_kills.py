@@ -142,8 +142,9 @@ def test_a_killed_run_ends_in_the_same(place: Path, command: str, part: int) -> 
     whole, moments = undisturbed(command, line_of(command), place)
     code, _ = forked(line_of(command), place / "out", moment_of(part, moments), killed)
     assert code == KILLED
+    written = command == "persona" and (place / "out" / "vectors.safetensors").exists()
     code, _ = forked(line_of(command), place / "out", None, killed)
-    assert code == 0
+    assert code in ((0, 2) if written else (0,))  # finished vectors are not made a second time, pieces beside them go
     assert results(place / "out") == whole
     assert leftovers(place / "out") == []
 
@@ -153,11 +154,9 @@ def test_a_disk_that_fills_up(place: Path, command: str, part: int) -> None:
     whole, moments = undisturbed(command, line_of(command), place)
     code, _ = forked(line_of(command), place / "out", moment_of(part, moments), no_room)
     assert code in (0, 2)  # 0: it was a file that may be missing
-    if command == "persona" and code == 0:  # finished vectors are not made a second time
-        assert results(place / "out") == whole
-        return
+    written = command == "persona" and (place / "out" / "vectors.safetensors").exists()
     code, _ = forked(line_of(command), place / "out", None, killed)
-    assert code == 0
+    assert code in ((0, 2) if written else (0,))  # finished vectors are not made a second time
     assert results(place / "out") == whole
     assert leftovers(place / "out") == []
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 import mneme
 from mneme.options import Machine, Progress, Training
+from mneme.train.extracting import extract
 from mneme.train.options import PersonaOptions
-from mneme.train.personas import extract
 from tests.conftest import WORDS
 from tests.models.test_pair import save_orphan
 

@@ -13,7 +13,7 @@ from mneme.card.section import card_metadata, card_section, with_metadata, with_
 from mneme.errors import BadOption, one_line
 from mneme.options import taking
 from mneme.report.reading import read_report
-from mneme.runs import add_files, write_atomic
+from mneme.runs import add_files, clear_halves, write_atomic
 from mneme.text.yaml_files import read_yaml
 
 _LARGEST = 10_000_000
@@ -52,7 +52,9 @@ def run_card(options: CardOptions) -> Card:
     out = Path(options.out) if options.out is not None else (run if run.is_dir() else run.parent)
     add_files(out, {"card.md": made.to_markdown().encode("utf-8", "backslashreplace"), "badge.svg": made.badge.encode()})
     if options.into is not None and mended is not None:
-        write_atomic(Path(options.into), mended.encode("utf-8", "backslashreplace"))
+        content = mended.encode("utf-8", "backslashreplace")
+        clear_halves(Path(options.into), content)
+        write_atomic(Path(options.into), content)
     return made
 
 

@@ -45,9 +45,9 @@ def answered(code: int) -> Iterator[None]:
 
 
 @contextmanager
-def working(machine: Machine, message: str, *, always: bool = False) -> Iterator[None]:
+def working(machine: Machine, message: str) -> Iterator[None]:
     """`stopped_with(message)` on a device that is there, with the threads that this process should have."""
-    with stopped_with(message, always=always):
+    with stopped_with(message):
         require_device(machine.device)
         use_threads(machine.threads)
         yield

@@ -43,12 +43,13 @@ def show_training(record: "TrainingRecord") -> None:
 def persona(options: PersonaOptions) -> None:
     """Extract the persona vectors of a trait, and choose the layer at which steering does most.
 
-    Every fifth row is kept out of the vectors and used to measure steering.
+    Every fifth row is kept out of the vectors and used to measure steering. The same command after a kill goes on where it
+    stopped: until the vectors are written, finished pieces lie beside them in a folder of the same name with .parts.
     """
-    with working(options.machine, "Nothing half-written was kept; give the same command again.", always=True):
+    with working(options.machine, "The same command goes on from the last finished piece."):
         with quick_imports():
             from mneme.results import Estimate
-            from mneme.train.personas import extract
+            from mneme.train.extracting import extract
 
         made, effects = extract(options)
     for layer, effect in enumerate(effects):

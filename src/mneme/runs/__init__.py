@@ -5,7 +5,7 @@ from mneme.runs.inputs import require_apart
 from mneme.runs.ledger import cache_folder
 from mneme.runs.outputs import add_file, add_files
 from mneme.runs.reading import FinishedRun, read_finished
-from mneme.runs.writing import disk_error, file_digest, make_draft, require_room, write_atomic
+from mneme.runs.writing import clear_halves, disk_error, file_digest, make_draft, require_room, write_atomic
 
 __all__ = [
     "Arrays",
@@ -15,6 +15,7 @@ __all__ = [
     "add_file",
     "add_files",
     "cache_folder",
+    "clear_halves",
     "disk_error",
     "file_digest",
     "folder_noted",

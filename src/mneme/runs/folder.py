@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from mneme.errors import BadRun, MnemeError
 from mneme.runs.ledger import (
+    LEDGER,
     LOCK,
     Ledger,
     foreign,
@@ -232,7 +233,7 @@ class RunFolder:
         i mod world) and yields their arrays in that order; each is kept as soon as it comes. With `together` it is called by
         every process where anything is missing, also for no stage of its own, because the processes talk while they compute.
         """
-        missing = [i for i, name in enumerate(names) if not self._is_finished(name)]
+        missing = [i for i, name in enumerate(names) if not self.is_finished(name)]
         self._before += sum(read_seconds(self.stages, name) for i, name in enumerate(names) if i not in missing)
         self.group.wait()  # every process has looked before any of them writes
         mine = [i for i in missing if i % self.group.world == self.group.rank]
@@ -280,12 +281,13 @@ class RunFolder:
     def _kept_until(self, name: str, count: int) -> int:
         """How many pieces of work of this name are finished."""
         at = 0
-        while at < count and self._is_finished(piece := f"{name}-from-{at:06d}"):
+        while at < count and self.is_finished(piece := f"{name}-from-{at:06d}"):
             self._before += read_seconds(self.stages, piece)
             at += len(unbundled(read_arrays(self.stages, piece)))
         return at
 
-    def _is_finished(self, name: str) -> bool:
+    def is_finished(self, name: str) -> bool:
+        """True where the stage `name` is on disk as this run wrote it."""
         if name not in self._checked and sealed_stage(self.stages, name, self.key, self._secret):
             self._checked.add(name)
         return name in self._checked
@@ -298,7 +300,7 @@ class RunFolder:
         self._checked.add(name)
 
     def _read(self, name: str) -> Arrays:
-        if not self._is_finished(name):  # another process made it
+        if not self.is_finished(name):  # another process made it
             raise BadRun(f"{self.stages / name}.npz was changed while the run went on. Give the same command again.")
         self.seconds[name] = read_seconds(self.stages, name)
         return read_arrays(self.stages, name)
@@ -350,6 +352,24 @@ class RunFolder:
         timings = {key: round(value, 3) for key, value in self.seconds.items()}
         told = {"timings.json": (json.dumps(timings, indent=2) + "\n").encode(), **files}
         put_files(self.folder, told, self._ledger(), self._secret, self.stages, finished=True)
+
+    def discard(self) -> None:
+        """Remove what this run wrote, and its folder where nothing else is in it: for a run whose result lies elsewhere.
+
+        The stages go first, the lock last, so that the same run after a kill can do it again. Raises BadRun where the disk
+        refuses.
+        """
+        ledger = self._ledger()
+        try:
+            drop_stages(self.stages, self.key, self._secret)
+            remove_own(self.folder, ledger)
+            for name in (LEDGER, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        except OSError as error:
+            raise disk_error(self.folder, error) from error
+        self.close()
 
     def _ledger(self) -> Ledger:
         ledger = read_ledger(self.folder, self._secret)

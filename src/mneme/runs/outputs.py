@@ -9,8 +9,19 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from mneme.errors import BadRun
-from mneme.runs.ledger import LEDGER, LOCK, Ledger, foreign, is_own, own_secret, read_ledger, remove_own, write_ledger
-from mneme.runs.writing import content_digest, disk_error, file_digest, write_atomic
+from mneme.runs.ledger import (
+    LEDGER,
+    LOCK,
+    Ledger,
+    foreign,
+    half_ledgers,
+    is_own,
+    own_secret,
+    read_ledger,
+    remove_own,
+    write_ledger,
+)
+from mneme.runs.writing import clear_halves, content_digest, disk_error, file_digest, write_atomic
 
 _PATIENCE = 60.0
 """Seconds that a page waits for a run in its folder: a run that has just ended writes its last files."""
@@ -128,6 +139,10 @@ def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with lock:
             ledger = read_ledger(folder, secret) or nothing
+            for half in half_ledgers(folder, secret):
+                half.unlink()
+            for name, content in files.items():
+                clear_halves(folder / name, content)
             put_files(folder, files, ledger, secret, None)
     except Timeout:
         raise BadRun(f"Another mneme is at work in {folder}. Wait until it has finished.") from None

@@ -15,6 +15,8 @@ TEMPORARY = ".mneme-"
 _SAMPLED_ABOVE = 256 * 2**20
 _BLOCK = 2**20
 _SAMPLES = 256
+_TOKEN = 8
+"""Hex digits at the end of a temporary file's name, at random."""
 _LONGEST_NAME = 100
 """Of a target's name, so much stands in its temporary file's name: file systems allow 255 bytes in all."""
 
@@ -30,7 +32,7 @@ def write_atomic(path: Path, content: bytes, *, drafts: Path | None = None) -> N
     """
     require_file(path)
     folder = drafts or path.parent
-    temporary = folder / f"{TEMPORARY}{path.name[:_LONGEST_NAME]}.{secrets.token_hex(4)}"
+    temporary = folder / f"{TEMPORARY}{path.name[:_LONGEST_NAME]}.{secrets.token_hex(_TOKEN // 2)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +51,20 @@ def write_atomic(path: Path, content: bytes, *, drafts: Path | None = None) -> N
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def clear_halves(path: Path, content: bytes) -> None:
+    """Remove what a kill left beside `path` of `write_atomic(path, content)`: files of its temporary names that hold this
+    content or its beginning, so that nothing is lost. Two processes that write the same at once: one of them may be refused.
+    """
+    name = f"{TEMPORARY}{path.name[:_LONGEST_NAME]}."
+    try:
+        found = [one for one in path.parent.iterdir() if one.name.startswith(name) and len(one.name) == len(name) + _TOKEN]
+        for half in found:
+            if half.is_file() and not half.is_symlink() and content.startswith(half.read_bytes()):
+                half.unlink()
+    except OSError:  # no such folder, or not to be read: writing says so
+        return
 
 
 def require_file(path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from mneme.errors import BadOption, BadRows
 from mneme.models.adapter_files import whole_fingerprint
+from mneme.models.kept_readings import scored_in_run
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
@@ -24,7 +25,7 @@ from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSumm
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.options import ScreenOptions
 from mneme.screen.plan import screen_plan, tokens_of
-from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, RowScorer, pair_scores_in_run, scored_in_run
+from mneme.screen.scoring import PAIR_SCORES, ROW_SCORES, RowNeeds, RowScorer, pair_scores_in_run
 from mneme.screen.trial import Trial, pair_trial, row_trial
 from mneme.text.encoded import Encoded
 from mneme.text.files import Row

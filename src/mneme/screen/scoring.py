@@ -1,6 +1,6 @@
 """The scores of `screen` by name: what each needs, its unit, and how it is computed. High is suspect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy import ndarray
 from mneme.activations.projection import answer_means
 from mneme.errors import BadOption
 from mneme.models.architecture import Parts
-from mneme.models.batching import kept_pieces, kept_tokens
+from mneme.models.kept_readings import scored_in_run
 from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model
 from mneme.options import Track
@@ -135,17 +135,6 @@ class RowScorer:
             own_tokens = 0 if self.name == "projection-prompt" else 64
             values = projection_difference(parts, self.loaded.tokenizer, bare, self.direction, own_tokens=own_tokens)
         return np.asarray(values, dtype=np.float64)
-
-
-def scored_in_run(
-    run: RunFolder, name: str, parts: Parts, lengths: Sequence[int], score: Callable[[list[int]], Arrays]
-) -> Arrays:
-    """`score` of the texts of these lengths (one value each), a few seconds' work at a time, kept by the run as `name`; in the
-    order of the texts."""
-    pieces = kept_pieces(lengths, kept_tokens(parts.model.num_parameters(), parts.device.type))
-    found = run.each(name, len(pieces), lambda piece: score(pieces[piece]))
-    back = np.argsort([number for piece in pieces for number in piece])
-    return {key: np.concatenate([one[key] for one in found])[back] for key in found[0]}
 
 
 def pair_scores_in_run(

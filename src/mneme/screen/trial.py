@@ -20,13 +20,13 @@ from mneme.models.adapters import attach_lora, detach_lora
 from mneme.models.architecture import Parts
 from mneme.models.batching import padded
 from mneme.models.fitting import Schedule, Term, constant, fit
+from mneme.models.kept_readings import scored_in_run
 from mneme.models.likelihood import counted_log_probs, row_log_probs, text_log_likelihoods
 from mneme.models.modes import evaluating
 from mneme.models.preference import dpo_loss
 from mneme.results import Estimate
 from mneme.results.screen import FilterValue, TrialArm
 from mneme.runs import Arrays, RunFolder
-from mneme.screen.scoring import scored_in_run
 from mneme.stats import bootstrap_weights, expanded_interval
 from mneme.text.encoded import Encoded, counted_tokens
 from mneme.text.pairs import EncodedPair, answers_of

@@ -109,7 +109,7 @@ class PersonaOptions:
     """What decides the persona vectors of a trait.
 
     ```python
-    mneme.train.personas.extract(PersonaOptions("model", with_trait="cruel.jsonl", without_trait="kind.jsonl"))
+    mneme.train.extracting.extract(PersonaOptions("model", with_trait="cruel.jsonl", without_trait="kind.jsonl"))
     ```
     """
 
@@ -122,6 +122,7 @@ class PersonaOptions:
     chat_template: ChatTemplate = None
     overwrite: Annotated[bool, Option("Replace other vectors in --out.")] = False
     machine: Here = Machine()
+    progress: Progress = Progress()
 
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""

@@ -9,7 +9,6 @@ The layer is chosen by what steering does, measured (`steering_effects`); the pa
 a likelihood, which needs no judge: how much likelier held-out answers with the trait become than held-out ones without it.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,20 +23,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mneme.activations.projection import answer_means
-from mneme.errors import BadOption, BadRows, BadRun
+from mneme.errors import BadOption, BadRows
 from mneme.models.architecture import Parts
 from mneme.models.likelihood import mean_nll
-from mneme.models.pair import load_model
 from mneme.models.sampling import generate
-from mneme.models.threads import computing_threads
-from mneme.models.tokenizers import require_tokenizer
 from mneme.results import Estimate, TooFew
-from mneme.runs import require_apart, write_atomic
+from mneme.runs import write_atomic
 from mneme.stats import difference_of_ratios
 from mneme.text.chat import render_chat, without_opening
+from mneme.text.encoded import Encoded
 from mneme.text.files import Row
-from mneme.text.rows import encode_rows, read_rows
-from mneme.train.options import PersonaOptions
+from mneme.text.rows import encode_rows
 from mneme.train.steering import check_fit, steer
 
 
@@ -69,11 +65,21 @@ def persona_vectors(
     """
     if not with_trait or not without_trait:
         raise BadRows("a persona vector needs texts with the trait and texts without it; one of the two sets is empty.")
-    means = [
-        answer_means(parts, encode_rows(rows, tokenizer, max_length, bare=True), range(len(parts.blocks))).mean(dim=1)
-        for rows in (with_trait, without_trait)
-    ]
-    return PersonaVectors(means[0] - means[1], len(with_trait), len(without_trait))
+    sets = (with_trait, without_trait)
+    sums = [answer_sum(parts, encode_rows(rows, tokenizer, max_length, bare=True)) for rows in sets]
+    return vectors_of(sums[0], sums[1], (len(with_trait), len(without_trait)))
+
+
+def answer_sum(parts: Parts, texts: Sequence[Encoded]) -> Float[Tensor, "layer d_model"]:
+    """Sum over texts of the mean residual stream of each text's counted tokens, at every layer; float64, raw units."""
+    return answer_means(parts, texts, range(len(parts.blocks))).double().sum(dim=1)
+
+
+def vectors_of(
+    with_trait: Float[Tensor, "layer d_model"], without: Float[Tensor, "layer d_model"], counts: tuple[int, int]
+) -> PersonaVectors:
+    """The vectors, float32, from `answer_sum` of so many texts with the trait and without it."""
+    return PersonaVectors((with_trait / counts[0] - without / counts[1]).float(), *counts)
 
 
 def contrast_rows(
@@ -130,14 +136,30 @@ def steering_effects(
     """What steering by `strength` does at each layer: fall of the answers' negative log-likelihood with the trait minus that
     without it, nats per token, with an interval over rows. The rows must not be those the vectors were made from."""
     check_fit(parts, personas.vectors)
-    sets = [encode_rows(rows, tokenizer) for rows in (with_trait, without_trait)]
-    plain = [mean_nll(parts, texts) for texts in sets]
     found = []
-    for layer in range(len(parts.blocks)):
-        with steer(parts, personas.vectors, strength=strength, layer=layer, training_only=False):
-            gains = [before - mean_nll(parts, texts) for before, texts in zip(plain, sets, strict=True)]
-        found.append(_difference_of_means(gains[0], gains[1], "nats per token", seed))
-    return found
+    for texts in (encode_rows(rows, tokenizer) for rows in (with_trait, without_trait)):
+        rows = [steered_nll(parts, personas.vectors, texts, at, strength) for at in (None, *range(len(parts.blocks)))]
+        found.append(np.stack(rows))
+    return effects_of(found[0], found[1], seed=seed)
+
+
+def steered_nll(
+    parts: Parts, vectors: Float[Tensor, "layer d_model"], texts: Sequence[Encoded], layer: int | None, strength: float = 1.0
+) -> Float[ndarray, " text"]:
+    """Mean negative log-likelihood of each text's counted tokens, nats, while `layer` is steered; None: while none is."""
+    if layer is None:
+        return mean_nll(parts, texts)
+    with steer(parts, vectors, strength=strength, layer=layer, training_only=False):
+        return mean_nll(parts, texts)
+
+
+def effects_of(
+    with_trait: Float[ndarray, "run text"], without: Float[ndarray, "run other"], *, seed: int = 0
+) -> list[Estimate | TooFew]:
+    """Effect of steering at each layer, nats per token, from `steered_nll` of both sets: row 0 without it, row l + 1 with
+    layer l steered."""
+    gains = [nats[0] - nats[1:] for nats in (with_trait, without)]
+    return [_difference_of_means(one, other, "nats per token", seed) for one, other in zip(*gains, strict=True)]
 
 
 def choose_layer(effects: Sequence[Estimate | TooFew]) -> int:
@@ -145,46 +167,16 @@ def choose_layer(effects: Sequence[Estimate | TooFew]) -> int:
     return max(range(len(effects)), key=lambda layer: (effects[layer].plain, -layer))
 
 
-def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
-    """Vectors from two files of rows, with the layer chosen by steering on every fifth row, which is kept out of them.
-
-    Gives the effects of steering at each layer too, and writes the vectors to `out`, in the place of other vectors only with
-    `overwrite`. Raises BadRows for files that cannot be read or have fewer than 5 rows; BadRun where `out` is taken.
-    """
-    out, files = Path(options.out), (options.with_trait, options.without_trait)
-    require_apart(out, {"MODEL": options.model, "--with": files[0], "--without": files[1]})
-    _require_place(out, options.overwrite)
-    sets = [read_rows(file).rows for file in files]
-    if sets[0] == sets[1]:
-        raise BadRows("--with and --without hold the same rows, between which there is no trait. Give rows that differ in it.")
-    for file, rows in zip(files, sets, strict=True):
-        if len(rows) < 5:
-            raise BadRows(f"{file} has {len(rows)} rows; at least 5 are needed, of which every fifth measures steering.")
-    machine = options.machine
-    with computing_threads(machine.threads):
-        loaded = load_model(
-            options.model,
-            adapter_base=options.adapter_base,
-            chat_template=options.chat_template,
-            device=machine.device,
-            trust_remote_code=machine.trust_remote_code,
-        )
-        tokenizer = require_tokenizer(loaded.tokenizer, options.model)
-        used = [[row for i, row in enumerate(rows) if i % 5 != 4] for rows in sets]
-        held_out = [rows[4::5] for rows in sets]
-        window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
-        made = persona_vectors(loaded.parts, tokenizer, used[0], used[1], max_length=window)
-        effects = steering_effects(loaded.parts, tokenizer, made, held_out[0], held_out[1])
-    made = dataclasses.replace(made, layer=choose_layer(effects))
-    save_personas(made, out)
-    return made, effects
-
-
 def save_personas(personas: PersonaVectors, path: Path) -> None:
-    """Write the vectors as safetensors: tensor `vectors` [layer d_model], counts and layer in the metadata."""
+    """Write `personas_file` to `path`, whole or not at all."""
+    write_atomic(path, personas_file(personas))
+
+
+def personas_file(personas: PersonaVectors) -> bytes:
+    """The vectors as safetensors: tensor `vectors` [layer d_model], counts and layer in the metadata."""
     notes = {"format": "mneme.personas/1", "n_with": str(personas.n_with), "n_without": str(personas.n_without)}
     notes["layer"] = "" if personas.layer is None else str(personas.layer)
-    write_atomic(path, _in_order(save({"vectors": personas.vectors.contiguous()}, metadata=notes)))
+    return _in_order(save({"vectors": personas.vectors.contiguous()}, metadata=notes))
 
 
 def _in_order(content: bytes) -> bytes:
@@ -193,20 +185,6 @@ def _in_order(content: bytes) -> bytes:
     head = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     return len(head).to_bytes(8, "little") + head + content[8 + size :]
-
-
-def _require_place(path: Path, overwrite: bool) -> None:
-    """Raises BadRun where `path` is taken by other vectors, unless `overwrite`, or by anything else."""
-    if not (path.exists() or path.is_symlink()):
-        return
-    if path.is_dir() or path.is_symlink():
-        raise BadRun(f"{path} is a folder or a link. Give a file with --out.")
-    try:
-        load_personas(path)
-    except BadOption:
-        raise BadRun(f"{path} is there and holds no persona vectors. Move it away, or give another file with --out.") from None
-    if not overwrite:
-        raise BadRun(f"{path} holds persona vectors already. Give another file with --out, or --overwrite to replace them.")
 
 
 def load_personas(path: Path) -> PersonaVectors:
