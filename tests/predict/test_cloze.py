@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mneme.predict.cloze import Scores, cloze, rival_pool
+from mneme.predict.cloze import Pool, Scores, cloze, rival_pool
 from mneme.predict.items import TokenisedText, WordTable, word_table
 from tests import laws
 
@@ -83,3 +83,39 @@ def test_identity_and_antisymmetry() -> None:
     laws.antisymmetry(np.diff(one.p_true, axis=0), np.diff(back.p_true, axis=0))
     laws.antisymmetry(np.diff(one.margin, axis=0), np.diff(back.margin, axis=0))
     assert np.array_equal(one.weight(), back.weight())
+
+
+def by_loop(known: WordTable, pool: Pool, form: int, rows: np.ndarray) -> list[list[float]] | None:
+    """Gaps of the three rivals [model rival]: every form asked in turn, as the module's docstring says."""
+    true, rivals = known.forms[form], {}
+    for number, pieces in enumerate(known.forms):
+        shared = next((i for i, (a, b) in enumerate(zip(pieces, true, strict=False)) if a != b), None)
+        if shared is None or known.kind[number] != known.kind[form] or known.form_type[number] == known.form_type[form]:
+            continue
+        own = {known.forms[one][0] for one in range(len(known.forms)) if known.form_type[one] == known.form_type[form]}
+        if shared == 0 and pieces[0] in own:
+            continue
+        column, right = (int(np.searchsorted(pool.ids, ids[shared])) for ids in (pieces, true))
+        before = sum(rows[:, depth, np.searchsorted(pool.ids, true[depth])] for depth in range(shared)) + np.zeros(2)
+        both = np.logaddexp(*(before + rows[:, shared, column]))
+        rivals[shared, column] = (both, *(rows[:, shared, column] - rows[:, shared, right]))
+    best = sorted(rivals.values(), reverse=True)[:3]
+    return np.array([gap for _, *gap in best]).T.tolist() if len(best) == 3 else None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_items_at_once_are_those_of_a_loop(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    known = table()
+    pool = rival_pool(known, np.ones(len(known.types), dtype=bool))
+    form = generator.integers(len(known.forms), size=40)
+    lengths = [len(known.forms[one]) for one in form]
+    log_p = np.log(generator.dirichlet(np.full(7, 0.3), (2, sum(lengths))))
+    scores, usable = cloze(known, pool, form, log_p)
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    for item, one in enumerate(form):
+        gaps = by_loop(known, pool, int(one), log_p[:, start[item] : start[item + 1]])
+        assert usable[item] == (gaps is not None)
+        if gaps is not None:
+            assert scores.p_true[:, item] == pytest.approx(1 / (1 + np.exp(gaps).sum(axis=1)))
+            assert scores.right[:, item].tolist() == (np.array(gaps) < 0).all(axis=1).tolist()

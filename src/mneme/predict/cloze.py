@@ -14,7 +14,7 @@ contrast sets of Gardner et al. (2020).
 Law *identity*: equal models have equal scores. *Antisymmetry*: swapping the models swaps the scores.
 """
 
-import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ RIVALS = 3
 varied."""
 CHANCE = 1 / (1 + RIVALS)
 """p(true) of a model that does not know the word."""
+_LEAST = -1e300
+"""Stands for the logarithm of a probability of 0: a rival all the same, unlike -inf, which is none."""
+_LOG_2 = math.log(2.0)
 
 
 class Scores(NamedTuple):
@@ -87,50 +90,75 @@ def cloze(
     """
     lengths = np.array([len(table.forms[one]) for one in form], dtype=np.int64)
     start = np.concatenate([[0], np.cumsum(lengths)])
-    n = len(form)
-    p_true, margin, right = np.zeros((2, n)), np.zeros((2, n)), np.zeros((2, n), dtype=bool)
-    usable = np.zeros(n, dtype=bool)
-    for item in range(n):
+    both, gaps = _first_rivals(table, pool, form, log_p[:, start[:-1]])
+    for item in np.flatnonzero(lengths > 1):
         rows = log_p[:, start[item] : start[item + 1]].astype(np.float64)
-        gaps = _gaps(table, pool, int(form[item]), rows)
-        if gaps is None:
+        later = _later_rivals(table, pool, int(form[item]), rows)
+        if later:
+            found = sorted([*zip(both[item], *gaps[:, item], strict=True), *later], reverse=True)[:RIVALS]
+            both[item], gaps[:, item] = [one for one, *_ in found], np.array([gap for _, *gap in found]).T
+    usable = both[:, -1] > -np.inf
+    margin = np.where(usable, -np.logaddexp.reduce(gaps, axis=2), 0.0)
+    p_true = np.where(usable, 1 / (1 + np.exp(-margin)), 0.0)
+    return Scores(p_true, margin, usable & (gaps < 0).all(axis=2)), usable
+
+
+def _first_rivals(
+    table: WordTable, pool: Pool, form: Int[ndarray, " item"], log_p: Float[ndarray, "model item column"]
+) -> tuple[Float[ndarray, "item rival"], Float[ndarray, "model item rival"]]:
+    """Of the rivals that part at the first piece the likeliest three, in order: log(p_base + p_tuned), and log p(rival piece)
+    - log p(true piece) of both models; -inf and 0 where there are fewer. All items of a kind at once."""
+    both, gaps = np.full((len(form), RIVALS), -np.inf), np.zeros((2, len(form), RIVALS))
+    kinds = table.kind[form]
+    for kind in np.unique(kinds):
+        own, columns = np.flatnonzero(kinds == kind), np.flatnonzero(pool.firsts[kind])
+        width = min(RIVALS, len(columns))
+        if not width:
             continue
-        usable[item] = True
-        margin[:, item] = -np.logaddexp.reduce(gaps, axis=1)
-        p_true[:, item] = 1 / (1 + np.exp(-margin[:, item]))
-        right[:, item] = (gaps < 0).all(axis=1)
-    return Scores(p_true, margin, right), usable
+        true = np.searchsorted(pool.ids, [table.forms[one][0] for one in form[own]])
+        said = log_p[:, own[:, None], columns].astype(np.float64)
+        larger = np.maximum(said.max(axis=0), _LEAST)
+        place = np.full(len(pool.ids), -1)
+        place[columns] = np.arange(len(columns))
+        for row, (one, column) in enumerate(zip(form[own], true, strict=True)):
+            hidden = place[[column, *pool.of_type.get(int(table.form_type[one]), [])]]
+            larger[row, hidden[hidden >= 0]] = -np.inf
+        # The sum of two probabilities is at most twice the larger: what cannot be among the three is not added up.
+        least = np.partition(larger, -width, axis=1)[:, -width] - _LOG_2
+        near = np.nonzero((larger >= least[:, None]) & (larger > -np.inf))
+        sums = np.full(larger.shape, -np.inf)
+        sums[near] = np.maximum(np.logaddexp(said[0][near], said[1][near]), _LEAST)
+        best = np.argpartition(-sums, width - 1, axis=1)[:, :width]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(sums, best, 1), axis=1, kind="stable"), 1)
+        both[own, :width] = np.take_along_axis(sums, best, 1)
+        gaps[:, own, :width] = np.take_along_axis(said, best[None], 2) - log_p[:, own, true][..., None].astype(np.float64)
+    gaps[:, both == -np.inf] = 0.0
+    return both, gaps
 
 
-def _gaps(
+def _later_rivals(
     table: WordTable, pool: Pool, form: int, rows: Float[ndarray, "model piece column"]
-) -> Float[ndarray, "model rival"] | None:
-    """log p(rival piece) - log p(true piece) of the three rivals, or None where there are fewer."""
+) -> list[tuple[float, float, float]]:
+    """Of the rivals that part at each later piece the likeliest three: log(p_base + p_tuned) up to and including that piece,
+    and both models' log p(rival piece) - log p(true piece)."""
     pieces, kind, type_ = table.forms[form], int(table.kind[form]), int(table.form_type[form])
     true = np.searchsorted(pool.ids, pieces)
-    before = np.zeros(2)
+    before = rows[:, 0, true[0]]
     found: list[tuple[float, float, float]] = []
-    for depth in range(len(pieces)):
+    for depth in range(1, len(pieces)):
         row = rows[:, depth]
         options = _options(table, pool, pieces[:depth], kind, type_)
         options = options[options != true[depth]]
         if len(options):
-            both = np.logaddexp(before[0] + row[0, options], before[1] + row[1, options])
+            both = np.maximum(np.logaddexp(before[0] + row[0, options], before[1] + row[1, options]), _LEAST)
             for best in np.argpartition(-both, min(RIVALS, len(both)) - 1)[:RIVALS]:
                 gap = row[:, options[best]] - row[:, true[depth]]
                 found.append((float(both[best]), float(gap[0]), float(gap[1])))
         before = before + row[:, true[depth]]
-    if len(found) < RIVALS:
-        return None
-    found.sort(reverse=True)
-    return np.array([gap for _, *gap in itertools.islice(found, RIVALS)]).T
+    return found
 
 
 def _options(table: WordTable, pool: Pool, prefix: tuple[int, ...], kind: int, type_: int) -> Int[ndarray, " option"]:
     """Columns of what may follow `prefix` in forms of the kind that are of another type, each once."""
-    if prefix:
-        after = pool.following.get((kind, *prefix), [])
-        return np.unique(np.array([column for column, form in after if table.form_type[form] != type_], dtype=np.int64))
-    allowed = pool.firsts[kind].copy()
-    allowed[pool.of_type.get(type_, [])] = False
-    return np.flatnonzero(allowed)
+    after = pool.following.get((kind, *prefix), [])
+    return np.unique(np.array([column for column, form in after if table.form_type[form] != type_], dtype=np.int64))
