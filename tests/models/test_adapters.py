@@ -1,8 +1,10 @@
 """A fresh LoRA changes nothing, is drawn by its seed, comes off without a trace, and leaves others' random numbers alone."""
 
+import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
-from mneme.models.adapters import adapter_off, attach_lora, detach_lora, inner_model, lora_config
+from mneme.models.adapters import adapter_off, attach_lora, detach_lora, inner_model, lora_config, switched_off
 from mneme.models.modes import evaluating
 from tests import laws
 from tests.conftest import tiny_llama
@@ -35,6 +37,24 @@ def test_a_fresh_adapter_changes_nothing_and_comes_off() -> None:
     laws.zero_strength(logits(model), before)
     assert [name for name, _ in model.named_modules()] == names
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_switching_off_leaves_gradients_and_layers_as_peft_does() -> None:
+    def state() -> list[tuple[str, bool]]:
+        off = [(name, layer.disable_adapters) for name, layer in adapted.named_modules() if isinstance(layer, BaseTunerLayer)]
+        return off + [(name, weight.requires_grad) for name, weight in adapted.named_parameters()]
+
+    adapted = attach_lora(tiny_llama(), 2, seed=0)
+    before = state()
+    with adapted.disable_adapter():
+        inside = state()
+    with pytest.raises(KeyError), switched_off(adapted):
+        assert state() == inside != before
+        with switched_off(adapted):  # what is off already stays off
+            assert state() == inside
+        assert state() == inside
+        raise KeyError
+    assert state() == before
 
 
 def test_a_plain_model_has_no_adapter_to_switch() -> None:

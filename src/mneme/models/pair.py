@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mneme.errors import ModelMismatch, ModelNotFound, TemplateRefuses
 from mneme.models.adapter_files import Attached, attach, named_base
+from mneme.models.adapters import switched_off
 from mneme.models.architecture import Parts, find_parts
 from mneme.models.checkpoints import is_adapter, model_fingerprint, read_json, resolve_folder
 from mneme.models.hooks import in_float32
@@ -70,7 +71,7 @@ class ModelPair:
         is the pair's precision (`exact`: in float32 all the same). Gradients are the caller's choice."""
         off = self.adapter and side == "base"
         parts = self.base_parts if side == "base" else self.tuned_parts
-        with self.peft_model.disable_adapter() if off else nullcontext():
+        with switched_off(self.peft_model) if off else nullcontext():
             if self.precision == "float32":
                 yield parts
             else:
@@ -258,7 +259,7 @@ def _adapted(first: LoadedModel, adapter: Path, options: dict[str, Any]) -> tupl
     wrapped = attached.wrapped
     tokenizer, _ = with_template(load_tokenizer(adapter, options["trust_remote_code"]), options["chat_template"], str(adapter))
     if not attached.edits:
-        with wrapped.disable_adapter():
+        with switched_off(wrapped):
             off = probe_logits(wrapped.get_base_model(), rows)
             if same_logits(off, before, eps=rounding(model, _SWITCHED_SUMS)):
                 parts = find_parts(wrapped.get_base_model())
