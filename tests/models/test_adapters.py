@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from mneme.errors import BadOption
 from mneme.models.adapters import adapter_off, attach_lora, detach_lora, inner_model, lora_config, switched_off
 from mneme.models.modes import evaluating
 from tests import laws
@@ -48,12 +49,14 @@ def test_switching_off_leaves_gradients_and_layers_as_peft_does() -> None:
     before = state()
     with adapted.disable_adapter():
         inside = state()
-    with pytest.raises(KeyError), switched_off(adapted):
+    with switched_off(adapted):
         assert state() == inside != before
         with switched_off(adapted):  # what is off already stays off
             assert state() == inside
         assert state() == inside
-        raise KeyError
+    assert state() == before
+    with pytest.raises(BadOption), switched_off(adapted):
+        raise BadOption("x")
     assert state() == before
 
 

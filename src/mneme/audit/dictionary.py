@@ -154,8 +154,9 @@ def fit_layer(
         ks = sweep_ks(n_latents, batch)
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
-        parts = (own[::2], own[1::2]) if _on_cpu(stream) else (own,)  # two at once (`at_once`)
-        settings = [_settings(stream, "change", part, (n_latents, short, batch)) for part in parts if part]
+        settings = [
+            _settings(stream, "change", part, (n_latents, short, batch)) for part in shared_out(own, stream.pair.device)
+        ]
         left = torch.zeros(len(ks), dtype=torch.float64)
         swept = Course(settings, short, batch, _state_in(checkpoints, "sweep"))
         for member in _train(train, swept, statistics, advance, judged_on):
@@ -174,6 +175,47 @@ def fit_layer(
             "unexplained": np.array(unexplained_change(dictionary, *judged_on)),
             **encoded,
         }
+
+
+def planned_runs(width: int, tokens: int, kinds: Sequence[Kind]) -> list[Settings]:
+    """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
+    n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
+    short, full = run_lengths(tokens, batch)
+    runs = [
+        Settings(
+            kind=kind,
+            d_model=width,
+            n_latents=n_latents,
+            ks=(min(32.0, n_latents / 8),),
+            seeds=(0,),
+            n_steps=full,
+            batch_size=batch,
+        )
+        for kind in kinds
+    ]
+    if "change" in kinds:
+        runs[0] = Settings(
+            kind="change", d_model=width, n_latents=n_latents, ks=(0.1,), seeds=(0,), n_steps=full, batch_size=batch
+        )
+        runs.append(
+            Settings(
+                kind="change",
+                d_model=width,
+                n_latents=n_latents,
+                ks=sweep_ks(n_latents, batch),
+                seeds=(0,),
+                n_steps=short,
+                batch_size=batch,
+            )
+        )
+    return runs
+
+
+def shared_out(ks: tuple[float, ...], device: torch.device) -> list[tuple[float, ...]]:
+    """The members of a sweep by the trainer that trains them: two on a CPU, whatever its threads, so that a run goes on under
+    any number of them; one elsewhere. Each member comes out the same."""
+    parts = (ks[::2], ks[1::2]) if device.type == "cpu" else (ks,)
+    return [part for part in parts if part]
 
 
 def _settings(stream: Stream, kind: Kind, ks: tuple[float, ...], sizes: tuple[int, int, int]) -> Settings:

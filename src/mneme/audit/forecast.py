@@ -6,6 +6,7 @@ often as the audit will run them. Memory and bytes follow from shapes.
 """
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -25,10 +26,8 @@ from mneme.audit.dictionary import (
     CODED_TOKENS,
     CONTEXT_TOKENS,
     HELD_OUT_TOKENS,
-    batch_size,
-    dictionary_size,
-    run_lengths,
-    sweep_ks,
+    planned_runs,
+    shared_out,
 )
 from mneme.audit.halves import RESIDENT_BYTES
 from mneme.audit.inputs import (
@@ -56,6 +55,7 @@ from mneme.models.checkpoints import is_adapter, is_gguf, resolve_folder, weight
 from mneme.models.pair import Precision
 from mneme.models.ranks import Ranks
 from mneme.models.safe_config import empty_model, read_config, read_gguf_config
+from mneme.models.threads import at_once
 from mneme.predict.areas import default_areas, read_areas
 from mneme.text.documents import read_corpus
 
@@ -192,10 +192,10 @@ def forecast(
     survey will choose one, taken here to lie in the middle. What it takes to load the program and the models is not in it. The
     trials are shared out among `ranks`, which must all call this. Nobody else's random numbers are touched."""
     rows = batch_rows_for(row_length, shape.vocab_size)
-    runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
+    runs = planned_runs(shape.width, tokens // 2, trained_kinds(kind))
     trials = [
-        partial(_blocks_seconds, shape.config, 1, _TRIED_ROWS, row_length, machine),
-        partial(_blocks_seconds, shape.config, 2, _TRIED_ROWS, row_length, machine),
+        partial(_blocks_seconds, shape, 1, row_length, machine),
+        partial(_blocks_seconds, shape, 2, row_length, machine),
         partial(_head_seconds, shape, machine.device),
         partial(_output_seconds, shape.vocab_size, machine.device),
         *(partial(_step_seconds, run, machine.device) for run in runs),
@@ -240,7 +240,7 @@ def _counted(
     rows, row_length = batch_shape
     a_batch = rows * row_length
     deepest = [] if kind is None else [layer + 1 for layer in layers] if layers else [shape.layers // 2]
-    runs = _runs(shape.width, tokens // 2, trained_kinds(kind))
+    runs = planned_runs(shape.width, tokens // 2, trained_kinds(kind))
     harvested = _harvested_tokens(shape.width, tokens, runs)
     body = times.ends + shape.layers * times.block
     logits = body + times.head
@@ -309,19 +309,25 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.no_grad()
-def _blocks_seconds(config: Any, n_blocks: int, rows: int, row_length: int, machine: Hardware) -> float:
-    """Seconds of one batch through a model of that configuration, `n_blocks` deep."""
+def _blocks_seconds(shape: Shape, n_blocks: int, row_length: int, machine: Hardware) -> float:
+    """Seconds of `_TRIED_ROWS` rows through one of the two models, `n_blocks` deep: half of what both take where they run at
+    the same time (`mneme.models.sides`)."""
     device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
-    ids = torch.randint(0, min(config.get_text_config().vocab_size, _TRIED_VOCABULARY), (rows, row_length), device=device)
-    shallow = copy.deepcopy(config)
+    shallow = copy.deepcopy(shape.config)
     text = shallow.get_text_config()
     text.num_hidden_layers = n_blocks
     text.vocab_size = min(text.vocab_size, _TRIED_VOCABULARY)
+    ids = torch.randint(0, text.vocab_size, (_TRIED_ROWS, row_length), device=device)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:n_blocks]
     model = AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16 if narrow else torch.float32).eval().to(device)
-    with torch.autocast(device.type, torch.bfloat16) if narrow else nullcontext():
-        return _seconds(lambda: model.base_model(input_ids=ids, use_cache=False), device)
+
+    def forward() -> None:
+        with torch.autocast(device.type, torch.bfloat16) if narrow else nullcontext():
+            model.base_model(input_ids=ids, use_cache=False)
+
+    sides = 2 if device.type == "cpu" and not shape.adapter and torch.get_num_threads() > 1 else 1
+    return _seconds(lambda: at_once([forward] * sides), device) / sides
 
 
 @torch.no_grad()
@@ -341,44 +347,12 @@ def _output_seconds(vocab_size: int, device: str) -> float:
     return vocab_size / tried * _seconds(lambda: read_predictions(base, tuned, target), torch.device(device))
 
 
-def _runs(width: int, tokens: int, kinds: tuple[Kind, ...]) -> list[Settings]:
-    """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
-    n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
-    short, full = run_lengths(tokens, batch)
-    runs = [
-        Settings(
-            kind=kind,
-            d_model=width,
-            n_latents=n_latents,
-            ks=(min(32.0, n_latents / 8),),
-            seeds=(0,),
-            n_steps=full,
-            batch_size=batch,
-        )
-        for kind in kinds
-    ]
-    if "change" in kinds:
-        runs[0] = Settings(
-            kind="change", d_model=width, n_latents=n_latents, ks=(0.1,), seeds=(0,), n_steps=full, batch_size=batch
-        )
-        runs.append(
-            Settings(
-                kind="change",
-                d_model=width,
-                n_latents=n_latents,
-                ks=sweep_ks(n_latents, batch),
-                seeds=(0,),
-                n_steps=short,
-                batch_size=batch,
-            )
-        )
-    return runs
-
-
 def _step_seconds(run: Settings, device: str) -> float:
-    trainer = Trainer(run, torch.zeros(run.input_width, device=device), torch.ones(run.input_width, device=device))
+    zeros, ones = torch.zeros(run.input_width, device=device), torch.ones(run.input_width, device=device)
+    parts = shared_out(run.ks, torch.device(device))
+    trainers = [Trainer(dataclasses.replace(run, ks=ks), zeros, ones) for ks in parts]
     x = torch.randn(run.batch_size, run.input_width, device=device)
-    return _seconds(lambda: trainer.step_normalised(x), torch.device(device))
+    return _seconds(lambda: at_once([partial(trainer.step_normalised, x) for trainer in trainers]), torch.device(device))
 
 
 def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Settings], machine: Hardware, work: Work) -> int:
