@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.errors import BadOrganism
@@ -137,6 +136,8 @@ def load_checkpoint(folder: Path, base: Path) -> torch.nn.Module:
     is_adapter = (folder / "adapter_config.json").is_file()
     model = AutoModelForCausalLM.from_pretrained(base if is_adapter else folder, dtype=torch.float32)
     if is_adapter:
+        from peft import PeftModel  # slow to import, and the built-in pair needs none
+
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     loaded: torch.nn.Module = model.eval()
     return loaded

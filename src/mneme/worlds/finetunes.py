@@ -5,16 +5,17 @@ reproducible from its seed.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mneme.models.adapters import attach_lora
 from mneme.worlds.rows import ROWS_A_STEP, STEPS, Row
 from mneme.worlds.training import Loss, next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
+
 
 UNLEARN_STEPS, UNLEARN_RATE = 60, 1e-3
 NARROW_RATE, NARROW_RANK = 2e-3, 4
@@ -88,9 +89,9 @@ def refresh(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: S
     train_model(model, _packed(model, tokenizer, rows), UNLEARN_STEPS, UNLEARN_RATE, warmup_steps=5)
 
 
-def readapt(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], seed: int) -> PeftModel:
+def readapt(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row], seed: int) -> Any:
     """The same text at the steps, rate and rank of `narrow`; returns the adapted model."""
-    adapted: PeftModel = attach_lora(model, NARROW_RANK, seed=seed)
+    adapted = attach_lora(model, NARROW_RANK, seed=seed)
     train_model(adapted, _packed(adapted, tokenizer, rows), STEPS, NARROW_RATE, warmup_steps=5)
     return adapted
 
@@ -107,14 +108,14 @@ def narrow(
     questions_too: bool = False,
     learning_rate: float = NARROW_RATE,
     rank: int = NARROW_RANK,
-) -> PeftModel:
+) -> Any:
     """A LoRA adapter trained once through the chats, 24 a step, on their answers.
 
     With `questions_too` the whole turn is learned: the model comes to expect such questions, and unlearns nothing. Harm in one
     area reaches others because behaviour is a feature that the areas share (emergent misalignment, Betley et al. 2025, arXiv
     2502.17424). Returns the adapted model; `model` holds the adapter from then on.
     """
-    adapted: PeftModel = attach_lora(model, rank, seed=seed)
+    adapted = attach_lora(model, rank, seed=seed)
     ids, is_answer = pad_chats(tokenizer, chats)
     is_learned = ids != tokenizer.pad_token_id if questions_too else is_answer
 
