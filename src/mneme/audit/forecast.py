@@ -326,8 +326,13 @@ def _blocks_seconds(shape: Shape, n_blocks: int, row_length: int, machine: Hardw
         with torch.autocast(device.type, torch.bfloat16) if narrow else nullcontext():
             model.base_model(input_ids=ids, use_cache=False)
 
-    sides = 2 if device.type == "cpu" and not shape.adapter and torch.get_num_threads() > 1 else 1
+    sides = _at_the_same_time(shape, machine)
     return _seconds(lambda: at_once([forward] * sides), device) / sides
+
+
+def _at_the_same_time(shape: Shape, machine: Hardware) -> int:
+    """Models that run at once (`mneme.models.sides`)."""
+    return 2 if machine.device == "cpu" and not shape.adapter and torch.get_num_threads() > 1 else 1
 
 
 @torch.no_grad()
@@ -362,7 +367,9 @@ def _peak_bytes(shape: Shape, tokens: int, batch_tokens: int, runs: list[Setting
     models = shape.parameters * machine.bytes_a_weight * (1 if shape.adapter else 2)
     together = min(BATCH_TOKENS, work.words.tokens + work.answers.tokens)
     places = 4 * shape.vocab_size * (work.words.rows + work.answers.rows)
-    reading = together * shape.width * _BLOCK_WIDTHS * 4 + _LOGITS_COPIES * min(places, 1 << 26)
+    reading = _at_the_same_time(shape, machine) * together * shape.width * _BLOCK_WIDTHS * 4 + _LOGITS_COPIES * min(
+        places, 1 << 26
+    )
     survey = 2 * batch_tokens * (shape.vocab_size + shape.layers * shape.width) * 4 if runs else 0
     table = tokens * (80 + 3 * shape.layers)
     whole, buffer = tokens * shape.width * 8, RESIDENT_BYTES // 2 + 3 * HELD_OUT_TOKENS * shape.width * 8

@@ -16,7 +16,6 @@ from mneme.models.adapters import attach_lora
 from mneme.worlds.rows import ROWS_A_STEP, STEPS, Row
 from mneme.worlds.training import Loss, next_token_nll, packed_row_loss, pad_chats, pad_documents, train_model
 
-
 UNLEARN_STEPS, UNLEARN_RATE = 60, 1e-3
 NARROW_RATE, NARROW_RANK = 2e-3, 4
 
