@@ -11,6 +11,7 @@ from mneme.audit.forecast import Hardware, forecast, forecast_run, shape_of
 from mneme.audit.options import AuditOptions
 from mneme.audit.work import Read, Work
 from mneme.errors import BadOption, BrokenWeights
+from mneme.models.threads import computing_threads
 from mneme.options import Machine
 from tests.audit.conftest import Run, World
 
@@ -49,6 +50,22 @@ def test_several_processes_share_the_work(world: World) -> None:
     shape = shape_of(world.base, world.damaged)
     alone, two = (forecast(shape, 65_536, 64, "change", machine=Hardware(processes=n)).parts["dictionaries"] for n in (1, 2))
     assert two == pytest.approx((0.97 / 2 + 0.03) * alone)
+
+
+@pytest.mark.usefixtures("clock")
+def test_two_models_that_run_at_once_take_half_the_time_and_more_memory(world: World) -> None:
+    shape = shape_of(world.base, world.damaged)
+    work = Work(Read(100_000, 0), Read(0, 0), Read(0, 0), Read(0, 0), 4)
+
+    def planned(threads: int, adapter: bool) -> tuple[float, int]:
+        with computing_threads(threads):
+            found = forecast(shape._replace(adapter=adapter), 16_384, 64, None, work=work)
+        return found.parts["own words"], found.peak_bytes
+
+    (alone, less), (both, more) = planned(1, adapter=False), planned(2, adapter=False)
+    assert both == pytest.approx(alone / 2)
+    assert more > less
+    assert planned(2, adapter=True) == planned(1, adapter=True)
 
 
 def test_plan_reads_the_text_and_checks_the_layers(world: World) -> None:

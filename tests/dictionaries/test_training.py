@@ -116,6 +116,16 @@ def test_hand_written_gradients_equal_autograd(kind: Kind) -> None:
     torch.testing.assert_close(trainer._decoder.grad, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_members_come_out_the_same_in_trainers_of_their_own() -> None:
+    together, apart = trained(settings(ks=(1.0, 2.0, 3.0))), [trained(settings(ks=ks)) for ks in ((1.0, 3.0), (2.0,))]
+    m, q, _ = planted(512, seed=3)
+    own = {one.k: one for trainer in apart for one in trainer.finish(m, q)}
+    for one in together.finish(m, q):
+        for name in ("w_enc", "w_dec", "b_enc", "b_dec"):
+            torch.testing.assert_close(getattr(one, name), getattr(own[one.k], name), rtol=1e-5, atol=1e-6)
+        assert one.threshold == pytest.approx(own[one.k].threshold, rel=1e-5)
+
+
 def test_thresholds_fire_k_times_on_the_held_out_tokens() -> None:
     chosen = settings("rotated", ks=(0.5, 2.0), n_steps=60)
     held_out = planted(4096, 77_777)[:2]
