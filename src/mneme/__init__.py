@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mneme.repair.run import repair
     from mneme.report.audit import render_html, write_html
     from mneme.report.audit_text import print_report
-    from mneme.report.measure import write_measurement
     from mneme.report.finished import read_run as report
+    from mneme.report.measure import write_measurement
     from mneme.report.reading import read_report
     from mneme.results import Effect, Estimate, Latent, Report
     from mneme.results.compare import Lineage

@@ -86,7 +86,7 @@ class Detectable(NamedTuple):
 def item_noise(sample: Sample) -> float:
     """Variance of the sample's mean times the number of independent items that it is worth: comparable between samples."""
     layout = _Layout(sample)
-    return layout.variance() * independent_items(layout.share, layout.kinds)
+    return layout.variance() * layout.independent()
 
 
 def detectable_loss(sample: Sample, verdict: Conditions, *, noise: float = 0.0, seed: int = 0) -> Detectable:
@@ -96,7 +96,7 @@ def detectable_loss(sample: Sample, verdict: Conditions, *, noise: float = 0.0, 
     if min(kind.n for kind in layout.kinds[:2]) < FEWEST_CROSSED or not layout.sample.room.any():
         return Detectable(None, None)
     seen = layout.variance()
-    least = noise / independent_items(layout.share, layout.kinds)
+    least = noise / layout.independent()
     error = math.sqrt(max(seen, least))
     scale = error / math.sqrt(max(seen, _NONE))
     guess = max(2.8 * error, verdict.least)
@@ -117,8 +117,9 @@ class _Layout:
         used = sample.weights > 0
         order = np.flatnonzero(used)[np.lexsort((sample.second[used], sample.first[used]))]
         self.sample = Sample(*(column[order] for column in sample))
-        self.share = self.sample.weights / self.sample.weights.sum()
-        self.kinds = kinds_of(self.sample.first, self.sample.second, self.share)
+        weights = self.sample.weights / self.sample.weights.mean()  # degrees of freedom go by items, as in `bounded_change`
+        self.share = weights / len(order)
+        self.kinds = kinds_of(self.sample.first, self.sample.second, weights)
         one, two, cell = (kind.index for kind in self.kinds)
         self.cells = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
         self.word = two[self.cells]
@@ -127,6 +128,10 @@ class _Layout:
         self._second = np.searchsorted(self.word[self._order], np.arange(self.kinds[1].n))
         self.apart = self.kinds[0].n == self.kinds[1].n == len(order)
         """Every item is a cluster of its own."""
+
+    def independent(self) -> float:
+        """Independent items that these are worth."""
+        return independent_items(self.share * len(self.share), self.kinds)
 
     def variance(self) -> float:
         """Of the weighted mean."""
