@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mneme.errors import BadRun
 from mneme.report import wording
-from mneme.report.reading import JOBS, read_record, text_of
+from mneme.report.reading import JOBS, read_record, result_text
 from mneme.results import Record, Report
 from mneme.results.bench import Bench, RealBench
 from mneme.results.compare import Lineage
@@ -61,7 +61,7 @@ def read_run(run: str | Path) -> Record:
 def _schema_of(path: Path) -> str:
     """What a file of another name says that it is; empty where it says nothing."""
     try:
-        found = json.loads(text_of(path, "audit"))
+        found = json.loads(result_text(path, "audit"))
     except (ValueError, RecursionError):
         return ""
     return str(found.get("schema", "")) if isinstance(found, dict) else ""

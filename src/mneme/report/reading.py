@@ -40,7 +40,7 @@ def read_report(run: str | Path) -> Report:
 def read_record(path: Path, job: str, record: type[Found]) -> Found:
     """The result of `mneme JOB` in this file. Raises BadRun as `read_report` does."""
     try:
-        return record.model_validate_json(text_of(path, job))
+        return record.model_validate_json(result_text(path, job))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -52,7 +52,7 @@ def read_record(path: Path, job: str, record: type[Found]) -> Found:
         ) from error
 
 
-def text_of(path: Path, job: str) -> str:
+def result_text(path: Path, job: str) -> str:
     """What a result file holds. Raises BadRun where it is no file, or cannot be read."""
     if path.exists() and not path.is_file():  # a device, a pipe: it may never end
         raise BadRun(f"{path} is no file. Expected the {path.name} that `mneme {job}` wrote.")
