@@ -13,10 +13,13 @@ beside two models it is given: `rival_lines.py` says what.
 import argparse
 import datetime
 import json
+import math
 import os
 import re
+import resource
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ HERE = Path(__file__).parent
 KEPT = HERE / "rivals" / "runs.json"
 PAGE = HERE.parent / "docs" / "rivals.md"
 BUILT = HERE.parent / "build" / "rivals"
-LIMIT_SECONDS = 1500
+LIMIT_SECONDS = 720
+"""CPU seconds that a tool may take for a pair; not wall seconds, so that other work on the machine stops nobody."""
 LAST = 6000
 """Characters of what a tool printed that are kept, half from its start and half from its end: its verdict stands at one."""
 ASKED_OF_EACH = 100
@@ -88,25 +92,36 @@ def run(tool: str, folder: Path, title: str, pair: Pair) -> dict[str, Any]:
     before, started = os.times(), time.monotonic()
     status = said = ""
     for command in commands:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-            status, said = str(done.returncode), plain(done.stdout)
-            if done.returncode:
-                said = f"{said[-LAST // 2 :]} … {plain(done.stderr)[-LAST // 2 :]}"
-        except subprocess.TimeoutExpired as late:
-            status, said = f"stopped after {LIMIT_SECONDS} s", bytes(late.stdout or b"").decode("utf-8", "replace")
+        left = max(1, math.ceil(LIMIT_SECONDS - cpu_seconds_since(before)))
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_CPU, (left, left)),
+        )
+        status, said = str(done.returncode), plain(done.stdout)
+        if done.returncode and cpu_seconds_since(before) >= LIMIT_SECONDS:
+            status = f"stopped after {LIMIT_SECONDS} CPU s"
+        elif done.returncode:
+            said = f"{said[-LAST // 2 :]} … {plain(done.stderr)[-LAST // 2 :]}"
         if status != "0":
             break
-    after = os.times()
     return {
         "tool": tool,
         "pair": title,
         "exit": status,
         "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(after.children_user + after.children_system - before.children_user - before.children_system, 1),
+        "cpu_seconds": round(cpu_seconds_since(before), 1),
         "said": without_folders(said if len(said) <= LAST else f"{said[: LAST // 2]} … {said[-LAST // 2 :]}"),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def cpu_seconds_since(before: os.times_result) -> float:
+    """CPU seconds of the commands that have ended since."""
+    now = os.times()
+    return now.children_user + now.children_system - before.children_user - before.children_system
 
 
 TOOLS = ("mneme", "invarlock", "modeldiffr", "finetunecheck", "dlm-sway", "pyrecall")

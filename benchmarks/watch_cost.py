@@ -24,6 +24,27 @@ from mneme.models.adapters import lora_config
 from mneme.text.documents import read_corpus
 
 
+class Timed(mneme.SideEffects):
+    """Counts the CPU seconds of its own calls beside their wall seconds."""
+
+    cpu_seconds = 0.0
+
+    def __getattribute__(self, name: str) -> Any:
+        """What trainers call, timed."""
+        found = super().__getattribute__(name)
+        if not name.startswith("on_"):
+            return found
+
+        def timed(*args: Any, **given: Any) -> Any:
+            started = time.process_time()
+            try:
+                return found(*args, **given)
+            finally:
+                self.cpu_seconds += time.process_time() - started
+
+        return timed
+
+
 def trainer_of(kind: str, model: Any, tokenizer: Any, texts: list[str], settings: dict[str, Any], tokens: int) -> Trainer:
     """One of the three, on rows of the text."""
     if kind == "sft":
@@ -65,7 +86,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     texts = list(read_corpus(given.corpus, tokenizer=tokenizer).texts[:2000])
-    watch = mneme.SideEffects(corpus=given.corpus, every=given.every)
+    watch = Timed(corpus=given.corpus, every=given.every)
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = {
             "output_dir": folder,
@@ -97,7 +118,9 @@ def main() -> None:
         "training_seconds": round(wall - watch.seconds, 1),
         "watching_seconds": round(watch.seconds, 1),
         "share": round(watch.seconds / (wall - watch.seconds), 4),
-        "cpu_seconds": round(cpu, 1),
+        "cpu_seconds": round(cpu - watch.cpu_seconds, 1),
+        "watching_cpu_seconds": round(watch.cpu_seconds, 1),
+        "cpu_share": round(watch.cpu_seconds / (cpu - watch.cpu_seconds), 4),
         "tags": len(tags),
         "displaced": watch.looks[-1].displaced if watch.looks else None,
     }

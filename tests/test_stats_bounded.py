@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from jaxtyping import Float
+from scipy import special
 from scipy import stats as published
 
 from mneme.stats import Conditions, Rate, Sample, TooFew, bounded_change, detectable_loss, item_noise, two_way
+from mneme.stats import loss as losses
 from mneme.stats.bounded import independent_items, score_bounds
 from mneme.stats.crossed import kinds_of
 
@@ -108,6 +111,40 @@ def test_losses_of_whole_words_and_documents_are_harder_to_see() -> None:
     assert found.whole is not None
     assert found.whole > 1.15 * found.singly
     assert found.surely == found.whole
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_draw_is_judged_as_the_public_test_judges_its_items(whole: bool) -> None:
+    """Several items a cell, unequal weights: p of all items, and of those without the word that carries most."""
+    rng = np.random.default_rng(5)
+    values, room, weights = 0.1 * rng.normal(size=240), rng.uniform(0.1, 0.9, 240), rng.uniform(0.2, 2.0, 240)
+    drawn = Sample(values, room, weights, first=rng.integers(0, 25, 240), second=rng.integers(0, 14, 240))
+    layout = losses._Layout(drawn)
+    draws = losses._Draws(layout, (0.02, 1.3), whole, np.random.default_rng(1))
+    one, asked = layout.sample, Conditions(0.02, 0.05, 0.01)
+    changes = 1.3 * (one.values - float(layout.share @ one.values))[:, None]
+    chance = 0.1 / draws.room / ((1 + draws.least) / 2)
+    part = draws.least + (1 - draws.least) * draws.part
+    changes = changes - one.room[:, None] * np.where(draws.rank < draws._bar(chance), part, 0.0)
+    found, still = np.zeros(draws.part.shape[1], dtype=bool), np.zeros(draws.part.shape[1], dtype=bool)
+    for draw, (change, shift) in enumerate(zip(changes.T, draws.shift, strict=True)):
+        mean, p_value = judged(change, one, shift)
+        found[draw] = mean <= -0.05 and p_value <= 0.02
+        kept = one.second != np.argmax(np.abs(np.bincount(one.second, weights=one.weights * change)))
+        mean, p_value = judged(change[kept], Sample(*(column[kept] for column in one)), shift)
+        still[draw] = found[draw] and mean < 0 and p_value <= 0.01
+    assert 0.1 < still.mean() < found.mean() < 0.9
+    assert draws.found(0.1, asked._replace(carried=None)) == found.mean()
+    # Without a word the sizes of all clusters are taken for those of the rest: a draw in fifty is judged otherwise.
+    assert draws.found(0.1, asked) == pytest.approx(still.mean(), abs=0.025)
+
+
+def judged(change: Float[np.ndarray, " item"], items: Sample, shift: float) -> tuple[float, float]:
+    """(mean, p) where the mean is `shift` away from what was seen."""
+    found = two_way(change, items.first, items.second, "", weights=items.weights)
+    assert isinstance(found, Rate)
+    mean = found.estimate.value + shift
+    return mean, float(2 * special.stdtr(found.degrees, -abs(mean) / found.standard_error))
 
 
 def test_no_loss_would_have_been_found() -> None:

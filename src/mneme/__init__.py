@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from mneme.repair.run import repair
     from mneme.report.audit import render_html, write_html
     from mneme.report.audit_text import print_report
+    from mneme.report.finished import read_run as report
     from mneme.report.measure import write_measurement
     from mneme.report.reading import read_report
-    from mneme.report.reading import read_run as report
     from mneme.results import Effect, Estimate, Latent, Report
     from mneme.results.compare import Lineage
     from mneme.results.compare_logs import LogComparison
@@ -168,7 +168,7 @@ _HOMES = {
     "read_report": "report.reading",
     "render_html": "report.audit",
     "repair": "repair.run",
-    "report": "report.reading:read_run",
+    "report": "report.finished:read_run",
     "screen": "screen.run",
     "steer": "train.steering",
     "train": "train.run",

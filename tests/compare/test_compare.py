@@ -11,7 +11,7 @@ from mneme.compare.differing import answer_difference, independent_difference, s
 from mneme.compare.run import Audited, compare, lineage_of
 from mneme.errors import BadRun
 from mneme.report.compare import render_compare
-from mneme.report.reading import read_run
+from mneme.report.finished import read_run
 from mneme.results import Report
 from mneme.results.compare import Lineage
 from tests.audit.test_stored import sample_evidence, words

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from mneme.cli.main import app
 from mneme.errors import BadRun
-from mneme.report.reading import KINDS, read_report, read_run
+from mneme.report.finished import KINDS, read_run
+from mneme.report.reading import JOBS, read_report
 from mneme.results.bench import Bench, RealBench
 from tests.repair.test_command import report as sample_repair
 from tests.report.compared import sample_lineage, sample_logs
@@ -53,7 +54,7 @@ SAID = {
 
 
 def test_every_kind_of_result_is_known() -> None:
-    assert set(MADE) == set(SAID) == set(KINDS)
+    assert set(MADE) == set(SAID) == set(KINDS) == set(JOBS)
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -158,11 +158,12 @@ def test_preference_trainer_tells_whether_chosen_answers_fall(organism: Organism
     assert 0 <= metrics["side_effects/displaced"] <= 1
 
 
-def test_share_of_training_time_is_kept(organism: Organism, tmp_path: Path) -> None:
+def test_share_of_training_time_is_kept(organism: Organism, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     looking = watch(organism, share=0.001, every=1)
     training = trainer(organism, tmp_path, [looking])
     training.train()
     assert looking.looks == []
+    assert "not one look fits" in caplog.text
     assert training.state.global_step == 4
 
 

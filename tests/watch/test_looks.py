@@ -8,7 +8,7 @@ import pytest
 
 from mneme.errors import BadPolicy
 from mneme.results import Effect, Estimate
-from mneme.watch.looks import Look, breach_of, budget_for, is_due, judge_of
+from mneme.watch.looks import Budget, Look, breach_of, budget_for, is_due, judge_of, told_of
 
 
 def effect(area: str, points: float, kind: str = "capability", q: float = 0.001, finding: str = "affected") -> Effect:
@@ -126,6 +126,17 @@ def test_budget_saves_looks_first_then_text_then_looks() -> None:
 def test_budget_is_never_passed(seconds: float) -> None:
     found = budget_for(0.1, seconds, 0.001, 1000, wanted=20, least=200)
     assert found.looks == 0 or (1 + found.looks) * found.tokens * 0.001 <= 0.1 * seconds * 1.001
+
+
+def test_it_is_said_where_there_is_less_than_was_asked_for() -> None:
+    assert told_of(Budget(1000, 20), 0.1, 20, 1000) is None
+    assert told_of(Budget(200, 3), None, 20, 1000) is None
+    less = told_of(Budget(1000, 6), 0.1, 20, 2000)
+    assert less == (
+        "Looks keep to 10% of the training time: 6 of the 20 that were asked for, of 1,000 of 2,000 tokens each. "
+        "share=None sets no limit."
+    )
+    assert "not one look fits" in (told_of(Budget(200, 0), 0.1, 20, 1000) or "")
 
 
 def test_looks_are_due_on_time_or_late() -> None:

@@ -31,7 +31,7 @@ def report(
     Runs of `train` and `bench` have no page; what they found is printed.
     """
     from mneme.options.fields import check_text
-    from mneme.report.reading import read_run
+    from mneme.report.finished import read_run
 
     check_text("RUN", run, path=True)
     show_run(read_run(run), run if run.is_dir() else run.parent, json=json)

@@ -13,7 +13,8 @@ from mneme.gate.options import GateOptions
 from mneme.gate.outputs import junit_xml, markdown, sarif
 from mneme.gate.policy import Policy, read_policy
 from mneme.options import taking
-from mneme.report.reading import KINDS, read_run
+from mneme.report.finished import read_run
+from mneme.report.reading import JOBS
 from mneme.results import Estimate, Record, Report
 from mneme.results.gate import GateResult
 from mneme.runs import add_files
@@ -119,7 +120,7 @@ def result_file(run: Path) -> Path:
     """The result file in a run folder that `read_run` reads, or the file that was named. Raises BadRun where there is none."""
     if not run.is_dir():
         return run
-    found = next((run / name for name in KINDS if (run / name).is_file()), None)
+    found = next((run / name for name in JOBS if (run / name).is_file()), None)
     if found is None:
         raise BadRun(f"No result of a run in {run}. Name the folder that a command of mneme wrote with --out.")
     return found

@@ -36,6 +36,8 @@ def _last(parts: list[str]) -> str:
 
 def without_home(text: str) -> str:
     """`text` with every path below the home folder of whoever runs this shortened to its last part."""
+    if "/" not in text and "\\" not in text:  # a page has thousands of words, and looking up who runs this takes as long
+        return text
     home = str(Path.home())
     if not home.strip("/\\.") or home not in text:  # the home of some services is /
         return text

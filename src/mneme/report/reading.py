@@ -1,73 +1,31 @@
-"""Reads a finished run back: the result of any command, and an audit's measured times beside it."""
+"""Reads a finished audit back: its report, and its measured times beside it."""
 
 import json
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from mneme.errors import BadRun
-from mneme.report import wording
 from mneme.results import Record, Report
-from mneme.results.bench import Bench, RealBench
-from mneme.results.compare import Lineage
-from mneme.results.compare_logs import LogComparison
-from mneme.results.dpo import PreferenceRun
-from mneme.results.measure import Measurement
-from mneme.results.repair import RepairReport
-from mneme.results.screen import RowScreening
-from mneme.results.train import TrainingRecord
-from mneme.results.unlearn import Unlearning
 
 Found = TypeVar("Found", bound=Record)
 
 
-class _Kind(NamedTuple):
-    """A result file: whose it is, and what it holds."""
-
-    job: str
-    record: type[Record]
-
-
-KINDS: dict[str, _Kind] = {
-    "report.json": _Kind("audit", Report),
-    "measurement.json": _Kind("measure", Measurement),
-    "repair.json": _Kind("repair", RepairReport),
-    "screening.json": _Kind("screen", RowScreening),
-    "preferences.json": _Kind("dpo", PreferenceRun),
-    "unlearn.json": _Kind("unlearn", Unlearning),
-    "training.json": _Kind("train", TrainingRecord),
-    "compare.json": _Kind("compare", Lineage),
-    "logs.json": _Kind("compare-logs", LogComparison),
-    "bench.json": _Kind("bench", Bench),
-    "real.json": _Kind("bench --real", RealBench),
+JOBS = {
+    "report.json": "audit",
+    "measurement.json": "measure",
+    "repair.json": "repair",
+    "screening.json": "screen",
+    "preferences.json": "dpo",
+    "unlearn.json": "unlearn",
+    "training.json": "train",
+    "compare.json": "compare",
+    "logs.json": "compare-logs",
+    "bench.json": "bench",
+    "real.json": "bench --real",
 }
-"""By the name of the file in a run folder."""
-
-
-def read_run(run: str | Path) -> Record:
-    """The result in a run folder of any command, or in a result file that is named directly; its class says of which.
-
-    Raises BadRun where there is none or more than one, where it is not JSON, or where it is of another schema.
-    """
-    path = Path(run)
-    if path.is_dir():
-        found = [name for name in KINDS if (path / name).is_file()]
-        if len(found) > 1:
-            raise BadRun(f"{path} holds {wording.listed(found, 9)}: the results of several commands. Name one of the files.")
-        if not found:
-            raise BadRun(
-                f"No result of a run in {path}. Name the folder that a command of mneme wrote with --out; it holds one of "
-                f"{', '.join(KINDS)}."
-            )
-        path = path / found[0]
-    if path.name in KINDS:
-        return _read(path, *KINDS[path.name])
-    kinds = {kind.record.model_fields["schema_"].default: kind for kind in KINDS.values()}
-    kind = kinds.get(_schema_of(path))
-    if kind is None:
-        raise BadRun(f"{path} is no result of mneme. Expected one of the schemas {', '.join(kinds)}.")
-    return _read(path, *kind)
+"""Whose a file in a run folder is."""
 
 
 def read_report(run: str | Path) -> Report:
@@ -76,12 +34,13 @@ def read_report(run: str | Path) -> Report:
     Raises BadRun where there is none, where it is not JSON, or where it is of another schema.
     """
     path = Path(run)
-    return _read(path / "report.json" if path.is_dir() else path, "audit", Report)
+    return read_record(path / "report.json" if path.is_dir() else path, "audit", Report)
 
 
-def _read(path: Path, job: str, record: type[Found]) -> Found:
+def read_record(path: Path, job: str, record: type[Found]) -> Found:
+    """The result of `mneme JOB` in this file. Raises BadRun as `read_report` does."""
     try:
-        return record.model_validate_json(_text(path, job))
+        return record.model_validate_json(result_text(path, job))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -93,25 +52,17 @@ def _read(path: Path, job: str, record: type[Found]) -> Found:
         ) from error
 
 
-def _text(path: Path, job: str) -> str:
+def result_text(path: Path, job: str) -> str:
+    """What a result file holds. Raises BadRun where it is no file, or cannot be read."""
     if path.exists() and not path.is_file():  # a device, a pipe: it may never end
         raise BadRun(f"{path} is no file. Expected the {path.name} that `mneme {job}` wrote.")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        holds = f"a run folder that holds {path.name}" if path.name in KINDS else "the folder of a run"
+        holds = f"a run folder that holds {path.name}" if path.name in JOBS else "the folder of a run"
         raise BadRun(f"No report at {path}. Name {holds} (`mneme {job} --out DIR` makes one).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadRun(f"Cannot read {path}: {error}. Expected the {path.name} that `mneme {job}` wrote.") from error
-
-
-def _schema_of(path: Path) -> str:
-    """What a file of another name says that it is; empty where it says nothing."""
-    try:
-        found = json.loads(_text(path, "audit"))
-    except (ValueError, RecursionError):
-        return ""
-    return str(found.get("schema", "")) if isinstance(found, dict) else ""
 
 
 def read_timings(run: str | Path) -> dict[str, float] | None:

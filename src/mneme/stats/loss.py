@@ -86,7 +86,7 @@ class Detectable(NamedTuple):
 def item_noise(sample: Sample) -> float:
     """Variance of the sample's mean times the number of independent items that it is worth: comparable between samples."""
     layout = _Layout(sample)
-    return layout.variance() * independent_items(layout.share, layout.kinds)
+    return layout.variance() * layout.independent()
 
 
 def detectable_loss(sample: Sample, verdict: Conditions, *, noise: float = 0.0, seed: int = 0) -> Detectable:
@@ -96,7 +96,7 @@ def detectable_loss(sample: Sample, verdict: Conditions, *, noise: float = 0.0, 
     if min(kind.n for kind in layout.kinds[:2]) < FEWEST_CROSSED or not layout.sample.room.any():
         return Detectable(None, None)
     seen = layout.variance()
-    least = noise / independent_items(layout.share, layout.kinds)
+    least = noise / layout.independent()
     error = math.sqrt(max(seen, least))
     scale = error / math.sqrt(max(seen, _NONE))
     guess = max(2.8 * error, verdict.least)
@@ -117,8 +117,9 @@ class _Layout:
         used = sample.weights > 0
         order = np.flatnonzero(used)[np.lexsort((sample.second[used], sample.first[used]))]
         self.sample = Sample(*(column[order] for column in sample))
-        self.share = self.sample.weights / self.sample.weights.sum()
-        self.kinds = kinds_of(self.sample.first, self.sample.second, self.share)
+        weights = self.sample.weights / self.sample.weights.mean()  # degrees of freedom go by items, as in `bounded_change`
+        self.share = weights / len(order)
+        self.kinds = kinds_of(self.sample.first, self.sample.second, weights)
         one, two, cell = (kind.index for kind in self.kinds)
         self.cells = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
         self.word = two[self.cells]
@@ -127,6 +128,10 @@ class _Layout:
         self._second = np.searchsorted(self.word[self._order], np.arange(self.kinds[1].n))
         self.apart = self.kinds[0].n == self.kinds[1].n == len(order)
         """Every item is a cluster of its own."""
+
+    def independent(self) -> float:
+        """Independent items that these are worth."""
+        return independent_items(self.share * len(self.share), self.kinds)
 
     def variance(self) -> float:
         """Of the weighted mean."""
@@ -138,7 +143,8 @@ class _Layout:
 
     def by_cell(self, values: Float[ndarray, "item *draw"]) -> Float[ndarray, "cell *draw"]:
         """Sums over the items of every cell."""
-        return np.asarray(np.add.reduceat(values, self.cells, axis=0))
+        alone = len(self.cells) == len(values)
+        return values if alone else np.asarray(np.add.reduceat(values, self.cells, axis=0))
 
     def by_document(self, cells: Cells) -> Float[ndarray, "document draw"]:
         """Sums over the cells of every first cluster."""
@@ -147,6 +153,33 @@ class _Layout:
     def by_word(self, cells: Cells) -> Float[ndarray, "word draw"]:
         """Sums over the cells of every second cluster."""
         return np.asarray(np.add.reduceat(cells[self._order], self._second, axis=0))
+
+    def of_words(self, words: Int[ndarray, " draw"]) -> tuple[Int[ndarray, " some"], Int[ndarray, " some"]]:
+        """(cells of the word of every draw, the draw of each)."""
+        most = np.diff(self._second, append=len(self._order))[words]
+        draw = np.repeat(np.arange(len(words)), most)
+        place = np.arange(len(draw)) - np.repeat(np.cumsum(most) - most, most)
+        return self._order[self._second[words][draw] + place], draw
+
+    def document(self, cells: Int[ndarray, " some"]) -> Int[ndarray, " some"]:
+        """The first cluster of each of these cells."""
+        return np.searchsorted(self._first, cells, side="right") - 1
+
+
+class _Sums(NamedTuple):
+    """What the variance of a mean is made of, in every draw: sums of values and of weights over each kind of clusters, over
+    all, and of their products over cells."""
+
+    document: Float[ndarray, "document draw"]
+    word: Float[ndarray, "word draw"]
+    document_share: Float[ndarray, "document draw"]
+    word_share: Float[ndarray, "word draw"]
+    mean: Float[ndarray, " draw"]
+    squares: Float[ndarray, " draw"]
+    crossed: Float[ndarray, " draw"]
+    """Values times weights."""
+    weights: Float[ndarray, " draw"]
+    """Squared weights."""
 
 
 class _Draws:
@@ -159,11 +192,11 @@ class _Draws:
         one, two = layout.kinds[:2]
         if whole:
             chances = [rng.random((kind.n, draws))[kind.index] for kind in (one, two)]
-            self.rank = 1 - (1 - np.minimum(np.minimum(*chances), rng.random((items, draws)))) ** 3
+            self.rank = np.minimum(np.minimum(*chances), rng.random((items, draws)))
         else:
             word = rng.normal(size=(two.n, draws))[two.index]
-            latent = math.sqrt(_BY_WORD) * word + math.sqrt(1 - _BY_WORD) * rng.normal(size=(items, draws))
-            self.rank = special.ndtr(latent)
+            self.rank = math.sqrt(_BY_WORD) * word + math.sqrt(1 - _BY_WORD) * rng.normal(size=(items, draws))
+        self.whole = whole
         self.least, self.part = _LEAST_WHOLE if whole else 0.0, rng.random((items, draws))
         self.layout, self.share = layout, layout.by_cell(layout.share)[:, None]
         self.each = (layout.share * layout.sample.room)[:, None]
@@ -175,32 +208,82 @@ class _Draws:
         """Share of draws that pass where so much is lost: by more items, and once it is by all, by more of each."""
         chance = loss / self.room / ((1 + self.least) / 2)
         least = max(self.least, 2 * loss / self.room - 1)
-        part = least + (1 - least) * self.part
-        lost = self.layout.by_cell(self.each * np.where(self.rank < chance, part, 0.0))
-        values, mean = self.noise - lost, -lost.sum(0)
+        lost = self.part * (1 - least)
+        lost += least
+        lost *= self.each
+        lost *= self.rank < self._bar(chance)
+        lost = self.layout.by_cell(lost)
+        mean = -lost.sum(0)
+        values = np.subtract(self.noise, lost, out=lost)
         told = mean + self.shift
-        passed = (told <= -verdict.least) & self._told(told, values - mean * self.share, verdict.p_value)
+        sums = self._sums(values, mean)
+        passed = (told <= -verdict.least) & self._told(told, sums, verdict.p_value)
         if verdict.carried is None or not passed.any():
             return float(passed.mean())
-        values = values[:, passed]
-        kept = self.layout.word[:, None] != np.argmax(np.abs(self.layout.by_word(values)), axis=0)
-        share = self.share * kept
-        whole = share.sum(0)
-        share, values = share / whole, values * kept / whole
-        mean = values.sum(0)
-        rest = mean + self.shift[passed]
-        still = (rest < 0) & self._told(rest, values - mean * share, verdict.carried)
+        rest = self._without_carrier(values, sums, passed)
+        told = rest.mean + self.shift[passed]
+        still = (told < 0) & self._told(told, rest, verdict.carried)
         return float(still.sum()) / len(passed)
 
-    def _told(self, mean: Float[ndarray, " draw"], residuals: Cells, p_value: float) -> Bool[ndarray, " draw"]:
+    def _bar(self, chance: float) -> float:
+        """The rank below which an item is lost where it is lost with this chance."""
+        if chance >= 1:
+            return math.inf
+        return 1 - (1 - chance) ** (1 / 3) if self.whole else float(special.ndtri(chance))
+
+    def _sums(self, values: Cells, mean: Float[ndarray, " draw"]) -> _Sums:
+        layout, share = self.layout, self.share
+        return _Sums(
+            document=layout.by_document(values),
+            word=layout.by_word(values),
+            document_share=layout.by_document(share),
+            word_share=layout.by_word(share),
+            mean=mean,
+            squares=np.einsum("cd,cd->d", values, values),
+            crossed=share[:, 0] @ values,
+            weights=share[:, 0] @ share,
+        )
+
+    def _without_carrier(self, values: Cells, sums: _Sums, passed: Bool[ndarray, " draw"]) -> _Sums:
+        """The sums of these draws without the word that carries most: what is its own is taken off, as it is little."""
+        chosen = np.flatnonzero(passed)
+        draws = np.arange(len(chosen))
+        word = sums.word[:, chosen]
+        carrier = np.argmax(np.abs(word), axis=0)
+        cell, draw = self.layout.of_words(carrier)
+        gone, share = values[cell, chosen[draw]], self.share[cell, 0]
+
+        def of_draw(parts: Float[ndarray, " some"]) -> Float[ndarray, " draw"]:
+            return np.bincount(draw, weights=parts, minlength=len(chosen))
+
+        document, document_share = sums.document[:, chosen], np.repeat(sums.document_share, len(chosen), axis=1)
+        np.subtract.at(document, (self.layout.document(cell), draw), gone)
+        np.subtract.at(document_share, (self.layout.document(cell), draw), share)
+        word_share = np.repeat(sums.word_share, len(chosen), axis=1)
+        left = 1 - word_share[carrier, draws]
+        mean = sums.mean[chosen] - word[carrier, draws]
+        word[carrier, draws], word_share[carrier, draws] = 0.0, 0.0
+        return _Sums(
+            document=document / left,
+            word=word / left,
+            document_share=document_share / left,
+            word_share=word_share / left,
+            mean=mean / left,
+            squares=(sums.squares[chosen] - of_draw(gone**2)) / left**2,
+            crossed=(sums.crossed[chosen] - of_draw(gone * share)) / left**2,
+            weights=(sums.weights - of_draw(share**2)) / left**2,
+        )
+
+    def _told(self, mean: Float[ndarray, " draw"], sums: _Sums, p_value: float) -> Bool[ndarray, " draw"]:
         """Whether p is small enough, as `two_way` has it."""
         kinds = self.layout.kinds[:2]
-        sums = (self.layout.by_document(residuals), self.layout.by_word(residuals))
-        sums = tuple(part / kind.leverage[:, None] for part, kind in zip(sums, kinds, strict=True))
+        parts = (sums.document - sums.mean * sums.document_share, sums.word - sums.mean * sums.word_share)
+        parts = tuple(part / kind.leverage[:, None] for part, kind in zip(parts, kinds, strict=True))
         degrees = [
             np.sqrt(kind.degrees * np.minimum(kind.degrees, degrees_by_data(part.T)))
-            for kind, part in zip(kinds, sums, strict=True)
+            for kind, part in zip(kinds, parts, strict=True)
         ]
-        one, two = (np.maximum((part**2).sum(0), _NONE) for part in sums)
-        whole, joint = both_ways(one, two, (residuals**2).sum(0), degrees[0], degrees[1])
+        one, two = (np.maximum((part**2).sum(0), _NONE) for part in parts)
+        cells = sums.squares - 2 * sums.mean * sums.crossed + sums.mean**2 * sums.weights
+        whole, joint = both_ways(one, two, np.maximum(cells, _NONE), degrees[0], degrees[1])
         return np.asarray(2 * special.stdtr(joint, -np.abs(mean) / np.sqrt(whole)) <= p_value)

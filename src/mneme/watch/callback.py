@@ -30,7 +30,7 @@ from mneme.models.pair import load_model
 from mneme.options.fields import MOST_WHOLE, check_text
 from mneme.text.encoded import Encoded
 from mneme.text.pairs import EncodedPair, answers_of
-from mneme.watch.looks import Budget, Look, breach_of, budget_for, is_due, judge_of
+from mneme.watch.looks import Budget, Look, breach_of, budget_for, is_due, judge_of, told_of
 from mneme.watch.reading import SideRead, as_pair, effects_between, plan_look, read_side, within
 
 LOG = logging.getLogger("mneme")
@@ -160,8 +160,10 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             parts = live if self.base is None else load_model(self.base, device=str(live.device)).parts
             pair = as_pair(parts, tokenizer)
             cost = self._token_seconds(pair)
-            wanted = self._wanted(args, state)
-            self._budget = budget_for(self.share, expected - self.seconds, cost, self._plan.tokens(), wanted, _LEAST_TOKENS)
+            wanted, whole = self._wanted(args, state), self._plan.tokens()
+            self._budget = budget_for(self.share, expected - self.seconds, cost, whole, wanted, _LEAST_TOKENS)
+            if (told := told_of(self._budget, self.share, wanted, whole)) is not None:
+                LOG.warning(told)
             self._plan = within(self._plan, self._budget.tokens)
             self._before = read_side(pair, self._plan), self._answered(parts)
         self._spend(started)

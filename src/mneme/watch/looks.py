@@ -129,6 +129,21 @@ def budget_for(
     return Budget(fitting, max(0, min(looks, math.floor(affordable / fitting) - 1)))
 
 
+def told_of(budget: Budget, share: float | None, wanted: int, tokens: int) -> str | None:
+    """What a user is told where there is less than the `wanted` looks at `tokens` tokens; None where there is not."""
+    if share is None or (budget.looks >= wanted and budget.tokens >= tokens):
+        return None
+    if budget.looks == 0:
+        return (
+            f"Nothing is looked at: in {share:.0%} of the time that this training is expected to take not one look fits. "
+            "Give mneme.SideEffects a larger share=, or share=None for no limit."
+        )
+    return (
+        f"Looks keep to {share:.0%} of the training time: {budget.looks} of the {wanted} that were asked for, "
+        f"of {budget.tokens:,} of {tokens:,} tokens each. share=None sets no limit."
+    )
+
+
 def is_due(step: int, every: int, last: int) -> bool:
     """Whether `every` steps have passed since the last look: on time, or late where the budget did not allow it on time."""
     return step // every > last // every
