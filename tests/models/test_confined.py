@@ -124,3 +124,13 @@ def test_it_has_neither_secrets_nor_the_working_folder(monkeypatch: pytest.Monke
     monkeypatch.setenv("MNEME_API_KEY", "secret")
     with pytest.raises((Refused, Exceeded)):
         confined("render", template="{{ lipsum.__globals__['os'].environ }}", variables={})
+
+
+def test_a_limit_of_the_machine_is_no_fault_of_the_template() -> None:
+    """Under `ulimit -t`, which batch systems set, no process may raise its limit: every template was said to be endless."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); from mneme.confined import confined; "
+        "print(confined('match', patterns=['a+'], names=['caat']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -31,13 +31,17 @@ LONGEST = 2**25
 def main() -> None:
     """Answers requests until stdin ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     sys.path += [path for path in json.loads(sys.argv[1]) if path not in sys.path]
     _send({"value": "ready"})
     while (request := _receive()) is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = math.ceil(used.ru_utime + used.ru_stime) + SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))  # at the limit the kernel ends this process
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)  # under `ulimit -t`, as batch systems set it, it may not be raised
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))  # at the limit the kernel ends this process
         _send(_answered(request))
 
 
