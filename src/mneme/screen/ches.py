@@ -91,11 +91,13 @@ def masked_sums(
 
 
 @torch.no_grad()
-def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int | None = None) -> PairSums:
+def pair_sums(
+    parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int | None = None, branches: bool | None = None
+) -> PairSums:
     """Hidden sums of every pair: batched by length, no logits, and one pass over what both answers begin with.
 
     A pair is one row, [shared beginning, rest of chosen, rest of rejected], in which the second rest does not see the first.
-    A model whose attention cannot be told so (proven by a forward pass on the first pair) runs the two answers as two rows.
+    A model whose attention cannot be told so (`can_branch`, asked where `branches` does not say it) runs them as two rows.
     The cost is one forward pass of the blocks. `batch_tokens` per pass: 768 on a CPU, whose caches then hold the
     activations, 16,384 elsewhere. Law: padding (batching, order and the tokenizer's padding side do not matter).
     """
@@ -103,9 +105,9 @@ def pair_sums(parts: Parts, pairs: Sequence[EncodedPair], *, batch_tokens: int |
         raise EmptyMask("no pair was given: expected at least one preference pair to score.")
     if batch_tokens is None:
         batch_tokens = 768 if parts.device.type == "cpu" else 16_384
-    shared = [_shared(pair) for pair in pairs]
-    if not _can_branch(parts, pairs, shared):
-        shared = [0] * len(pairs)
+    if branches is None:
+        branches = can_branch(parts, pairs)
+    shared = [_shared(pair) if branches else 0 for pair in pairs]
     widths = [n + sum(len(rest) for rest in _rests(pair, n)) for pair, n in zip(pairs, shared, strict=True)]
     found = torch.zeros(4, len(pairs), parts.width)
     for batch in length_batches(widths, batch_tokens):
@@ -133,16 +135,17 @@ def _rests(pair: EncodedPair, shared: int) -> tuple[list[int], list[int]]:
     return chosen, rejected
 
 
-def _can_branch(parts: Parts, pairs: Sequence[EncodedPair], shared: Sequence[int]) -> bool:
-    """Whether this model takes the mask of a branching row for what it says: no window that is shorter than a row, and the
-    same sums as two plain rows give."""
+@torch.no_grad()
+def can_branch(parts: Parts, pairs: Sequence[EncodedPair]) -> bool:
+    """Whether this model takes the mask of a branching row for what it says: no window that is shorter than a row, and of the
+    first pair the same sums as two plain rows give (two forward passes)."""
     config = parts.model.config.get_text_config()
     longest = max(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
     window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
     if window is not None and window < longest:
         return False
     try:
-        branched = _batch_sums(parts, pairs[:1], shared[:1])
+        branched = _batch_sums(parts, pairs[:1], [_shared(pairs[0])])
     except (TypeError, ValueError, RuntimeError, IndexError):  # no position ids, or no mask of four axes
         return False
     plain = _batch_sums(parts, pairs[:1], [0])

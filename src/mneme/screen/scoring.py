@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mneme.models.likelihood import mean_nll
 from mneme.models.pair import LoadedModel, load_model
 from mneme.options import Track
 from mneme.runs import Arrays, RunFolder
-from mneme.screen.ches import ches, edit_similarity, last_hidden_similarity, ln_ches, pair_sums
+from mneme.screen.ches import can_branch, ches, edit_similarity, last_hidden_similarity, ln_ches, pair_sums
 from mneme.screen.gradients import gradient_similarity, mean_gradient
 from mneme.screen.projections import (
     Direction,
@@ -83,12 +84,13 @@ class RowNeeds:
         return Direction(found.vector, layer), f"{len(self.unwanted)} unwanted - {len(self.wanted)} wanted rows, layer {layer}"
 
 
-def score_pairs(parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str]) -> Arrays:
+def score_pairs(parts: Parts, pairs: Sequence[EncodedPair], names: Sequence[str], *, branches: bool | None = None) -> Arrays:
     """Score -> one value a pair; one pass of the model serves all. `pairs` are bare (`encode_pairs(…, bare=True)`): an answer
-    is its words and one closing token, which the hidden states look forward to and the edit distance leaves out."""
+    is its words and one closing token, which the hidden states look forward to and the edit distance leaves out. `branches`:
+    as in `pair_sums`."""
     found: dict[str, Any] = {}
     if set(names) - {"edit"}:
-        sums = pair_sums(parts, pairs)
+        sums = pair_sums(parts, pairs, branches=branches)
         found["ches"] = ches(sums.chosen, sums.rejected)
         found["ln-ches"] = ln_ches(sums.chosen, sums.rejected, sums.chosen_tokens, sums.rejected_tokens)
         found["last-hidden"] = last_hidden_similarity(sums.chosen_last, sums.rejected_last)
@@ -142,9 +144,11 @@ def pair_scores_in_run(
 ) -> dict[str, ndarray]:
     """`score_pairs`, kept by the run as it goes on. `pairs` are bare."""
     advance = track("scores (pairs)", len(pairs))
+    branches = cache(lambda: can_branch(parts, pairs))  # asked of every small piece it would cost as much as the scores
 
     def score(numbers: list[int]) -> Arrays:
-        found = score_pairs(parts, [pairs[i] for i in numbers], names)
+        read = set(names) - {"edit"}
+        found = score_pairs(parts, [pairs[i] for i in numbers], names, branches=branches() if read else None)
         advance(len(numbers))
         return found
 
