@@ -250,7 +250,7 @@ def hostile_report() -> Report:
         pair=whole.pair.model_copy(update={"base": bad, "tuned": bad, "architecture": bad}),
         corpus=whole.corpus.model_copy(update={"source": bad, "sha256": bad}),
         reason=bad,
-        effects=[effect(bad, 0.9, -0.5, evidence=[bad], description=bad)],
+        effects=[effect(bad, 0.9, -0.5, evidence=[bad], description=bad, passages=HOSTILE, self_written=True)],
         absent=[AbsentArea(area=bad, kind="capability", reason=bad, passages=0)],
         latents=[attack],
         null=[NullCheck(name=bad, description=bad, statistic=bad, value=0.0, threshold=1.0)],

@@ -76,11 +76,15 @@ def compose(
     """The report of two models that differ. Touches neither model: the null has overwritten one of them by now."""
     by_id = {latent.id: latent for latent in latents}
     null = purposeless(evidence)
-    areas = findings_of(findings.effects, null)
+    areas = findings_of(findings.effects, null, purposeless(evidence.written))
+    written = findings.written.examples if findings.written is not None else {}
     taken = {area.name: examples_of(job.rows.passages, findings.membership, i) for i, area in enumerate(job.areas)}
     named = [_named(effect, by_id) for effect in ranked([*areas, *findings.unlisted])]
     effects = [
-        one if one.source == "answers" else one.model_copy(update={"passages": taken.get(one.area, [])}) for one in named
+        one
+        if one.source == "answers"
+        else one.model_copy(update={"passages": (written if one.self_written else taken).get(one.area, [])})
+        for one in named
     ]
     both = (findings.effects.known.broad, findings.effects.every.broad)
     broad = both[shortest(both)]
@@ -111,7 +115,7 @@ def compose(
         broad=None if broad is None else broad.estimate,
         claims=claims_of(findings.effects),
         command=_again(job),
-        notes=_notes(job),
+        notes=_notes(job, findings.note),
     )
 
 
@@ -160,9 +164,9 @@ def nothing_changed(job: Job, changes: WeightChanges, cost: Cost) -> Report:
     )
 
 
-def _notes(job: Job) -> list[str]:
-    """How models and text were read."""
-    told = (*job.pair.notes, job.pair.template, *job.documents.notes)
+def _notes(job: Job, written: str = "") -> list[str]:
+    """How models and text were read, and what was `written` beside it."""
+    told = (*job.pair.notes, job.pair.template, *job.documents.notes, written)
     return [note for note in dict.fromkeys(told) if note]
 
 

@@ -7,7 +7,7 @@ text shows it (`mneme.predict.behaviour`) and by what both models say next where
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -90,6 +90,33 @@ def area_effects(evidence: AuditEvidence, areas: tuple[Area, ...], calibration: 
         reference=_quiet(every, member),
         known=known,
         every=every,
+    )
+
+
+def all_effects(evidence: AuditEvidence, areas: tuple[Area, ...], calibration: Calibration) -> AreaEffects:
+    """`area_effects`, and where the text has nothing to say about an area, what the text says that both models wrote about it:
+    marked, and without a P."""
+    given = area_effects(evidence, areas, calibration)
+    if evidence.written is None:
+        return given
+    own = area_effects(evidence.written, areas, UNCALIBRATED)
+    why = {one.area: one.reason for one in own.absent if one.passages}
+    absent = {one.area: one for one in given.absent}
+    found = {e.area: (e, c, r) for e, c, r in zip(given.effects, given.claims, given.readings, strict=True)}
+    for effect, claims, readings in zip(own.effects, own.claims, own.readings, strict=True):
+        if absent.pop(effect.area, None) is not None:
+            found[effect.area] = effect.model_copy(update={"self_written": True}), claims, readings
+    order = [found[area.name] for area in areas if area.name in found]
+    return given._replace(
+        effects=[effect for effect, _, _ in order],
+        claims=[claims for _, claims, _ in order],
+        readings=[readings for _, _, readings in order],
+        absent=[
+            one.model_copy(update={"reason": f"{one.reason}; of what both models wrote about it, {why[name]}"})
+            if name in why
+            else one
+            for name, one in absent.items()
+        ],
     )
 
 
@@ -273,9 +300,9 @@ def settled(effects: list[Effect], readings: list[list[Effect]], judged: list[Ju
     return found
 
 
-def purposeless(evidence: AuditEvidence) -> list[tuple[Knowledge, Knowledge]]:
-    """What changes without a purpose did, by what is known and by every word."""
-    return [(weigh(one), weigh(one, "every")) for one in evidence.null]
+def purposeless(evidence: AuditEvidence | None) -> list[tuple[Knowledge, Knowledge]]:
+    """What changes without a purpose did, by what is known and by every word; nothing where there is no evidence."""
+    return [] if evidence is None else [(weigh(one), weigh(one, "every")) for one in evidence.null]
 
 
 def null_checks(null: list[tuple[Knowledge, Knowledge]]) -> list[NullCheck]:
@@ -294,18 +321,31 @@ def null_checks(null: list[tuple[Knowledge, Knowledge]]) -> list[NullCheck]:
     ]
 
 
-def findings_of(found: AreaEffects, null: Sequence[tuple[Knowledge, Knowledge]]) -> list[Effect]:
+def findings_of(
+    found: AreaEffects,
+    null: Sequence[tuple[Knowledge, Knowledge]],
+    written: Sequence[tuple[Knowledge, Knowledge]] = (),
+) -> list[Effect]:
     """The effects with their verdicts. `null`: `purposeless`; what is beyond the other areas has to be more than the largest
-    excess of such changes."""
-    bars = {
+    excess of such changes. `written`: the same in text that the models wrote, of the areas that are read there."""
+    given, own = _bars(null), _bars(written)
+    claims = [
+        [_with_bar(claim, own if effect.self_written else given) for claim in claims]
+        for effect, claims in zip(found.effects, found.claims, strict=True)
+    ]
+    return settled(found.effects, found.readings, judge_claims(claims))
+
+
+def _bars(null: Sequence[tuple[Knowledge, Knowledge]]) -> dict[str, float]:
+    """By unit, the largest excess of changes without a purpose."""
+    return {
         unit: max((largest_excess(one[way]) for one in null), default=0.0)
         for way, unit in enumerate((KNOWLEDGE_UNIT, EVERY_UNIT))
     }
-    claims = [
-        [claim if claim.raw is None else claim._replace(bar=bars.get(claim.raw.estimate.unit, 0.0)) for claim in own]
-        for own in found.claims
-    ]
-    return settled(found.effects, found.readings, judge_claims(claims))
+
+
+def _with_bar(claim: Claim, bars: Mapping[str, float]) -> Claim:
+    return claim if claim.raw is None else claim._replace(bar=bars.get(claim.raw.estimate.unit, 0.0))
 
 
 def claims_of(found: AreaEffects) -> int:

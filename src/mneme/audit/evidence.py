@@ -82,6 +82,8 @@ class AuditEvidence(NamedTuple):
     """The same items, or some of them, under changes without a purpose."""
     ordinary: OrdinaryText | None = None
     """Read where the user gave no text, and the tokenizer can write it."""
+    written: "AuditEvidence | None" = None
+    """The same of text that both models wrote about areas of which the given text has too little (`mneme.audit.lacking`)."""
 
     def baselines(self, member: Bool[ndarray, " passage"]) -> Baselines | None:
         """What the cheap signals say of the sampled tokens of these passages; None where there is none."""

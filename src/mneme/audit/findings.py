@@ -8,9 +8,10 @@ from numpy import ndarray
 
 from mneme.audit.ablation import causal_check
 from mneme.audit.dictionary import LayerCodes, coded_rows
-from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, area_effects, direction_of, noise_of, suspected
+from mneme.audit.effects import DIGITS, MATERIAL, AreaEffects, all_effects, direction_of, noise_of, suspected
 from mneme.audit.evidence import AuditEvidence
 from mneme.audit.job import Job
+from mneme.audit.lacking import WrittenText
 from mneme.audit.latents import Firings, LatentTable, energy_share, evidence_for, firings_of, judge_latents, strongest
 from mneme.audit.records import latent_id
 from mneme.audit.surveying import Survey
@@ -64,6 +65,10 @@ class Findings(NamedTuple):
     unlisted: list[Effect]
     layers: list[JudgedLayer]
     calibration: Calibration
+    written: WrittenText | None = None
+    """What both models wrote about areas of which the given text has too little."""
+    note: str = ""
+    """What the report says of that."""
 
 
 def find(
@@ -79,7 +84,7 @@ def find(
     `survey` None: no dictionary was asked for, and there are no layers.
     """
     calibration = UNCALIBRATED if job.options.corpus is None else shipped_calibration()
-    effects = area_effects(evidence, job.areas, calibration)
+    effects = all_effects(evidence, job.areas, calibration)
     judged_layers = [] if survey is None else [_judge(job, survey, x, len(layers), effects, membership, track) for x in layers]
     effects = effects._replace(effects=[_with_evidence(job, e, judged_layers, membership) for e in effects.effects])
     unlisted = [
@@ -106,7 +111,7 @@ def _judge(
     judged = judge_latents(firings, codes.dictionary.n_latents, layers=n_layers, seed=job.options.seed)
     chosen = strongest(judged, codes.scores["change_energy"])
     for effect in effects.effects:
-        if suspected(effect, MATERIAL / 2):
+        if suspected(effect, MATERIAL / 2) and not effect.self_written:
             member = membership.member[_index(job, effect.area)]
             chosen += [latent for latent in evidence_for(effect, firings, judged, member) if latent not in chosen]
     chosen += [latent for latent in _candidates(judged, firings, effects.found) if latent not in chosen]
@@ -133,9 +138,10 @@ def _index(job: Job, name: str) -> int:
 
 
 def _with_evidence(job: Job, effect: Effect, layers: list[JudgedLayer], membership: Membership) -> Effect:
-    """The effect with its latents and the word on which signal found it: latents count where one of them is causal."""
+    """The effect with its latents and the word on which signal found it: latents count where one of them is causal. They
+    are looked for in the text that was given, and stand behind nothing that was written."""
     intended = effect.area.casefold() in {name.casefold() for name in job.options.intended}
-    if not suspected(effect, MATERIAL / 2):
+    if not suspected(effect, MATERIAL / 2) or effect.self_written:
         return effect.model_copy(update={"intended": intended})
     member = membership.member[_index(job, effect.area)]
     evidence, causal = [], False

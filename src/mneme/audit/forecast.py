@@ -40,9 +40,11 @@ from mneme.audit.inputs import (
     trained_kinds,
     with_quick,
 )
+from mneme.audit.lacking import may_write, wanted_text
 from mneme.audit.options import AuditOptions
 from mneme.audit.surveying import batch_rows_for
 from mneme.audit.work import NOTHING, Work, count_work, find_layout
+from mneme.audit.writing import WRITTEN_TOGETHER
 from mneme.dictionaries.crosscoder import Kind
 from mneme.dictionaries.settings import Settings
 from mneme.dictionaries.training import Trainer
@@ -166,6 +168,7 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
     areas, quick = read_areas(Path(options.areas)) if options.areas else default_areas(), options.quick
     documents, rows = text_to_read(documents, tokenizer, areas, longest, options.tokens)
     laid = find_layout(documents, rows, areas, tokenizer, longest=longest, seed=options.seed, quick=quick)
+    texts = wanted_text(laid, areas, options.tokens, writing=may_write(options)).texts()
     return forecast(
         shape,
         rows.ids.numel(),
@@ -173,7 +176,7 @@ def forecast_run(options: AuditOptions, *, processes: int = 1) -> Forecast:
         chosen_kind(options.dictionary),
         machine=Hardware(first_device(device), precision_for(device, options.machine.precision), processes),
         layers=list(options.layers or []) or None,
-        work=count_work(laid, longest=longest, quick=quick),
+        work=count_work(laid, longest=longest, quick=quick, texts=texts),
     )
 
 
@@ -194,26 +197,35 @@ def forecast(
     rows = batch_rows_for(row_length, shape.vocab_size)
     runs = planned_runs(shape.width, tokens // 2, trained_kinds(kind))
     trials = [
-        partial(_blocks_seconds, shape, 1, row_length, machine),
-        partial(_blocks_seconds, shape, 2, row_length, machine),
+        *(partial(_blocks_seconds, shape, depth, (_TRIED_ROWS, row_length), machine) for depth in (1, 2)),
         partial(_head_seconds, shape, machine.device),
         partial(_output_seconds, shape.vocab_size, machine.device),
         *(partial(_step_seconds, run, machine.device) for run in runs),
+        *(partial(_blocks_seconds, shape, depth, (WRITTEN_TOGETHER, 1), machine) for depth in (1, 2) if work.written.tokens),
     ]
     found = torch.zeros(len(trials), dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         for index in ranks.own(range(len(trials))):
             found[index] = trials[index]()
-    one, two, head, output, *steps = ranks.total(found).tolist()
-    tried, block = _TRIED_ROWS * row_length, max(two - one, 0.05 * one)
+    one, two, head, output, *more = ranks.total(found).tolist()
+    block, ends = _of_depth(one, two, _TRIED_ROWS * row_length)
+    steps, written = more[: len(runs)], more[len(runs) :]
+    word, beside = _of_depth(written[0], written[1], WRITTEN_TOGETHER) if written else (0.0, 0.0)
     times = _Times(
-        block=block / tried,
-        ends=max(one - block, 0.0) / tried,
+        block=block,
+        ends=ends,
         head=head / _HEAD_ROWS,
         output=output / _HEAD_ROWS,
         steps=steps,
+        word=beside + shape.layers * word,
     )
     return _counted(shape, tokens, (rows, row_length), kind, layers, work, times, machine)
+
+
+def _of_depth(one: float, two: float, tokens: int) -> tuple[float, float]:
+    """Seconds of one of `tokens` tokens in a block and beside the blocks, from those of models of one and two blocks."""
+    block = max(two - one, 0.05 * one)
+    return block / tokens, max(one - block, 0.0) / tokens
 
 
 class _Times(NamedTuple):
@@ -225,6 +237,8 @@ class _Times(NamedTuple):
     head: float
     output: float
     steps: list[float]
+    word: float
+    """Of one token that is written, in all blocks: some texts at once, one token after another."""
 
 
 def _counted(
@@ -260,11 +274,15 @@ def _counted(
         "dictionaries": len(deepest) * sum(_steps(run, tokens // 2) * s for run, s in zip(runs, times.steps, strict=True)),
         "ablation": checked * (len(deepest) * (body + PASSES * times.head / 2) + times.block * ablated),
         "null": work.null_readings * (work.null.tokens * body + work.null.rows * times.head),
+        "writing": work.written.tokens * (times.word + times.head),
+        "written words": 2 * (work.written.tokens * body + work.written.rows * times.head)
+        + work.null_readings * (work.written_null.tokens * body + work.written_null.rows * times.head),
     }
     parts = {name: seconds * ((1 - _SERIAL_SHARE) / machine.processes + _SERIAL_SHARE) for name, seconds in parts.items()}
     read: float = (
         2 * (work.words.tokens + work.answers.tokens + work.behaviours.tokens) + work.null_readings * work.null.tokens
     )
+    read += work.null_readings * work.written_null.tokens + 3 * work.written.tokens
     read += columns * (1 + max(deepest, default=0) / shape.layers / 2) + sampled * (2 * (1 + rounds) + patches / 2)
     passed = read + sum(2 * harvested * depth / shape.layers for depth in deepest)
     passed += checked * (len(deepest) + ablated / shape.layers)
@@ -309,15 +327,15 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.no_grad()
-def _blocks_seconds(shape: Shape, n_blocks: int, row_length: int, machine: Hardware) -> float:
-    """Seconds of `_TRIED_ROWS` rows through one of the two models, `n_blocks` deep: half of what both take where they run at
+def _blocks_seconds(shape: Shape, n_blocks: int, size: tuple[int, int], machine: Hardware) -> float:
+    """Seconds of rows of that size through one of the two models, `n_blocks` deep: half of what both take where they run at
     the same time (`mneme.models.sides`)."""
     device, narrow = torch.device(machine.device), machine.precision == "bfloat16"
     shallow = copy.deepcopy(shape.config)
     text = shallow.get_text_config()
     text.num_hidden_layers = n_blocks
     text.vocab_size = min(text.vocab_size, _TRIED_VOCABULARY)
-    ids = torch.randint(0, text.vocab_size, (_TRIED_ROWS, row_length), device=device)
+    ids = torch.randint(0, text.vocab_size, size, device=device)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:n_blocks]
     model = AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16 if narrow else torch.float32).eval().to(device)

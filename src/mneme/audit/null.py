@@ -1,6 +1,6 @@
 """Step 7 of the audit: changes of the pair's own size that have no purpose, looked at the same way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from numpy import ndarray
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mneme.audit.words import Layout, WordReading
 from mneme.models.matching import matched_tensors
-from mneme.models.pair import ModelPair
+from mneme.models.pair import ModelPair, Side
 from mneme.models.slices import blocks_along
-from mneme.predict.item_reading import item_log_p, items_alone, join_batches, read_items
+from mneme.predict.item_reading import ReadingPlan, item_log_p, items_alone, join_batches, read_items
 from mneme.predict.knowledge import WordEvidence
 from mneme.runs import Arrays, RunFolder
 
@@ -57,30 +57,38 @@ def _permuted(values: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
 
 def purposeless_changes(
-    pair: ModelPair, layout: Layout, run: RunFolder, *, seed: int, tokens: int
-) -> tuple[WordEvidence, ...]:
-    """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words, each read on about `tokens` tokens
-    of the documents that have such words: the base once, the changed models each. None where no item is read.
+    pair: ModelPair, layouts: Mapping[str, Layout], run: RunFolder, *, seed: int, tokens: int
+) -> dict[str, tuple[WordEvidence, ...]]:
+    """What `CHANGES` purposeless changes of the pair's own size do to the areas' own words of every layout, by its name: each
+    read on about `tokens` tokens of the documents that have such words, the base once, the changed models each. A layout of
+    which no item is read is missing.
 
     Destroys the pair's tuned side. A process that makes a later one shuffles as often as if it had made all before it, so that
     the numbers do not depend on who makes them.
     """
-    items, some = items_alone(layout.plan, layout.items, tokens, pair.max_positions)
-    if not some.batches:
-        return ()
+    read = {name: items_alone(one.plan, one.items, tokens, pair.max_positions) for name, one in layouts.items()}
+    read = {name: (items, plan) for name, (items, plan) in read.items() if plan.batches}
+    pieces = [(number, name) for number in range(CHANGES) for name in read]
     shuffled = 0
-    base: list[ndarray] = []
 
     def compute(mine: list[int]) -> Iterator[Arrays]:
         nonlocal shuffled
-        base.extend(item_log_p(pair, some, batch, "base") for batch in range(len(some.batches)))
-        for number in mine:
+        base = {name: _said(pair, read[name][1], "base") for name in dict.fromkeys(pieces[i][1] for i in mine)}
+        for number, name in (pieces[i] for i in mine):
+            plan = read[name][1]
             while shuffled <= number:
                 shuffled_change(pair, seed * CHANGES + shuffled)
                 shuffled += 1
-            tuned = (item_log_p(pair, some, batch, "tuned") for batch in range(len(some.batches)))
-            parts = (read_items(some, i, one, other) for i, (one, other) in enumerate(zip(base, tuned, strict=True)))
-            yield join_batches(parts, len(some.item_word), 0)
+            tuned = (item_log_p(pair, plan, batch, "tuned") for batch in range(len(plan.batches)))
+            parts = (read_items(plan, i, one, other) for i, (one, other) in enumerate(zip(base[name], tuned, strict=True)))
+            yield join_batches(parts, len(plan.item_word), 0)
 
-    parts = run.pieces([f"purposeless-{number}" for number in range(CHANGES)], compute)
-    return tuple(WordReading(layout._replace(plan=some, items=items), read).evidence() for read in parts)
+    found: dict[str, list[WordEvidence]] = {name: [] for name in read}
+    for (_, name), arrays in zip(pieces, run.pieces([f"purposeless{name}-{i}" for i, name in pieces], compute), strict=True):
+        items, plan = read[name]
+        found[name].append(WordReading(layouts[name]._replace(plan=plan, items=items), arrays).evidence())
+    return {name: tuple(words) for name, words in found.items()}
+
+
+def _said(pair: ModelPair, plan: ReadingPlan, side: Side) -> list[ndarray]:
+    return [item_log_p(pair, plan, batch, side) for batch in range(len(plan.batches))]

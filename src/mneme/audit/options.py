@@ -63,6 +63,11 @@ class AuditOptions:
             shown=shown_option,
         ),
     ] = "offline"
+    writing: Annotated[
+        bool,
+        Option("Let no model write about areas of which the corpus has too little.", flag="--no-writing", decides=True),
+    ] = True
+    """What both write is a quarter of `tokens` at most; with `quick` nothing."""
     quick: Annotated[bool, Option("A first answer: 8,192 tokens, few questions, no dictionary.", decides=True)] = False
     adapter_base: AdapterBase = None
     chat_template: ChatTemplate = None

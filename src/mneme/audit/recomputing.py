@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mneme.audit.effects import area_effects, claims_of, findings_of, null_checks, purposeless, ranked
+from mneme.audit.effects import all_effects, claims_of, findings_of, null_checks, purposeless, ranked
 from mneme.audit.evidence import AuditEvidence
 from mneme.audit.verdict import headline_verdict
 from mneme.errors import BadRun
@@ -29,11 +29,11 @@ def recomputed(report: Report, evidence: AuditEvidence, areas: tuple[Area, ...],
     if len(areas) != len(evidence.member):
         raise BadRun(f"The evidence is of {len(evidence.member)} areas, the run of {len(areas)}: they do not belong together.")
     calibration = UNCALIBRATED if report.corpus.self_written else shipped_calibration()
-    found = area_effects(evidence, areas, calibration)
+    found = all_effects(evidence, areas, calibration)
     null = purposeless(evidence)
     told = {effect.area: effect for effect in report.effects}
     with stated(_powers([told[area.name] for area in areas if area.name in told])):
-        findings = findings_of(found, null)
+        findings = findings_of(found, null, purposeless(evidence.written))
     judged = [
         one.model_copy(update={name: getattr(told[one.area], name) for name in _FROM_LATENTS}) if one.area in told else one
         for one in findings

@@ -34,6 +34,7 @@ from mneme.audit.inputs import (
     with_quick,
 )
 from mneme.audit.job import Job
+from mneme.audit.lacking import Request, may_write, wanted_text, write_and_read, written_note
 from mneme.audit.null import NULL_TOKENS, QUICK_NULL_TOKENS, purposeless_changes
 from mneme.audit.options import AuditOptions
 from mneme.audit.ordinary import read_ordinary
@@ -54,7 +55,6 @@ from mneme.models.threads import computing_threads
 from mneme.models.weights import WeightChanges, weight_changes
 from mneme.options import Progress, Track, deciding, stored, taking
 from mneme.predict.areas import Area, default_areas, read_areas
-from mneme.predict.knowledge import WordEvidence
 from mneme.results import Cost, Report
 from mneme.runs import Arrays, RunFolder, require_apart, require_room
 from mneme.runs.manifest import MANIFEST
@@ -146,9 +146,9 @@ def run_audit(options: AuditOptions) -> Report:
                 report, planned, evidence = nothing_changed(job, changes, plan.cost), None, None
             else:
                 changes = replace(changes, outputs=output_difference(pair))
-                laid = _laid_out(job)
-                planned = _planned(job, laid)
-                report, evidence = _run(job, changes, plan.cost, laid)
+                laid, request = _laid_out(job)
+                planned = _planned(job, laid, request)
+                report, evidence = _run(job, changes, plan.cost, laid, request)
             results = {"report.json": report.to_json().encode(), **skipped, **_beside(planned, run, pair.device)}
             run.finish({**results, **checkable(job, results, evidence)} if ranks.rank == 0 else results)
     return report
@@ -211,12 +211,14 @@ def _built_in_pair(ranks: Ranks) -> Organism:
     return build_organism(BUILT_IN)
 
 
-def _laid_out(job: Job) -> LaidOut:
+def _laid_out(job: Job) -> tuple[LaidOut, Request]:
+    """What is read of the given text, and what is to be written beside it."""
     longest, seed, quick = job.pair.max_positions, job.options.seed, job.options.quick
-    return find_layout(job.documents, job.rows, job.areas, job.pair.tokenizer, longest=longest, seed=seed, quick=quick)
+    laid = find_layout(job.documents, job.rows, job.areas, job.pair.tokenizer, longest=longest, seed=seed, quick=quick)
+    return laid, wanted_text(laid, job.areas, job.options.tokens, writing=may_write(job.options))
 
 
-def _planned(job: Job, laid: LaidOut) -> Forecast:
+def _planned(job: Job, laid: LaidOut, request: Request) -> Forecast:
     """What the run will take, said before it starts."""
     pair, ids = job.pair, job.rows.ids
     config = pair.base_parts.model.config
@@ -236,7 +238,7 @@ def _planned(job: Job, laid: LaidOut) -> Forecast:
         job.kind,
         machine=machine,
         layers=list(job.options.layers or []) or None,
-        work=count_work(laid, longest=pair.max_positions, quick=job.options.quick),
+        work=count_work(laid, longest=pair.max_positions, quick=job.options.quick, texts=request.texts()),
         ranks=job.ranks,
     )
     job.options.progress.say(
@@ -257,9 +259,13 @@ def _beside(planned: Forecast | None, run: RunFolder, device: torch.device) -> d
     return {"plan.json": (json.dumps(both, indent=2) + "\n").encode()}
 
 
-def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[Report, AuditEvidence]:
+def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut, request: Request) -> tuple[Report, AuditEvidence]:
     with job.options.progress.bars() as track:
         words, evidence = _gathered(job, laid, track)
+        written = None
+        if request.areas:
+            written = write_and_read(job.pair, job.areas, request, job.run, seed=job.options.seed, track=track)
+            evidence = evidence._replace(written=None if written is None else written.evidence)
         survey, shapes = None, None
         found: list[LayerFindings] = []
         if job.kind:
@@ -271,18 +277,24 @@ def _run(job: Job, changes: WeightChanges, cost: Cost, laid: LaidOut) -> tuple[R
             found = _look(job, survey, layers, track)
         findings = find(job, evidence, laid.reading.membership, survey, found, track)
         latents = record_latents(job, survey, findings, track) if survey else []
-        evidence = evidence._replace(null=_purposeless(job, words, findings))
+        findings = findings._replace(written=written, note=written_note(request, read=written is not None))
+        evidence = _with_purposeless(job, words, findings, evidence)
     layers_seen = LayersSeen(survey, shapes) if survey and shapes else None
     tokens = top_gaining_tokens(words.read["gain"], lambda index: str(job.pair.tokenizer.decode([index])))
     return compose(job, changes, evidence, findings, latents, layers_seen, cost, tokens), evidence
 
 
-def _purposeless(job: Job, words: WordReading, findings: Findings) -> tuple[WordEvidence, ...]:
+def _with_purposeless(job: Job, words: WordReading, findings: Findings, evidence: AuditEvidence) -> AuditEvidence:
     """They judge what is beyond the other areas; where nothing is compared there is nothing to judge."""
-    if all(area.excess is None for area in findings.effects.every.areas):
-        return ()
+    layouts = {"": words.layout} if any(area.excess is not None for area in findings.effects.every.areas) else {}
+    if findings.written is not None:
+        layouts["-written"] = findings.written.layout
+    if not layouts:
+        return evidence
     tokens = QUICK_NULL_TOKENS if job.options.quick else NULL_TOKENS
-    return purposeless_changes(job.pair, words.layout, job.run, seed=job.options.seed, tokens=tokens)
+    found = purposeless_changes(job.pair, layouts, job.run, seed=job.options.seed, tokens=tokens)
+    own = None if evidence.written is None else evidence.written._replace(null=found.get("-written", ()))
+    return evidence._replace(null=found.get("", ()), written=own)
 
 
 def _gathered(job: Job, laid: LaidOut, track: Track) -> tuple[WordReading, AuditEvidence]:

@@ -44,6 +44,8 @@ def evidence_bytes(evidence: AuditEvidence) -> bytes:
     arrays |= {f"continued.{index}": shows for index, shows in evidence.continued.items()}
     if evidence.ordinary is not None:
         arrays |= {"ordinary.log_p": evidence.ordinary.log_p, "ordinary.counted": _small(evidence.ordinary.counted)}
+    if evidence.written is not None:
+        arrays["written"] = np.frombuffer(evidence_bytes(evidence.written), dtype=np.uint8)
     told = {
         "schema": SCHEMA,
         "passages": evidence.member.shape[1],
@@ -82,8 +84,9 @@ def _small(values: ndarray) -> ndarray:
     return values.astype(np.int32) if values.dtype.kind == "i" else values
 
 
-def evidence_from(content: bytes, where: str) -> AuditEvidence:
-    """The evidence in a file's bytes. Raises BadRun where they are none, or do not fit together."""
+def evidence_from(content: bytes, where: str, *, nested: bool = False) -> AuditEvidence:
+    """The evidence in a file's bytes; `nested`: of text that was written, whose evidence lies in another. Raises BadRun where
+    they are none, or do not fit together."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             if sum(one.file_size for one in packed.infolist()) > _LARGEST:
@@ -93,7 +96,16 @@ def evidence_from(content: bytes, where: str) -> AuditEvidence:
         told = json.loads(arrays["told"].tobytes())
         if told["schema"] != SCHEMA:
             raise BadRun(f"{where} is of schema {str(told['schema'])[:40]}, expected {SCHEMA}. Read it with its mneme.")
-        return _evidence(arrays, told)
+        found = _evidence(arrays, told)
+        if "written" not in arrays:
+            return found
+        # Whoever puts a file into a file into a file is stopped here: text that was written lacks nothing.
+        if nested:
+            raise ValueError("evidence within evidence within evidence")
+        written = evidence_from(arrays["written"].tobytes(), where, nested=True)
+        if len(written.member) != len(found.member):
+            raise ValueError("evidence of other areas")
+        return found._replace(written=written)
     except _UNREADABLE as error:
         raise BadRun(f"{where} is no evidence of an audit, or was cut short or changed ({type(error).__name__}).") from error
 

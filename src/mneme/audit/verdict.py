@@ -56,7 +56,7 @@ def _of_areas(
     areas = counted(len(effects), "area")
     everything = _broadly(broad)
     if found:
-        names = ", ".join(one.area for one in found[:5]) + ("" if len(found) <= 5 else f" and {len(found) - 5} more")
+        names = ", ".join(_named(one) for one in found[:5]) + ("" if len(found) <= 5 else f" and {len(found) - 5} more")
         return "change", f"{len(found)} of {areas} {_is(found)} affected: {names}.{everything}"
     if broad is not None and abs(broad.estimate.value) >= MARGIN and broad.p_value <= FALSE_DISCOVERIES:
         return "change", f"No single area stands out, but all of them changed.{everything}"
@@ -80,6 +80,10 @@ def _of_areas(
         "no material change",
         f"Each of {areas} changed by less than {100 * MARGIN:.0f} points.{everything}{beside}",
     )
+
+
+def _named(effect: Effect) -> str:
+    return effect.area + (" (in text that both models wrote)" if effect.self_written else "")
 
 
 def _is(found: Sequence[Effect]) -> str:

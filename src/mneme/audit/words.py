@@ -120,7 +120,9 @@ def _sampled(
     return np.array(places, dtype=np.int64).reshape(-1, 2), np.array(numbers, dtype=np.int64)
 
 
-def read_words(pair: ModelPair, layout: Layout, run: RunFolder, advance: Callable[[int], None]) -> WordReading:
+def read_words(
+    pair: ModelPair, layout: Layout, run: RunFolder, advance: Callable[[int], None], *, stage: str = "words"
+) -> WordReading:
     """Both models over the whole text, a few seconds' work a stage; `advance` is told how many tokens each batch was."""
     most = min(PIECE_TOKENS, kept_tokens(pair.n_parameters, pair.device.type, passes=2))
     pieces = _pieces(layout.plan, range(len(layout.plan.batches)), most)
@@ -129,7 +131,7 @@ def read_words(pair: ModelPair, layout: Layout, run: RunFolder, advance: Callabl
         for number in mine:
             yield _joined(pair, layout, pieces[number], advance)
 
-    names = [f"words-{number:04d}" for number in range(len(pieces))]
+    names = [f"{stage}-{number:04d}" for number in range(len(pieces))]
     parts = run.pieces(names, compute)
     return WordReading(layout, join_batches(parts, len(layout.items.word), len(layout.plan.sample)))
 

@@ -11,6 +11,7 @@ from mneme.audit.null import CHANGES, NULL_TOKENS, QUICK_NULL_TOKENS
 from mneme.audit.reading import Reading, read_text
 from mneme.audit.surveying import behaviour_texts
 from mneme.audit.words import Layout, lay_out_words
+from mneme.audit.writing import TEXT_TOKENS
 from mneme.models.forest import plant
 from mneme.predict.areas import Area
 from mneme.predict.item_reading import ReadingPlan, items_alone
@@ -18,6 +19,10 @@ from mneme.predict.probes import AskedProbe
 from mneme.predict.understood import strangers
 from mneme.text.documents import Documents
 from mneme.text.packing import PackedRows
+
+_READ_WORD = 4
+"""Tokens for every piece of a word that is read: 4.1 in paragraphs of twelve subjects under the list that ships, 4.6 in the
+built-in pair's text; of what models write it is not known beforehand."""
 
 
 class Read(NamedTuple):
@@ -36,6 +41,10 @@ class Work(NamedTuple):
     null: Read
     """Of one reading; there is one by the base and one by each purposeless change."""
     null_readings: int
+    written: Read = Read(0, 0)
+    """What both models write together, and then read, of areas that are short of text (`mneme.audit.lacking`)."""
+    written_null: Read = Read(0, 0)
+    """The same of one reading of it, as `null`."""
 
 
 class LaidOut(NamedTuple):
@@ -68,10 +77,13 @@ def find_layout(
 NOTHING = Work(words=Read(0, 0), answers=Read(0, 0), behaviours=Read(0, 0), null=Read(0, 0), null_readings=0)
 
 
-def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:
-    """Count the tokens and places of every step. `longest`: positions that the models allow."""
+def count_work(laid: LaidOut, *, longest: int | None, quick: bool, texts: int = 0) -> Work:
+    """Count the tokens and places of every step. `longest`: positions that the models allow. `texts`: how many will be
+    written; they are taken to be as long as may be, with a piece to read in every `_READ_WORD` tokens."""
     asked, reading, layout = laid
-    some = items_alone(layout.plan, layout.items, QUICK_NULL_TOKENS if quick else NULL_TOKENS, longest)[1]
+    alone = QUICK_NULL_TOKENS if quick else NULL_TOKENS
+    some = items_alone(layout.plan, layout.items, alone, longest)[1]
+    written = texts * TEXT_TOKENS
     answers, moved = _asked([*asked.values()]), _asked([[one for _, one in strangers(group)] for group in asked.values()])
     behaviours = reading.without(asked)
     lengths = behaviour_texts(behaviours).length
@@ -81,6 +93,8 @@ def count_work(laid: LaidOut, *, longest: int | None, quick: bool) -> Work:
         behaviours=Read(int(lengths.sum()), len(behaviours.places())),
         null=Read(some.all_tokens(), _pieces(some)),
         null_readings=1 + CHANGES,
+        written=Read(written, written // _READ_WORD),
+        written_null=Read(min(written, alone), min(written, alone) // _READ_WORD),
     )
 
 

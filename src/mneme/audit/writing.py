@@ -8,9 +8,10 @@ made of it: no curve was fitted on any.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mneme.audit.ordinary import starter_texts
@@ -21,7 +22,7 @@ from mneme.models.sampling import generate
 from mneme.predict.areas import Area
 from mneme.predict.item_reading import SIDES
 from mneme.predict.paired import probes_of
-from mneme.runs import cache_folder, write_atomic
+from mneme.runs import Arrays, RunFolder, cache_folder, write_atomic
 from mneme.text.chat import render_chat, without_opening
 
 WRITTEN_TOKENS = 49_152
@@ -30,7 +31,7 @@ TEXT_TOKENS = 96
 """Tokens of one text at most: a paragraph. A round number that was never varied."""
 FEWEST_TEXTS = 4
 """Texts of one area and model at least, one in each form."""
-_BATCH = 32
+WRITTEN_TOGETHER = 32
 """Texts that one model writes together, which is what a kill costs nothing of: the file appears whole or not at all."""
 _CHATS = (
     "Write a paragraph of a textbook about {name}. {description}",
@@ -78,29 +79,14 @@ def write_text(pair: ModelPair, areas: Sequence[Area], tokens: int | None, seed:
     file = written_file(pair, areas, tokens, seed)
     if file.is_file():
         return file
-    asked = [
-        (area.name, prompt_for(area, number, pair.tokenizer))
-        for area in areas_to_write(areas)
-        for number in range(texts_each(areas, tokens))
-    ]
+    asked = _asked(areas_to_write(areas), texts_each(areas, tokens), pair.tokenizer)
     rows: dict[tuple[int, Side], str] = {}
-    for turn, side in enumerate(SIDES):
-        for start in range(0, len(asked), _BATCH):
-            prompts = [prompt for _, prompt in asked[start : start + _BATCH]]
-            with pair.using(side) as parts:
-                texts = generate(
-                    parts,
-                    pair.tokenizer,
-                    prompts,
-                    max_new_tokens=TEXT_TOKENS,
-                    temperature=1.0,
-                    seed=(seed * 2 + turn) * 1_000_003 + start,
-                    batch_prompts=_BATCH,
-                )
-            rows |= {(start + i, side): " ".join(text.split()) for i, text in enumerate(texts)}
+    for side in SIDES:
+        for start in range(0, len(asked), WRITTEN_TOGETHER):
+            texts = _batch(pair, asked, side, start, seed)
+            rows |= {(start + i, side): text for i, text in enumerate(texts)}
             advance(len(texts))
-    # The two models take turns, so that fewer tokens are fewer of each and of every area.
-    told = [(name, side, rows[i, side]) for i, (name, _) in _in_turn(asked, texts_each(areas, tokens)) for side in SIDES]
+    told = _told(asked, rows, texts_each(areas, tokens))
     lines = [json.dumps({"text": text, "area": name, "by": side}) for name, side, text in told if text]
     if not lines:
         raise BadCorpus(
@@ -112,9 +98,53 @@ def write_text(pair: ModelPair, areas: Sequence[Area], tokens: int | None, seed:
     return file
 
 
-def _in_turn(asked: Sequence[tuple[str, str]], each: int) -> list[tuple[int, tuple[str, str]]]:
-    """The first text of every area, then the second of every area, …, each with its number in `asked`."""
-    return sorted(enumerate(asked), key=lambda one: (one[0] % each, one[0]))
+def texts_in_pieces(
+    pair: ModelPair, areas: Sequence[Area], each: int, seed: int, run: RunFolder, advance: Callable[[int], None]
+) -> list[tuple[str, Side, str]]:
+    """(area, who wrote it, text) of `each` texts of every area by each model, in the order of `write_text`, kept in the run: a
+    stage for every 32 texts. A text may be empty."""
+    asked = _asked(areas, each, pair.tokenizer)
+    batches = [(side, start) for side in SIDES for start in range(0, len(asked), WRITTEN_TOGETHER)]
+
+    def compute(mine: list[int]) -> Iterator[Arrays]:
+        for number in mine:
+            texts = _batch(pair, asked, *batches[number], seed)
+            yield {"texts": np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)}
+            advance(len(texts))
+
+    parts = run.pieces([f"written-{side}-{start:04d}" for side, start in batches], compute)
+    rows: dict[tuple[int, Side], str] = {}
+    for (side, start), part in zip(batches, parts, strict=True):
+        rows |= {(start + i, side): text for i, text in enumerate(json.loads(part["texts"].tobytes()))}
+    return _told(asked, rows, each)
+
+
+def _asked(areas: Sequence[Area], each: int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """(name of the area, prompt) of every text by one model."""
+    return [(area.name, prompt_for(area, number, tokenizer)) for area in areas for number in range(each)]
+
+
+def _batch(pair: ModelPair, asked: Sequence[tuple[str, str]], side: Side, start: int, seed: int) -> list[str]:
+    """What one model writes at the prompts from number `start` on, with single spaces."""
+    prompts = [prompt for _, prompt in asked[start : start + WRITTEN_TOGETHER]]
+    with pair.using(side) as parts:
+        texts = generate(
+            parts,
+            pair.tokenizer,
+            prompts,
+            max_new_tokens=TEXT_TOKENS,
+            temperature=1.0,
+            seed=(seed * 2 + SIDES.index(side)) * 1_000_003 + start,
+            batch_prompts=WRITTEN_TOGETHER,
+        )
+    return [" ".join(text.split()) for text in texts]
+
+
+def _told(asked: Sequence[tuple[str, str]], rows: dict[tuple[int, Side], str], each: int) -> list[tuple[str, Side, str]]:
+    """The first text of every area, then the second of every area, …, by both models in turn, so that fewer tokens are fewer
+    of each and of every area."""
+    order = sorted(range(len(asked)), key=lambda i: (i % each, i))
+    return [(asked[i][0], side, rows[i, side]) for i in order for side in SIDES]
 
 
 def prompt_for(area: Area, number: int, tokenizer: PreTrainedTokenizerBase) -> str:

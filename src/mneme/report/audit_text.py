@@ -30,7 +30,7 @@ def _row(effect: Effect) -> tuple[Text, ...]:
         Text(effect.direction if likely else ""),
         Text(wording.magnitude(effect.magnitude).split(" per ")[0], style="" if likely else "dim"),
         Text(wording.interval(effect.magnitude), style="dim"),
-        Text(mark),
+        Text(", ".join(filter(None, (mark, "self-written" if effect.self_written else "")))),
         Text(wording.FOUND_BY[effect.signal], style="dim"),
     )
 

@@ -104,6 +104,8 @@ class Effect(Record):
     source: Literal["words", "answers", "text", "continuations", "latents"] = "text"
     """What it was read from: own words, paired answers, text of the behaviour, continuations of such texts that were cut where
     they could still go either way, or the passages of latents."""
+    self_written: bool = False
+    """Read in text that both models wrote about the area, because the given text has too little of it."""
     passages: list[str] = Field(default_factory=list)
     """Three passages that were taken for its text: the likeliest, the middle one and the least likely; none where the text was
     not read."""
