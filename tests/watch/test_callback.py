@@ -164,6 +164,7 @@ def test_share_of_training_time_is_kept(organism: Organism, tmp_path: Path, capl
     training.train()
     assert looking.looks == []
     assert "not one look fits" in caplog.text
+    assert looking._before is None  # and the base was not read for nothing
     assert training.state.global_step == 4
 
 

@@ -106,6 +106,8 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         self._before: tuple[SideRead, tuple[np.ndarray, np.ndarray] | None] | None = None
         self._last = 0
         self._budget = Budget(tokens, 0)
+        self._budgeted = False
+        """Whether it is known how much looks may take: from the first step on."""
 
     @property
     def tokens_read(self) -> int:
@@ -116,6 +118,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         """Lays out what is read. Raises BadOption, BadAreas or BadCorpus for what cannot be used."""
         started = time.monotonic()
         self._began, self._last, self.looks, self._before = started, state.global_step, [], None
+        self._budgeted = False
         model, tokenizer = given["model"], given["processing_class"]
         if state.global_step and self.base is None and not hasattr(model, "disable_adapter"):
             raise BadOption(
@@ -144,12 +147,12 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, *_args: Any, **_given: Any) -> None:
         """Notes the time."""
-        if self._before is None:
+        if not self._budgeted:
             self._step_began = time.monotonic()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Before the first update: how much a look may read, and the base at all of it."""
-        if self._before is not None:
+        if self._budgeted:
             return
         started = time.monotonic()
         model, tokenizer = given["model"], given["processing_class"]
@@ -164,8 +167,10 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
             self._budget = budget_for(self.share, expected - self.seconds, cost, whole, wanted, _LEAST_TOKENS)
             if (told := told_of(self._budget, self.share, wanted, whole)) is not None:
                 LOG.warning(told)
-            self._plan = within(self._plan, self._budget.tokens)
-            self._before = read_side(pair, self._plan), self._answered(parts)
+            if self._budget.looks:  # else the base would be read for nothing
+                self._plan = within(self._plan, self._budget.tokens)
+                self._before = read_side(pair, self._plan), self._answered(parts)
+        self._budgeted = True
         self._spend(started)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
@@ -227,7 +232,7 @@ class SideEffects(TrainerCallback):  # type: ignore[misc]
         """Whether one look more stays within the share of the training as it is now expected to take."""
         if self.share is None:
             return True
-        if self._before is None or self._budget.looks == 0:
+        if self._before is None:
             return False
         trained = time.monotonic() - self._began - self.seconds
         expected = trained * int(state.max_steps) / max(int(state.global_step), 1)
