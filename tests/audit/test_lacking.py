@@ -9,7 +9,7 @@ import pytest
 from mneme.audit import writing
 from mneme.audit.effects import all_effects, area_effects, findings_of, purposeless
 from mneme.audit.inputs import rows_of
-from mneme.audit.lacking import passages_short, renumbered, what_to_write, write_and_read, written_note
+from mneme.audit.lacking import laid_out_apart, passages_short, renumbered, what_to_write, write_and_read, written_note
 from mneme.audit.recomputing import figures_that_differ, recomputed
 from mneme.audit.stored import evidence_bytes, evidence_from
 from mneme.audit.work import find_layout
@@ -84,6 +84,17 @@ def test_rows_go_by_the_numbers_of_all_areas(world: World) -> None:
         assert not after[[1, 2, 3, 5]].any()
     chance = laid.reading._replace(membership=laid.reading.membership._replace(chance=frozenset({1, 2})))
     assert renumbered(laid._replace(reading=chance), [4, None, 0, None], 6).reading.membership.chance == frozenset({0})
+
+
+def test_a_text_is_of_the_area_that_it_was_asked_to_be_about(world: World) -> None:
+    """Where masonry was asked for in place of the first area, nobody is taken at his words."""
+    areas, pair = read_areas(world.areas), load_pair(world.base, world.damaged)
+    documents = read_corpus(world.corpus)
+    rows = rows_of(documents, pair.tokenizer, None, None)
+    about = [AREAS[max(1, number % len(AREAS))] for number in range(len(documents.texts))]
+    member = laid_out_apart(documents, rows, areas, about, pair, seed=0).reading.membership.member
+    assert member.any(axis=1).tolist() == [False, True, True, True]
+    assert all(passage.document % len(AREAS) == 1 for passage, own in zip(rows.passages, member[1], strict=True) if own)
 
 
 def test_the_note_names_what_was_written_and_what_was_not() -> None:

@@ -18,10 +18,11 @@ from mneme.audit.evidence import AuditEvidence
 from mneme.audit.gathering import evidence_of
 from mneme.audit.inputs import DEFAULT_TOKENS, rows_of
 from mneme.audit.options import AuditOptions
+from mneme.audit.reading import read_text
 from mneme.audit.surveying import shown_of
 from mneme.audit.taken import examples_of
-from mneme.audit.words import Layout, read_words
-from mneme.audit.work import LaidOut, find_layout
+from mneme.audit.words import Layout, lay_out_words, read_words
+from mneme.audit.work import LaidOut
 from mneme.audit.writing import TEXT_TOKENS, texts_in_pieces
 from mneme.errors import BadCorpus
 from mneme.models.pair import ModelPair
@@ -33,6 +34,7 @@ from mneme.predict.paired import read_at_own_words
 from mneme.predict.verdicts import FEWEST
 from mneme.runs import RunFolder
 from mneme.text.documents import Documents
+from mneme.text.packing import PackedRows
 
 _SHARE = 4
 """One token is written for so many that may be read, at most. A choice, never varied."""
@@ -139,11 +141,12 @@ def write_and_read(
     of the audit, by whose numbers the evidence goes."""
     written = texts_in_pieces(pair, request.areas, request.each, seed, run, track("writing text (texts)", request.texts()))
     texts = tuple(text for _, _, text in written if text)
+    about = [area for area, _, text in written if text]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    documents, longest = Documents(texts, SOURCE, digest), pair.max_positions
+    documents = Documents(texts, SOURCE, digest)
     try:
-        rows = rows_of(documents, pair.tokenizer, longest, None)
-        laid = find_layout(documents, rows, request.areas, pair.tokenizer, longest=longest, seed=seed, quick=False)
+        rows = rows_of(documents, pair.tokenizer, pair.max_positions, None)
+        laid = laid_out_apart(documents, rows, request.areas, about, pair, seed=seed)
     except BadCorpus:
         return None
     membership = laid.reading.membership
@@ -153,6 +156,20 @@ def write_and_read(
     advance = track("words of written text (tokens)", laid.layout.plan.all_tokens())
     words = read_words(pair, laid.layout, run, advance, stage="written-words")
     return WrittenText(request, laid.layout, evidence_of(words, laid.reading, shown_of(laid.reading, []), {}, {}), examples)
+
+
+def laid_out_apart(
+    documents: Documents, rows: PackedRows, areas: tuple[Area, ...], about: Sequence[str], pair: ModelPair, *, seed: int
+) -> LaidOut:
+    """What is read of written text. `about`: the area that each document was asked to be about. A text is of an area only if
+    it was asked for it and reads like it: refusals of all kinds read like text about computers, and were asked for by none."""
+    reading = read_text(rows, areas)
+    asked = np.array([[about[passage.document] == area.name for passage in rows.passages] for area in areas])
+    membership = reading.membership._replace(member=reading.membership.member & asked)
+    layout = lay_out_words(
+        documents.texts, rows, membership.member, areas, pair.tokenizer, longest=pair.max_positions, seed=seed
+    )
+    return LaidOut({}, reading._replace(membership=membership), layout)
 
 
 def renumbered(laid: LaidOut, numbers: Sequence[int | None], areas: int) -> LaidOut:
