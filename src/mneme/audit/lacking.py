@@ -29,7 +29,7 @@ from mneme.models.pair import ModelPair
 from mneme.options import Track, counted
 from mneme.predict.areas import Area, default_areas
 from mneme.predict.items import Items, WordTable
-from mneme.predict.matching import Membership
+from mneme.predict.matching import Membership, area_keywords
 from mneme.predict.paired import read_at_own_words
 from mneme.predict.verdicts import FEWEST
 from mneme.runs import RunFolder
@@ -162,10 +162,12 @@ def laid_out_apart(
     documents: Documents, rows: PackedRows, areas: tuple[Area, ...], about: Sequence[str], pair: ModelPair, *, seed: int
 ) -> LaidOut:
     """What is read of written text. `about`: the area that each document was asked to be about. A text is of an area only if
-    it was asked for it and reads like it: refusals of all kinds read like text about computers, and were asked for by none."""
+    it was asked for it and reads like it (refusals of all kinds read like text about computers, and were asked for by none);
+    one keyword will do, as the request says what it means."""
     reading = read_text(rows, areas)
+    named = np.stack([reading.words.total(area_keywords(reading.words, area)) > 0 for area in areas])
     asked = np.array([[about[passage.document] == area.name for passage in rows.passages] for area in areas])
-    membership = reading.membership._replace(member=reading.membership.member & asked)
+    membership = reading.membership._replace(member=(reading.membership.member | named) & asked)
     layout = lay_out_words(
         documents.texts, rows, membership.member, areas, pair.tokenizer, longest=pair.max_positions, seed=seed
     )
