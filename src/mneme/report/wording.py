@@ -357,7 +357,7 @@ def family_note(report: Report) -> str:
         return told
     least, most = percent(min(silent)), percent(max(silent))
     seen = least if least == most else f"{least} to {most}"
-    # In simulated audits such losses are found in 66 to 90 % (docs/benchmarks.md), so no more is said than "about".
+    # In simulated audits such losses are found in 75 to 93 % (docs/benchmarks.md), so no more is said than "about".
     power = "however it comes (power about 80 %, by simulation)"
     return f"{told} In areas that are not affected a loss of {seen} would probably have been found, {power}.{none}"
 
