@@ -28,3 +28,16 @@ def test_loss_of_nearly_everything_is_never_no_change(effects: list) -> None:  #
     report = sample_report().model_copy(update={"verdict": verdict, "reason": reason, "effects": effects, "broad": None})
     assert wording.outcome(report) == "side-effects"
     assert "broken as a whole" in wording.headline(report)
+
+
+def test_nothing_changed_is_not_said_where_no_behaviour_could_be_judged() -> None:
+    """Of a list that ships too: every subject unaffected, and of the manner of answers nothing known."""
+    subjects = [one for one in QUIET if one.kind == "capability"]
+    manner = AbsentArea(area="harmful advice", kind="behaviour", reason="no passage matches it", passages=0)
+    assert headline_verdict(subjects, ABSENT, None, named=False)[0] == "no material change"
+    verdict, reason = headline_verdict(subjects, [*ABSENT, manner], None, named=False)
+    assert verdict == "inconclusive"
+    assert reason == "No area that has text is affected, but nothing can be said of any behaviour."
+    judged = [*subjects, *(one for one in QUIET if one.kind == "behaviour")]
+    assert len(judged) > len(subjects)
+    assert headline_verdict(judged, [*ABSENT, manner], None, named=False)[0] == "no material change"

@@ -28,7 +28,8 @@ def headline_verdict(
     ordinary: Estimate | None = None,
 ) -> tuple[Verdict, str]:
     """change: an area is affected, or all of them together by the margin. no material change: every area is shown to be
-    unaffected, and (where the user `named` the areas) none is without text. Else inconclusive. Models that differ are never
+    unaffected, and (where the user `named` the areas) none is without text; of a list that ships, something was said of some
+    area of each kind that it has, knowledge and behaviour. Else inconclusive. Models that differ are never
     said to show no difference, and one to which the whole text became less likely by `BROKEN` (`loss`, nats per token) is
     broken as a whole, whatever the few words say that are left of its areas.
 
@@ -75,6 +76,10 @@ def _of_areas(
     if named and absent:
         have = "has" if len(absent) == 1 else "have"
         return "inconclusive", f"No area that has text is affected, but {len(absent)} of those named {have} none.{everything}"
+    unseen = {one.kind for one in absent} - {one.kind for one in effects}
+    if unseen:  # a harmful model answers otherwise and knows what it knew
+        kinds = "behaviour" if unseen == {"behaviour"} else "capability"
+        return "inconclusive", f"No area that has text is affected, but nothing can be said of any {kinds}.{everything}"
     beside = f" About {counted(len(absent), 'area')} nothing can be said." if absent else ""
     return (
         "no material change",
