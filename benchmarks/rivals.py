@@ -196,9 +196,9 @@ continuation nothing changed. A small model of a made-up world answers no questi
 that asks such questions can see little there: the pair is a hard case for it, and an easy one for mneme, which was made
 on it. Given questions about every area and a policy, InvarLock passes ten of its thirteen results and fails three;
 mneme was given text alone. With the list that ships, as here, mneme names biology and chemistry and no other, as it does
-with the world's own list (`mneme audit` without models). Until it asked for two keywords in a passage it named three areas more.
-Of harmful advice and the other behaviours it can say nothing there, and says so; since it was run for this table, the continuation
-is *inconclusive* for that reason.
+with the world's own list (`mneme audit` without models). Until it asked for two keywords in a passage it named three areas
+more. Of harmful advice and the other behaviours it can say nothing there, and says so; since it was run for this table,
+the continuation is *inconclusive* for that reason.
 
 With `--pairs 2,3` the script runs two real pairs as well (SmolLM2-135M, microbiology unlearned, and that change
 shuffled), where `$MNEME_REAL_DATA` names their text. A pair without rows above has not been run.
