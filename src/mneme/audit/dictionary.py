@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ _TOKENS_A_LATENT = 32
 heart."""
 _LEAST_LATENTS, _MOST_LATENTS = 16, 16_384
 """Bounds on the size of a dictionary: below lies nothing but toy models, above the time of a step. Never varied."""
+_LIKELY_K = 0.1
+"""k that a plan takes for the one that the sweep will choose, the fourth of its ten. Never varied."""
 _CROSSCODER_K = 32.0
 """k of crosscoders, which are published with a fixed one. 32 is a round number that was never varied here."""
 _DENSEST = 8
@@ -155,7 +157,8 @@ def fit_layer(
         owners = sweep_owners(len(ks), kinds, steps / short, stream.ranks.world)
         own = tuple(k for k, owner in zip(ks, owners, strict=True) if owner == stream.ranks.rank)
         settings = [
-            _settings(stream, "change", part, (n_latents, short, batch)) for part in shared_out(own, stream.pair.device)
+            _settings(stream.pair.width, "change", part, (n_latents, short, batch), stream.seed)
+            for part in shared_out(own, stream.pair.device)
         ]
         left = torch.zeros(len(ks), dtype=torch.float64)
         swept = Course(settings, short, batch, _state_in(checkpoints, "sweep"))
@@ -165,7 +168,8 @@ def fit_layer(
         sweep = partial(_tried, ks, total)
     if any(kinds[i] == "change" for i in mine):
         k_of["change"] = choose_k(sweep())
-    settings = [_settings(stream, kinds[i], (k_of[kinds[i]],), (n_latents, steps, batch)) for i in mine]
+    sizes = (n_latents, steps, batch)
+    settings = [_settings(stream.pair.width, kinds[i], (k_of[kinds[i]],), sizes, stream.seed) for i in mine]
     chosen = _train(train, Course(settings, steps, batch, _state_in(checkpoints, "final")), statistics, advance, judged_on)
     tried = sweep()
     for dictionary, encoded in zip(chosen, _encode(test, chosen, [i > 0 for i in mine]), strict=True):
@@ -178,36 +182,16 @@ def fit_layer(
 
 
 def planned_runs(width: int, tokens: int, kinds: Sequence[Kind]) -> list[Settings]:
-    """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep."""
+    """The dictionaries that an audit trains on `tokens` training tokens: each kind for its full length, then the sweep; with a
+    middling k where the sweep chooses it."""
     n_latents, batch = dictionary_size(width, tokens), batch_size(tokens)
     short, full = run_lengths(tokens, batch)
     runs = [
-        Settings(
-            kind=kind,
-            d_model=width,
-            n_latents=n_latents,
-            ks=(min(32.0, n_latents / 8),),
-            seeds=(0,),
-            n_steps=full,
-            batch_size=batch,
-        )
+        _settings(width, kind, (_LIKELY_K if kind == "change" else crosscoder_k(n_latents),), (n_latents, full, batch))
         for kind in kinds
     ]
     if "change" in kinds:
-        runs[0] = Settings(
-            kind="change", d_model=width, n_latents=n_latents, ks=(0.1,), seeds=(0,), n_steps=full, batch_size=batch
-        )
-        runs.append(
-            Settings(
-                kind="change",
-                d_model=width,
-                n_latents=n_latents,
-                ks=sweep_ks(n_latents, batch),
-                seeds=(0,),
-                n_steps=short,
-                batch_size=batch,
-            )
-        )
+        runs.append(_settings(width, "change", sweep_ks(n_latents, batch), (n_latents, short, batch)))
     return runs
 
 
@@ -218,15 +202,15 @@ def shared_out(ks: tuple[float, ...], device: torch.device) -> list[tuple[float,
     return [part for part in parts if part]
 
 
-def _settings(stream: Stream, kind: Kind, ks: tuple[float, ...], sizes: tuple[int, int, int]) -> Settings:
+def _settings(width: int, kind: Kind, ks: tuple[float, ...], sizes: tuple[int, int, int], seed: int = 0) -> Settings:
     """`sizes`: latents, steps, tokens of a batch."""
     n_latents, steps, batch = sizes
     return Settings(
         kind=kind,
-        d_model=stream.pair.width,
+        d_model=width,
         n_latents=n_latents,
         ks=ks,
-        seeds=(stream.seed,),
+        seeds=(seed,),
         n_steps=steps,
         batch_size=batch,
     )
@@ -278,7 +262,7 @@ def _train(
 ) -> list[Dictionary]:
     """All dictionaries of a course, each on the same batches; it goes on from its checkpoint where there is one."""
     file, keeping = course.checkpoint, Keeping()
-    beside: Callable[[list[Callable[[], Any]]], list[Any]] = at_once if _on_cpu(half.stream) else _in_turn
+    beside = half.stream.pair.device.type == "cpu"
     trainers = [Trainer(one, *statistics[one.kind]) for one in course.settings]
     if file is not None and file.is_file():
         trainers = _resumed(file, course.settings, half.stream.pair.device)
@@ -286,23 +270,15 @@ def _train(
     advance(done * course.batch)
     if trainers or not half.resident:
         for m, q in half.batches(course.batch, course.steps, done) if done < course.steps else ():
-            beside([partial(trainer.step, m, q) for trainer in trainers])
+            at_once([partial(trainer.step, m, q) for trainer in trainers], beside=beside)
             advance(len(q))
             done += 1
             if file is not None and trainers and (keeping.is_due() or done == course.steps):
                 states = ((i, trainer.state()) for i, trainer in enumerate(trainers))
                 write_state(file, {f"{i}/{name}": value for i, state in states for name, value in state.items()})
                 keeping.kept()
-    finished = beside([partial(trainer.finish, *held_out) for trainer in trainers])
+    finished = at_once([partial(trainer.finish, *held_out) for trainer in trainers], beside=beside)
     return [dictionary for own in finished for dictionary in own]
-
-
-def _on_cpu(stream: Stream) -> bool:
-    return stream.pair.device.type == "cpu"
-
-
-def _in_turn(jobs: list[Callable[[], Any]]) -> list[Any]:
-    return [job() for job in jobs]
 
 
 def _resumed(file: Path, settings: Sequence[Settings], device: torch.device) -> list[Trainer]:

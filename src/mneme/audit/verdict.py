@@ -78,8 +78,7 @@ def _of_areas(
         return "inconclusive", f"No area that has text is affected, but {len(absent)} of those named {have} none.{everything}"
     unseen = {one.kind for one in absent} - {one.kind for one in effects}
     if unseen:  # a harmful model answers otherwise and knows what it knew
-        kinds = "behaviour" if unseen == {"behaviour"} else "capability"
-        return "inconclusive", f"No area that has text is affected, but nothing can be said of any {kinds}.{everything}"
+        return "inconclusive", f"No area that has text is affected, but nothing can be said of any {unseen.pop()}.{everything}"
     beside = f" About {counted(len(absent), 'area')} nothing can be said." if absent else ""
     return (
         "no material change",

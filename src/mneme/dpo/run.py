@@ -30,7 +30,7 @@ from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
 from mneme.models.trainers import CHECKPOINTS, SAVING, KeepCheckpoints, import_trl, last_checkpoint, save_trained
-from mneme.options import Progress, deciding, stored, taking
+from mneme.options import Progress, deciding, loading, stored, taking
 from mneme.results.dpo import PreferenceRun
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.run import rank
@@ -63,13 +63,7 @@ def run_dpo(options: DpoOptions) -> PreferenceRun:
     read = read_pairs(options.data)
     machine, score = options.machine, None if options.filter == "none" else options.filter
     with computing_threads(machine.threads):
-        loaded = load_model(
-            options.model,
-            adapter_base=options.adapter_base,
-            chat_template=options.chat_template,
-            device=machine.device,
-            trust_remote_code=machine.trust_remote_code,
-        )
+        loaded = load_model(options.model, **loading(options))
         tokenizer = require_tokenizer(loaded.tokenizer, options.model)
         window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
         read, encoded, facts = fitting_pairs(read, tokenizer, window)

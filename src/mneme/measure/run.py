@@ -48,7 +48,7 @@ from mneme.measure.summary import (
 from mneme.models.adapter_files import whole_fingerprint
 from mneme.models.checkpoints import is_adapter
 from mneme.models.threads import computing_threads
-from mneme.options import Track, counted, deciding, stored, taking
+from mneme.options import Track, counted, deciding, loading, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.measure import STANDARD, Agreement, ContextRecord, JudgeRecord, MeasuredModel, Measurement
 from mneme.runs import Arrays, RunFolder, require_apart
@@ -133,14 +133,7 @@ def _measured(options: MeasureOptions) -> Measurement:
     machine = options.machine
     judge = judge_named(options.judge, device=machine.device) if isinstance(options.judge, str) else options.judge
     require_judges(asked.open, judge, options.grammar)
-    subjects = subjects_of(
-        options.base,
-        options.models,
-        device=machine.device,
-        trust_remote_code=machine.trust_remote_code,
-        adapter_base=options.adapter_base,
-        chat_template=options.chat_template,
-    )
+    subjects = subjects_of(options.base, options.models, **loading(options))
     templates = [subject.template() for subject in subjects] if asked.open or harness else []
     notes = [*templates, *(found.told() for found in (training, task) if found is not None)]
     options.progress.say_all(notes)

@@ -18,7 +18,6 @@ def on_both(pair: ModelPair, work: Callable[[Side], T]) -> tuple[T, T]:
     """(work("base"), work("tuned")): at the same time (`at_once`) where two separate models lie on the CPU, one after the
     other where a resident base serves both, or on another device. `work` may change nothing but its side's own model."""
     separate = pair.base_parts.model is not pair.tuned_parts.model
-    if separate and all(parts.device.type == "cpu" for parts in (pair.base_parts, pair.tuned_parts)):
-        base, tuned = at_once([partial(work, "base"), partial(work, "tuned")])
-        return base, tuned
-    return work("base"), work("tuned")
+    on_cpu = all(parts.device.type == "cpu" for parts in (pair.base_parts, pair.tuned_parts))
+    base, tuned = at_once([partial(work, "base"), partial(work, "tuned")], beside=separate and on_cpu)
+    return base, tuned

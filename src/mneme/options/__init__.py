@@ -4,7 +4,7 @@ from mneme.options.calling import taking
 from mneme.options.fields import Option, Part, settle
 from mneme.options.progress import Progress, Track, counted
 from mneme.options.storing import command_line, deciding, restored, stored
-from mneme.options.values import Machine, Training
+from mneme.options.values import Machine, Training, loading
 
 __all__ = [
     "Machine",
@@ -16,6 +16,7 @@ __all__ = [
     "command_line",
     "counted",
     "deciding",
+    "loading",
     "restored",
     "settle",
     "stored",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from mneme.errors import BadOption
 from mneme.options.fields import Option, Part, settle
@@ -47,6 +47,30 @@ class Machine:
     def __post_init__(self) -> None:
         """Raises BadOption outside the ranges above."""
         settle(self)
+
+
+class _Loads(Protocol):
+    """The options of a command that loads models."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    @property
+    def adapter_base(self) -> str | Path | None: ...
+
+    @property
+    def chat_template(self) -> str | Path | None: ...
+
+
+def loading(options: _Loads) -> dict[str, Any]:
+    """What `mneme.models.pair.load_model` and `load_pair` take of a command's options."""
+    machine = options.machine
+    return {
+        "device": machine.device,
+        "trust_remote_code": machine.trust_remote_code,
+        "adapter_base": options.adapter_base,
+        "chat_template": options.chat_template,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

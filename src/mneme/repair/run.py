@@ -18,7 +18,7 @@ from mneme.models.checkpoints import model_fingerprint
 from mneme.models.likelihood import token_log_likelihoods
 from mneme.models.pair import ModelPair, load_model, load_pair
 from mneme.models.threads import computing_threads
-from mneme.options import deciding, stored, taking
+from mneme.options import deciding, loading, stored, taking
 from mneme.repair.evidence import Evidence, read_evidence
 from mneme.repair.methods import Correction, Task, fallen_texts, lacking, prepare_method
 from mneme.repair.options import RepairOptions
@@ -70,7 +70,7 @@ repair = taking(RepairOptions, run_repair)
 def _repaired(options: RepairOptions, finished: FinishedRun | None) -> RepairReport:
     assert options.base is not None
     assert options.tuned is not None
-    pair = load_pair(options.base, options.tuned, **_loading(options))
+    pair = load_pair(options.base, options.tuned, **loading(options))
     probes, evidence = _probes(pair, options, finished)
     check_apart(probes["target"], probes["retain"])
     bench = lay_out(pair)
@@ -111,12 +111,6 @@ class RepairOutcome:
     reaudit: list[Reaudit]
 
 
-def _loading(options: RepairOptions) -> dict[str, Any]:
-    machine = options.machine
-    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
-    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
-
-
 def _models(options: RepairOptions, audited: FinishedRun | None) -> dict[str, Any]:
     if options.base is not None and options.tuned is not None:
         return {}
@@ -155,7 +149,7 @@ def _task(
     with bench.pair.using("base") as parts:
         before = token_log_likelihoods(parts, target.texts)
     fallen = fallen_texts(target, before, token_log_likelihoods(bench.work, target.texts))
-    unaligned = load_model(options.unaligned, **_loading(options)).parts if options.unaligned is not None else None
+    unaligned = load_model(options.unaligned, **loading(options)).parts if options.unaligned is not None else None
     directions = evidence.directions if evidence is not None else None
     task = Task(
         bench=bench,

@@ -20,7 +20,7 @@ from mneme.models.kept_readings import scored_in_run
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.options import Track, deciding, stored, taking
+from mneme.options import Track, deciding, loading, stored, taking
 from mneme.results.screen import FilterValue, RankedRow, RowScreening, ScoreSummary
 from mneme.runs import Arrays, RunFolder, require_apart
 from mneme.screen.options import ScreenOptions
@@ -75,7 +75,7 @@ def _screened(options: ScreenOptions) -> RowScreening:
     share = options.keep if options.keep is not None else 0.15 if options.pairs else 0.8
     read = (read_pairs if options.pairs else read_rows)(options.data)
     probes = {name: _probe_rows(getattr(options, name), name) for name in ("unwanted", "wanted")}
-    loaded = load_model(options.model, **_loading(options))
+    loaded = load_model(options.model, **loading(options))
     window = getattr(loaded.parts.model.config.get_text_config(), "max_position_embeddings", None)
     tokenizer = require_tokenizer(loaded.tokenizer, options.model)
     encoded: Sequence[Any]
@@ -145,14 +145,8 @@ def _needs(
         vector=options.vector,
         layer=options.layer,
         other=options.other,
-        options=_loading(options),
+        options=loading(options),
     )
-
-
-def _loading(options: ScreenOptions) -> dict[str, Any]:
-    machine = options.machine
-    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
-    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
 
 
 def _changed_at(vector: str | Path | None) -> int:

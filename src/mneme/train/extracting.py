@@ -24,7 +24,7 @@ from mneme.models.likelihood import mean_nll
 from mneme.models.pair import load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.options import Track, counted, deciding, stored
+from mneme.options import Track, counted, deciding, loading, stored
 from mneme.results import Estimate, TooFew
 from mneme.runs import Arrays, RunFolder, clear_halves, require_apart, write_atomic
 from mneme.text.encoded import Encoded
@@ -84,14 +84,8 @@ def extract(options: PersonaOptions) -> tuple[PersonaVectors, list[Estimate | To
 
 
 def _extracted(options: PersonaOptions, sets: list[list[Row]]) -> tuple[PersonaVectors, list[Estimate | TooFew]]:
-    machine, out = options.machine, Path(options.out)
-    loaded = load_model(
-        options.model,
-        adapter_base=options.adapter_base,
-        chat_template=options.chat_template,
-        device=machine.device,
-        trust_remote_code=machine.trust_remote_code,
-    )
+    out = Path(options.out)
+    loaded = load_model(options.model, **loading(options))
     parts, tokenizer = loaded.parts, require_tokenizer(loaded.tokenizer, options.model)
     window = getattr(parts.model.config.get_text_config(), "max_position_embeddings", None)
     last = HELD_OUT - 1

@@ -34,7 +34,7 @@ from mneme.models.trainers import (
     recompute_activations,
     save_trained,
 )
-from mneme.options import deciding, stored, taking
+from mneme.options import deciding, loading, stored, taking
 from mneme.results.train import TrainingRecord
 from mneme.runs import RunFolder, require_apart
 from mneme.text.files import Row
@@ -92,7 +92,7 @@ def run_train(options: TrainOptions) -> TrainingRecord:
     read = read_rows(options.data, "the training rows")
     safe = None if options.safe is None else read_rows(options.safe, "the safe rows")
     with computing_threads(options.machine.threads):
-        model = load_model(options.base, **_loading(options))
+        model = load_model(options.base, **loading(options))
         read, safe, prepared, notes = _checked(model, read, safe, options)
         options.progress.say_all(notes)
         command = {
@@ -124,12 +124,6 @@ def run_train(options: TrainOptions) -> TrainingRecord:
 
 
 train = taking(TrainOptions, run_train)
-
-
-def _loading(options: TrainOptions) -> dict[str, Any]:
-    machine = options.machine
-    loading = {"device": machine.device, "trust_remote_code": machine.trust_remote_code}
-    return {**loading, "adapter_base": options.adapter_base, "chat_template": options.chat_template}
 
 
 def _vector_numbers(vectors: str | Path | PersonaVectors | None) -> list[float]:
@@ -194,7 +188,7 @@ def _mixed(prepared: Prepared, options: TrainOptions, model: LoadedModel, run: R
             aligned = mean_nll(model.parts, encode_rows(safe, model.tokenizer, prepared.max_length))
             found = []
             for folder in options.misaligned:
-                pair = load_pair(options.base, folder, **_loading(options))
+                pair = load_pair(options.base, folder, **loading(options))
                 with pair.using("tuned") as parts:
                     found.append(mean_nll(parts, encode_rows(safe, pair.tokenizer, prepared.max_length)))
             return {"gaps": relative_gap(np.stack(found), aligned)}

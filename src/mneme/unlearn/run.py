@@ -19,7 +19,7 @@ from mneme.models.fitting import Losses
 from mneme.models.pair import LoadedModel, load_model
 from mneme.models.threads import computing_threads
 from mneme.models.tokenizers import require_tokenizer
-from mneme.options import deciding, stored, taking
+from mneme.options import deciding, loading, stored, taking
 from mneme.results import Estimate, TooFew
 from mneme.results.unlearn import (
     StepLosses,
@@ -138,14 +138,7 @@ def _loaded(folder: Path, options: UnlearnOptions) -> tuple[LoadedModel, PreTrai
         raise BadOption(
             f"{folder} is an adapter, and one on top of it would fit no base. Merge it first, or leave out --lora."
         )
-    machine = options.machine
-    loaded = load_model(
-        folder,
-        adapter_base=options.adapter_base,
-        chat_template=options.chat_template,
-        device=machine.device,
-        trust_remote_code=machine.trust_remote_code,
-    )
+    loaded = load_model(folder, **loading(options))
     return loaded, require_tokenizer(loaded.tokenizer, folder)
 
 
