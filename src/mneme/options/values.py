@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from mneme.errors import BadOption
 from mneme.options.fields import Option, Part, settle
@@ -49,6 +49,7 @@ class Machine:
         settle(self)
 
 
+@runtime_checkable
 class _Loads(Protocol):
     """The options of a command that loads models."""
 
